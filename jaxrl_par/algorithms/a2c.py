@@ -1,0 +1,136 @@
+"""Advantage actor-critic (A2C) on batched trajectories.
+
+The policy follows A[t] grad log pi(a[t]|o[t]), with A from `returns.gae` or
+`returns.n_step`; the value regresses on A + v; an entropy bonus keeps the policy from
+collapsing early. Workers that send `grad` to a server without waiting for each other
+make it A3C.
+
+Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Clemente et al., arXiv:1705.04862
+(batched); Schulman et al., arXiv:1506.02438 (GAE).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxrl_par import losses, returns
+from jaxrl_par.algorithms.policy import actors
+from jaxrl_par.networks import Network
+from jaxrl_par.types import (
+    Agent,
+    Grads,
+    Info,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+@dataclass(frozen=True)
+class A2CConfig:
+    """Hyperparameters of A2C."""
+
+    gamma: float = 0.99
+    """Discount per environment step."""
+    gae_lambda: float = 1.0
+    """Decay of TD errors in an advantage: less bias towards 1, less noise towards 0."""
+    n_step: int | None = None
+    """Rewards before bootstrapping, in place of GAE. None takes GAE."""
+    value_cost: float = 0.5
+    """Weight of half the squared value error, relative to the policy loss."""
+    entropy_cost: float = 0.01
+    """Weight of the entropy bonus, per nat."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the loss over rows. The papers' workers sum: gradients are then T * B times
+    larger, and so the right learning rate of an optimizer without normalisation
+    smaller."""
+
+
+class A2CState(NamedTuple):
+    """What A2C learns."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def a2c(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: A2CConfig = A2CConfig(),
+) -> Agent:
+    """A2C for any actions, with or without memory.
+
+    Args:
+      network: maps steps to (distribution of the action, values [...]).
+      optimizer: clips, schedules and scales the gradient.
+      config: may hold traced numbers, so that a population can be vmapped over them.
+    """
+
+    def init(key: PRNGKey, step: TimeStep) -> A2CState:
+        params = network.init(key, step)
+        return A2CState(params, optimizer.init(params))
+
+    def grad(state: A2CState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
+        del key  # the loss is deterministic
+        loss_grad = jax.grad(loss, has_aux=True)
+        grads, metrics = loss_grad(state.params, batch, network, config)
+        return grads, Info(metrics)
+
+    def apply(state: A2CState, grads: Grads) -> A2CState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return A2CState(optax.apply_updates(state.params, updates), opt_state)
+
+    act, greedy = actors(network)
+    return Agent(
+        init,
+        network.initial_carry,
+        act,
+        grad,
+        apply,
+        greedy,
+        reduction=config.reduction,
+    )
+
+
+def loss(
+    params: Params, trajectory: Trajectory, network: Network, config: A2CConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """Policy, value and entropy losses over the T * B rows."""
+    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    policy = jax.tree.map(lambda x: x[:-1], policy)
+    last = trajectory.steps.last[:-1]
+    rows = {
+        "rewards": trajectory.reward,
+        "discounts": config.gamma * trajectory.discount,
+        "last": last,
+        "values": jax.lax.stop_gradient(values),
+    }
+    if config.n_step is None:
+        advantages = returns.gae(**rows, lambda_=config.gae_lambda)
+        targets = advantages + rows["values"][:-1]
+    else:
+        targets = returns.n_step(**rows, n=config.n_step)
+        advantages = targets - rows["values"][:-1]
+
+    entropies = policy.entropy()
+    policy_losses = -policy.log_prob(trajectory.action) * advantages
+    value_losses = 0.5 * jnp.square(targets - values[:-1])
+    total = losses.over_rows(
+        policy_losses
+        + config.value_cost * value_losses
+        - config.entropy_cost * entropies,
+        last,
+        config.reduction,
+    )
+    metrics = {
+        "policy_loss": losses.row_mean(policy_losses, last),
+        "value_loss": losses.row_mean(value_losses, last),
+        "entropy": losses.row_mean(entropies, last),
+    }
+    return total, metrics

@@ -1,0 +1,156 @@
+"""Distributions over actions, as pytrees with methods.
+
+Leaves are [*B, A] (A actions or action dimensions); actions are [*B] for `Categorical`
+and [*B, A] otherwise; probabilities and entropies are [*B], in nats. Being pytrees,
+they can be sliced, stacked and returned from compiled functions.
+"""
+
+from typing import NamedTuple, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxrl_par.types import Action, PRNGKey
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+class Distribution(Protocol):
+    """What a network says about the next action."""
+
+    def sample(self, key: PRNGKey) -> Action: ...
+
+    def mode(self) -> Action: ...
+
+    def log_prob(self, action: Action) -> Float[Array, "*B"]: ...
+
+    def entropy(self) -> Float[Array, "*B"]: ...
+
+    def kl(self, other: Self) -> Float[Array, "*B"]: ...
+
+
+class Categorical(NamedTuple):
+    """One of A actions, with probability softmax(logits)."""
+
+    logits: Float[Array, "*B A"]
+
+    @property
+    def log_probs(self) -> Float[Array, "*B A"]:
+        return jax.nn.log_softmax(self.logits)
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*B"]:
+        """By inverting the cumulative distribution: one random number for each row."""
+        probs = jax.nn.softmax(self.logits)
+        shape = self.logits.shape[:-1]
+        draw = jax.random.uniform(key, shape)
+        # The last action takes what rounding leaves of 1.
+        action = jnp.zeros(shape, jnp.int32)
+        below = jnp.zeros(shape)
+        for a in range(self.logits.shape[-1] - 1):
+            below = below + probs[..., a]
+            action = action + (draw >= below)
+        return action
+
+    def mode(self) -> Int[Array, "*B"]:
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, action: Int[Array, "*B"]) -> Float[Array, "*B"]:
+        # A sum over a mask has a cheaper gradient than a gather, which scatters.
+        chosen = action[..., None] == jnp.arange(self.logits.shape[-1])
+        return jnp.sum(jnp.where(chosen, self.log_probs, 0.0), axis=-1)
+
+    def entropy(self) -> Float[Array, "*B"]:
+        log_probs = self.log_probs
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    def kl(self, other: "Categorical") -> Float[Array, "*B"]:
+        """KL(self || other)."""
+        log_probs = self.log_probs
+        return jnp.sum(jnp.exp(log_probs) * (log_probs - other.log_probs), axis=-1)
+
+
+class DiagNormal(NamedTuple):
+    """Independent normal distributions."""
+
+    mean: Float[Array, "*B A"]
+    log_std: Float[Array, "*B A"]
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*B A"]:
+        noise = jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> Float[Array, "*B A"]:
+        return self.mean
+
+    def log_prob(self, action: Float[Array, "*B A"]) -> Float[Array, "*B"]:
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * jnp.square(z) - self.log_std - 0.5 * _LOG_2PI, axis=-1)
+
+    def entropy(self) -> Float[Array, "*B"]:
+        return jnp.sum(self.log_std + 0.5 * (_LOG_2PI + 1.0), axis=-1)
+
+    def kl(self, other: "DiagNormal") -> Float[Array, "*B"]:
+        """KL(self || other)."""
+        log_ratio = self.log_std - other.log_std
+        distance = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        terms = 0.5 * (jnp.exp(2.0 * log_ratio) + jnp.square(distance) - 1.0)
+        return jnp.sum(terms - log_ratio, axis=-1)
+
+
+class SquashedNormal(NamedTuple):
+    """A normal distribution pressed into (low, high) by tanh.
+
+        action = centre + half_width tanh(x),   x ~ Normal(mean, std)
+
+    Actions are kept off the bounds by a few float32 steps, where tanh saturates and a
+    probability could not be computed back. Source: Haarnoja et al., arXiv:1801.01290,
+    appendix C.
+    """
+
+    mean: Float[Array, "*B A"]
+    """Of x."""
+    log_std: Float[Array, "*B A"]
+    """Of x."""
+    centre: Float[Array, "*B A"]
+    half_width: Float[Array, "*B A"]
+
+    @property
+    def _normal(self) -> DiagNormal:
+        return DiagNormal(self.mean, self.log_std)
+
+    def _squash(self, x):
+        limit = 1.0 - 1e-6
+        return self.centre + self.half_width * jnp.clip(jnp.tanh(x), -limit, limit)
+
+    def _log_slope(self, x):
+        """log of d action / d x, without the cancellation in 1 - tanh(x)**2."""
+        log_slope = 2.0 * (np.log(2.0) - x - jax.nn.softplus(-2.0 * x))
+        return jnp.log(self.half_width) + log_slope
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*B A"]:
+        return self._squash(self._normal.sample(key))
+
+    def mode(self) -> Float[Array, "*B A"]:
+        """The image of the normal's mean: the median, not the density's maximum."""
+        return self._squash(self.mean)
+
+    def log_prob(self, action: Float[Array, "*B A"]) -> Float[Array, "*B"]:
+        limit = 1.0 - 1e-6
+        unit = jnp.clip((action - self.centre) / self.half_width, -limit, limit)
+        x = jnp.arctanh(unit)
+        return self._normal.log_prob(x) - jnp.sum(self._log_slope(x), axis=-1)
+
+    def entropy(self) -> Float[Array, "*B"]:
+        """Estimated with the slope at the mean's image, as there is no closed form.
+
+        Exact where the standard deviation of x is small; its gradient still spreads
+        the policy and pulls it off the bounds.
+        """
+        slope = jnp.sum(self._log_slope(self.mean), axis=-1)
+        return self._normal.entropy() + slope
+
+    def kl(self, other: "SquashedNormal") -> Float[Array, "*B"]:
+        """KL(self || other), which squashing by the same bounds leaves unchanged."""
+        return self._normal.kl(other._normal)

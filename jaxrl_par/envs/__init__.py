@@ -1,0 +1,6 @@
+"""Environments as streams: `make` one by name, wrap it, or write your own."""
+
+from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.envs.gymnax import from_gymnax, make, names
+
+__all__ = ["Environment", "Episode", "from_gymnax", "make", "names"]

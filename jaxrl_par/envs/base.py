@@ -1,0 +1,40 @@
+"""Environments as pairs of pure functions over a batch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
+
+Floats = Float[Array, " B"]
+
+
+class Episode(NamedTuple):
+    """The episode in progress, or just ended, of each environment."""
+
+    return_: Floats
+    """Sum of its rewards so far, undiscounted, before any wrapper changed them."""
+    length: Int[Array, " B"]
+    """Its environment steps so far."""
+
+
+class Environment(NamedTuple):
+    """`num_envs` environments as a stream that shows every observation once.
+
+    A step from an observation that is `last` ignores the action, pays 0 and shows the
+    `first` observation of the next episode.
+    """
+
+    reset: Callable[[PRNGKey], tuple[EnvState, TimeStep]]
+    step: Callable[[EnvState, Action, PRNGKey], tuple[EnvState, TimeStep, Floats, Floats]]
+    """(env_state, action, key) -> (env_state, next step, reward, discount)"""
+    num_envs: int
+    observation_spec: Specs
+    """A spec for each leaf of an observation, without the batch axis."""
+    action_spec: Spec
+    name: str
+    max_episode_steps: int | None
+    """Time limit in environment steps, None where there is none."""
+    episode: Callable[[EnvState], Episode] | None = None
+    """Statistics of the episodes, None if not kept: see `wrappers.episode_statistics`."""

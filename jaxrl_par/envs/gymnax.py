@@ -1,0 +1,150 @@
+"""gymnax environments as streams. Only this module knows gymnax, and imports it late.
+
+gymnax's own `step` resets in the step that ends an episode and so never shows the final
+observation where a network would read it. Here `step_env` and `reset_env` are composed
+into the stream of `Environment`; both are computed in each step, as in gymnax.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxrl_par.envs.base import Environment
+from jaxrl_par.envs.wrappers import episode_statistics
+from jaxrl_par.errors import unknown_name
+from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
+
+
+def names() -> tuple[str, ...]:
+    """Every environment that `make` knows. MNISTBandit-bsuite downloads its images."""
+    import gymnax
+
+    return tuple(gymnax.registered_envs)
+
+
+def make(name: str, num_envs: int, **params: Any) -> Environment:
+    """Copies of a gymnax environment, with statistics of their episodes.
+
+    Args:
+      name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar".
+      params: fields of the environment's `EnvParams` that differ from the default.
+
+    Raises:
+      ValueError: no such environment or parameter, or `num_envs` is below 1.
+    """
+    import gymnax
+
+    if name not in gymnax.registered_envs:
+        raise unknown_name("environment", name, gymnax.registered_envs)
+    env, defaults = gymnax.make(name)
+    known = {field.name for field in fields(defaults)}
+    for unknown in params.keys() - known:
+        raise unknown_name(f"parameter of {name}", unknown, known)
+    return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
+
+
+def from_gymnax(
+    env: Any, num_envs: int, params: Any = None, name: str | None = None
+) -> Environment:
+    """Copies of an environment object that has gymnax's interface.
+
+    Args:
+      params: its `EnvParams`, by default `env.default_params`.
+
+    Raises:
+      ValueError: `num_envs` is below 1.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    params = env.default_params if params is None else params
+    action_spec = _spec(env.action_space(params))
+    strong_dtypes = _strong_dtypes(env, params)
+
+    def reset(key):
+        keys = jax.random.split(key, num_envs)
+        obs, state = jax.vmap(env.reset_env, (0, None))(keys, params)
+        obs, state = strong_dtypes((obs, state))
+        no, yes = jnp.zeros(num_envs, bool), jnp.ones(num_envs, bool)
+        return (state, no), TimeStep(obs, first=yes, last=no)
+
+    def step_one(env_state, action, step_key, reset_key):
+        state, was_last = env_state
+        fresh = env.reset_env(reset_key, params)
+        obs, state, reward, terminated, _ = env.step_env(
+            step_key, state, action, params
+        )
+        terminated = terminated.astype(bool)
+        last = ~was_last & (terminated | env.is_truncated(state, params))
+        obs, state = jax.tree.map(
+            lambda x, y: jnp.where(was_last, x, y), fresh, (obs, state)
+        )
+        reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))
+        discount = jnp.where(was_last | terminated, 0.0, 1.0)
+        obs, state = strong_dtypes((obs, state))
+        return (state, last), TimeStep(obs, was_last, last), reward, discount
+
+    def step(env_state, action, key):
+        step_keys, reset_keys = jax.random.split(key, (2, num_envs))
+        return jax.vmap(step_one)(env_state, action, step_keys, reset_keys)
+
+    return episode_statistics(
+        Environment(
+            reset=reset,
+            step=step,
+            num_envs=num_envs,
+            observation_spec=_observation_spec(env, params),
+            action_spec=action_spec,
+            name=name or env.name,
+            max_episode_steps=int(params.max_steps_in_episode),
+        )
+    )
+
+
+def _strong_dtypes(env: Any, params: Any):
+    """A cast of (obs, state) to the dtypes that survive a step.
+
+    gymnax's resets hold Python numbers. Weakly typed arrays change their type when they
+    meet others, which a scan refuses; where reset and step disagree, the wider one
+    holds both.
+    """
+    key = jax.random.key(0)
+    action = jax.eval_shape(env.action_space(params).sample, key)
+    fresh = jax.eval_shape(env.reset_env, key, params)
+    stepped = jax.eval_shape(env.step_env, key, fresh[1], action, params)[:2]
+    dtypes = jax.tree.map(lambda x, y: jnp.promote_types(x.dtype, y.dtype), fresh, stepped)
+
+    def cast(tree: PyTree) -> PyTree:
+        return jax.tree.map(jax.lax.convert_element_type, tree, dtypes)
+
+    return cast
+
+
+def _observation_spec(env: Any, params: Any) -> Specs:
+    """The space's bounds with the shape and dtype that the environment really gives."""
+    obs, _ = jax.eval_shape(env.reset_env, jax.random.key(0), params)
+    space = env.observation_space(params)
+    if hasattr(space, "n") or hasattr(space, "low"):
+        spec = _spec(space)
+        if isinstance(spec, Discrete):
+            return spec
+        fits = all(np.ndim(x) == 0 for x in (spec.low, spec.high)) or (
+            spec.shape == obs.shape
+        )
+        bounds = {"low": spec.low, "high": spec.high} if fits else {}
+        return Box(obs.shape, np.dtype(obs.dtype), **bounds)
+    return jax.tree.map(lambda x: Box(x.shape, np.dtype(x.dtype)), obs)
+
+
+def _spec(space: Any) -> Spec:
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if hasattr(space, "low"):
+        low, high = np.asarray(space.low), np.asarray(space.high)
+        return Box(tuple(space.shape), np.dtype(space.dtype), low=low, high=high)
+    raise ValueError(
+        f"a space of type {type(space).__name__} is not supported: use Discrete or Box"
+    )

@@ -1,0 +1,189 @@
+"""Changes of what an environment shows or pays: functions from one to another.
+
+A wrapper keeps its own state beside the inner one, so that all of it is saved and
+resumed. `Environment.episode` goes through unchanged: statistics are those of the
+environment itself.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, TimeStep, example
+
+
+class _WithEpisode(NamedTuple):
+    inner: EnvState
+    episode: Episode
+
+
+def episode_statistics(env: Environment) -> Environment:
+    """Keeps return and length of each environment's episode, for `env.episode`.
+
+    Where a step is `last` they are those of the whole episode.
+    """
+
+    def reset(key):
+        inner, step = env.reset(key)
+        zeros = jnp.zeros(env.num_envs)
+        return _WithEpisode(inner, Episode(zeros, zeros.astype(jnp.int32))), step
+
+    def step(env_state, action, key):
+        inner, step, reward, discount = env.step(env_state.inner, action, key)
+        episode = Episode(
+            jnp.where(step.first, 0.0, env_state.episode.return_ + reward),
+            jnp.where(step.first, 0, env_state.episode.length + 1),
+        )
+        return _WithEpisode(inner, episode), step, reward, discount
+
+    return env._replace(
+        reset=reset, step=step, episode=lambda env_state: env_state.episode
+    )
+
+
+class WithPrevious(NamedTuple):
+    """An observation with what led to it; action and reward are 0 where `first`."""
+
+    obs: Obs
+    action: Action
+    reward: Float[Array, "*T B"]
+
+
+def previous_action_and_reward(env: Environment) -> Environment:
+    """Shows the last action and reward with each observation.
+
+    A network with memory can then tell what its actions do. Source: Wang et al.,
+    arXiv:1611.05763, section 2.1.
+    """
+
+    def show(step: TimeStep, action: Action, reward: Array) -> TimeStep:
+        def cleared(x):
+            first = step.first.reshape(-1, *[1] * (x.ndim - 1))
+            return jnp.where(first, jnp.zeros_like(x), x)
+
+        return step._replace(obs=WithPrevious(step.obs, cleared(action), cleared(reward)))
+
+    def reset(key):
+        env_state, step = env.reset(key)
+        action = example(env.action_spec, env.num_envs)
+        return env_state, show(step, action, jnp.zeros(env.num_envs))
+
+    def step(env_state, action, key):
+        env_state, step, reward, discount = env.step(env_state, action, key)
+        return env_state, show(step, action, reward), reward, discount
+
+    spec = WithPrevious(env.observation_spec, env.action_spec, Box(()))
+    return env._replace(reset=reset, step=step, observation_spec=spec)
+
+
+def select_observation(env: Environment, indices: tuple[int, ...]) -> Environment:
+    """Hides all but some elements of a vector, which makes memory necessary.
+
+    CartPole without its two velocities (`indices=(0, 2)`) is the usual example.
+
+    Raises:
+      ValueError: observations are not vectors, or have no such element.
+    """
+    spec: Spec = env.observation_spec
+    if not isinstance(spec, Box) or len(spec.shape) != 1:
+        raise ValueError(f"observations of {env.name} are not vectors: {spec}")
+    for index in indices:
+        if not 0 <= index < spec.shape[0]:
+            raise ValueError(f"no element {index} in observations of {spec.shape[0]}")
+    chosen = jnp.array(indices)
+
+    def reset(key):
+        env_state, step = env.reset(key)
+        return env_state, step._replace(obs=step.obs[:, chosen])
+
+    def step(env_state, action, key):
+        env_state, step, reward, discount = env.step(env_state, action, key)
+        return env_state, step._replace(obs=step.obs[:, chosen]), reward, discount
+
+    return env._replace(
+        reset=reset, step=step, observation_spec=Box((len(indices),), spec.dtype)
+    )
+
+
+def scale_rewards(env: Environment, factor: float) -> Environment:
+    """Multiplies rewards by a constant, which may be traced."""
+    return _map_rewards(env, lambda reward: reward * factor)
+
+
+def clip_rewards(env: Environment, low: float = -1.0, high: float = 1.0) -> Environment:
+    """Limits rewards to [low, high]; with (-1, 1) as DQN does on Atari."""
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    return _map_rewards(env, lambda reward: jnp.clip(reward, low, high))
+
+
+def _map_rewards(env: Environment, change) -> Environment:
+    def step(env_state, action, key):
+        env_state, step, reward, discount = env.step(env_state, action, key)
+        return env_state, step, change(reward), discount
+
+    return env._replace(step=step)
+
+
+class _WithReturns(NamedTuple):
+    inner: EnvState
+    returns: Float[Array, " B"]
+    """Discounted sum of the rewards so far."""
+    count: Float[Array, ""]
+    mean: Float[Array, ""]
+    m2: Float[Array, ""]
+
+
+def normalize_rewards(
+    env: Environment, gamma: float, axis_name: str | None = None, clip: float = 10.0
+) -> Environment:
+    """Divides rewards by the standard deviation of the discounted returns so far.
+
+    Args:
+      axis_name: a mapped axis over which the statistics are merged in every step.
+      clip: bound of the magnitude of the result.
+
+    Source: Engstrom et al., arXiv:2005.12729, section 3, 'reward scaling'.
+    """
+
+    def reset(key):
+        inner, step = env.reset(key)
+        zero = jnp.zeros(())
+        return _WithReturns(inner, jnp.zeros(env.num_envs), zero, zero, zero), step
+
+    def step(env_state, action, key):
+        inner, step, reward, discount = env.step(env_state.inner, action, key)
+        # A `first` step carries no reward, and its discount of 0 starts a new sum.
+        returns = jnp.where(step.first, 0.0, gamma * env_state.returns + reward)
+        weight = jnp.where(step.first | ~jnp.isfinite(returns), 0.0, 1.0)
+        finite = jnp.where(weight > 0, returns, 0.0)
+        sums = jnp.stack([weight.sum(), finite.sum(), jnp.square(finite).sum()])
+        if axis_name is not None:
+            sums = jax.lax.psum(sums, axis_name)
+        moments = _merge(env_state.count, env_state.mean, env_state.m2, *sums)
+        std = jnp.sqrt(moments[2] / jnp.maximum(moments[0], 1.0) + 1e-8)
+        scaled = jnp.clip(reward / jnp.where(moments[0] > 1, std, 1.0), -clip, clip)
+        returns = jnp.where(step.last, 0.0, returns)
+        return _WithReturns(inner, returns, *moments), step, scaled, discount
+
+    episode = env.episode
+    if episode is None:
+        return env._replace(reset=reset, step=step)
+    return env._replace(
+        reset=reset, step=step, episode=lambda env_state: episode(env_state.inner)
+    )
+
+
+def _merge(count, mean, m2, new_count, new_sum, new_squares):
+    """Count, mean and sum of squared deviations of two sets (Chan et al. 1979)."""
+    new_mean = new_sum / jnp.maximum(new_count, 1.0)
+    new_m2 = new_squares - new_count * jnp.square(new_mean)
+    total = count + new_count
+    delta = new_mean - mean
+    safe = jnp.maximum(total, 1.0)
+    mean = mean + delta * new_count / safe
+    m2 = m2 + new_m2 + jnp.square(delta) * count * new_count / safe
+    return total, mean, m2

@@ -1,0 +1,55 @@
+"""Losses of actor-critic methods, each a mean or a sum over the rows of a batch.
+
+A row that is `last` is no transition: its weight is 0. A mean divides by the number of
+all rows, with the weightless ones, because only a constant makes the mean over devices
+the mean over their joint batch.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxrl_par.types import Mean
+
+Rows = Float[Array, "*N"]
+Reduction = Literal["mean", "sum"]
+
+
+def over_rows(
+    x: Rows, last: Bool[Array, "*N"], reduction: Reduction = "mean"
+) -> Float[Array, ""]:
+    """Mean or sum over rows, of which those that are `last` count as 0.
+
+    A sum makes gradients as many times larger as there are rows, which a learning rate
+    has to make up for unless the optimizer ignores their scale.
+    """
+    total = jnp.sum(jnp.where(last, 0.0, x))
+    return total if reduction == "sum" else total / x.size
+
+
+def row_mean(x: Rows, last: Bool[Array, "*N"]) -> Mean:
+    """The mean over rows that are not `last`, for metrics."""
+    weight = jnp.where(last, 0.0, 1.0)
+    return Mean(jnp.sum(weight * x), jnp.sum(weight))
+
+
+def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:
+    """PPO's pessimistic policy loss of each row.
+
+        -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A),   ratio = exp(log_ratios)
+
+    Source: Schulman et al., arXiv:1707.06347, equation 7.
+    """
+    ratios = jnp.exp(log_ratios)
+    clipped = jnp.clip(ratios, 1.0 - clip, 1.0 + clip)
+    return -jnp.minimum(ratios * advantages, clipped * advantages)
+
+
+def clipped_value_loss(values: Rows, old_values: Rows, targets: Rows, clip: float) -> Rows:
+    """Half the squared error, or that of a value that moved by at most `clip`.
+
+    The larger of both counts. Source: Dhariwal et al., OpenAI Baselines (2017), ppo2.
+    """
+    near = old_values + jnp.clip(values - old_values, -clip, clip)
+    return 0.5 * jnp.maximum(jnp.square(values - targets), jnp.square(near - targets))

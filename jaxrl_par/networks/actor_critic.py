@@ -1,0 +1,215 @@
+"""Policy and value networks for any observation and action, from one config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrl_par.distributions import (
+    Categorical,
+    DiagNormal,
+    Distribution,
+    SquashedNormal,
+)
+from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.layers import MLP, PatchConv, orthogonal
+from jaxrl_par.networks.memory import Memory, initial_carry
+from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
+
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of an actor-critic network."""
+
+    torso: Literal["auto", "mlp", "conv"] = "auto"
+    """What reads observations; auto takes the convolution where they are images."""
+    channels: int = 16
+    """Filters of the 3x3 convolution."""
+    widths: tuple[int, ...] = (64, 64)
+    """Units of the dense layers, after the convolution if there is one."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    memory: Literal["none", "lstm", "gru"] = "none"
+    """What follows the dense layers."""
+    memory_width: int = 128
+    shared: bool = True
+    """Policy and value read the same torso and memory, or each has its own."""
+    policy: Literal["gaussian", "squashed"] = "gaussian"
+    """For continuous actions: unbounded, which the environment clips, or tanh."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the torso and memory's matmuls; parameters and outputs are float32."""
+
+
+def actor_critic(
+    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+) -> Network:
+    """A network whose outputs are (distribution of the action, value).
+
+    Distribution leaves are [..., A], values [...]. The policy starts near uniform, or
+    near mean 0 with standard deviation 1.
+
+    Raises:
+      ValueError: the config does not fit the specs.
+
+    Source for the initial scales: Andrychowicz et al., arXiv:2006.05990, section 3.2.
+    """
+    if config.policy == "squashed" and isinstance(action_spec, Box):
+        if not action_spec.bounded:
+            raise ValueError("a squashed policy needs bounds for every action")
+    elif not isinstance(action_spec, Box | Discrete):
+        raise ValueError(f"actions must be Box or Discrete, not {action_spec!r}")
+    if len(action_spec.shape) != isinstance(action_spec, Box):
+        raise ValueError(
+            "an action is one integer or a vector of numbers, not an array of shape"
+            f" {action_spec.shape}"
+        )
+    images = _image_leaves(observation_spec)
+    if config.torso == "conv" and not images:
+        raise ValueError(
+            "torso = conv needs images [height, width, channels] of at least 3 x 3;"
+            f" observations are {observation_spec}"
+        )
+    module = _ActorCritic(_Static(observation_spec, action_spec), config)
+    memory = config.memory
+
+    def start(num_envs: int):
+        if memory == "none":
+            return ()
+        one = initial_carry(memory, config.memory_width, num_envs)
+        return one if config.shared else (one, one)
+
+    def apply(params, carry, step):
+        steps = jax.tree.map(lambda x: x[None], step)
+        outputs, carry = module.apply(params, carry, steps)
+        return jax.tree.map(lambda x: x[0], outputs), carry
+
+    return Network(
+        init=lambda key, step: module.init(
+            key, start(step.first.shape[0]), jax.tree.map(lambda x: x[None], step)
+        ),
+        initial_carry=start,
+        apply=apply,
+        unroll=lambda params, carry, steps: module.apply(params, carry, steps)[0],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Static:
+    """Specs in a box, which flax neither hashes nor turns into its own containers."""
+
+    observation: Specs
+    action: Spec
+
+
+class _ActorCritic(nn.Module):
+    specs: _Static
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, carry, steps):
+        shape = steps.first.shape
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.obs)
+        if self.config.shared:
+            features, carry = self._read("torso", carry, rows, steps.first)
+            outputs = _Heads(self.specs.action, self.config.policy)(features, features)
+        else:
+            old = carry if carry else ((), ())
+            actor, actor_carry = self._read("actor", old[0], rows, steps.first)
+            critic, critic_carry = self._read("critic", old[1], rows, steps.first)
+            carry = (actor_carry, critic_carry) if carry else ()
+            outputs = _Heads(self.specs.action, self.config.policy)(actor, critic)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), outputs), carry
+
+    def _read(self, name, carry, rows, first):
+        config = self.config
+        x = _Torso(self.specs, config, name=name)(rows)
+        if config.memory != "none":
+            dtype = _DTYPES[config.compute_dtype]
+            memory = Memory(config.memory, config.memory_width, dtype, name=f"{name}_memory")
+            x, carry = memory(carry, x, first)
+        return x, carry
+
+
+class _Torso(nn.Module):
+    """Observations [N, ...] to features [D, N]."""
+
+    specs: _Static
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, obs: Obs) -> Float[Array, "D N"]:
+        config, spec = self.config, self.specs.observation
+        dtype, activation = _DTYPES[config.compute_dtype], _ACTIVATIONS[config.activation]
+        leaves = list(zip(_leaves(spec), jax.tree.leaves(obs), strict=True))
+        conv = config.torso == "conv" or (config.torso == "auto" and _image_leaves(spec))
+        vectors = []
+        for leaf_spec, leaf in leaves:
+            if conv and _is_image(leaf_spec):
+                x = leaf.astype(dtype).transpose(1, 2, 3, 0)
+                vectors.append(activation(PatchConv(config.channels, dtype=dtype)(x)))
+            elif isinstance(leaf_spec, Discrete):
+                values = jnp.arange(leaf_spec.num_values)[:, None]
+                vectors.append((leaf.reshape(1, -1) == values).astype(dtype))
+            else:
+                vectors.append(leaf.reshape(leaf.shape[0], -1).T.astype(dtype))
+        x = vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
+        return MLP(config.widths, activation, dtype)(x)
+
+
+class _Heads(nn.Module):
+    """Features [D, N] to a distribution [N, A] and values [N]."""
+
+    action: Spec
+    policy: str
+
+    @nn.compact
+    def __call__(self, actor, critic) -> tuple[Distribution, Float[Array, " N"]]:
+        if isinstance(self.action, Discrete):
+            num_outputs = self.action.num_values
+        else:
+            (num_outputs,) = self.action.shape
+        zeros = nn.initializers.zeros
+        policy_shape = (actor.shape[0], num_outputs)
+        policy = self.param("policy", orthogonal(0.01), policy_shape)
+        policy_bias = self.param("policy_bias", zeros, (num_outputs,))
+        value = self.param("value", orthogonal(1.0), (critic.shape[0], 1))
+        value_bias = self.param("value_bias", zeros, (1,))
+        shared = actor is critic
+        actor, critic = actor.astype(jnp.float32), critic.astype(jnp.float32)
+        if shared:
+            # One product with all outputs: with few of them, each reads all features.
+            both = jnp.concatenate([policy, value], axis=1).T @ actor
+            policy, value = both[:-1], both[-1]
+        else:
+            policy, value = policy.T @ actor, (value.T @ critic)[0]
+        return self._distribution(policy.T + policy_bias), value + value_bias
+
+    def _distribution(self, outputs: Float[Array, "N A"]) -> Distribution:
+        if isinstance(self.action, Discrete):
+            return Categorical(outputs)
+        zeros = nn.initializers.zeros
+        mean = outputs
+        log_std = self.param("log_std", zeros, (outputs.shape[1],))
+        log_std = jnp.broadcast_to(log_std, mean.shape)
+        if self.policy == "gaussian":
+            return DiagNormal(mean, log_std)
+        low = jnp.broadcast_to(jnp.asarray(self.action.low, jnp.float32), mean.shape)
+        high = jnp.broadcast_to(jnp.asarray(self.action.high, jnp.float32), mean.shape)
+        return SquashedNormal(mean, log_std, (low + high) / 2, (high - low) / 2)
+
+
+def _leaves(specs: Specs) -> list[Spec]:
+    return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
+
+
+def _is_image(spec: Spec) -> bool:
+    return isinstance(spec, Box) and len(spec.shape) == 3 and min(spec.shape[:2]) >= 3
+
+
+def _image_leaves(specs: Specs) -> list[Spec]:
+    return [spec for spec in _leaves(specs) if _is_image(spec)]

@@ -1,0 +1,18 @@
+"""The one signature of all networks, whatever library they come from."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
+
+
+class Network(NamedTuple):
+    """A network, with or without memory."""
+
+    init: Callable[[PRNGKey, TimeStep], Params]
+    initial_carry: Callable[[int], Carry]
+    """Empty memory for so many environments, leaves [B, ...]; () without memory."""
+    apply: Callable[[Params, Carry, TimeStep], tuple[Any, Carry]]
+    """One step [B, ...]. Clears the memory where the step is `first`."""
+    unroll: Callable[[Params, Carry, TimeStep], Any]
+    """What `apply` gives over the steps [T, B, ...], in one call."""

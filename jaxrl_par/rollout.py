@@ -1,0 +1,116 @@
+"""Acting in environments: from parameters to trajectories."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_par.envs import Environment
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    EnvState,
+    Mean,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+class Workers(NamedTuple):
+    """B environments in progress, leaves [B, ...]."""
+
+    env_state: EnvState
+    step: TimeStep
+    carry: Carry
+
+
+class Episodes(NamedTuple):
+    """Means over the episodes that ended."""
+
+    return_: Mean
+    length: Mean
+
+
+def start(agent: Agent, env: Environment, key: PRNGKey) -> Workers:
+    """Resets the environments and the agent's memory."""
+    env_state, step = env.reset(key)
+    return Workers(env_state, step, agent.initial_carry(env.num_envs))
+
+
+def unroll(
+    agent: Agent,
+    env: Environment,
+    params: Params,
+    workers: Workers,
+    key: PRNGKey,
+    length: int,
+) -> tuple[Workers, Trajectory, Episodes]:
+    """Takes `length` actions in every environment.
+
+    Raises:
+      ValueError: `length` is below 1, or `env` keeps no statistics of its episodes.
+    """
+    if length < 1:
+        raise ValueError(f"an unroll takes at least 1 step, got {length}")
+    if env.episode is None:
+        raise ValueError(
+            f"{env.name} keeps no episode statistics: wrap it in"
+            " envs.wrappers.episode_statistics"
+        )
+    statistics = env.episode
+
+    def advance(workers, key):
+        act_key, env_key = jax.random.split(key)
+        action, carry, extras = agent.act(params, workers.carry, workers.step, act_key)
+        env_state, step, reward, discount = env.step(workers.env_state, action, env_key)
+        episode = statistics(env_state)
+        row = (workers.step, action, reward, discount, extras)
+        return Workers(env_state, step, carry), (row, episode)
+
+    keys = jax.random.split(key, length)
+    after, (rows, episode) = jax.lax.scan(advance, workers, keys)
+    steps, action, reward, discount, extras = rows
+    steps = jax.tree.map(
+        lambda x, final: jnp.concatenate([x, final[None]]), steps, after.step
+    )
+    trajectory = Trajectory(steps, action, reward, discount, extras, workers.carry)
+    return after, trajectory, _ended(episode, steps.last[1:])
+
+
+def whole_episodes(
+    agent: Agent, env: Environment, params: Params, key: PRNGKey, length: int
+) -> tuple[Trajectory, Episodes]:
+    """One episode of every environment, from its start; all rows after it are `last`.
+
+    Fixed numbers of episodes, not of steps: otherwise short episodes, of which more end
+    in the same time, would weigh more in a Monte Carlo estimate.
+
+    Args:
+      length: longest episode. One that is longer is cut there, as by a time limit.
+    """
+    start_key, act_key = jax.random.split(key)
+    workers = start(agent, env, start_key)
+    _, trajectory, _ = unroll(agent, env, params, workers, act_key, length)
+    steps = trajectory.steps
+    over = jnp.cumsum(steps.last, axis=0) > 0
+    running = ~over[:-1]
+    reward = jnp.where(running, trajectory.reward, 0.0)
+    trajectory = trajectory._replace(
+        steps=steps._replace(last=over, first=steps.first & ~over),
+        reward=reward,
+        discount=jnp.where(running, trajectory.discount, 0.0),
+    )
+    count = jnp.float32(env.num_envs)
+    episodes = Episodes(
+        Mean(jnp.sum(reward), count), Mean(jnp.sum(running, dtype=jnp.float32), count)
+    )
+    return trajectory, episodes
+
+
+def _ended(episode, last) -> Episodes:
+    count = jnp.sum(last, dtype=jnp.float32)
+    total_return = jnp.sum(jnp.where(last, episode.return_, 0.0))
+    total_length = jnp.sum(jnp.where(last, episode.length, 0).astype(jnp.float32))
+    return Episodes(Mean(total_return, count), Mean(total_length, count))

@@ -1,0 +1,176 @@
+"""The records that the parts of jaxrl_par exchange. It imports none of them.
+
+Axis letters of all shapes: T time, B environments or sequences, A actions, D features,
+P population. Trajectories are time-major, [T, B, ...], because `jax.lax.scan` writes
+and reads the first axis.
+
+Two kinds of record, and the kind says whether JAX traces it: a `NamedTuple` is a pytree
+of arrays (or of functions), a frozen dataclass is static and never a pytree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+# Names that make signatures read; each algorithm decides what is behind them.
+Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
+Extras = dict[str, PyTree]
+PRNGKey = Key[Array, ""]
+
+
+class State(Protocol):
+    """What an agent learns: a NamedTuple with, among others, its parameters."""
+
+    @property
+    def params(self) -> Params: ...
+
+
+class TimeStep(NamedTuple):
+    """What B environments show, leaves [B, ...], or [T, B, ...] over time."""
+
+    obs: Obs
+    first: Bool[Array, "*T B"]
+    """`obs` starts an episode: memory is cleared before it is read."""
+    last: Bool[Array, "*T B"]
+    """`obs` ended an episode, by termination or time limit. The next one is `first`."""
+
+
+class Trajectory(NamedTuple):
+    """T actions of B environments, between T+1 observations.
+
+    Every observation of an episode appears once, the final one included. Rows whose
+    step is `last` are no transitions: their action is ignored, their loss weighs 0.
+    """
+
+    steps: TimeStep
+    """[T+1, B, ...]; the final row is there to bootstrap from."""
+    action: Action
+    reward: Float[Array, "T B"]
+    """What `action` brought; 0 where `last`."""
+    discount: Float[Array, "T B"]
+    """0 where `action` terminated the episode or the step is `last`, else 1."""
+    extras: Extras
+    """What `Agent.act` leaves for the learner, such as log-probabilities."""
+    carry: Carry
+    """[B, ...], the agent's memory before the first row."""
+
+
+class Mean(NamedTuple):
+    """A mean in two parts, so that means over devices and updates stay exact."""
+
+    total: Float[Array, ""]
+    count: Float[Array, ""]
+
+
+Metrics = dict[str, Float[Array, ""] | Mean]
+
+
+class Info(NamedTuple):
+    """What a gradient computation reports besides the gradient."""
+
+    metrics: Metrics
+    """Averaged over devices, then logged."""
+    priorities: Float[Array, " B"] | None = None
+    """New priorities of the sampled items, for prioritised replay."""
+
+
+class Count(NamedTuple):
+    """A counter that int32 cannot hold: `millions` * 10**6 + `units`, up to 2 * 10**15.
+
+    A single int32 wraps after 2**31 environment steps: half an hour on one GPU.
+    """
+
+    millions: Int[Array, "..."]
+    units: Int[Array, "..."]
+    """Below 10**6."""
+
+    @staticmethod
+    def zero() -> "Count":
+        return Count(jnp.int32(0), jnp.int32(0))
+
+    def add(self, amount: Int[Array, "..."] | int) -> "Count":
+        """The counter, advanced by 0 <= `amount` < 2**31 - 10**6."""
+        units = self.units + jnp.asarray(amount, jnp.int32)
+        return Count(self.millions + units // 1_000_000, units % 1_000_000)
+
+    def __int__(self) -> int:
+        return int(self.millions) * 1_000_000 + int(self.units)
+
+
+ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras]]
+MeanFn = Callable[[PyTree], PyTree]
+
+
+def _as_is(state: State, trajectory: Trajectory, mean: MeanFn) -> tuple[State, Batch]:
+    del mean
+    return state, trajectory
+
+
+class Agent(NamedTuple):
+    """An algorithm as pure functions.
+
+    An update is split into `grad` and `apply` because the ways of running in parallel
+    differ in what happens between the two: a mean over devices, a queue, a delay.
+    Nothing in an agent knows where it runs.
+    """
+
+    init: Callable[[PRNGKey, TimeStep], State]
+    initial_carry: Callable[[int], Carry]
+    """The memory of `act` before anything was seen, for so many environments."""
+    act: ActFn
+    """Samples an action for each environment."""
+    grad: Callable[[State, Batch, PRNGKey], tuple[Grads, Info]]
+    apply: Callable[[State, Grads], State]
+    greedy: ActFn
+    """As `act`, but takes the mode of the policy: for evaluation."""
+    prepare: Callable[[State, Trajectory, MeanFn], tuple[State, Batch]] = _as_is
+    """From what was acted to what is learned, once before the gradients: advantages,
+    baselines, statistics of observations. `mean` averages a tree over all devices, so
+    that such statistics are those of the joint batch. The batch's leaves are
+    [N, ...], N rows or sequences, where an agent learns from minibatches."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How gradients of parts of a batch combine to that of the whole: a mean if the
+    loss is a mean over rows, a sum if it is a sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of one shape, bounded element by element (bounds may be infinite)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.float32)
+    low: np.ndarray | float = -np.inf
+    high: np.ndarray | float = np.inf
+
+    @property
+    def bounded(self) -> bool:
+        """Every element has a finite lower and upper bound."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 .. num_values - 1."""
+
+    num_values: int
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype = np.dtype(np.int32)
+
+
+Spec = Box | Discrete
+Specs = Any
+"""A pytree whose leaves are specs: a NamedTuple or dict of them, or a single one."""
+
+
+def example(specs: Specs, num_envs: int) -> PyTree:
+    """Zeros [num_envs, ...] of the specs' shapes and dtypes."""
+    return jax.tree.map(
+        lambda spec: jnp.zeros((num_envs, *spec.shape), spec.dtype),
+        specs,
+        is_leaf=lambda x: isinstance(x, Spec),
+    )

@@ -1,0 +1,23 @@
+"""Eight CPU devices, and a check of every annotated shape and dtype of jaxrl_par."""
+
+import os
+
+# The second flag avoids a deadlock of jaxlib on CPU: two batched programs, as of
+# vmapped initialisers, each waiting for threads that the other one holds.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8"
+    " --xla_cpu_enable_concurrency_optimized_scheduler=false",
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import install_import_hook
+
+# Where the package says float, a traced scalar will do.
+check = beartype(
+    conf=BeartypeConf(hint_overrides=FrozenDict({float: float | jax.Array}))
+)
+install_import_hook("jaxrl_par", "conftest.check")

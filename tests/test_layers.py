@@ -1,0 +1,50 @@
+"""The architecture, as a test: which part may know which."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "random": {"types"},
+    "returns": set(),
+    "losses": {"types"},
+    "distributions": {"types"},
+    "networks": {"types", "distributions"},
+    "envs": {"types", "errors"},
+    "algorithms": {"types", "returns", "losses", "distributions", "networks"},
+    "rollout": {"types", "envs"},
+    "loops": {"types", "envs", "rollout"},
+    "topologies": {"types", "loops"},
+    "training": {"types", "errors", "random", "envs", "rollout", "loops", "topologies"},
+    "testing": {"types", "random", "networks", "envs", "rollout", "loops"},
+    "__init__": set(),
+}
+# Their modules do not know each other: each can be read, and removed, by itself.
+INDEPENDENT = {"algorithms", "topologies"}
+# The one part that knows each library.
+LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file imports, by absolute name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_imports_follow_the_architecture():
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        for name in imports(path):
+            library, *inner = name.split(".")
+            allowed = LIBRARIES.get(library, part) == part
+            if library == "jaxrl_par":
+                beside = inner[0] == part and part not in INDEPENDENT
+                allowed = beside or inner[0] in MAY_IMPORT[part]
+            assert allowed, f"{path} imports {name}"
