@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int, PyTree
 
-from jaxrl_par import rollout
+from jaxrl_par import random, rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.types import (
     Agent,
@@ -170,8 +170,7 @@ def learn(
 
     def epoch(state, key):
         order_key, update_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, num_items)
-        order = order.reshape(num_minibatches, -1)
+        order = random.permutation(order_key, num_items).reshape(num_minibatches, -1)
         items = jax.tree.map(lambda x: x[order], batch)
         keys = jax.random.split(update_key, num_minibatches)
         return jax.lax.scan(minibatch, state, (items, keys))

@@ -30,8 +30,8 @@ def over_rows(
 
 def row_mean(x: Rows, last: Bool[Array, "*N"]) -> Mean:
     """The mean over rows that are not `last`, for metrics."""
-    weight = jnp.where(last, 0.0, 1.0)
-    return Mean(jnp.sum(weight * x), jnp.sum(weight))
+    count = jnp.sum(jnp.where(last, 0.0, 1.0))
+    return Mean(jnp.sum(jnp.where(last, 0.0, x)), count)
 
 
 def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:

@@ -10,7 +10,7 @@ of arrays (or of functions), a frozen dataclass is static and never a pytree.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ Extras = dict[str, PyTree]
 PRNGKey = Key[Array, ""]
 
 
+@runtime_checkable
 class State(Protocol):
     """What an agent learns: a NamedTuple with, among others, its parameters."""
 

@@ -71,12 +71,9 @@ def from_gymnax(
         no, yes = jnp.zeros(num_envs, bool), jnp.ones(num_envs, bool)
         return (state, no), TimeStep(obs, first=yes, last=no)
 
-    def step_one(env_state, action, step_key, reset_key):
+    def step_one(env_state, action, key, fresh):
         state, was_last = env_state
-        fresh = env.reset_env(reset_key, params)
-        obs, state, reward, terminated, _ = env.step_env(
-            step_key, state, action, params
-        )
+        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
         terminated = terminated.astype(bool)
         last = ~was_last & (terminated | env.is_truncated(state, params))
         obs, state = jax.tree.map(
@@ -89,7 +86,10 @@ def from_gymnax(
 
     def step(env_state, action, key):
         step_keys, reset_keys = jax.random.split(key, (2, num_envs))
-        return jax.vmap(step_one)(env_state, action, step_keys, reset_keys)
+        fresh = jax.vmap(env.reset_env, (0, None))(reset_keys, params)
+        # Otherwise XLA draws the random numbers again for each leaf that they enter.
+        fresh = jax.lax.optimization_barrier(fresh)
+        return jax.vmap(step_one)(env_state, action, step_keys, fresh)
 
     return episode_statistics(
         Environment(

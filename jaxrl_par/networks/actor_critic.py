@@ -15,7 +15,7 @@ from jaxrl_par.distributions import (
     SquashedNormal,
 )
 from jaxrl_par.networks.base import Network
-from jaxrl_par.networks.layers import MLP, PatchConv, orthogonal
+from jaxrl_par.networks.layers import MLP, PatchConv, linear, orthogonal
 from jaxrl_par.networks.memory import Memory, initial_carry
 from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
 
@@ -136,33 +136,31 @@ class _ActorCritic(nn.Module):
 
 
 class _Torso(nn.Module):
-    """Observations [N, ...] to features [D, N]."""
+    """Observations [N, ...] to features [N, D]."""
 
     specs: _Static
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, obs: Obs) -> Float[Array, "D N"]:
+    def __call__(self, obs: Obs) -> Float[Array, "N D"]:
         config, spec = self.config, self.specs.observation
         dtype, activation = _DTYPES[config.compute_dtype], _ACTIVATIONS[config.activation]
         leaves = list(zip(_leaves(spec), jax.tree.leaves(obs), strict=True))
-        conv = config.torso == "conv" or (config.torso == "auto" and _image_leaves(spec))
+        convolve = config.torso == "conv" or (config.torso == "auto" and _image_leaves(spec))
         vectors = []
         for leaf_spec, leaf in leaves:
-            if conv and _is_image(leaf_spec):
-                x = leaf.astype(dtype).transpose(1, 2, 3, 0)
-                vectors.append(activation(PatchConv(config.channels, dtype=dtype)(x)))
+            if convolve and _is_image(leaf_spec):
+                conv = PatchConv(config.channels, dtype=dtype)
+                leaf = activation(conv(leaf.astype(dtype)))
             elif isinstance(leaf_spec, Discrete):
-                values = jnp.arange(leaf_spec.num_values)[:, None]
-                vectors.append((leaf.reshape(1, -1) == values).astype(dtype))
-            else:
-                vectors.append(leaf.reshape(leaf.shape[0], -1).T.astype(dtype))
-        x = vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
+                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
+            vectors.append(leaf.reshape(leaf.shape[0], -1).astype(dtype))
+        x = vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
         return MLP(config.widths, activation, dtype)(x)
 
 
 class _Heads(nn.Module):
-    """Features [D, N] to a distribution [N, A] and values [N]."""
+    """Features [N, D] to a distribution [N, A] and values [N]."""
 
     action: Spec
     policy: str
@@ -174,20 +172,20 @@ class _Heads(nn.Module):
         else:
             (num_outputs,) = self.action.shape
         zeros = nn.initializers.zeros
-        policy_shape = (actor.shape[0], num_outputs)
-        policy = self.param("policy", orthogonal(0.01), policy_shape)
+        shape = (actor.shape[1], num_outputs)
+        policy = self.param("policy", orthogonal(0.01), shape)
         policy_bias = self.param("policy_bias", zeros, (num_outputs,))
-        value = self.param("value", orthogonal(1.0), (critic.shape[0], 1))
+        value = self.param("value", orthogonal(1.0), (critic.shape[1], 1))
         value_bias = self.param("value_bias", zeros, (1,))
         shared = actor is critic
         actor, critic = actor.astype(jnp.float32), critic.astype(jnp.float32)
         if shared:
             # One product with all outputs: with few of them, each reads all features.
-            both = jnp.concatenate([policy, value], axis=1).T @ actor
-            policy, value = both[:-1], both[-1]
-        else:
-            policy, value = policy.T @ actor, (value.T @ critic)[0]
-        return self._distribution(policy.T + policy_bias), value + value_bias
+            kernel = jnp.concatenate([policy, value], axis=1)
+            outputs = linear(actor, kernel, jnp.concatenate([policy_bias, value_bias]))
+            return self._distribution(outputs[:, :-1]), outputs[:, -1]
+        values = linear(critic, value, value_bias)[:, 0]
+        return self._distribution(linear(actor, policy, policy_bias)), values
 
     def _distribution(self, outputs: Float[Array, "N A"]) -> Distribution:
         if isinstance(self.action, Discrete):

@@ -1,9 +1,7 @@
-"""Layers that work on features first: x is [D, N], a column for each row of data.
+"""Dense and convolutional layers, and their initialisers.
 
-Weight gradients contract over the N rows. With rows last, these products, and those of
-the forward and backward pass, all read memory in order; with rows first, XLA's CPU
-backend needs 1.6 times as long for the gradient of an MLP (two layers of 64 units, 4096
-rows). Sums of biases' gradients, and slices of gates, are contiguous as well.
+Rows of data come first, [N, D]. What these layers add to flax's own is the order in
+which gradients are computed: see `linear`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +9,46 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxrl_par.types import PRNGKey
 
 Activation = Callable[[Array], Array]
+
+
+@jax.custom_jvp
+def linear(
+    x: Float[Array, "N D"], kernel: Float[Array, "D F"], bias: Float[Array, " F"]
+) -> Float[Array, "N F"]:
+    """x @ kernel + bias, with a gradient that is fast on CPU.
+
+    The gradient of the kernel contracts over rows, and the bias's is a sum over them.
+    XLA's CPU backend reads memory against its order for the first and one number at a
+    time for the second: a transposed copy and a product with ones take 0.65 of the time
+    for the gradient of two layers of 64 units (4352 rows of 4 numbers; 0.75 with 400).
+    """
+    return x @ kernel + bias
+
+
+@linear.defjvp
+def _linear_jvp(primals, tangents):
+    # Written so that the transpose of each term is the product that we want.
+    x, kernel, bias = primals
+    dx, dkernel, dbias = tangents
+    by_kernel = jax.lax.dot_general(_transposed(x), dkernel, (((0,), (0,)), ((), ())))
+    by_bias = jnp.ones((x.shape[0], 1), dbias.dtype) @ dbias[None]
+    return linear(x, kernel, bias), dx @ kernel + by_kernel + by_bias
+
+
+def _transposed(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
+    # The barrier keeps XLA from folding the copy into the product again. Accelerators
+    # read both orders at full speed.
+    return jax.lax.platform_dependent(
+        x,
+        cpu=lambda x: jax.lax.optimization_barrier(x.T),
+        default=lambda x: x.T,
+    )
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:
@@ -45,20 +78,21 @@ def orthogonal(scale: float) -> Callable[..., Array]:
 
 
 class Linear(nn.Module):
-    """[D, N] -> [features, N]."""
+    """[N, D] -> [N, features]."""
 
     features: int
     scale: float = 2.0**0.5
     """Of the orthogonal kernel; the bias starts at 0."""
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     """Of the computation; parameters are float32."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "D N"]) -> Float[Array, "F N"]:
-        kernel = self.param("kernel", orthogonal(self.scale), (x.shape[0], self.features))
+    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N F"]:
+        shape = (x.shape[1], self.features)
+        kernel = self.param("kernel", orthogonal(self.scale), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-        return kernel.T @ x + bias.astype(self.dtype)[:, None]
+        x, kernel, bias = (leaf.astype(self.dtype) for leaf in (x, kernel, bias))
+        return linear(x, kernel, bias)
 
 
 class MLP(nn.Module):
@@ -66,10 +100,10 @@ class MLP(nn.Module):
 
     widths: Sequence[int]
     activation: Activation
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "D N"]) -> Float[Array, "F N"]:
+    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N F"]:
         for width in self.widths:
             x = self.activation(Linear(width, dtype=self.dtype)(x))
         return x
@@ -78,28 +112,28 @@ class MLP(nn.Module):
 class PatchConv(nn.Module):
     """A convolution without padding as one matmul on patches.
 
-    Images are [H, W, C, N], rows of data last as everywhere here. For the small images
-    of MinAtar this is about six times faster on CPU, inside a scan, than the gradient
-    of `lax.conv`. The result is [features, H', W', N] as a matrix, [features H' W', N].
+    Images are [N, H, W, C], results [N, H', W', features]. For the small images of
+    MinAtar this is several times faster on CPU, inside a scan, than the gradient of
+    `lax.conv`.
     """
 
     features: int
     window: int = 3
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "H W C N"]) -> Float[Array, "F N"]:
-        height, width = (size - self.window + 1 for size in x.shape[:2])
-        channels, num_rows = x.shape[2:]
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H_ W_ F"]:
+        num_rows, *size, _ = x.shape
+        height, width = (length - self.window + 1 for length in size)
         if min(height, width) < 1:
             raise ValueError(
-                f"images of {x.shape[0]} x {x.shape[1]} are smaller than the window"
-                f" of {self.window}"
+                f"images of {size[0]} x {size[1]} are smaller than the window of"
+                f" {self.window}"
             )
         offsets = [(i, j) for i in range(self.window) for j in range(self.window)]
-        patches = [x[i : i + height, j : j + width] for i, j in offsets]
-        # [window**2, C, H', W', N], so that contraction is over the leading rows.
-        patches = jnp.stack(patches).transpose(0, 3, 1, 2, 4)
-        patches = patches.reshape(len(offsets) * channels, height * width * num_rows)
-        y = Linear(self.features, dtype=self.dtype)(patches)
-        return y.reshape(self.features * height * width, num_rows)
+        patches = [x[:, i : i + height, j : j + width] for i, j in offsets]
+        patches = jnp.concatenate(patches, axis=-1)
+        y = Linear(self.features, dtype=self.dtype)(
+            patches.reshape(-1, patches.shape[-1])
+        )
+        return y.reshape(num_rows, height, width, self.features)

@@ -1,16 +1,18 @@
-"""Recurrent memory with resets: LSTM and GRU, features first inside.
+"""Recurrent memory with resets: LSTM and GRU.
 
 A carry has leaves [B, width]. It is cleared where a step is `first`, before it is read.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxrl_par.networks.layers import orthogonal
+from jaxrl_par.networks.layers import linear, orthogonal
 from jaxrl_par.types import Carry
 
 Kind = Literal["lstm", "gru"]
@@ -30,7 +32,7 @@ def initial_carry(kind: Kind, width: int, num_envs: int) -> Carry:
 
 
 class Memory(nn.Module):
-    """Reads T steps of features in order.
+    """Reads T steps of features in order, in N = T B rows.
 
         LSTM:  i, f, g, o = W x + U h + b;   c = s(f + 1) c + s(i) tanh(g)
                h = s(o) tanh(c)
@@ -46,55 +48,50 @@ class Memory(nn.Module):
 
     kind: Kind
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, carry: Carry, x: Float[Array, "D T*B"], first: Bool[Array, "T B"]
-    ) -> tuple[Float[Array, "H T*B"], Carry]:
-        num_gates = 4 if self.kind == "lstm" else 3
-        rows = num_gates * self.width
-        w = self.param("input", orthogonal(1.0), (x.shape[0], rows))
-        u = self.param("recurrent", orthogonal(1.0), (self.width, rows))
-        b = self.param("bias", nn.initializers.zeros, (rows,))
-        u_t = u.T.astype(self.dtype)
-        gates = w.T.astype(self.dtype) @ x.astype(self.dtype)
-        gates = gates.astype(jnp.float32) + b[:, None]
+        self, carry: Carry, x: Float[Array, "N D"], first: Bool[Array, "T B"]
+    ) -> tuple[Float[Array, "N H"], Carry]:
+        num_outputs = (4 if self.kind == "lstm" else 3) * self.width
+        w = self.param("input", orthogonal(1.0), (x.shape[1], num_outputs))
+        u = self.param("recurrent", orthogonal(1.0), (self.width, num_outputs))
+        b = self.param("bias", nn.initializers.zeros, (num_outputs,))
+        w, u, x = (leaf.astype(self.dtype) for leaf in (w, u, x))
+        gates = linear(x, w, b.astype(self.dtype)).astype(jnp.float32)
         if self.kind == "lstm":
             cell = _lstm
         else:
             d = self.param("candidate_bias", nn.initializers.zeros, (self.width,))
-
-            def cell(carry, gates, recurrent):
-                return _gru(carry, gates, recurrent, d[:, None])
+            cell = partial(_gru, candidate_bias=d)
+        no_bias = jnp.zeros(num_outputs, self.dtype)
 
         def step(carry, inputs):
             gates, first = inputs
-            carry = jax.tree.map(lambda leaf: jnp.where(first, 0.0, leaf), carry)
+            carry = jax.tree.map(lambda x: jnp.where(first[:, None], 0.0, x), carry)
             hidden = carry.hidden if isinstance(carry, LSTMCarry) else carry
-            recurrent = (u_t @ hidden.astype(self.dtype)).astype(jnp.float32)
-            return cell(carry, gates, recurrent)
+            recurrent = linear(hidden.astype(self.dtype), u, no_bias)
+            return cell(carry, gates, recurrent.astype(jnp.float32))
 
-        length = first.shape[0]
-        carry = jax.tree.map(jnp.transpose, carry)
-        if length == 1:
-            carry, y = step(carry, (gates, first[0]))
+        gates = gates.reshape(*first.shape, num_outputs)
+        if len(gates) == 1:
+            carry, y = step(carry, (gates[0], first[0]))
         else:
-            gates = gates.reshape(rows, length, -1).swapaxes(0, 1)
             carry, y = jax.lax.scan(step, carry, (gates, first))
-            y = y.swapaxes(0, 1).reshape(self.width, -1)
-        return y, jax.tree.map(jnp.transpose, carry)
+        return y.reshape(-1, self.width), carry
 
 
 def _lstm(carry, gates, recurrent):
-    i, f, g, o = jnp.split(gates + recurrent, 4)
+    i, f, g, o = jnp.split(gates + recurrent, 4, axis=-1)
     cell = jax.nn.sigmoid(f + 1.0) * carry.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
     hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
     return LSTMCarry(cell, hidden), hidden
 
 
 def _gru(hidden, gates, recurrent, candidate_bias):
-    (r, z, n), (r_h, z_h, n_h) = jnp.split(gates, 3), jnp.split(recurrent, 3)
+    r, z, n = jnp.split(gates, 3, axis=-1)
+    r_h, z_h, n_h = jnp.split(recurrent, 3, axis=-1)
     r, z = jax.nn.sigmoid(r + r_h), jax.nn.sigmoid(z + z_h)
     n = jnp.tanh(n + r * (n_h + candidate_bias))
     hidden = (1.0 - z) * n + z * hidden

@@ -1,0 +1,195 @@
+"""Sample-parallel policy gradient (REINFORCE): workers sum what their episodes say.
+
+    worker i:  run pi, get tau_i;   grad_i = sum_t grad log pi(a[t]|o[t]) (R_i[t] - b)
+    barrier;   theta <- theta + alpha sum_i grad_i
+
+R is the return of the whole episode, or what is left of it at t. Any b that does not
+depend on the action leaves the expectation unchanged and is there to lower the
+variance. Use with `loops.episodic`, since these returns need episodes to their end.
+
+Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, section
+13.4 (baseline); Levine, Asynchronous and parallel algorithms, lecture at Berkeley
+(the sum over workers).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxrl_par import losses, returns
+from jaxrl_par.algorithms.policy import actors
+from jaxrl_par.networks import Network
+from jaxrl_par.types import (
+    Agent,
+    Grads,
+    Info,
+    MeanFn,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """Hyperparameters of REINFORCE."""
+
+    gamma: float = 0.99
+    """Discount per environment step."""
+    baseline: Literal["none", "mean", "leave_one_out", "learned"] = "mean"
+    """mean: of the returns of all workers on all devices, the lecture's constant, which
+    shrinks the expected gradient by 1/N because a worker's own return is in it.
+    leave_one_out: of the other workers of its device, unbiased. learned: a value
+    network."""
+    returns: Literal["to_go", "whole"] = "to_go"
+    """What weighs an action: rewards from there on, or also those before it, as in the
+    lecture; that has the same expectation for gamma = 1 and a larger variance."""
+    value_cost: float = 0.5
+    """Weight of the learned baseline's half squared error."""
+    entropy_cost: float = 0.0
+    """Weight of the entropy bonus, per nat."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """Over workers: the lecture's sum, or a mean over their number. Within an episode
+    it is always a sum over steps."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        if 0 <= self.gamma <= 1:
+            return []
+        return [f"gamma must be in [0, 1], got {self.gamma}"]
+
+
+class ReinforceState(NamedTuple):
+    """What REINFORCE learns."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+class ReinforceBatch(NamedTuple):
+    """Whole episodes with their returns."""
+
+    trajectory: Trajectory
+    returns: Float[Array, "T B"]
+    """0 where `last`."""
+    baseline: Float[Array, "T B"]
+    """0 where it is learned, and then comes from the network."""
+
+
+def reinforce(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: ReinforceConfig = ReinforceConfig(),
+) -> Agent:
+    """REINFORCE for any actions, with or without memory.
+
+    Args:
+      network: maps steps to (distribution of the action, values [...]). The values are
+        not used unless the baseline is learned.
+      optimizer: clips, schedules and scales the gradient.
+      config: may hold traced numbers, so that a population can be vmapped over them.
+    """
+
+    def init(key: PRNGKey, step: TimeStep) -> ReinforceState:
+        params = network.init(key, step)
+        return ReinforceState(params, optimizer.init(params))
+
+    def prepare(
+        state: ReinforceState, trajectory: Trajectory, mean: MeanFn
+    ) -> tuple[ReinforceState, ReinforceBatch]:
+        return state, make_batch(trajectory, config, mean)
+
+    def grad(
+        state: ReinforceState, batch: ReinforceBatch, key: PRNGKey
+    ) -> tuple[Grads, Info]:
+        del key  # the loss is deterministic
+        loss_grad = jax.grad(loss, has_aux=True)
+        grads, metrics = loss_grad(state.params, batch, network, config)
+        return grads, Info(metrics)
+
+    def apply(state: ReinforceState, grads: Grads) -> ReinforceState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return ReinforceState(optax.apply_updates(state.params, updates), opt_state)
+
+    act, greedy = actors(network)
+    return Agent(
+        init,
+        network.initial_carry,
+        act,
+        grad,
+        apply,
+        greedy,
+        prepare,
+        reduction=config.reduction,
+    )
+
+
+def make_batch(
+    trajectory: Trajectory, config: ReinforceConfig, mean: MeanFn
+) -> ReinforceBatch:
+    """Returns of whole episodes, and the baselines that need all workers."""
+    last = trajectory.steps.last[:-1]
+    to_go = returns.gae(
+        rewards=trajectory.reward,
+        discounts=config.gamma * trajectory.discount,
+        last=last,
+        # With a value of 0 everywhere, TD errors are rewards.
+        values=jnp.zeros_like(trajectory.reward, shape=(last.shape[0] + 1, last.shape[1])),
+        lambda_=1.0,
+    )
+    if config.returns == "whole":
+        to_go = jnp.broadcast_to(to_go[0], to_go.shape)
+    to_go = jnp.where(last, 0.0, to_go)
+    return ReinforceBatch(trajectory, to_go, _baseline(to_go, last, config, mean))
+
+
+def _baseline(to_go, last, config: ReinforceConfig, mean: MeanFn):
+    weight = jnp.where(last, 0.0, 1.0)
+    if config.baseline == "mean":
+        # One number: the mean over all rows; over episodes where each has one return.
+        if config.returns == "whole":
+            constant = mean(jnp.mean(to_go[0]))
+        else:
+            constant = mean(jnp.sum(to_go)) / mean(jnp.sum(weight))
+        return constant * weight
+    if config.baseline == "leave_one_out":
+        # At each step over the others still running; alone, a worker has no baseline.
+        others = jnp.sum(weight, axis=1, keepdims=True) - weight
+        total = jnp.sum(to_go, axis=1, keepdims=True) - to_go
+        return weight * total / jnp.maximum(others, 1.0)
+    return jnp.zeros_like(to_go)
+
+
+def loss(
+    params: Params, batch: ReinforceBatch, network: Network, config: ReinforceConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """The policy gradient's surrogate, summed over steps, summed or mean over workers."""
+    trajectory = batch.trajectory
+    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    policy, values = jax.tree.map(lambda x: x[:-1], (policy, values))
+    last = trajectory.steps.last[:-1]
+    baseline = batch.baseline
+    if config.baseline == "learned":
+        baseline = jax.lax.stop_gradient(values)
+    advantages = batch.returns - baseline
+    policy_losses = -policy.log_prob(trajectory.action) * advantages
+    value_losses = 0.5 * jnp.square(batch.returns - values)
+    entropies = policy.entropy()
+    total = policy_losses - config.entropy_cost * entropies
+    metrics = {
+        "policy_loss": losses.row_mean(policy_losses, last),
+        "entropy": losses.row_mean(entropies, last),
+    }
+    if config.baseline == "learned":
+        total = total + config.value_cost * value_losses
+        metrics["value_loss"] = losses.row_mean(value_losses, last)
+    total = losses.over_rows(total, last, "sum")
+    if config.reduction == "mean":
+        total = total / last.shape[1]
+    return total, metrics

@@ -1,0 +1,155 @@
+"""Many agents in one program: seeds, hyperparameters, or both.
+
+Each member is a whole run of its own, with its environments, learner, key and counters;
+they meet nowhere, so member i computes what it would compute alone. Shapes are shared,
+numbers are not: a hyperparameter that is a number can differ between members because a
+config may hold traced numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from jaxrl_par import random
+from jaxrl_par.loops import Program, Run
+from jaxrl_par.types import Metrics, PRNGKey
+
+Hyperparameters = dict[str, Array]
+"""Leaves [P]: a number for each member. `seed` is one of them if members differ in it."""
+
+
+class Member(NamedTuple):
+    """One agent, taken out of its population."""
+
+    run: Run
+    """Ready to be acted with, evaluated, saved or trained further by `program`."""
+    hyperparameters: dict[str, float]
+    program: Program
+
+
+class Population(NamedTuple):
+    """A program whose run has a leading member axis [P] on every leaf."""
+
+    program: Program
+    member: Callable[[Run, int], Member]
+    best: Callable[[Run, Float[Array, " P"]], Member]
+    """The member with the highest score. A NaN never wins."""
+
+
+def population(
+    make_program: Callable[[dict[str, Array]], Program],
+    hyperparameters: Mapping[str, Array],
+    mesh: Mesh | None = None,
+    axis_name: str = "data",
+) -> Population:
+    """Trains a member for each row of `hyperparameters`, all in one program.
+
+    Args:
+      make_program: from one member's hyperparameters, scalars that are traced.
+      hyperparameters: arrays [P], as `grid` or `random_search` give them. `seed`, if
+        there, seeds the member's key; without it members get different keys.
+      mesh: shares the members over devices, which then need no communication at all.
+
+    Raises:
+      ValueError: arrays differ in length, or the devices do not divide the members.
+    """
+    values = {name: jnp.asarray(x) for name, x in hyperparameters.items()}
+    sizes = {name: x.shape for name, x in values.items()}
+    if len(set(sizes.values())) != 1 or any(len(shape) != 1 for shape in sizes.values()):
+        raise ValueError(f"hyperparameters need one common length, got {sizes}")
+    ((size,),) = set(sizes.values())
+    if mesh is not None and size % mesh.size:
+        raise ValueError(
+            f"{mesh.size} devices cannot share {size} members evenly"
+        )
+
+    def init_one(values: dict[str, Array], key: PRNGKey) -> Run:
+        return make_program(values).init(key)
+
+    def step_one(values: dict[str, Array], run: Run) -> tuple[Run, Metrics]:
+        return make_program(values).step(run)
+
+    def init(key: PRNGKey) -> Run:
+        return on_devices(jax.vmap(init_one), 2)(values, _keys(key, values, size))
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        return on_devices(jax.vmap(step_one), 2)(values, run)
+
+    def on_devices(function: Callable, num_inputs: int) -> Callable:
+        if mesh is None:
+            return function
+        spec = P(axis_name)
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(spec,) * num_inputs,
+            out_specs=spec,
+            check_vma=False,
+        )
+
+    def member(run: Run, index: int) -> Member:
+        if not 0 <= index < size:
+            raise ValueError(f"no member {index} in a population of {size}")
+        own = {name: x[index] for name, x in values.items()}
+        run = jax.tree.map(lambda x: x[index], run)
+        return Member(run, {n: x.item() for n, x in own.items()}, make_program(own))
+
+    def best(run: Run, scores: Float[Array, " P"]) -> Member:
+        scores = np.asarray(scores)
+        if scores.shape != (size,) or np.all(np.isnan(scores)):
+            raise ValueError(
+                f"scores must be one number for each of {size} members, got {scores}"
+            )
+        return member(run, int(np.nanargmax(scores)))
+
+    return Population(Program(init, step), member, best)
+
+
+def grid(**choices: Sequence[float]) -> Hyperparameters:
+    """Every combination of the choices, in the order of nested loops.
+
+    Raises:
+      ValueError: nothing to choose from.
+    """
+    if not choices or not all(len(values) for values in choices.values()):
+        raise ValueError(f"a grid needs at least one value of each, got {choices}")
+    rows = np.array(list(product(*choices.values())))
+    return {
+        name: np.asarray(rows[:, i], np.asarray(values).dtype)
+        for i, (name, values) in enumerate(choices.items())
+    }
+
+
+def random_search(
+    key: PRNGKey, size: int, **ranges: tuple[float, float]
+) -> Hyperparameters:
+    """`size` draws, each number log-uniform in its range, as in Mnih et al. (2016).
+
+    Raises:
+      ValueError: a range is not 0 < low < high.
+    """
+    for name, (low, high) in ranges.items():
+        if not 0 < low < high:
+            raise ValueError(f"{name} needs a range 0 < low < high, got {low}, {high}")
+    keys = jax.random.split(key, len(ranges))
+    return {
+        name: jnp.exp(
+            jax.random.uniform(keys[i], (size,), minval=np.log(low), maxval=np.log(high))
+        )
+        for i, (name, (low, high)) in enumerate(ranges.items())
+    }
+
+
+def _keys(key: PRNGKey, values: Mapping[str, Array], size: int) -> PRNGKey:
+    """Members with the same seed start alike: then only hyperparameters differ."""
+    if "seed" in values:
+        return jax.vmap(random.key)(values["seed"])
+    return jax.random.split(key, size)
+

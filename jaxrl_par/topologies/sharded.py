@@ -1,0 +1,85 @@
+"""Synchronous data parallelism: one program on every device of a mesh.
+
+The learner is replicated, and each device keeps its own environments and replay.
+Devices meet only where the program averages over the axis, which is at the gradient.
+On a cluster, call `jax.distributed.initialize()` first: the mesh then spans all hosts,
+and nothing here changes.
+"""
+
+from functools import partial
+
+import jax
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxrl_par.loops import Program, Run
+from jaxrl_par.types import Metrics, PRNGKey
+
+
+def data_mesh(num_devices: int | None = None, axis_name: str = "data") -> Mesh:
+    """A one-dimensional mesh over the first `num_devices` devices, by default all.
+
+    Raises:
+      ValueError: there are fewer devices than that.
+    """
+    devices = jax.devices()[:num_devices]
+    if num_devices is not None and num_devices > len(devices):
+        raise ValueError(
+            f"asked for {num_devices} devices, found {len(devices)}; on a CPU, set"
+            f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}"
+        )
+    return Mesh(devices, (axis_name,), axis_types=(AxisType.Auto,))
+
+
+def share(num_envs: int, num_devices: int) -> int:
+    """Environments of each device.
+
+    Raises:
+      ValueError: `num_devices` does not divide `num_envs`.
+    """
+    if num_devices < 1 or num_envs % num_devices:
+        raise ValueError(
+            f"num_envs = {num_envs} cannot be shared evenly by num_devices ="
+            f" {num_devices}; {num_envs - num_envs % max(num_devices, 1)} or"
+            f" {num_envs + -num_envs % max(num_devices, 1)} could"
+        )
+    return num_envs // num_devices
+
+
+def sharded(program: Program, mesh: Mesh, axis_name: str = "data") -> Program:
+    """Runs `program` on every device along `axis_name`.
+
+    Args:
+      program: built with the same `axis_name`. It is one device's view: its
+        environments are that device's share, and `Run.local` has no device axis.
+
+    Returns:
+      A program whose `Run.local` has a leading device axis on every leaf. All else of
+      the run, and the metrics, are replicated.
+    """
+    run_spec = Run(learner=P(), local=P(axis_name), key=P(), progress=P())
+
+    def init(key: PRNGKey) -> Run:
+        return _stack(program.init(key))
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        run, metrics = program.step(_unstack(run))
+        return _stack(run), metrics
+
+    # With check_vma=True, jax.grad sums the gradient of replicated parameters over the
+    # devices by itself, and a mean after it is too large by their number. `loops.update`
+    # would notice, other programs need not.
+    on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
+    return Program(
+        init=on_mesh(init, in_specs=P(), out_specs=run_spec),
+        step=on_mesh(step, in_specs=(run_spec,), out_specs=(run_spec, P())),
+    )
+
+
+def _stack(run: Run) -> Run:
+    """Adds the axis along which the mesh joins what each device has for itself."""
+    return run._replace(local=jax.tree.map(lambda x: x[None], run.local))
+
+
+def _unstack(run: Run) -> Run:
+    return run._replace(local=jax.tree.map(lambda x: x[0], run.local))
