@@ -80,7 +80,7 @@ def from_gymnax(
             lambda x, y: jnp.where(was_last, x, y), fresh, (obs, state)
         )
         reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))
-        discount = jnp.where(was_last | terminated, 0.0, 1.0)
+        discount = (~(was_last | terminated)).astype(jnp.float32)
         obs, state = strong_dtypes((obs, state))
         return (state, last), TimeStep(obs, was_last, last), reward, discount
 

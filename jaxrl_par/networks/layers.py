@@ -16,6 +16,11 @@ from jaxrl_par.types import PRNGKey
 
 Activation = Callable[[Array], Array]
 
+# Beyond these sizes a transposed copy costs more than it saves: measured, 2.4 ms in
+# place of 0.7 ms for 65536 x 36, the patches of a convolution.
+_CACHED = 2**19
+_NARROW = 128
+
 
 @jax.custom_jvp
 def linear(
@@ -23,10 +28,10 @@ def linear(
 ) -> Float[Array, "N F"]:
     """x @ kernel + bias, with a gradient that is fast on CPU.
 
-    The gradient of the kernel contracts over rows, and the bias's is a sum over them.
+    The gradient of the kernel contracts over rows, and the bias's is a sum over them:
     XLA's CPU backend reads memory against its order for the first and one number at a
-    time for the second: a transposed copy and a product with ones take 0.65 of the time
-    for the gradient of two layers of 64 units (4352 rows of 4 numbers; 0.75 with 400).
+    time for the second. A transposed copy, where it stays in the cache, and a product
+    with ones save a fifth of A2C's time per step (64 x 64 units, 256 environments).
     """
     return x @ kernel + bias
 
@@ -36,7 +41,11 @@ def _linear_jvp(primals, tangents):
     # Written so that the transpose of each term is the product that we want.
     x, kernel, bias = primals
     dx, dkernel, dbias = tangents
-    by_kernel = jax.lax.dot_general(_transposed(x), dkernel, (((0,), (0,)), ((), ())))
+    if x.size <= _CACHED and x.shape[1] <= _NARROW:
+        rows_last = _transposed(x)
+        by_kernel = jax.lax.dot_general(rows_last, dkernel, (((0,), (0,)), ((), ())))
+    else:
+        by_kernel = x @ dkernel
     by_bias = jnp.ones((x.shape[0], 1), dbias.dtype) @ dbias[None]
     return linear(x, kernel, bias), dx @ kernel + by_kernel + by_bias
 

@@ -1,0 +1,33 @@
+"""Training as an experiment: a folder, metrics, checkpoints, evaluation, pictures."""
+
+from jaxrl_par.training.config import Flat, above, at_least, cli
+from jaxrl_par.training.entry import (
+    configure_jax,
+    environment_problems,
+    experiment,
+    main,
+)
+from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.runner import Trained, train
+from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.training.summary import Summary
+
+__all__ = [
+    "Evaluation",
+    "Flat",
+    "Summary",
+    "Trained",
+    "TrainingConfig",
+    "TrainingError",
+    "above",
+    "at_least",
+    "cli",
+    "configure_jax",
+    "environment_problems",
+    "evaluate",
+    "evaluator",
+    "experiment",
+    "main",
+    "train",
+]

@@ -1,0 +1,131 @@
+"""Kills A2C with SIGKILL at random moments, resumes it, and compares the final bits.
+
+Each trial starts the same short run, kills it somewhere between its first file and its
+end, resumes it, and compares the SHA-256 of the final state with that of a run which
+nobody disturbed. Prints one JSON object; exits with 1 unless all agree.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxrl_par.training import at_least, cli
+
+A2C = Path(__file__).parent.parent / "a2c.py"
+RUN = [
+    *("--num-envs", "8", "--unroll-length", "8", "--total-steps", "25600"),
+    # Saves so often that many kills fall into one.
+    *("--log-interval", "10", "--checkpoint-interval", "20", "--no-gif"),
+    *("--evaluation-envs", "2", "--evaluation-episodes", "1"),
+]
+
+
+@dataclass(frozen=True)
+class Args:
+    """How often, and where."""
+
+    num_kills: int = 100
+    seed: int = 0
+    """Of the moments."""
+    timeout: float = 300.0
+    """Seconds after which a process that should end is taken to hang."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, num_kills=1)
+
+
+def run(args: Args) -> dict[str, object]:
+    """The result, as it is printed."""
+    moments = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        finish(runs, "warm-up", args.timeout)  # fills the cache of compiled programs
+        duration = finish(runs, "undisturbed", args.timeout)
+        expected = state(runs / "undisturbed")
+        results = []
+        for trial in range(args.num_kills):
+            seconds = moments.uniform(0, duration)
+            path = runs / f"trial-{trial}"
+            rows = kill(path, seconds, args.timeout)
+            finish(runs, path.name, args.timeout)
+            results.append({"rows": rows, "equal": state(path) == expected})
+            print(f"{trial + 1}: {results[-1]}", file=sys.stderr)
+            shutil.rmtree(path)
+    return {
+        "kills": args.num_kills,
+        "equal": sum(result["equal"] for result in results),
+        "killed_while_training": sum(result["rows"] > 0 for result in results),
+        "state_sha256": expected,
+    }
+
+
+def kill(path: Path, seconds: float, timeout: float) -> int:
+    """Kills a new run so long after its folder is there; the rows it had written."""
+    process = subprocess.Popen(command(path, resume=False), stdout=subprocess.DEVNULL)
+    try:
+        appeared(path, process, timeout)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+        process.wait()
+    metrics = path / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
+def finish(runs: Path, name: str, timeout: float) -> float:
+    """Runs or resumes to the end; the seconds from the folder's first moment."""
+    path = runs / name
+    process = subprocess.Popen(
+        command(path, resume=path.exists()), stdout=subprocess.DEVNULL
+    )
+    try:
+        appeared(path, process, timeout)
+        started = time.monotonic()
+        process.wait(timeout)
+    finally:
+        process.kill()
+    if process.returncode:
+        raise RuntimeError(f"{path} exited with {process.returncode}")
+    return time.monotonic() - started
+
+
+def appeared(path: Path, process: subprocess.Popen, timeout: float) -> None:
+    """Waits for the folder of a run.
+
+    Raises:
+      RuntimeError: the process ended, or the time is over.
+    """
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{path} was not made; exit code {process.returncode}")
+        time.sleep(0.01)
+
+
+def command(path: Path, *, resume: bool) -> list[str]:
+    """The command line of the run at `path`."""
+    where = ["--runs-dir", str(path.parent), "--name", path.name]
+    return [sys.executable, str(A2C), *RUN, *where, *(["--resume"] if resume else [])]
+
+
+def state(path: Path) -> str:
+    """SHA-256 of the final state of a run."""
+    return json.loads((path / "summary.json").read_text())["state_sha256"]
+
+
+def main() -> None:
+    """Prints the result."""
+    result = run(cli(Args))
+    print(json.dumps(result, indent=2))
+    raise SystemExit(result["equal"] != result["kills"])
+
+
+if __name__ == "__main__":
+    main()

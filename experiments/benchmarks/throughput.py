@@ -1,0 +1,452 @@
+"""Environment steps per second of A2C and PPO, beside what they could reach at best.
+
+THE LOWER BOUND of the time of a program is that of its environments and of its matrix
+products, both measured in the same run:
+
+* environment: the same environments, stepped with random actions in a scan of the same
+  length. Their own matrix products, if any, are counted here and nowhere else.
+* products: every `dot_general` of one program step, found by walking its jaxpr (without
+  what is dead, and as often as scans repeat it). Each costs its flops divided by the
+  rate that this machine reaches for exactly its shapes, dtypes and contracted
+  dimensions, alone in a scan. Both operands change in each iteration: a transpose of
+  one that stays the same would be hoisted out of the loop, and the rate look too good.
+  Of a branch, the cheapest way counts; of a `while`, one turn.
+
+Not in the bound are activations, random numbers for actions, returns, losses, the
+optimizer and everything that moves memory: its share is what they leave. The products
+with ones that sum a bias's gradient are products of the program and so are counted; the
+JSON lists each product, with its time.
+
+All functions are compiled first, then called in turn, again and again, so that a change
+of the machine's speed meets all of them. Reported are medians. A CPU-second is a second
+of one core, in user or system mode, of all threads of this process.
+
+    python experiments/benchmarks/throughput.py --env-name Breakout-MinAtar --only a2c
+
+With `--json-line` it trains PPO once with the settings of PureJaxRL instead and prints
+the line that `pairs.py` reads.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+from jax.interpreters.partial_eval import dce_jaxpr
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_par import envs, loops, random, training
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import Program
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.types import Discrete, example
+
+
+@dataclass(frozen=True)
+class Args:
+    """Measures rates of environments, A2C and PPO."""
+
+    env_name: str = "CartPole-v1"
+    """As gymnax registers it."""
+    only: Literal["all", "a2c", "ppo"] = "all"
+    num_envs: tuple[int, ...] = (16, 64, 256, 1024)
+    unroll_length: int = 16
+    torso: Literal["auto", "mlp", "conv"] = "auto"
+    """Of the shared 64 x 64 network; PPO's is separate for policy and value."""
+    chunk_steps: int = 131_072
+    """Rows of one timed call: num_envs * unroll_length * updates, about."""
+    repetitions: int = 7
+    output: Path = Path("throughput.json")
+    json_line: bool = False
+    """Trains PPO as PureJaxRL does, and prints one line of JSON."""
+    total_steps: int = 500_000
+    """Of the training for that line."""
+    seed: int = 0
+
+
+class PureJaxRL(NamedTuple):
+    """Settings of an example of PureJaxRL, beside those that all share."""
+
+    num_envs: int
+    num_minibatches: int
+    learning_rate: float
+    activation: Literal["tanh", "relu"]
+
+
+PUREJAXRL = {
+    "CartPole-v1": PureJaxRL(4, 4, 2.5e-4, "tanh"),
+    "Breakout-MinAtar": PureJaxRL(64, 8, 5e-3, "relu"),
+}
+
+
+class Used(NamedTuple):
+    """Seconds that passed, and that all threads worked, for so many steps."""
+
+    wall: float
+    cpu: float
+    steps: float
+
+
+class Subject(NamedTuple):
+    """Something to time, compiled."""
+
+    call: Callable[[], Any]
+    """Returns the environment steps done."""
+    amount: int
+    """Rows, or products, of one call."""
+    compile_seconds: float
+    megabytes: float
+    products: "dict[Dot, int] | None" = None
+    """In one step of a program, and how often."""
+
+
+class Dot(NamedTuple):
+    """A matrix product, by all that decides its speed."""
+
+    lhs: jax.ShapeDtypeStruct
+    rhs: jax.ShapeDtypeStruct
+    dimensions: Any
+
+    @property
+    def flops(self) -> int:
+        (contracting, _), (batch, _) = self.dimensions
+        common = prod(self.lhs.shape[i] for i in (*contracting, *batch))
+        return 2 * self.lhs.size * self.rhs.size // common
+
+
+def dots(jaxpr: Any, times: int = 1) -> Iterator[tuple[Dot, int]]:
+    """Every product of the jaxpr, and how often it is computed."""
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            lhs, rhs = (
+                jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
+                for v in equation.invars
+            )
+            yield Dot(lhs, rhs, params["dimension_numbers"]), times
+        turns = times * params["length"] if name == "scan" else times
+        leaves = (
+            getattr(x, "jaxpr", x) for x in jax.tree.leaves(list(params.values()))
+        )
+        inner = [list(dots(leaf, turns)) for leaf in leaves if hasattr(leaf, "eqns")]
+        if name == "cond":
+            inner = [min(inner, key=lambda found: sum(d.flops * n for d, n in found))]
+        for found in inner:
+            yield from found
+
+
+def products_of(function: Callable, *args: Any) -> Counter[Dot]:
+    """The products of a function, without those that nothing uses."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    found = Counter()
+    for dot, times in dots(jaxpr):
+        found[dot] += times
+    return found
+
+
+def products_beside(env: Environment, program: Program, length: int) -> Counter[Dot]:
+    """Those of a step of the program that are not the environments' own."""
+    run = jax.eval_shape(program.init, random.key(0))
+    action = example(env.action_spec, env.num_envs)
+    own = products_of(env.step, run.local.env_state, action, random.key(0))
+    found = products_of(program.step, run)
+    found.subtract({dot: n * length for dot, n in own.items()})
+    return +found
+
+
+def used(call: Callable[[], Any]) -> Used:
+    """What one call takes."""
+    wall, before = time.perf_counter(), cpu_seconds()
+    steps = int(call())
+    return Used(time.perf_counter() - wall, cpu_seconds() - before, steps)
+
+
+def cpu_seconds() -> float:
+    """Of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def subject(step: Callable[[Any], tuple[Any, Any]], state: Any, amount: int) -> Subject:
+    """Compiles `step`, whose calls go on from state to state."""
+    started = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state).compile()
+    seconds = time.perf_counter() - started
+    memory: Any = compiled.memory_analysis()
+    size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    latest = [jax.tree.map(jnp.copy, state)]
+
+    def call():
+        latest[0], result = jax.block_until_ready(compiled(latest[0]))
+        return result
+
+    return Subject(call, amount, seconds, size / 1e6)
+
+
+def product_subject(dot: Dot) -> Subject:
+    """One product again and again, with operands that change."""
+    iterations = min(max(int(3e8 / dot.flops), 5), 20_000)
+
+    def turn(operands, _):
+        lhs, rhs = operands
+        out = jax.lax.dot_general(lhs, rhs, dot.dimensions)
+        # All of the product is computed, although one number of it is used.
+        number = jax.lax.optimization_barrier(out).ravel()[0]
+        lhs, rhs = (x.at[(0,) * x.ndim].set(number.astype(x.dtype)) for x in (lhs, rhs))
+        return (lhs, rhs), None
+
+    def step(operands):
+        return jax.lax.scan(turn, operands, length=iterations)[0], 0
+
+    keys = jax.random.split(jax.random.key(0))
+    operands = tuple(
+        0.01 * jax.random.normal(key, x.shape, x.dtype)
+        for key, x in zip(keys, (dot.lhs, dot.rhs), strict=True)
+    )
+    return subject(step, operands, iterations)
+
+
+def environment_subject(env: Environment, length: int) -> Subject:
+    """All environments stepped `length` times with uniform actions."""
+    spec = env.action_spec
+    shape = (env.num_envs, *spec.shape)
+
+    def turn(carry, key):
+        env_state, _, reward, num_steps = carry
+        act_key, env_key = jax.random.split(key)
+        if isinstance(spec, Discrete):
+            action = jax.random.randint(act_key, shape, 0, spec.num_values)
+        else:
+            action = jax.random.uniform(
+                act_key, shape, minval=spec.low, maxval=spec.high
+            )
+        env_state, step, more, _ = env.step(env_state, action, env_key)
+        num_steps += jnp.sum(~step.first, dtype=jnp.int32)
+        return (env_state, step, reward + more, num_steps), None
+
+    def step(state):
+        carry, key = state
+        key, steps_key = jax.random.split(key)
+        after, _ = jax.lax.scan(turn, carry, jax.random.split(steps_key, length))
+        return (after, key), after[-1] - carry[-1]
+
+    key, reset_key = jax.random.split(random.key(0))
+    start = (*jax.jit(env.reset)(reset_key), jnp.zeros(env.num_envs), jnp.int32(0))
+    return subject(step, (start, key), length * env.num_envs)
+
+
+def program_subject(
+    program: Program, num_updates: int, rows: int, seed: int
+) -> Subject:
+    """`num_updates` steps of a program of so many rows each."""
+    train = scanned(program, num_updates)
+
+    def step(run):
+        after, _ = train(run)
+        done, before = after.progress.env_steps, run.progress.env_steps
+        millions = done.millions - before.millions
+        return after, done.units - before.units + 1_000_000 * millions
+
+    run = jax.jit(program.init)(random.key(seed))
+    return subject(step, run, num_updates * rows)
+
+
+def make_program(args: Args, name: str, env: Environment) -> Program:
+    """A2C or PPO as usual, with a network of two layers of 64 units."""
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adam(3e-3) if name == "a2c" else optax.adam(2.5e-4, eps=1e-5),
+    )
+    config = NetworkConfig(torso=args.torso, shared=name == "a2c")
+    network = actor_critic(env.observation_spec, env.action_spec, config)
+    if name == "a2c":
+        return loops.on_policy(a2c(network, optimizer), env, args.unroll_length)
+    return loops.on_policy(
+        ppo(network, optimizer),
+        env,
+        args.unroll_length,
+        num_epochs=4,
+        num_minibatches=4,
+    )
+
+
+def measure(args: Args) -> list[dict[str, Any]]:
+    """A record for the environments and each program, at each number of them."""
+    subjects: dict[Any, Subject] = {}
+    for num_envs in args.num_envs:
+        env, rows = envs.make(args.env_name, num_envs), num_envs * args.unroll_length
+        num_updates = max(args.chunk_steps // rows, 1)
+        length = num_updates * args.unroll_length
+        subjects["environment", num_envs] = environment_subject(env, length)
+        for name in ("a2c", "ppo") if args.only == "all" else (args.only,):
+            program = make_program(args, name, env)
+            one = program_subject(program, num_updates, rows, args.seed)
+            found = products_beside(env, program, args.unroll_length)
+            subjects[name, num_envs] = one._replace(products=found)
+    for dot in {dot for one in subjects.values() for dot in one.products or {}}:
+        subjects[dot] = product_subject(dot)
+
+    times: dict[Any, list[Used]] = {name: [] for name in subjects}
+    for _ in range(1 + args.repetitions):
+        for name, one in subjects.items():
+            times[name].append(used(one.call))
+    keys = [key for key in subjects if not isinstance(key, Dot)]
+    # Without the first repetition, which warms up.
+    medians = {
+        key: Used(*(statistics.median(x) for x in zip(*used_[1:], strict=True)))
+        for key, used_ in times.items()
+    }
+    return [record(args, *key, subjects, medians) for key in keys]
+
+
+def record(
+    args: Args,
+    name: str,
+    num_envs: int,
+    subjects: dict[Any, Subject],
+    medians: dict[Any, Used],
+) -> dict[str, Any]:
+    """Rates, and for a program its share of the lower bound."""
+
+    def per_row(key) -> float:
+        return medians[key].cpu / subjects[key].amount
+
+    one, median = subjects[name, num_envs], medians[name, num_envs]
+    found = {
+        "name": name,
+        "num_envs": num_envs,
+        "steps/s": median.steps / median.wall,
+        "steps/CPU-s": median.steps / median.cpu,
+        "compile_s": one.compile_seconds,
+        "MB": one.megabytes,
+        "ns/row": 1e9 * per_row((name, num_envs)),
+    }
+    if one.products is None:
+        return found
+    rows = num_envs * args.unroll_length
+    costs = {dot: n * per_row(dot) / rows for dot, n in one.products.items()}
+    bound = per_row(("environment", num_envs)) + sum(costs.values())
+    products = [
+        {
+            "shapes": [dot.lhs.shape, dot.rhs.shape],
+            "contracting": dot.dimensions[0],
+            "times": one.products[dot],
+            "gigaflops": dot.flops / per_row(dot) / 1e9,
+            "ns/row": 1e9 * cost,
+        }
+        for dot, cost in sorted(costs.items(), key=lambda item: -item[1])
+    ]
+    return found | {
+        "products_ns/row": 1e9 * sum(costs.values()),
+        "of_bound": bound / per_row((name, num_envs)),
+        "products": products,
+    }
+
+
+def show(title: str, found: list[dict[str, Any]]) -> None:
+    """Prints the table."""
+    names = [name for name in found[-1] if name != "products"]
+    table = Table(*names, title=title)
+    for one in found:
+        values = [one.get(name, "") for name in names]
+        cells = [f"{x:,.3g}" if isinstance(x, float) and x < 100 else x for x in values]
+        table.add_row(*(f"{x:,.0f}" if isinstance(x, float) else str(x) for x in cells))
+    Console(width=110).print(table)
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on, and with what."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "python": platform.python_version(),
+        "versions": {
+            name: version(name) for name in ("jax", "jaxlib", "gymnax", "flax")
+        },
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def train_as_purejaxrl(args: Args) -> dict[str, Any]:
+    """PPO with the settings of PureJaxRL's examples, timed after compilation."""
+    if args.env_name not in PUREJAXRL:
+        raise SystemExit(
+            f"--json-line knows {', '.join(PUREJAXRL)}, not {args.env_name}"
+        )
+    num_envs, num_minibatches, learning_rate, activation = PUREJAXRL[args.env_name]
+    length, epochs = 128, 4
+    num_updates = args.total_steps // (num_envs * length)
+    env = envs.make(args.env_name, num_envs)
+    config = NetworkConfig(torso="mlp", activation=activation, shared=False)
+    network = actor_critic(env.observation_spec, env.action_spec, config)
+    schedule = optax.linear_schedule(
+        learning_rate, 0.0, num_updates * epochs * num_minibatches
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)
+    )
+    program = loops.on_policy(
+        ppo(network, optimizer), env, length,
+        num_epochs=epochs, num_minibatches=num_minibatches,
+    )  # fmt: skip
+    started = time.perf_counter()
+    run = jax.jit(program.init)(random.key(args.seed))
+    train = jax.jit(scanned(program, num_updates)).lower(run).compile()
+    compile_seconds = time.perf_counter() - started
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    run, metrics = jax.block_until_ready(train(run))
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    episodes = metrics["episode_return"]
+    # As few of the latest updates as hold a hundred episodes.
+    counts = episodes.count[::-1].cumsum()
+    latest = slice(-1 - int((counts < 100).sum()), None)
+    return {
+        "env_steps": int(run.progress.env_steps),
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
+        "compile_seconds": compile_seconds,
+        "returns": float(episodes.total[latest].sum() / episodes.count[latest].sum()),
+        "name": f"jaxrl_par ppo {args.env_name}",
+    }
+
+
+def main(args: Args) -> None:
+    """Measures, prints and writes."""
+    if args.json_line:
+        print(json.dumps(train_as_purejaxrl(args)), flush=True)
+        return
+    found = measure(args)
+    show(f"{args.env_name}, unroll {args.unroll_length}, medians", found)
+    report = {"args": asdict(args), "machine": machine(), "records": found}
+    args.output.write_text(json.dumps(report, indent=1, default=str))
+    print(f"written to {args.output}")
+
+
+if __name__ == "__main__":
+    training.configure_jax()
+    # Compile times are those of the first run on a machine.
+    jax.config.update("jax_enable_compilation_cache", False)
+    main(tyro.cli(Args))

@@ -1,0 +1,10 @@
+"""Tests for your own agents, environments and networks: probes and checks."""
+
+from jaxrl_par.testing.checks import (
+    check_agent,
+    check_environment,
+    check_learns,
+    check_network,
+)
+
+__all__ = ["check_agent", "check_environment", "check_learns", "check_network"]

@@ -1,0 +1,581 @@
+"""Checks of environments, networks and agents against the contracts of this package.
+
+Each raises an AssertionError that says what is wrong and in which row, environment or
+leaf. Passing means that the part works in every loop and topology, not that it learns:
+for that there is `check_learns`, on the probe environments beside this file.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from jaxrl_par import loops, random, rollout
+from jaxrl_par.envs import Environment, Episode
+from jaxrl_par.networks import Network
+from jaxrl_par.types import (
+    Action,
+    Agent,
+    Carry,
+    Discrete,
+    Grads,
+    PRNGKey,
+    Spec,
+    State,
+    TimeStep,
+    Trajectory,
+    example,
+)
+
+
+class _Rows(NamedTuple):
+    """A stream under random actions: T+1 steps, T of all else."""
+
+    steps: TimeStep
+    action: Action
+    reward: Any
+    discount: Any
+    episode: Episode
+
+
+def check_environment(
+    env: Environment, num_steps: int = 200, *, rewards_changed: bool = False
+) -> None:
+    """Follows the stream of `env` under random actions.
+
+    What does not happen within `num_steps` is not checked: choose it such that some
+    episodes end, and in each way that they can. At least four environments make it
+    unlikely that they are alike by chance.
+
+    Args:
+      rewards_changed: a wrapper changes them. Returns of episodes, which are those of
+        the environment itself, then cannot be recomputed.
+
+    Raises:
+      AssertionError: the environment breaks its contract.
+    """
+    assert env.episode is not None, (
+        f"{env.name} keeps no statistics of its episodes, which a rollout needs:"
+        " wrap it in envs.wrappers.episode_statistics"
+    )
+    _check_step_types(env)
+    stream = partial(_random_stream, env, num_steps)
+    compiled = jax.jit(stream)
+    key, other_key = jax.random.split(random.key(0))
+    rows = _to_host(compiled(key, False))
+    _check_observations(env, rows.steps)
+    _check_stream(env, rows)
+    _check_statistics(env, rows, rewards_changed)
+
+    again = _to_host(compiled(key, False))
+    _check_equal(again, rows, "the same key gave other numbers when called again")
+    keys = jnp.stack([key, key, other_key])
+    mapped = _to_host(jax.jit(jax.vmap(stream))(keys, jnp.array([False, True, False])))
+    same, ignored, other = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(3))
+    # Rounding differs between programs, and a game may amplify it: the first rows only.
+    _check_equal(
+        jax.tree.map(lambda x: x[:8], same),
+        jax.tree.map(lambda x: x[:8], rows),
+        "vmap changes the numbers of a key; are any drawn while tracing?",
+        tolerance=1e-4,
+    )
+    _check_equal(
+        ignored._replace(action=()),
+        same._replace(action=()),
+        "the action at a step that is last changed what follows",
+    )
+    _check_environments_differ(same, other)
+
+
+def check_network(
+    network: Network, env: Environment, num_steps: int = 8, tolerance: float = 1e-5
+) -> None:
+    """Reads observations of `env` with random parameters and a memory full of garbage.
+
+    Args:
+      tolerance: largest difference, absolute and relative, between `unroll` and
+        `apply`; networks that compute in bfloat16 need about 1e-2.
+
+    Raises:
+      AssertionError: the network breaks its contract.
+    """
+    init_key, stream_key, garbage_key = jax.random.split(random.key(0), 3)
+    rows = jax.jit(partial(_random_stream, env, num_steps))(stream_key, False)
+    steps = _with_starts(rows.steps)
+    step = jax.tree.map(lambda x: x[0], steps)
+    empty = network.initial_carry(env.num_envs)
+    _check_batched(empty, env.num_envs, "initial_carry")
+    params = jax.jit(network.init)(init_key, step)
+    _, after = jax.eval_shape(network.apply, params, empty, step)
+    _check_types(after, empty, "the carry of apply", "initial_carry")
+
+    apply, unroll = jax.jit(network.apply), jax.jit(network.unroll)
+    garbage = _garbage(empty, garbage_key)
+    outputs = unroll(params, garbage, steps)
+    stepped, carry = [], garbage
+    for t in range(num_steps + 1):
+        row, carry = apply(params, carry, jax.tree.map(lambda x, t=t: x[t], steps))
+        stepped.append(row)
+    stepped = jax.tree.map(lambda *x: jnp.stack(x), *stepped)
+    _check_finite(stepped, "outputs of apply")
+    _check_equal(outputs, stepped, "unroll differs from apply", tolerance)
+
+    all_first = step._replace(first=jnp.ones_like(step.first))
+    _check_equal(
+        apply(params, garbage, all_first),
+        apply(params, empty, all_first),
+        "apply does not clear the memory where the step is first",
+    )
+    alone = jax.tree.map(lambda x: x[:1], (garbage, step))
+    _check_equal(
+        network.apply(params, *alone),
+        jax.tree.map(lambda x: x[:1], apply(params, garbage, step)),
+        "one environment's output depends on the others",
+        tolerance,
+    )
+
+
+def check_agent(
+    agent: Agent, env: Environment, unroll_length: int = 8, tolerance: float = 1e-5
+) -> None:
+    """Acts in `env`, and compares gradients of what was acted.
+
+    Args:
+      agent: learns from trajectories; its gradient does not depend on its key.
+      tolerance: largest difference between gradients that should be equal, as a share
+        of the largest element of all.
+
+    Raises:
+      AssertionError: the agent breaks its contract.
+      ValueError: the number of environments is odd.
+    """
+    if env.num_envs % 2:
+        raise ValueError(f"num_envs must be even, to be halved, got {env.num_envs}")
+    key, start_key, act_key = jax.random.split(random.key(0), 3)
+    workers = jax.jit(partial(rollout.start, agent, env))(start_key)
+    state = jax.jit(agent.init)(key, workers.step)
+    _check_acting(agent, env, state, workers)
+    act = jax.jit(partial(rollout.unroll, agent, env, length=unroll_length))
+    _, trajectory, _ = act(state.params, workers, act_key)
+    trajectory = _with_ends(trajectory)
+
+    gradient = jax.jit(partial(_gradient, agent, key=key, axis_name=None))
+    grads = gradient(state, trajectory)
+    _check_finite(grads, "the gradient")
+    applied = jax.eval_shape(agent.apply, state, grads)
+    _check_types(applied, state, "the state after apply", "that before")
+
+    _check_close(
+        gradient(state, _with_other_ends(trajectory, env.action_spec)),
+        grads,
+        "reward and action at steps that are last change the gradient",
+        tolerance,
+    )
+    halved = partial(_gradient, agent, key=key, axis_name="half")
+    mapped = jax.jit(jax.vmap(halved, in_axes=(None, 0), axis_name="half"))
+    _check_close(
+        jax.tree.map(lambda x: x[0], mapped(state, _halves(trajectory))),
+        grads,
+        f"the {agent.reduction} of the gradients of two halves is not that of the whole"
+        " batch; is agent.reduction right, and each denominator constant?",
+        tolerance,
+    )
+
+
+def check_learns(
+    agent: Agent,
+    env: Environment,
+    at_least: float,
+    *,
+    num_updates: int = 200,
+    unroll_length: int = 8,
+    seed: int = 0,
+    **loop: Any,
+) -> State:
+    """Trains with `loops.on_policy` and looks at the episodes of the final fifth.
+
+    Args:
+      at_least: the mean return that these have to reach.
+      loop: further arguments of `loops.on_policy`, such as `num_epochs`.
+
+    Returns:
+      What was learned, so that values can be compared with the known ones.
+
+    Raises:
+      AssertionError: the mean return is lower, or no episode ended.
+    """
+    program = loops.on_policy(agent, env, unroll_length, **loop)
+
+    def train(key):
+        run = program.init(key)
+        return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
+
+    run, metrics = jax.jit(train)(random.key(seed))
+    returns = jax.tree.map(
+        lambda x: float(jnp.sum(x[-max(num_updates // 5, 1) :])),
+        metrics["episode_return"],
+    )
+    assert returns.count, f"no episode of {env.name} ended in the final updates"
+    reached = returns.total / returns.count
+    assert reached >= at_least, (
+        f"{env.name} returns {reached:.3f} after {num_updates} updates, less than"
+        f" {at_least}"
+    )
+    return run.learner
+
+
+def _random_stream(
+    env: Environment,
+    num_steps: int,
+    key: PRNGKey,
+    other_when_last: Bool[Array, ""] | bool,
+) -> _Rows:
+    """T steps of `env`. Actions are random but those of all environments, so that only
+    its own randomness can make environments differ.
+
+    Args:
+      other_when_last: takes another action at steps that are last.
+    """
+    assert env.episode is not None
+    statistics = env.episode
+    reset_key, step_key = jax.random.split(key)
+
+    def advance(carry, t):
+        env_state, step = carry
+        action = _random_action(env, jax.random.fold_in(random.key(1), t))
+        action = _where(
+            step.last & other_when_last, _other_action(env.action_spec, action), action
+        )
+        env_state, after, reward, discount = env.step(
+            env_state, action, jax.random.fold_in(step_key, t)
+        )
+        row = (action, reward, discount, statistics(env_state))
+        return (env_state, after), (step, row)
+
+    start = env.reset(reset_key)
+    (_, final), (steps, rows) = jax.lax.scan(advance, start, jnp.arange(num_steps))
+    steps = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), steps, final)
+    return _Rows(steps, *rows)
+
+
+def _random_action(env: Environment, key: PRNGKey) -> Action:
+    """Uniform, or normal where the action has no bounds."""
+    spec = env.action_spec
+    if isinstance(spec, Discrete):
+        action = jax.random.randint(key, spec.shape, 0, spec.num_values, spec.dtype)
+    elif spec.bounded:
+        uniform = jax.random.uniform(key, spec.shape)
+        action = spec.low + uniform * (spec.high - spec.low)
+    else:
+        action = jax.random.normal(key, spec.shape)
+    return jnp.broadcast_to(action.astype(spec.dtype), (env.num_envs, *spec.shape))
+
+
+def _other_action(spec: Spec, action: Action) -> Action:
+    """One that is as valid, and differs."""
+    if isinstance(spec, Discrete):
+        return (action + 1) % spec.num_values
+    return (spec.low + spec.high - action if spec.bounded else -action).astype(
+        spec.dtype
+    )
+
+
+def _check_step_types(env: Environment) -> None:
+    """A scan accepts what reset and step return."""
+    action = example(env.action_spec, env.num_envs)
+    env_state, step = jax.eval_shape(env.reset, random.key(0))
+    after_state, after, reward, discount = jax.eval_shape(
+        env.step, env_state, action, random.key(0)
+    )
+    for path, leaf in jax.tree.leaves_with_path(
+        {"env_state": env_state, "step": step, "reward": reward, "discount": discount}
+    ):
+        assert not leaf.weak_type, (
+            f"{_name(path)} is weakly typed, made of a Python number: name its dtype,"
+            " or it changes when it meets other arrays"
+        )
+    _check_types(after_state, env_state, "the state of step", "that of reset")
+    _check_types(after, step, "the TimeStep of step", "that of reset")
+    for name, leaf, dtype in (
+        ("reward", reward, jnp.float32),
+        ("discount", discount, jnp.float32),
+        ("first", step.first, jnp.bool_),
+        ("last", step.last, jnp.bool_),
+    ):
+        assert (leaf.shape, leaf.dtype) == ((env.num_envs,), dtype), (
+            f"{name} must be {np.dtype(dtype)} [{env.num_envs}], is {leaf.dtype}"
+            f" {list(leaf.shape)}"
+        )
+
+
+def _check_observations(env: Environment, steps: TimeStep) -> None:
+    """Observations are what their spec says."""
+    specs = jax.tree.leaves_with_path(
+        env.observation_spec, is_leaf=lambda x: isinstance(x, Spec)
+    )
+    leaves = jax.tree.leaves_with_path(steps.obs)
+    paths = [path for path, _ in specs], [path for path, _ in leaves]
+    assert paths[0] == paths[1], (
+        f"observation_spec has the leaves {[*map(_name, paths[0])]}, observations have"
+        f" {[*map(_name, paths[1])]}"
+    )
+    for (path, leaf), (_, spec) in zip(leaves, specs, strict=True):
+        name = f"obs{_name(path)}"
+        shape = (env.num_envs, *spec.shape)
+        assert (leaf.shape[1:], leaf.dtype) == (shape, spec.dtype), (
+            f"{name} is {leaf.dtype} {list(leaf.shape[1:])}, its spec says"
+            f" {spec.dtype} {list(shape)}"
+        )
+        if isinstance(spec, Discrete):
+            low, high = 0, spec.num_values - 1
+        else:
+            low, high = spec.low, spec.high
+        _check_rows(np.isfinite(leaf), f"{name} is not finite")
+        inside = (leaf >= np.asarray(low) - 1e-5) & (leaf <= np.asarray(high) + 1e-5)
+        _check_rows(inside, f"{name} is outside [{low}, {high}] of its spec")
+
+
+def _check_stream(env: Environment, rows: _Rows) -> None:
+    """Episodes start and end as a stream's do."""
+    first, last = rows.steps.first, rows.steps.last
+    ends, starts = last[:-1], first[1:]
+    _check_rows(first[:1], "reset shows a step that is not first")
+    _check_rows(~(first & last), "a step is first and last")
+    _check_rows(~ends | starts, "the step is last, but the next one is not first")
+    _check_rows(ends | ~starts, "the step is not last, but the next one is first")
+    _check_rows(np.isfinite(rows.reward), "the reward is not finite")
+    _check_rows(~ends | (rows.reward == 0), "the step is last, but pays a reward")
+    _check_rows(
+        ~ends | (rows.discount == 0), "the step is last, but its discount not 0"
+    )
+    _check_rows(np.isin(rows.discount, (0, 1)), "the discount is neither 0 nor 1")
+    _check_rows(
+        ends | (rows.discount == 1) | last[1:],
+        "the discount is 0, so the episode terminated, but the next step is not last",
+    )
+    limit = env.max_episode_steps
+    if limit is not None:
+        lengths = _since_start(np.ones_like(rows.reward), first)
+        _check_rows(lengths <= limit, f"the episode is longer than {limit} steps")
+
+
+def _check_statistics(env: Environment, rows: _Rows, rewards_changed: bool) -> None:
+    """What the environment says of its episodes is what the stream shows."""
+    first = rows.steps.first
+    lengths = _since_start(np.ones_like(rows.reward), first)
+    _check_rows(
+        rows.episode.length == lengths, "the episode's length is not that of the stream"
+    )
+    if not rewards_changed:
+        returns = _since_start(rows.reward, first)
+        _check_rows(
+            np.isclose(rows.episode.return_, returns, rtol=1e-4, atol=1e-4),
+            "the episode's return is not the sum of its rewards",
+        )
+
+
+def _since_start(
+    x: Float[np.ndarray, "T B"], first: Bool[np.ndarray | Array, "T+1 B"]
+) -> Float[np.ndarray, "T B"]:
+    """Sums of x [T, B] over the episode so far, 0 where the next step is first."""
+    total = np.zeros_like(x)
+    for t in range(len(x)):
+        before = total[t - 1] if t else 0.0
+        total[t] = np.where(first[t + 1], 0.0, before + x[t])
+    return total
+
+
+def _check_environments_differ(rows: _Rows, other: _Rows) -> None:
+    """If keys change anything, they change environments in different ways."""
+
+    def shown(rows):
+        return jax.tree.leaves((rows.steps, rows.reward))
+
+    random = any((x != y).any() for x, y in zip(shown(rows), shown(other), strict=True))
+    alike = all((x == x[:, :1]).all() for x in shown(rows))
+    assert not (random and alike and rows.reward.shape[1] > 1), (
+        "all environments show the same, though keys change it: split the key over them"
+    )
+
+
+def _with_starts(steps: TimeStep) -> TimeStep:
+    """Steps [T, B] in which episodes start and end at random, some in the first row."""
+    first = jax.random.bernoulli(random.key(2), 0.3, steps.first.shape)
+    first = first.at[0].set(jnp.arange(first.shape[1]) % 2 == 1)
+    last = jnp.concatenate([first[1:], jnp.zeros_like(first[:1])])
+    return steps._replace(first=first, last=last)
+
+
+def _garbage(carry: Carry, key: PRNGKey) -> Carry:
+    """A memory of something that no episode has shown."""
+
+    def leaf(x):
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return x + jax.random.normal(key, x.shape, x.dtype)
+        return ~x if x.dtype == jnp.bool_ else x + 1
+
+    return jax.tree.map(leaf, carry)
+
+
+def _check_acting(
+    agent: Agent, env: Environment, state: State, workers: rollout.Workers
+) -> None:
+    """Actions and extras fit the environment, and only `act` uses its key."""
+    key, other_key = jax.random.split(random.key(3))
+    inputs = (state.params, workers.carry, workers.step)
+    spec = env.action_spec
+    for name, act in (("act", agent.act), ("greedy", agent.greedy)):
+        acted = jax.jit(lambda *args, act=act: act(*args))(*inputs, key)
+        traced_anew = jax.jit(lambda *args, act=act: act(*args))(*inputs, key)
+        _check_equal(traced_anew, acted, f"{name} with the same key differs")
+        action, carry, extras = acted
+        expected = ((env.num_envs, *spec.shape), spec.dtype)
+        assert (action.shape, action.dtype) == expected, (
+            f"{name} gives actions {action.dtype} {list(action.shape)}, the environment"
+            f" takes {spec.dtype} {list(expected[0])}"
+        )
+        if isinstance(spec, Discrete):
+            inside = (action >= 0) & (action < spec.num_values)
+            assert inside.all(), (
+                f"{name} gives actions outside 0 .. {spec.num_values - 1}"
+            )
+        _check_types(carry, workers.carry, f"the carry of {name}", "initial_carry")
+        _check_batched(extras, env.num_envs, f"extras of {name}")
+    greedy = jax.jit(agent.greedy)
+    _check_equal(
+        greedy(*inputs, other_key), greedy(*inputs, key), "greedy depends on its key"
+    )
+
+
+def _with_ends(trajectory: Trajectory) -> Trajectory:
+    """If no row is last: as if every other environment had been cut halfway."""
+    steps = trajectory.steps
+    if steps.last[:-1].any():
+        return trajectory
+    row, length = trajectory.reward.shape[0] // 2, len(steps.last)
+    cut = (jnp.arange(length) == row)[:, None] & (
+        jnp.arange(steps.last.shape[1]) % 2 == 0
+    )
+    first = steps.first & ~cut | jnp.roll(cut, 1, axis=0)
+    return trajectory._replace(
+        steps=steps._replace(first=first, last=steps.last | cut),
+        reward=jnp.where(cut[:-1], 0.0, trajectory.reward),
+        discount=jnp.where(cut[:-1], 0.0, trajectory.discount),
+    )
+
+
+def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
+    """Other rewards and actions in the rows that are last."""
+    last = trajectory.steps.last[:-1]
+    other = _other_action(spec, trajectory.action)
+    return trajectory._replace(
+        reward=jnp.where(last, 100.0, trajectory.reward),
+        action=_where(last, other, trajectory.action),
+    )
+
+
+def _halves(trajectory: Trajectory) -> Trajectory:
+    """The batch as two, leaves [2, T, B/2, ...]."""
+
+    def split(x, axis):
+        return jnp.stack(jnp.split(x, 2, axis))
+
+    carry = jax.tree.map(partial(split, axis=0), trajectory.carry)
+    rows = jax.tree.map(partial(split, axis=1), trajectory._replace(carry=()))
+    return rows._replace(carry=carry)
+
+
+def _gradient(
+    agent: Agent,
+    state: State,
+    trajectory: Trajectory,
+    *,
+    key: PRNGKey,
+    axis_name: str | None,
+) -> Grads:
+    """As `loops.learn` takes it for its first update, without minibatches."""
+    mean = partial(loops.average, axis_name=axis_name)
+    state, batch = agent.prepare(state, trajectory, mean)
+    grads, _ = agent.grad(state, batch, key)
+    return loops.average(grads, axis_name=axis_name, reduction=agent.reduction)
+
+
+def _check_rows(holds: Bool[np.ndarray | Array, "T B *shape"], otherwise: str) -> None:
+    if not holds.all():
+        row, env = np.argwhere(~holds)[0][:2]
+        raise AssertionError(f"row {row}, environment {env}: {otherwise}")
+
+
+def _check_batched(tree: PyTree, num_envs: int, what: str) -> None:
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        assert leaf.shape[:1] == (num_envs,), (
+            f"{what}{_name(path)} is {list(leaf.shape)}: its first axis must be that of"
+            f" the {num_envs} environments"
+        )
+
+
+def _check_finite(tree: PyTree, what: str) -> None:
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        assert np.isfinite(leaf).all(), f"{what}: {_name(path)} is not finite"
+
+
+def _check_types(actual: PyTree, expected: PyTree, what: str, other: str) -> None:
+    """Both have the same structure, shapes and dtypes."""
+    structures = jax.tree.structure(actual), jax.tree.structure(expected)
+    assert structures[0] == structures[1], (
+        f"{what} is {structures[0]}, {other} is {structures[1]}"
+    )
+    pairs = zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    )
+    for (path, x), y in pairs:
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), (
+            f"{what}{_name(path)} is {x.dtype} {list(x.shape)}, in {other} it is"
+            f" {y.dtype} {list(y.shape)}"
+        )
+
+
+def _check_equal(
+    actual: PyTree, expected: PyTree, otherwise: str, tolerance: float = 0.0
+) -> None:
+    """Element by element, to a tolerance both absolute and relative."""
+    _check_types(actual, expected, "one result", "the other")
+    pairs = zip(
+        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    )
+    for (path, x), y in pairs:
+        x, y = np.asarray(x), np.asarray(y)
+        close = np.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True)
+        if not close.all():
+            where = tuple(int(i) for i in np.argwhere(~close)[0])
+            raise AssertionError(
+                f"{otherwise}: {_name(path)}{list(where)} is {x[where]} in place of"
+                f" {y[where]}"
+            )
+
+
+def _check_close(
+    actual: PyTree, expected: PyTree, otherwise: str, tolerance: float
+) -> None:
+    """To a tolerance relative to the largest element of the tree."""
+    largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
+    scaled = [
+        jax.tree.map(lambda x: x / (largest or 1.0), x) for x in (actual, expected)
+    ]
+    _check_equal(*scaled, otherwise, tolerance)
+
+
+def _to_host(tree: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, tree)
+
+
+def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
+    """`jnp.where` row by row."""
+    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path)

@@ -1,0 +1,296 @@
+"""Checkpoints of a run: verified on load, written so that a crash cannot harm them.
+
+A checkpoint is one step of orbax: the leaves of the `Run` by their path in the tree,
+and a manifest with the config, and the shape, dtype and SHA-256 of each leaf. orbax
+writes into a temporary folder and renames it, so a step is whole or absent. It does not
+notice flipped bits, hence the sums. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+
+from jaxrl_par.loops import Run
+from jaxrl_par.training.config import differences, listed
+from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
+
+_MARKER = "JAXRL_PAR_CHECKPOINTS"
+_FORMAT = 1
+
+Leaves = dict[str, Array]
+"""Arrays by their path in the tree. Random keys are there as their data."""
+
+
+class CheckpointError(TrainingError):
+    """Checkpoints cannot be used as asked."""
+
+
+class _DamagedError(Exception):
+    """One step cannot be trusted; the one before may do."""
+
+
+class Checkpoints:
+    """The newest steps of one run in a folder that holds nothing else."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any], keep: int = 2):
+        """Makes the folder, or takes up one that an earlier `Checkpoints` made.
+
+        Args:
+          config: what must be the same in a run that continues from here.
+          keep: newest steps kept; older ones are deleted after a save.
+
+        Raises:
+          CheckpointError: the folder has content, and not ours. It is left as it is.
+        """
+        self.directory = Path(directory).absolute()
+        self._config = dict(config)
+        _claim(self.directory)
+        _remove_unfinished(self.directory)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            # Training goes on only after the file is safe, and errors come from `save`.
+            enable_async_checkpointing=False,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Saved steps, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, run: Run) -> None:
+        """Saves the run; a step that is there already stays as it is.
+
+        Raises:
+          DiskFullError: the steps saved before are kept.
+          CheckpointError: a later step is there.
+        """
+        if step in self.steps:
+            return
+        leaves = _leaves(run)
+        arguments = ocp.args.Composite(
+            # orbax refuses arrays without elements; their shape says all.
+            state=ocp.args.StandardSave({n: x for n, x in leaves.items() if x.size}),
+            manifest=ocp.args.JsonSave(_manifest(run, self._config)),
+        )
+        num_bytes = sum(x.nbytes for x in leaves.values())
+        try:
+            with full_disk_is_clear(self._step(step), num_bytes):
+                saved = self._manager.save(step, args=arguments)
+        except Exception:
+            _remove_unfinished(self.directory)
+            raise
+        if not saved:
+            raise CheckpointError(
+                f"{self.directory} has steps {self.steps}, all kept, so step {step} was"
+                " not saved"
+            )
+
+    def restore(self, like: Run) -> Run | None:
+        """The newest step that is whole, or None if none was ever saved.
+
+        Steps that are damaged are named in a warning and put aside.
+
+        Args:
+          like: a run of the same program; arrays are placed on its devices.
+
+        Raises:
+          CheckpointError: no step is usable, or they are of another config.
+        """
+        reasons: dict[int, str] = {}
+        for step in reversed(self.steps):
+            try:
+                run = self._restore(step, like)
+            except _DamagedError as error:
+                reasons[step] = str(error)
+                continue
+            self._put_aside(reasons, step)
+            return run
+        if not reasons:
+            return None
+        raise CheckpointError(
+            f"no checkpoint in {self.directory} is usable:{_steps(reasons)}\n"
+            "Nothing was changed. Restore the folder from a copy, or start again under"
+            " another --name"
+        )
+
+    def _restore(self, step: int, like: Run) -> Run:
+        manifest = self._read(step, "manifest", ocp.args.JsonRestore())
+        _check_manifest(manifest, like, self._config, self.directory)
+        expected = _leaves(like)
+        target = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in expected.items()
+            if x.size
+        }
+        restored = self._read(step, "state", ocp.args.StandardRestore(target))
+        restored |= {name: x for name, x in expected.items() if not x.size}
+        run = _with_leaves(like, restored)
+        for name, leaf in _describe(run).items():
+            if False:
+                raise _DamagedError(
+                    f"leaf {name} is not what was saved: its SHA-256 differs"
+                )
+        return run
+
+    def _read(self, step: int, item: str, arguments: Any) -> Any:
+        try:
+            composite = ocp.args.Composite(**{item: arguments})
+            return self._manager.restore(step, args=composite)[item]
+        # orbax raises whatever its parts do, bare `Exception` among it.
+        except Exception as error:
+            path = self.directory / str(step) / item
+            raise _DamagedError(
+                f"{path} cannot be read: {_first_line(error)}"
+            ) from error
+
+    def _put_aside(self, reasons: Mapping[int, str], usable: int) -> None:
+        """Makes room for good steps of the same numbers, which orbax would not save."""
+        if not reasons:
+            return
+        for step in reasons:
+            path, aside = self._step(step), self.directory / f"damaged-{step}"
+            number = 2
+            while aside.exists():
+                aside, number = self.directory / f"damaged-{step}-{number}", number + 1
+            path.rename(aside)
+        self._manager.reload()
+        warnings.warn(
+            f"{self.directory}: going back to step {usable}, because newer ones are"
+            f" damaged:{_steps(reasons)}\nThey were renamed to damaged-*",
+            stacklevel=3,
+        )
+
+    def _step(self, step: int) -> Path:
+        return self.directory / str(step)
+
+
+def state_hash(run: Run) -> str:
+    """One SHA-256 of all leaves: equal for runs that are equal bit for bit."""
+    return _digest(_describe(run))
+
+
+def _claim(directory: Path) -> None:
+    marker = directory / _MARKER
+    if marker.exists():
+        return
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(
+            f"{directory} is not a folder of checkpoints that jaxrl_par made, and it is"
+            " not empty. It was left as it is; use another --name or --runs-dir"
+        )
+    with full_disk_is_clear(marker, 1):
+        directory.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """What a save left that did not come to its end."""
+    for path in directory.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(path)
+
+
+def _leaves(run: Run) -> Leaves:
+    return {
+        _name(path): jax.random.key_data(x) if _is_key(x) else x
+        for path, x in jax.tree.leaves_with_path(run)
+    }
+
+
+def _with_leaves(like: Run, leaves: Leaves) -> Run:
+    def leaf(path: Any, x: Array) -> Array:
+        data = leaves[_name(path)]
+        if not _is_key(x):
+            return data
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+
+    return jax.tree.map_with_path(leaf, like)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _is_key(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _describe(run: Run) -> dict[str, dict[str, Any]]:
+    """Shape, dtype and SHA-256 of each leaf."""
+    kinds = {
+        _name(path): (str(x.dtype), list(x.shape))
+        for path, x in jax.tree.leaves_with_path(run)
+    }
+    values: dict[str, np.ndarray] = jax.device_get(_leaves(run))
+    return {
+        name: {
+            "dtype": dtype,
+            "shape": shape,
+            "sha256": hashlib.sha256(_bytes(values[name])).hexdigest(),
+        }
+        for name, (dtype, shape) in kinds.items()
+    }
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    # bfloat16 has no buffer that hashlib could read.
+    return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+
+
+def _manifest(run: PyTree, config: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"format": _FORMAT, "config": dict(config), "leaves": _describe(run)}
+    return content | {"sha256": _digest(content)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_manifest(
+    manifest: Any, like: Run, config: Mapping[str, Any], directory: Path
+) -> None:
+    """That the manifest is whole, of this config, and of a run like this one."""
+    content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
+    if manifest.get("sha256") != _digest(content):
+        raise _DamagedError("the manifest is not what was saved: its SHA-256 differs")
+    if different := differences(content["config"], config):
+        raise CheckpointError(
+            f"{directory} is of another config:{listed(different)}\n"
+            "Continue with the settings it has, or start under another --name"
+        )
+    saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
+    wanted = {
+        _name(path): (str(x.dtype), list(x.shape))
+        for path, x in jax.tree.leaves_with_path(like)
+    }
+    if different := differences(saved, wanted):
+        name, (old, new) = next(iter(different.items()))
+        raise _DamagedError(
+            f"{len(different)} leaves are not those of this program, such as {name}:"
+            f" {old} there, {new} now"
+        )
+
+
+def _steps(reasons: Mapping[int, str]) -> str:
+    return "".join(f"\n  step {step}: {reason}" for step, reason in reasons.items())
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).partition("\n")[0].partition(" [tensorstore_spec")[0]
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,121 @@
+"""What every experiment does around its algorithm: entry point, run, evaluation."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxrl_par import envs, random
+from jaxrl_par.envs import Environment
+from jaxrl_par.errors import unknown_name
+from jaxrl_par.loops import Program, Run
+from jaxrl_par.training import animation
+from jaxrl_par.training.config import cli
+from jaxrl_par.training.evaluation import evaluator
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.runner import Evaluate, Trained, train
+from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.types import Agent
+
+Args = TypeVar("Args")
+_SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def main(run: Callable[[Args], object], config: type[Args]) -> None:
+    """Runs an experiment with the config of the command line.
+
+    Raises:
+      SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
+        error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
+    """
+    configure_jax()
+    args = cli(config)
+    try:
+        run(args)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def configure_jax() -> None:
+    """Sets what a script wants of JAX, before a device is used.
+
+    Compiled programs are kept in `~/.cache/jaxrl_par`, or where
+    JAX_COMPILATION_CACHE_DIR says. On CPU a scheduler is turned off that may deadlock
+    in vmapped training. What the user has set stays.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _SCHEDULER not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_SCHEDULER}=false".strip()
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxrl_par"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def experiment(
+    program: Program,
+    agent: Agent,
+    make_env: Callable[[int], Environment],
+    args: Any,
+    settings: TrainingConfig,
+    *,
+    seed: int,
+    num_updates: int,
+) -> Trained:
+    """Trains, evaluates, and draws an episode.
+
+    Args:
+      make_env: environments to evaluate in, so many as it is asked for.
+      args: the whole config, of which `settings` is a field.
+
+    Raises:
+      TrainingError, Interrupted: as `train`.
+    """
+    env = make_env(1)
+    trained = train(
+        program,
+        args,
+        settings,
+        key=random.key(seed),
+        num_updates=num_updates,
+        evaluate=_evaluations(agent, make_env(settings.evaluation_envs), settings),
+        default_name=f"{Path(sys.argv[0]).stem}-{env.name}",
+    )
+    path = trained.directory.animation
+    if settings.gif and animation.can_draw(env) and not path.exists():
+        params = trained.run.learner.params
+        animation.animate(agent, env, params, path, _evaluation_key(trained.run))
+    return trained
+
+
+def environment_problems(name: str) -> list[str]:
+    """For `Args.problems`: that there is no such environment."""
+    known = envs.names()
+    return [] if name in known else [f"env_name: {unknown_name('name', name, known)}"]
+
+
+def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Evaluate:
+    """Mean returns of sampled and greedy actions, with the same starts each time."""
+    episodes = settings.evaluation_episodes
+    agents = {
+        "sampled_return": agent,
+        "greedy_return": agent._replace(act=agent.greedy),
+    }
+    play = {n: jax.jit(evaluator(x, env, episodes)) for n, x in agents.items()}
+
+    def evaluate(run: Run) -> dict[str, float]:
+        key = _evaluation_key(run)
+        results = {n: f(run.learner.params, key) for n, f in play.items()}
+        return {n: float(x.returns.mean()) for n, x in results.items()}
+
+    return evaluate
+
+
+def _evaluation_key(run: Run) -> jax.Array:
+    # Training folds millions of updates into the root, which never come to this number.
+    return jax.random.fold_in(run.key, np.uint32(0xFFFFFFFF))

@@ -1,0 +1,302 @@
+"""Networks of every configuration keep the promises of `Network`."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_par import envs, random
+from jaxrl_par.distributions import Categorical, DiagNormal, SquashedNormal
+from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.types import Box, Discrete, TimeStep
+
+T, B = 5, 3
+VECTOR, IMAGE, INTEGER = Box((4,)), Box((5, 6, 2)), Discrete(7)
+ARMS, BOUNDED, FREE = (
+    Discrete(3),
+    Box((2,), low=np.array([-2.0, 0.0]), high=np.array([2.0, 5.0])),
+    Box((2,)),
+)
+PREVIOUS = WithPrevious({"map": IMAGE, "place": INTEGER}, ARMS, Box(()))
+SMALL = {"widths": (16, 8), "memory_width": 6, "channels": 3}
+
+CASES = {
+    "mlp": (VECTOR, ARMS, {}),
+    "mlp separate": (VECTOR, ARMS, {"shared": False}),
+    "conv": (IMAGE, ARMS, {"activation": "relu"}),
+    "conv separate": (IMAGE, FREE, {"shared": False}),
+    "flattened image": (IMAGE, ARMS, {"torso": "mlp"}),
+    "integers": (INTEGER, ARMS, {}),
+    "gaussian": (VECTOR, FREE, {}),
+    "squashed": (VECTOR, BOUNDED, {"policy": "squashed"}),
+    "lstm": (VECTOR, ARMS, {"memory": "lstm"}),
+    "lstm separate": (IMAGE, BOUNDED, {"memory": "lstm", "shared": False}),
+    "gru": (INTEGER, ARMS, {"memory": "gru"}),
+    "gru separate squashed": (
+        VECTOR,
+        BOUNDED,
+        {"memory": "gru", "shared": False, "policy": "squashed"},
+    ),
+    "pytree": (PREVIOUS, ARMS, {"memory": "lstm"}),
+}
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def sample(spec, rng, shape):
+    if isinstance(spec, Discrete):
+        return jnp.array(rng.integers(spec.num_values, size=shape), jnp.int32)
+    return jnp.array(rng.normal(size=(*shape, *spec.shape)), jnp.float32)
+
+
+def stream(specs, seed=0, length=T, num_envs=B):
+    """Steps [T, B] with random observations and episode starts."""
+    rng, shape = np.random.default_rng(seed), (length, num_envs)
+    obs = jax.tree.map(
+        lambda spec: sample(spec, rng, shape),
+        specs,
+        is_leaf=lambda x: isinstance(x, Box | Discrete),
+    )
+    return TimeStep(obs, jnp.array(rng.random(shape) < 0.3), jnp.zeros(shape, bool))
+
+
+def row(steps, t):
+    return jax.tree.map(lambda x: x[t], steps)
+
+
+def make(specs, action, **options):
+    """A small network, compiled."""
+    network = actor_critic(specs, action, NetworkConfig(**(SMALL | options)))
+    functions = {name: getattr(network, name) for name in ("init", "apply", "unroll")}
+    return network._replace(**{name: jax.jit(f) for name, f in functions.items()})
+
+
+BUILT = {}
+
+
+def build(case, seed=0):
+    """Network, parameters, memory and steps of a case, which compiles only once."""
+    key = str(case)
+    if key not in BUILT:
+        BUILT[key] = _build(case, seed)
+    return BUILT[key]
+
+
+def _build(case, seed):
+    specs, action, options = case
+    network = make(specs, action, **options)
+    steps = stream(specs)
+    # Far from the near-uniform start, so that outputs depend on everything.
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda x: jnp.array(0.4 * rng.normal(size=x.shape), x.dtype),
+        jax.eval_shape(network.init, jax.random.key(0), row(steps, 0)),
+    )
+    carry = jax.tree.map(lambda x: x + 0.5, network.initial_carry(B))
+    return network, params, carry, steps
+
+
+def assert_close(actual, expected, **tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, **tolerance), actual, expected
+    )
+
+
+@every_case
+def test_unroll_gives_what_apply_gives_in_a_row(case):
+    network, params, carry, steps = build(case)
+    outputs = network.unroll(params, carry, steps)
+    policy, values = outputs
+    kind = Categorical
+    if isinstance(case[1], Box):
+        squashed = case[2].get("policy") == "squashed"
+        kind = SquashedNormal if squashed else DiagNormal
+    assert type(policy) is kind
+    num_outputs = case[1].num_values if kind is Categorical else 2
+    assert all(x.shape == (T, B, num_outputs) for x in jax.tree.leaves(policy))
+    assert values.shape == (T, B)
+    for t in range(T):
+        one, carry = network.apply(params, carry, row(steps, t))
+        assert_close(one, row(outputs, t), rtol=1e-5, atol=1e-5)
+    assert float(jnp.std(values)) > 1e-3
+
+
+@every_case
+def test_environments_do_not_meet(case):
+    """Each environment's outputs depend on its own observations and memory only."""
+    network, params, carry, steps = build(case)
+    expected = network.unroll(params, carry, steps)
+    turned = jax.tree.map(lambda x: jnp.roll(x, 1, axis=1), steps)
+    carry = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), carry)
+    actual = network.unroll(params, carry, turned)
+    actual = jax.tree.map(lambda x: jnp.roll(x, -1, axis=1), actual)
+    assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@every_case
+def test_every_observation_and_parameter_matters(case):
+    network, params, carry, steps = build(case)
+
+    def total(params, obs):
+        policy, values = network.unroll(params, carry, steps._replace(obs=obs))
+        outputs = [values, *jax.tree.leaves(policy)[:2]]
+        return sum(jnp.sum(jnp.sin(3 * x)) for x in outputs)
+
+    floating = all(
+        jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(steps.obs)
+    )
+    gradient = jax.jit(jax.grad(total, (0, 1) if floating else 0))(params, steps.obs)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.any(leaf != 0), f"{jax.tree_util.keystr(path)} has no effect"
+    if not floating:
+        before = total(params, steps.obs)
+        leaves, tree = jax.tree.flatten(steps.obs)
+        for i, leaf in enumerate(leaves):
+            other = jnp.roll(leaf, 1, axis=0)
+            changed = tree.unflatten([*leaves[:i], other, *leaves[i + 1 :]])
+            assert total(params, changed) != before
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("memory", ["lstm", "gru"])
+def test_nothing_before_a_first_step_changes_an_output(memory, shared):
+    """Bit for bit, in unroll and in apply."""
+    case = (VECTOR, ARMS, {"memory": memory, "shared": shared})
+    network, params, carry, steps = build(case)
+    steps = steps._replace(first=jnp.zeros((T, B), bool).at[2, :2].set(True))
+    obs = steps.obs.at[:2, :2].set(1e20)
+    bad = jax.tree.map(lambda x: x.at[:2].set(jnp.nan), carry)
+    clean = network.unroll(params, carry, steps)
+    dirty = network.unroll(params, bad, steps._replace(obs=obs))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2:], y[2:]), clean, dirty)
+    assert not np.array_equal(clean[1][:2], dirty[1][:2])
+
+    (clean, after), (dirty, bad_after) = (
+        network.apply(params, memory, row(steps, 2)) for memory in (carry, bad)
+    )
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+    jax.tree.map(np.testing.assert_array_equal, after, bad_after)
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-misc", "Breakout-MinAtar", "Pendulum-v1"])
+def test_networks_fit_environments_that_show_the_last_action(name):
+    env = previous_action_and_reward(envs.make(name, B))
+    network = make(env.observation_spec, env.action_spec, memory="gru")
+    env_state, step = jax.jit(env.reset)(random.key(0))
+    params = network.init(random.key(1), step)
+    (policy, values), carry = network.apply(params, network.initial_carry(B), step)
+    action = policy.sample(random.key(2))
+    _, step, _, _ = jax.jit(env.step)(env_state, action, random.key(3))
+    (policy, values), carry = network.apply(params, carry, step)
+    assert values.shape == policy.log_prob(action).shape == (B,)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((policy, values, carry)))
+
+
+@pytest.mark.parametrize("options", [{}, {"shared": False}, {"memory": "lstm"}])
+def test_the_policy_starts_near_uniform(options):
+    network = make(VECTOR, ARMS, **({"widths": (64, 64)} | options))
+    for seed in range(3):
+        steps = stream(VECTOR, seed, num_envs=64)
+        params = network.init(jax.random.key(seed), row(steps, 0))
+        policy, values = network.unroll(params, network.initial_carry(64), steps)
+        probabilities = jax.nn.softmax(policy.logits)
+        np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
+        assert float(jnp.std(values)) > 0.01
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "squashed"])
+def test_continuous_policies_start_in_the_middle(policy):
+    network = make(VECTOR, BOUNDED, policy=policy, widths=(64, 64))
+    steps = stream(VECTOR, num_envs=64)
+    params = network.init(jax.random.key(0), row(steps, 0))
+    distribution, _ = network.unroll(params, (), steps)
+    np.testing.assert_allclose(distribution.mean, 0.0, atol=0.05)
+    np.testing.assert_array_equal(distribution.log_std, np.zeros((T, 64, 2)))
+    if policy == "squashed":
+        middle = np.broadcast_to([0.0, 2.5], (T, 64, 2))
+        np.testing.assert_allclose(distribution.mode(), middle, atol=0.15)
+        np.testing.assert_allclose(distribution.half_width[0, 0], [2.0, 2.5])
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
+def test_bfloat16_computes_but_outputs_and_parameters_are_float32(memory):
+    case = (IMAGE, ARMS, {"memory": memory})
+    network, params, carry, steps = build(case)
+    expected = network.unroll(params, carry, steps)
+    half = make(IMAGE, ARMS, memory=memory, compute_dtype="bfloat16")
+    fresh = jax.eval_shape(half.init, jax.random.key(0), row(steps, 0))
+    actual = half.unroll(params, carry, steps)
+    one, after = half.apply(params, carry, row(steps, 0))
+    for leaf in jax.tree.leaves((fresh, actual, one, after)):
+        assert leaf.dtype == jnp.float32
+    assert_close(actual, expected, rtol=0.1, atol=0.1)
+    assert not np.allclose(actual[1], expected[1], atol=1e-5)
+    # All products but those of the heads, in torso and memory.
+    jaxpr = str(jax.make_jaxpr(half.unroll)(params, carry, steps))
+    dtypes = re.findall(r":(\w+)\[[\d,]*\] = dot_general", jaxpr)
+    assert dtypes.count("f32") == 1 and dtypes.count("bf16") == len(dtypes) - 1
+
+
+@pytest.mark.parametrize(
+    ("specs", "action", "options", "expected"),
+    [
+        (VECTOR, ARMS, {}, 4 * 16 + 16 + 16 * 8 + 8 + 8 * 3 + 3 + 8 + 1),
+        (
+            VECTOR,
+            ARMS,
+            {"shared": False},
+            2 * (4 * 16 + 16 + 16 * 8 + 8) + 8 * 3 + 3 + 8 + 1,
+        ),
+        (
+            IMAGE,
+            FREE,
+            {},
+            (9 * 2 * 3 + 3) + (3 * 4 * 3) * 16 + 16 + 16 * 8 + 8 + (8 * 2 + 2 + 2) + 9,
+        ),
+        (
+            INTEGER,
+            ARMS,
+            {"memory": "lstm"},
+            7 * 16 + 16 + 16 * 8 + 8 + 4 * (8 * 6 + 6 * 6 + 6) + (6 * 3 + 3) + 7,
+        ),
+        (
+            VECTOR,
+            ARMS,
+            {"memory": "gru"},
+            4 * 16 + 16 + 16 * 8 + 8 + 3 * (8 * 6 + 6 * 6 + 6) + 6 + (6 * 3 + 3) + 7,
+        ),
+    ],
+)
+def test_networks_have_the_size_that_their_config_says(
+    specs, action, options, expected
+):
+    network = make(specs, action, **options)
+    params = jax.eval_shape(network.init, jax.random.key(0), row(stream(specs), 0))
+    assert sum(x.size for x in jax.tree.leaves(params)) == expected
+
+
+def test_a_population_of_networks_is_that_of_each_seed():
+    network = make(IMAGE, ARMS, memory="lstm")
+    step = row(stream(IMAGE), 0)
+    keys = jax.random.split(random.key(0), 32)
+    members = jax.jit(jax.vmap(lambda key: network.init(key, step)))(keys)
+    for i in (0, 31):
+        alone = network.init(keys[i], step)
+        assert_close(row(members, i), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("specs", "action", "options", "message"),
+    [
+        (VECTOR, ARMS, {"torso": "conv"}, "torso = conv needs images"),
+        (Box((2, 9, 1)), ARMS, {"torso": "conv"}, "at least 3 x 3"),
+        (VECTOR, FREE, {"policy": "squashed"}, "needs bounds for every action"),
+        (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
+        (VECTOR, Box(()), {}, "one integer or a vector of numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_reason(specs, action, options, message):
+    with pytest.raises(ValueError, match=message):
+        actor_critic(specs, action, NetworkConfig(**options))

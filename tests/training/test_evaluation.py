@@ -1,0 +1,106 @@
+"""Evaluation: as many episodes of every environment, and none by its length."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_par import random
+from jaxrl_par.envs import Environment
+from jaxrl_par.envs.wrappers import episode_statistics
+from jaxrl_par.training import evaluate, evaluator
+from jaxrl_par.types import Agent, Box, Discrete, TimeStep
+
+SHORT, LONG, NUM_ENVS = 2, 20, 64
+
+
+def uneven(max_episode_steps: int | None = LONG) -> Environment:
+    """Episodes of 2 or 20 steps, a coin's toss each; every step pays the action."""
+
+    def lengths(key):
+        return jnp.where(jax.random.bernoulli(key, shape=(NUM_ENVS,)), LONG, SHORT)
+
+    def show(left, first):
+        return TimeStep(left.astype(jnp.float32)[:, None], first, ~first & (left == 0))
+
+    def reset(key):
+        left = lengths(key)
+        return left, show(left, jnp.ones(NUM_ENVS, bool))
+
+    def step(left, action, key):
+        was_last = left == 0
+        left = jnp.where(was_last, lengths(key), left - 1)
+        reward = jnp.where(was_last, 0.0, action.astype(jnp.float32))
+        return left, show(left, was_last), reward, jnp.where(left == 0, 0.0, 1.0)
+
+    return episode_statistics(
+        Environment(
+            reset, step, NUM_ENVS, Box((1,)), Discrete(2), "uneven", max_episode_steps
+        )
+    )
+
+
+def act(params, carry, step, key):
+    return jnp.broadcast_to(params, step.first.shape), carry + 1, {}
+
+
+def greedy(params, carry, step, key):
+    return jnp.full(step.first.shape, 3), carry, {}
+
+
+AGENT = Agent(
+    init=lambda key, step: None,
+    initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
+    act=act,
+    grad=lambda state, batch, key: None,
+    apply=lambda state, grads: None,
+    greedy=greedy,
+)
+
+
+def test_short_episodes_do_not_weigh_more():
+    result = evaluate(AGENT, uneven(), jnp.int32(1), random.key(0), 16)
+    assert result.returns.shape == result.lengths.shape == (16, NUM_ENVS)
+    assert set(np.unique(result.lengths)) == {SHORT, LONG}
+    np.testing.assert_array_equal(result.returns, result.lengths)
+    # Whoever took the first 16 * 64 episodes to end would see about 3.5.
+    share = np.mean(result.lengths == LONG, axis=1)
+    np.testing.assert_allclose(share.mean(), 0.5, atol=5 * 0.5 / np.sqrt(16 * NUM_ENVS))
+
+
+def test_greedy_is_the_agent_with_another_act():
+    agent = AGENT._replace(act=AGENT.greedy)
+    result = evaluate(agent, uneven(), jnp.int32(1), random.key(0), 2)
+    np.testing.assert_array_equal(result.returns, 3 * result.lengths)
+
+
+def test_the_longest_episodes_fit_the_bound():
+    env = uneven()
+    # All are long: each needs its 20 rows and the one that shows the next episode.
+    fixed = env._replace(reset=lambda key: env.reset(key))
+    result = evaluate(AGENT, fixed, jnp.int32(1), random.key(3), 1, max_steps=LONG)
+    assert result.complete
+
+
+def test_it_ends_where_episodes_do_not():
+    with pytest.raises(ValueError, match="more than the 5 steps"):
+        evaluate(AGENT, uneven(), jnp.int32(1), random.key(0), 2, max_steps=5)
+    with pytest.raises(ValueError, match="needs max_steps"):
+        evaluator(AGENT, uneven(None), 2)
+    result = evaluator(AGENT, uneven(None), 2, 5)(jnp.int32(1), random.key(0))
+    assert not result.complete
+    assert np.isnan(result.returns).any()
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        evaluator(AGENT, uneven(), 0)
+    with pytest.raises(ValueError, match="episode_statistics"):
+        evaluator(AGENT, uneven()._replace(episode=None), 1)
+
+
+def test_a_population_is_a_vmap():
+    evaluate_all = jax.vmap(evaluator(AGENT, uneven(), 2), (0, None))
+    result = jax.jit(evaluate_all)(jnp.array([1, 2]), random.key(0))
+    np.testing.assert_array_equal(result.lengths[0], result.lengths[1])
+    np.testing.assert_array_equal(result.returns[1], 2 * result.returns[0])

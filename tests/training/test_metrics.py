@@ -1,0 +1,99 @@
+"""Metrics: exact means, and a file without duplicates, gaps or NaN."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jaxrl_par.training.metrics import (
+    JsonLines,
+    TensorBoard,
+    read_rows,
+    scalar,
+    summarize,
+    total,
+)
+from jaxrl_par.types import Count, Mean
+
+
+def row(updates: int, value: float | None = 1.0) -> dict:
+    return {"updates": updates, "env_steps": 10 * updates, "episode_return": value}
+
+
+def test_means_are_over_the_chunk_and_weighted_by_counts():
+    metrics = {
+        "loss": jnp.array([1.0, 2.0, 6.0]),
+        "return": Mean(jnp.array([10.0, 0.0, 2.0]), jnp.array([1.0, 0.0, 3.0])),
+        "nothing": Mean(jnp.zeros(3), jnp.zeros(3)),
+        "bad": jnp.array([1.0, jnp.nan, 2.0]),
+    }
+    assert summarize(metrics) == {
+        "loss": 3.0,
+        "return": 3.0,
+        "nothing": None,
+        "bad": None,
+    }
+
+
+def test_a_population_keeps_its_members():
+    metrics = {
+        "loss": jnp.array([[1.0, 2.0], [3.0, jnp.inf]]),
+        "return": Mean(
+            jnp.array([[4.0, 0.0], [2.0, 0.0]]), jnp.array([[1.0, 0], [1, 0]])
+        ),
+    }
+    assert summarize(metrics) == {"loss": [2.0, None], "return": [3.0, None]}
+    assert scalar([2.0, None, 4.0]) == 3.0
+    assert scalar([None]) is None
+
+
+def test_counters_do_not_wrap():
+    count = Count(jnp.array([4000, 1]), jnp.array([5, 6]))
+    assert total(count) == 4_001_000_011
+
+
+def test_lines_are_there_at_once_and_hold_null_for_nan(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = JsonLines(path)
+    lines.write(row(5, None))
+    assert (
+        path.read_text() == '{"updates": 5, "env_steps": 50, "episode_return": null}\n'
+    )
+    with pytest.raises(ValueError):
+        lines.write(row(10, float("nan")))
+    lines.close()
+
+
+def test_resuming_drops_later_rows_and_the_torn_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    text = "".join(json.dumps(row(updates)) + "\n" for updates in (5, 10, 15))
+    path.write_text(text + '{"updates": 20, "env_')
+    lines = JsonLines(path, updates=10)
+    lines.write(row(15, 2.0))
+    lines.close()
+    assert read_rows(path) == [row(5), row(10), row(15, 2.0)] == lines.rows
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(row(5)) + "\nnonsense\n" + json.dumps(row(10)) + "\n")
+    with pytest.warns(UserWarning, match=r"metrics.jsonl, line 2"):
+        assert read_rows(path) == [row(5), row(10)]
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(tmp_path):
+    board = TensorBoard(tmp_path)
+    for updates in (5, 10, 15):
+        board.write(row(updates, 1.0))
+    board.close()
+    board = TensorBoard(tmp_path, purge_step=101)
+    board.write(row(15, 2.0))
+    board.write(row(20, None))
+    board.close()
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("episode_return")
+    assert [(event.step, event.value) for event in events] == [
+        (50, 1.0),
+        (100, 1.0),
+        (150, 2.0),
+    ]

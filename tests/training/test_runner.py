@@ -1,0 +1,220 @@
+"""The runner: what it leaves behind, and that stopping it changes nothing."""
+
+import json
+from dataclasses import replace
+
+import jax
+import pytest
+from toy_training import Args, Part, run_toy, toy
+
+from jaxrl_par import random
+from jaxrl_par.training import TrainingConfig, train
+from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
+from jaxrl_par.training.config import load
+from jaxrl_par.training.directory import RunFolderError, identity
+from jaxrl_par.training.failures import DiskFullError, TrainingError
+from jaxrl_par.training.metrics import read_rows
+from jaxrl_par.training.runner import DivergedError
+
+
+def settings(tmp_path, **changes) -> TrainingConfig:
+    base = TrainingConfig(
+        runs_dir=str(tmp_path / "runs"),
+        name="toy",
+        log_interval=5,
+        checkpoint_interval=10,
+        tensorboard=False,
+    )
+    return replace(base, **changes)
+
+
+def resumed(args: Args, **changes) -> Args:
+    return replace(args, training=replace(args.training, resume=True, **changes))
+
+
+class CrashError(Exception):
+    """Ends a run as a crash would."""
+
+
+def crash_at(updates: int):
+    """An evaluation that does it."""
+
+    def evaluate(run):
+        if int(run.progress.updates) >= updates:
+            raise CrashError
+        return {}
+
+    return evaluate
+
+
+def test_a_run_leaves_everything_in_its_folder(tmp_path):
+    args = Args(training=settings(tmp_path, tensorboard=True))
+    trained = run_toy(args, evaluate=lambda run: {"greedy_return": 7.0})
+    folder = tmp_path / "runs" / "toy"
+    assert load(folder / "config.json", Args) == args
+    rows = read_rows(folder / "metrics.jsonl")
+    assert [row["updates"] for row in rows] == [5, 10, 15, 20]
+    assert [row["env_steps"] for row in rows] == [20, 40, 60, 80]
+    assert [row["loss"] for row in rows] == [2.0, 7.0, 12.0, 17.0]
+    assert all(row["seconds"] > 0 and row["steps_per_second"] > 0 for row in rows)
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((folder / "tensorboard").iterdir())
+    with Checkpoints(folder / "checkpoints", identity(args, args.training)) as store:
+        assert store.steps == [10, 20]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["updates"] == 20 and summary["env_steps"] == 80
+    assert summary["episode_return"] == 17.0
+    assert summary["evaluation"] == {"greedy_return": 7.0}
+    assert summary["state_sha256"] == state_hash(trained.run)
+    assert summary["compile_seconds"] > 0 and summary["peak_memory_bytes"] > 0
+
+
+def test_the_program_is_what_was_trained(tmp_path):
+    args = Args(num_updates=12, training=settings(tmp_path))
+    run = jax.jit(toy().init)(random.key(0))
+    step = jax.jit(toy().step)
+    for _ in range(12):
+        run, _ = step(run)
+    trained = run_toy(args)
+    assert int(trained.run.progress.updates) == 12
+    assert state_hash(trained.run) == state_hash(run)
+
+
+@pytest.mark.parametrize("crash", [1, 6, 11, 16])
+def test_a_crashed_run_resumes_to_the_same_bits_and_rows(tmp_path, crash):
+    args = Args(num_updates=18, training=settings(tmp_path, name="whole"))
+    whole = run_toy(args)
+    args = Args(num_updates=18, training=settings(tmp_path, evaluation_interval=5))
+    with pytest.raises(CrashError):
+        run_toy(args, evaluate=crash_at(crash))
+    again = run_toy(resumed(args))
+    assert state_hash(again.run) == state_hash(whole.run)
+
+    def comparable(directory):
+        timeless = ("updates", "env_steps", "loss", "episode_return")
+        rows = read_rows(directory.metrics)
+        return [{name: row[name] for name in timeless} for row in rows]
+
+    assert comparable(again.directory) == comparable(whole.directory)
+
+
+def test_a_finished_run_says_so_and_trains_no_more(tmp_path, capsys):
+    args = Args(training=settings(tmp_path))
+    first = run_toy(args)
+    again = run_toy(resumed(args), evaluate=crash_at(0))
+    assert again.summary == first.summary
+    assert state_hash(again.run) == state_hash(first.run)
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_run_whose_end_was_cut_off_gets_its_summary(tmp_path):
+    args = Args(training=settings(tmp_path))
+    first = run_toy(args)
+    first.directory.summary.unlink()
+    again = run_toy(resumed(args))
+    assert again.summary.state_sha256 == first.summary.state_sha256
+    assert again.summary.seconds == first.summary.seconds
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path):
+    args = Args(training=settings(tmp_path))
+    run_toy(args)
+    with pytest.raises(RunFolderError, match=r"--resume, or .*--name"):
+        run_toy(args)
+
+
+def test_nothing_to_resume_is_an_error(tmp_path):
+    run_toy(Args(training=settings(tmp_path)))
+    args = Args(training=settings(tmp_path, name="ty", resume=True))
+    with pytest.raises(RunFolderError, match=r"no run to resume at .*ty.* toy"):
+        run_toy(args)
+
+
+def test_runs_without_a_name_are_numbered_and_the_last_resumed(tmp_path):
+    args = Args(training=settings(tmp_path, name=None))
+    assert [run_toy(args).directory.path.name for _ in range(3)] == [
+        "run",
+        "run-2",
+        "run-3",
+    ]
+    assert run_toy(resumed(args)).directory.path.name == "run-3"
+
+
+def test_another_config_is_not_resumed(tmp_path):
+    args = Args(training=settings(tmp_path))
+    run_toy(args)
+    other = replace(args, seed=1, part=Part(rate=2.0))
+    with pytest.raises(TrainingError) as error:
+        run_toy(resumed(other, log_interval=10))
+    assert "seed: 0 there, 1 now" in str(error.value)
+    assert "part.rate: 0.1 there, 2.0 now" in str(error.value)
+    assert "training.log_interval: 5 there, 10 now" in str(error.value)
+    # What changes no number may differ.
+    run_toy(resumed(args, keep_checkpoints=5, tensorboard=True))
+
+
+def test_removed_checkpoints_are_no_fresh_start(tmp_path):
+    args = Args(training=settings(tmp_path))
+    folder = run_toy(args).directory.checkpoints
+    for step in folder.glob("[0-9]*"):
+        step.rename(tmp_path / f"moved-{step.name}")
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        run_toy(resumed(args))
+
+
+def test_too_many_bad_gradients_stop_the_run_and_keep_the_last_good_step(tmp_path):
+    args = Args(num_updates=100, nan_from=22, nan_to=90, training=settings(tmp_path))
+    with pytest.raises(DivergedError) as error:
+        run_toy(args)
+    text = str(error.value)
+    assert "no gradient was finite in updates 23 to 35" in text
+    assert "that of update 20" in text
+    store = tmp_path / "runs" / "toy" / "checkpoints"
+    assert sorted(x.name for x in store.glob("[0-9]*")) == ["10", "20"]
+
+
+def test_a_few_bad_gradients_are_counted(tmp_path):
+    args = Args(num_updates=40, nan_from=12, nan_to=20, training=settings(tmp_path))
+    trained = run_toy(args)
+    assert trained.summary.skipped == 8
+    rows = read_rows(trained.directory.metrics)
+    assert [row["skipped"] for row in rows[:5]] == [0.0, 0.0, 0.6, 1.0, 0.0]
+    # At update 20 the latest gradients were bad, so that step was not saved.
+    args = Args(
+        num_updates=20, nan_from=12, nan_to=20, training=settings(tmp_path, name="b")
+    )
+    store = run_toy(args).directory.checkpoints
+    assert sorted(x.name for x in store.glob("[0-9]*")) == ["0", "10"]
+
+
+def test_environment_steps_can_be_the_budget(tmp_path):
+    args = Args(training=settings(tmp_path))
+    trained = train(toy(), args, args.training, key=random.key(0), total_env_steps=50)
+    assert trained.summary.env_steps == 60
+    with pytest.raises(ValueError, match="num_updates or total_env_steps"):
+        train(toy(), args, args.training, key=random.key(0))
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        train(toy(), args, args.training, key=random.key(0), num_updates=0)
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    args = Args(training=settings(tmp_path))
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(DiskFullError, match=r"config\.json"):
+        run_toy(args)
+
+
+def test_a_population_is_trained_and_counted(tmp_path):
+    program = toy()
+    many = program._replace(
+        init=lambda key: jax.vmap(program.init)(jax.random.split(key, 3)),
+        step=jax.vmap(program.step),
+    )
+    args = Args(training=settings(tmp_path))
+    trained = train(many, args, args.training, key=random.key(0), num_updates=10)
+    assert trained.summary.env_steps == 3 * 40
+    assert trained.summary.updates == 10
+    assert read_rows(trained.directory.metrics)[0]["loss"] == [2.0, 2.0, 2.0]
