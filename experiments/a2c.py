@@ -28,7 +28,7 @@ class Args:
     """Environments in total, a multiple of num_devices."""
     unroll_length: int = 32
     """Steps of each environment for an update."""
-    total_steps: int = 2_048_000
+    total_steps: int = 3_072_000
     """Environment steps, rounded down to whole updates."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 7e-3

@@ -17,7 +17,6 @@ from jaxrl_par.types import (
     Batch,
     Count,
     Info,
-    Mean,
     Metrics,
     PRNGKey,
     State,
@@ -198,7 +197,7 @@ def update(
     else:
         grads = average(grads, axis_name=axis_name, reduction=agent.reduction)
     # Raveled, the norm is two kernels for all leaves, not two for each.
-    norm = optax.global_norm(ravel_pytree(grads)[0])
+    norm = optax.tree.norm(ravel_pytree(grads)[0])
     finite = jnp.isfinite(norm)
     applied = agent.apply(state, grads)
     state = jax.tree.map(lambda new, old: _where(finite, new, old), applied, state)
@@ -230,7 +229,8 @@ def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) ->
     """
 
     def varies(tree):
-        return any(axis_name in jax.typeof(x).vma for x in jax.tree.leaves(tree))
+        leaves = [jax.typeof(x) for x in jax.tree.leaves(tree)]
+        return any(axis_name in leaf.manual_axis_type.varying for leaf in leaves)
 
     return axis_name is not None and varies(batch) and not varies(grads)
 

@@ -46,7 +46,9 @@ def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:
     return -jnp.minimum(ratios * advantages, clipped * advantages)
 
 
-def clipped_value_loss(values: Rows, old_values: Rows, targets: Rows, clip: float) -> Rows:
+def clipped_value_loss(
+    values: Rows, old_values: Rows, targets: Rows, clip: float
+) -> Rows:
     """Half the squared error, or that of a value that moved by at most `clip`.
 
     The larger of both counts. Source: Dhariwal et al., OpenAI Baselines (2017), ppo2.

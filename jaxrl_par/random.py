@@ -71,7 +71,9 @@ def permutation(key: PRNGKey, n: int) -> Int[Array, " n"]:
     row, column = index // np.uint32(columns), index % np.uint32(columns)
     for salt in salts:
         row = (row + _hash(column, salt[0]) % np.uint32(rows)) % np.uint32(rows)
-        column = (column + _hash(row, salt[1]) % np.uint32(columns)) % np.uint32(columns)
+        column = (column + _hash(row, salt[1]) % np.uint32(columns)) % np.uint32(
+            columns
+        )
     return (row * np.uint32(columns) + column).astype(jnp.int32)
 
 

@@ -113,20 +113,22 @@ def show(pairs: list[tuple[dict, dict]]) -> None:
 
 
 def main(args: Args) -> None:
-    """Runs the pairs, prints and writes."""
+    """Runs the pairs, writes after each, and prints."""
     pairs = []
     for i in range(args.pairs):
         pairs.append((run(args.ours, args.timeout), run(args.theirs, args.timeout)))
-        print(f"pair {i + 1} of {args.pairs}", file=sys.stderr)
+        by_kind = ratios(pairs)
+        report = {
+            "ours": args.ours,
+            "theirs": args.theirs,
+            "median_ratio": {k: statistics.median(v) for k, v in by_kind.items()},
+            "ratios": by_kind,
+            "runs": [{"ours": ours, "theirs": theirs} for ours, theirs in pairs],
+        }
+        args.output.write_text(json.dumps(report, indent=1))
+        latest = ", ".join(f"{k} {v[-1]:.2f}" for k, v in by_kind.items())
+        print(f"pair {i + 1} of {args.pairs}: {latest}", file=sys.stderr)
     show(pairs)
-    report = {
-        "ours": args.ours,
-        "theirs": args.theirs,
-        "median_ratio": {k: statistics.median(v) for k, v in ratios(pairs).items()},
-        "ratios": ratios(pairs),
-        "runs": [{"ours": ours, "theirs": theirs} for ours, theirs in pairs],
-    }
-    args.output.write_text(json.dumps(report, indent=1))
     print(f"written to {args.output}")
 
 

@@ -311,10 +311,14 @@ def measure(args: Args) -> list[dict[str, Any]]:
     keys = [key for key in subjects if not isinstance(key, Dot)]
     # Without the first repetition, which warms up.
     medians = {
-        key: Used(*(statistics.median(x) for x in zip(*used_[1:], strict=True)))
+        key: Used(
+            wall=statistics.median(x.wall for x in used_[1:]),
+            cpu=statistics.median(x.cpu for x in used_[1:]),
+            steps=statistics.median(x.steps for x in used_[1:]),
+        )
         for key, used_ in times.items()
     }
-    return [record(args, *key, subjects, medians) for key in keys]
+    return [record(args, name, n, subjects, medians) for name, n in keys]
 
 
 def record(

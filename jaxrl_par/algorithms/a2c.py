@@ -18,8 +18,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.algorithms.policy import actors
 from jaxrl_par.networks import Network
+from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
     Grads,

@@ -95,7 +95,9 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         greedy=acting(agent.greedy),
         prepare=prepare,
         grad=lambda state, batch, key: agent.grad(state.inner, batch, key),
-        apply=lambda state, grads: state._replace(inner=agent.apply(state.inner, grads)),
+        apply=lambda state, grads: state._replace(
+            inner=agent.apply(state.inner, grads)
+        ),
     )
 
 

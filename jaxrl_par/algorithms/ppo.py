@@ -21,8 +21,8 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.algorithms.policy import actors
 from jaxrl_par.networks import Network
+from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Action,
     Agent,
@@ -120,7 +120,7 @@ def ppo(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return PPOState(optax.apply_updates(state.params, updates), opt_state)
 
-    act, greedy = actors(network, record=("log_prob",))
+    act, greedy = actors(network, record_log_prob=True)
     return Agent(init, network.initial_carry, act, grad, apply, greedy, prepare)
 
 
@@ -166,9 +166,7 @@ def loss(
     """Clipped policy and value losses and entropy bonus, averaged over the rows."""
     has_memory = bool(jax.tree.leaves(batch.carry))
     if has_memory:
-        rows = jax.tree.map(
-            lambda x: jnp.swapaxes(x, 0, 1), batch._replace(carry=())
-        )
+        rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch._replace(carry=()))
         policy, values = network.unroll(params, batch.carry, rows.steps)
     else:
         rows = batch

@@ -21,8 +21,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.algorithms.policy import actors
 from jaxrl_par.networks import Network
+from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
     Grads,
@@ -140,7 +140,9 @@ def make_batch(
         discounts=config.gamma * trajectory.discount,
         last=last,
         # With a value of 0 everywhere, TD errors are rewards.
-        values=jnp.zeros_like(trajectory.reward, shape=(last.shape[0] + 1, last.shape[1])),
+        values=jnp.zeros_like(
+            trajectory.reward, shape=(last.shape[0] + 1, last.shape[1])
+        ),
         lambda_=1.0,
     )
     if config.returns == "whole":

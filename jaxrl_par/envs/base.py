@@ -27,7 +27,9 @@ class Environment(NamedTuple):
     """
 
     reset: Callable[[PRNGKey], tuple[EnvState, TimeStep]]
-    step: Callable[[EnvState, Action, PRNGKey], tuple[EnvState, TimeStep, Floats, Floats]]
+    step: Callable[
+        [EnvState, Action, PRNGKey], tuple[EnvState, TimeStep, Floats, Floats]
+    ]
     """(env_state, action, key) -> (env_state, next step, reward, discount)"""
     num_envs: int
     observation_spec: Specs

@@ -64,7 +64,9 @@ def previous_action_and_reward(env: Environment) -> Environment:
             first = step.first.reshape(-1, *[1] * (x.ndim - 1))
             return jnp.where(first, jnp.zeros_like(x), x)
 
-        return step._replace(obs=WithPrevious(step.obs, cleared(action), cleared(reward)))
+        return step._replace(
+            obs=WithPrevious(step.obs, cleared(action), cleared(reward))
+        )
 
     def reset(key):
         env_state, step = env.reset(key)

@@ -130,7 +130,9 @@ class _ActorCritic(nn.Module):
         x = _Torso(self.specs, config, name=name)(rows)
         if config.memory != "none":
             dtype = _DTYPES[config.compute_dtype]
-            memory = Memory(config.memory, config.memory_width, dtype, name=f"{name}_memory")
+            memory = Memory(
+                config.memory, config.memory_width, dtype, name=f"{name}_memory"
+            )
             x, carry = memory(carry, x, first)
         return x, carry
 
@@ -144,9 +146,14 @@ class _Torso(nn.Module):
     @nn.compact
     def __call__(self, obs: Obs) -> Float[Array, "N D"]:
         config, spec = self.config, self.specs.observation
-        dtype, activation = _DTYPES[config.compute_dtype], _ACTIVATIONS[config.activation]
+        dtype, activation = (
+            _DTYPES[config.compute_dtype],
+            _ACTIVATIONS[config.activation],
+        )
         leaves = list(zip(_leaves(spec), jax.tree.leaves(obs), strict=True))
-        convolve = config.torso == "conv" or (config.torso == "auto" and _image_leaves(spec))
+        convolve = config.torso == "conv" or (
+            config.torso == "auto" and _image_leaves(spec)
+        )
         vectors = []
         for leaf_spec, leaf in leaves:
             if convolve and _is_image(leaf_spec):

@@ -425,13 +425,15 @@ def _check_acting(
 ) -> None:
     """Actions and extras fit the environment, and only `act` uses its key."""
     key, other_key = jax.random.split(random.key(3))
-    inputs = (state.params, workers.carry, workers.step)
     spec = env.action_spec
-    for name, act in (("act", agent.act), ("greedy", agent.greedy)):
-        acted = jax.jit(lambda *args, act=act: act(*args))(*inputs, key)
-        traced_anew = jax.jit(lambda *args, act=act: act(*args))(*inputs, key)
-        _check_equal(traced_anew, acted, f"{name} with the same key differs")
-        action, carry, extras = acted
+
+    def both(key):
+        inputs = (state.params, workers.carry, workers.step, key)
+        return {"act": agent.act(*inputs), "greedy": agent.greedy(*inputs)}
+
+    compiled = jax.jit(both)
+    acted = compiled(key)
+    for name, (action, carry, extras) in acted.items():
         expected = ((env.num_envs, *spec.shape), spec.dtype)
         assert (action.shape, action.dtype) == expected, (
             f"{name} gives actions {action.dtype} {list(action.shape)}, the environment"
@@ -444,10 +446,10 @@ def _check_acting(
             )
         _check_types(carry, workers.carry, f"the carry of {name}", "initial_carry")
         _check_batched(extras, env.num_envs, f"extras of {name}")
-    greedy = jax.jit(agent.greedy)
-    _check_equal(
-        greedy(*inputs, other_key), greedy(*inputs, key), "greedy depends on its key"
-    )
+    traced_anew = jax.jit(lambda key: both(key))(key)
+    _check_equal(traced_anew, acted, "the same key gave another action")
+    greedy = compiled(other_key)["greedy"]
+    _check_equal(greedy, acted["greedy"], "greedy depends on its key")
 
 
 def _with_ends(trajectory: Trajectory) -> Trajectory:
@@ -562,10 +564,11 @@ def _check_close(
 ) -> None:
     """To a tolerance relative to the largest element of the tree."""
     largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
-    scaled = [
-        jax.tree.map(lambda x: x / (largest or 1.0), x) for x in (actual, expected)
-    ]
-    _check_equal(*scaled, otherwise, tolerance)
+
+    def scaled(tree):
+        return jax.tree.map(lambda x: x / (largest or 1.0), tree)
+
+    _check_equal(scaled(actual), scaled(expected), otherwise, tolerance)
 
 
 def _to_host(tree: PyTree) -> PyTree:

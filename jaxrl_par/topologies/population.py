@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from jaxrl_par import random
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
-Hyperparameters = dict[str, Array]
+Hyperparameters = dict[str, Array | np.ndarray]
 """Leaves [P]: a number for each member. `seed` is one of them if members differ in it."""
 
 
@@ -45,7 +45,7 @@ class Population(NamedTuple):
 
 def population(
     make_program: Callable[[dict[str, Array]], Program],
-    hyperparameters: Mapping[str, Array],
+    hyperparameters: Mapping[str, Array | np.ndarray],
     mesh: Mesh | None = None,
     axis_name: str = "data",
 ) -> Population:
@@ -62,13 +62,13 @@ def population(
     """
     values = {name: jnp.asarray(x) for name, x in hyperparameters.items()}
     sizes = {name: x.shape for name, x in values.items()}
-    if len(set(sizes.values())) != 1 or any(len(shape) != 1 for shape in sizes.values()):
+    if len(set(sizes.values())) != 1 or any(
+        len(shape) != 1 for shape in sizes.values()
+    ):
         raise ValueError(f"hyperparameters need one common length, got {sizes}")
     ((size,),) = set(sizes.values())
     if mesh is not None and size % mesh.size:
-        raise ValueError(
-            f"{mesh.size} devices cannot share {size} members evenly"
-        )
+        raise ValueError(f"{mesh.size} devices cannot share {size} members evenly")
 
     def init_one(values: dict[str, Array], key: PRNGKey) -> Run:
         return make_program(values).init(key)
@@ -112,7 +112,7 @@ def population(
     return Population(Program(init, step), member, best)
 
 
-def grid(**choices: Sequence[float]) -> Hyperparameters:
+def grid(**choices: Sequence[int | float]) -> Hyperparameters:
     """Every combination of the choices, in the order of nested loops.
 
     Raises:
@@ -141,15 +141,16 @@ def random_search(
     keys = jax.random.split(key, len(ranges))
     return {
         name: jnp.exp(
-            jax.random.uniform(keys[i], (size,), minval=np.log(low), maxval=np.log(high))
+            jax.random.uniform(
+                keys[i], (size,), minval=np.log(low), maxval=np.log(high)
+            )
         )
         for i, (name, (low, high)) in enumerate(ranges.items())
     }
 
 
-def _keys(key: PRNGKey, values: Mapping[str, Array], size: int) -> PRNGKey:
+def _keys(key: PRNGKey, values: Mapping[str, Array], size: int) -> Key[Array, " P"]:
     """Members with the same seed start alike: then only hyperparameters differ."""
     if "seed" in values:
         return jax.vmap(random.key)(values["seed"])
     return jax.random.split(key, size)
-

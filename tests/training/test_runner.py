@@ -1,6 +1,7 @@
 """The runner: what it leaves behind, and that stopping it changes nothing."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -218,3 +219,14 @@ def test_a_population_is_trained_and_counted(tmp_path):
     assert trained.summary.env_steps == 3 * 40
     assert trained.summary.updates == 10
     assert read_rows(trained.directory.metrics)[0]["loss"] == [2.0, 2.0, 2.0]
+
+
+def test_another_config_is_not_resumed_before_the_first_checkpoint_either(tmp_path):
+    args = Args(training=settings(tmp_path))
+    directory = run_toy(args).directory
+    for path in directory.path.iterdir():
+        if path != directory.config:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(TrainingError, match="seed: 0 there, 1 now"):
+        run_toy(resumed(replace(args, seed=1)))
+    assert run_toy(resumed(args)).summary.updates == 20

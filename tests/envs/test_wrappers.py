@@ -1,0 +1,178 @@
+"""What wrappers show and pay, on environments whose rows are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_par.envs import make, wrappers
+from jaxrl_par.testing import check_environment, probes
+from jaxrl_par.types import Discrete
+
+T, B = 11, 4
+# Different in each environment, as counter's rewards are not without actions.
+ACTIONS = jax.random.randint(jax.random.key(1), (T, B), 0, 4)
+
+
+def run(env, actions=ACTIONS, key=None):
+    """(steps [T+1], rewards, episodes [T]) under the actions."""
+
+    def advance(carry, action):
+        env_state, step, reward, _ = env.step(carry[0], action, jax.random.key(0))
+        return (env_state, step), (step, reward, env.episode(env_state))
+
+    start = env.reset(jax.random.key(0) if key is None else key)
+    _, (steps, *rows) = jax.lax.scan(advance, start, actions)
+    steps = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), start[1], steps)
+    return steps, *rows
+
+
+def rows(env):
+    return jax.tree.map(np.asarray, jax.jit(lambda: run(env))())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: wrappers.scale_rewards(env, 0.5),
+        lambda env: wrappers.clip_rewards(env, -2.0, 2.0),
+        lambda env: wrappers.normalize_rewards(env, 0.9),
+        lambda env: wrappers.previous_action_and_reward(env),
+        lambda env: wrappers.select_observation(env, (1,)),
+        lambda env: wrappers.previous_action_and_reward(
+            wrappers.normalize_rewards(env, 0.9)
+        ),
+    ],
+)
+def test_wrapped_environments_keep_the_contract_and_their_statistics(wrap):
+    env = probes.counter(B)
+    check_environment(wrap(env), 20, rewards_changed=True)
+    plain, wrapped = rows(env), rows(wrap(env))
+    jax.tree.map(np.testing.assert_array_equal, wrapped[2], plain[2])
+    np.testing.assert_array_equal(wrapped[0].last, plain[0].last)
+
+
+def test_statistics_are_those_of_the_episode():
+    env = probes.counter(B, length=3)
+    bare = env._replace(
+        reset=lambda key: (env.reset(key)[0].inner, env.reset(key)[1]),
+        step=lambda inner, action, key: (lambda state, *rest: (state.inner, *rest))(
+            *env.step(env.reset(key)[0]._replace(inner=inner), action, key)
+        ),
+        episode=None,
+    )
+    steps, rewards, episodes = rows(wrappers.episode_statistics(bare))
+    np.testing.assert_array_equal(
+        episodes.length[:, 0], [1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
+    )
+    np.testing.assert_allclose(episodes.return_[2], rewards[:3].sum(0))
+    np.testing.assert_allclose(episodes.return_[6], rewards[4:7].sum(0))
+    assert not episodes.return_[3].any()
+
+
+def test_previous_action_and_reward_are_those_of_the_row_before():
+    env = wrappers.previous_action_and_reward(probes.counter(B, length=3))
+    steps, rewards, _ = rows(env)
+    first = steps.first
+    assert first[0].all() and first[4].all()
+    for shown, done in ((steps.obs.action, ACTIONS), (steps.obs.reward, rewards)):
+        assert not shown[first].any()
+        expected = np.where(first[1:], 0, done)
+        np.testing.assert_array_equal(shown[1:], expected)
+    np.testing.assert_array_equal(steps.obs.obs, rows(probes.counter(B))[0].obs)
+
+
+def test_previous_actions_may_be_vectors():
+    env = wrappers.previous_action_and_reward(probes.continuous_action(B))
+    check_environment(env, 20)
+
+
+def test_selected_observations_are_those_elements():
+    env = make("CartPole-v1", 2)
+    masked = wrappers.select_observation(env, (2, 0))
+    key = jax.random.key(3)
+    full, seen = env.reset(key)[1].obs, masked.reset(key)[1].obs
+    np.testing.assert_array_equal(seen, full[:, [2, 0]])
+    assert masked.observation_spec.shape == (2,)
+    check_environment(masked, 20)
+
+
+def test_observations_that_cannot_be_selected_are_rejected():
+    with pytest.raises(ValueError, match="no element 2 in observations of 2"):
+        wrappers.select_observation(probes.counter(1), (0, 2))
+    with pytest.raises(ValueError, match="no element -1"):
+        wrappers.select_observation(probes.counter(1), (-1,))
+    discrete = probes.counter(1)._replace(observation_spec=Discrete(3))
+    with pytest.raises(ValueError, match="of counter are not vectors"):
+        wrappers.select_observation(discrete, (0,))
+
+
+def test_scaled_rewards_are_multiplied():
+    env = probes.counter(B)
+    scaled = rows(wrappers.scale_rewards(env, 0.25))[1]
+    np.testing.assert_allclose(scaled, 0.25 * rows(env)[1])
+
+
+def test_a_scale_can_be_traced():
+    env = probes.counter(B)
+
+    def rewards(factor):
+        return run(wrappers.scale_rewards(env, factor))[1]
+
+    both = jax.jit(jax.vmap(rewards))(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(both[1], 3 * both[0])
+
+
+def test_clipped_rewards_are_limited():
+    env = wrappers.scale_rewards(probes.counter(B), -1.0)
+    expected = np.clip(rows(env)[1], -4.0, -1.5)
+    clipped = rows(wrappers.clip_rewards(env, -4.0, -1.5))[1]
+    last = rows(env)[0].last[:-1]
+    np.testing.assert_array_equal(clipped[~last], expected[~last])
+    with pytest.raises(ValueError, match="low must be below high, got 1"):
+        wrappers.clip_rewards(env, 1.0, 1.0)
+
+
+def by_hand(rewards, last, gamma, clip):
+    """Rewards over the standard deviation of all discounted returns so far."""
+    returns, seen, scaled = np.zeros(B), [], np.zeros_like(rewards)
+    for t in range(len(rewards)):
+        returns = np.where(last[t], 0.0, gamma * returns + rewards[t])
+        seen += [returns[b] for b in range(B) if not last[t, b]]
+        scaled[t] = rewards[t] / np.sqrt(np.var(seen) + 1e-8)
+        returns = np.where(last[t + 1], 0.0, returns)
+    return np.clip(scaled, -clip, clip)
+
+
+def test_normalized_rewards_follow_their_definition():
+    env = probes.counter(B)
+    steps, rewards, _ = rows(env)
+    expected = by_hand(rewards, steps.last, gamma=0.9, clip=3.0)
+    actual = rows(wrappers.normalize_rewards(env, 0.9, clip=3.0))[1]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+    assert (expected == 3.0).any() and (expected[1:] < 3.0).any()
+
+
+def test_normalized_rewards_merged_over_an_axis_are_those_of_the_joint_batch():
+    def rewards(actions):
+        env = probes.counter(actions.shape[1])
+        return run(wrappers.normalize_rewards(env, 0.9, axis_name="half"), actions)[1]
+
+    joint = rows(wrappers.normalize_rewards(probes.counter(B), 0.9))[1]
+    halves = jnp.stack([ACTIONS[:, :2], ACTIONS[:, 2:]])
+    mapped = jax.jit(jax.vmap(rewards, axis_name="half"))(halves)
+    np.testing.assert_allclose(np.concatenate(mapped, axis=1), joint, rtol=1e-5)
+
+
+def test_a_reward_that_is_not_finite_does_not_enter_the_statistics():
+    env = probes.counter(B)
+
+    def step(env_state, action, key):
+        env_state, after, reward, discount = env.step(env_state, action, key)
+        bad = (after.obs[:, 1] == 2) & (jnp.arange(B) == 1)
+        return env_state, after, jnp.where(bad, jnp.nan, reward), discount
+
+    broken = env._replace(step=step)
+    rewards = rows(wrappers.normalize_rewards(broken, 0.9))[1]
+    bad = np.isnan(rewards)
+    assert bad[1, 1] and bad.sum() == 1

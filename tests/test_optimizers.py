@@ -1,0 +1,46 @@
+"""Optimizers against their equations."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+
+
+def first_step(config, grad, num_steps=10):
+    optimizer = make_optimizer(config, num_steps)
+    params = jnp.zeros_like(grad)
+    updates, _ = optimizer.update(grad, optimizer.init(params), params)
+    return updates
+
+
+@pytest.mark.parametrize(("epsilon", "expected"), [(0.1, 3.01511), (1e-8, 10.0)])
+def test_rmsprop_has_its_epsilon_inside_the_root(epsilon, expected):
+    # Fact sheet a3c_async_methods, check 3: g = 0, gradient 1, decay 0.99.
+    config = OptimizerConfig(
+        "rmsprop", learning_rate=1.0, anneal=False, max_grad_norm=10.0, epsilon=epsilon
+    )
+    np.testing.assert_allclose(first_step(config, jnp.ones(1)), -expected, rtol=1e-4)
+
+
+def test_gradients_are_clipped_to_their_global_norm():
+    config = OptimizerConfig("sgd", learning_rate=1.0, anneal=False, max_grad_norm=1.0)
+    step = first_step(config, jnp.array([3.0, 4.0]))
+    np.testing.assert_allclose(step, [-0.6, -0.8], rtol=1e-6)
+
+
+def test_the_learning_rate_reaches_zero_at_the_end():
+    config = OptimizerConfig("sgd", learning_rate=1.0, max_grad_norm=10.0)
+    optimizer = make_optimizer(config, 4)
+    params = jnp.zeros(1)
+    state, steps = optimizer.init(params), []
+    for _ in range(5):
+        updates, state = optimizer.update(jnp.ones(1), state, params)
+        steps.append(float(updates[0]))
+    np.testing.assert_allclose(steps, [-1.0, -0.75, -0.5, -0.25, 0.0])
+
+
+def test_wrong_numbers_are_named():
+    config = OptimizerConfig(learning_rate=0.0, epsilon=-1.0, decay=1.0)
+    assert len(config.problems()) == 3
+    assert OptimizerConfig().problems() == []

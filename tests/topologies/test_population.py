@@ -1,0 +1,118 @@
+"""A member of a population computes what it would compute alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrl_par import loops, random
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.testing import probes
+from jaxrl_par.topologies.population import grid, population, random_search
+from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.sharded import data_mesh
+
+ENV = probes.observation_reward(4)
+NETWORK = actor_critic(
+    ENV.observation_spec, ENV.action_spec, NetworkConfig(widths=(8,))
+)
+SWEEP = grid(learning_rate=[0.01, 0.03], entropy_cost=[0.0, 0.1], seed=[0, 1])
+
+
+def program_of(values):
+    config = A2CConfig(entropy_cost=values["entropy_cost"])
+    return loops.on_policy(
+        a2c(NETWORK, optax.sgd(values["learning_rate"]), config), ENV, 6
+    )
+
+
+def trained(program, key, num_updates=5):
+    return jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(key)
+
+
+@pytest.mark.parametrize("num_devices", [None, 4])
+def test_member_i_equals_a_run_of_its_own(num_devices):
+    mesh = None if num_devices is None else data_mesh(num_devices)
+    many = population(program_of, SWEEP, mesh)
+    run, metrics = trained(many.program, random.key(9))
+    assert metrics["grad_norm"].shape == (5, 8)
+    for index in (0, 3, 6):
+        member = many.member(run, index)
+        values = {name: x[index] for name, x in SWEEP.items()}
+        assert member.hyperparameters == pytest.approx(values)
+        key = random.key(int(values["seed"]))
+        alone, _ = trained(program_of(values), key)
+        for x, y in zip(
+            jax.tree.leaves(member.run.learner),
+            jax.tree.leaves(alone.learner),
+            strict=True,
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_is_ready_to_be_trained_further():
+    many = population(program_of, SWEEP)
+    run, _ = trained(many.program, random.key(0), num_updates=2)
+    member = many.best(run, jnp.arange(8.0))
+    assert member.hyperparameters == pytest.approx(
+        {"learning_rate": 0.03, "entropy_cost": 0.1, "seed": 1}
+    )
+    after, _ = jax.jit(scanned(member.program, 3))(member.run)
+    assert int(after.progress.updates) == 5
+
+
+def test_members_without_seeds_get_different_keys():
+    many = population(program_of, grid(learning_rate=[0.1, 0.1], entropy_cost=[0.0]))
+    run = jax.jit(many.program.init)(random.key(0))
+    first, second = jax.random.key_data(run.key)
+    assert not np.array_equal(first, second)
+
+
+def test_the_same_seed_starts_alike():
+    many = population(program_of, SWEEP)
+    run = jax.jit(many.program.init)(random.key(0))
+    data = np.asarray(jax.random.key_data(run.key))
+    assert len(np.unique(data, axis=0)) == 2
+
+
+def test_best_never_picks_a_score_that_is_no_number():
+    many = population(program_of, SWEEP)
+    run = jax.jit(many.program.init)(random.key(0))
+    scores = np.full(8, np.nan)
+    with pytest.raises(ValueError, match="one number for each of 8 members"):
+        many.best(run, scores)
+    scores[5] = -3.0
+    best = many.best(run, jnp.asarray(scores))
+    assert best.hyperparameters["seed"] == SWEEP["seed"][5]
+
+
+def test_grid_is_in_the_order_of_nested_loops():
+    rows = grid(a=[1, 2], b=[0.5, 0.25, 0.125])
+    np.testing.assert_array_equal(rows["a"], [1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(rows["b"], [0.5, 0.25, 0.125] * 2)
+
+
+def test_random_search_is_log_uniform():
+    draws = random_search(random.key(0), 4000, rate=(1e-4, 1e-2))["rate"]
+    logs = np.log10(draws)
+    assert logs.min() >= -4 and logs.max() <= -2
+    counts, _ = np.histogram(logs, bins=4, range=(-4, -2))
+    # Four standard deviations of a binomial count of 4000 / 4.
+    assert np.all(np.abs(counts - 1000) < 4 * np.sqrt(750))
+
+
+def test_wrong_populations_are_rejected():
+    with pytest.raises(ValueError, match="one common length"):
+        population(program_of, {"a": jnp.zeros(2), "b": jnp.zeros(3)})
+    with pytest.raises(ValueError, match="4 devices cannot share 6 members"):
+        population(program_of, {"a": jnp.zeros(6)}, data_mesh(4))
+    with pytest.raises(ValueError, match="at least one value"):
+        grid(a=[])
+    with pytest.raises(ValueError, match="rate needs a range 0 < low < high"):
+        random_search(random.key(0), 3, rate=(0.0, 1.0))
+    many = population(program_of, SWEEP)
+    run = jax.jit(many.program.init)(random.key(0))
+    with pytest.raises(ValueError, match="no member 8 in a population of 8"):
+        many.member(run, 8)

@@ -1,0 +1,145 @@
+"""Data parallelism changes where a program runs, not what it computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrl_par import loops, random, rollout
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.algorithms.normalize import NormalizedParams, normalize_observations
+from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.testing import probes
+from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.sharded import data_mesh, sharded, share
+
+NUM_ENVS = 8
+ENV = probes.counter(NUM_ENVS)
+# Not Adam: it ignores the gradient's scale and so would hide a sum in place of a mean.
+SGD = optax.sgd(0.1)
+
+
+def network(memory="none"):
+    config = NetworkConfig(widths=(16,), memory=memory, memory_width=8)
+    return actor_critic(ENV.observation_spec, ENV.action_spec, config)
+
+
+AGENTS = {
+    "a2c": lambda: a2c(network(), SGD),
+    "a2c, summed": lambda: a2c(network(), SGD, A2CConfig(reduction="sum")),
+    "a2c, lstm": lambda: a2c(network("lstm"), SGD),
+    "ppo": lambda: ppo(network(), SGD),
+    "ppo, gru": lambda: ppo(network("gru"), SGD),
+    "reinforce, mean": lambda: reinforce(network(), SGD),
+    "reinforce, learned": lambda: reinforce(
+        network(), SGD, ReinforceConfig(baseline="learned", reduction="mean")
+    ),
+    "normalized ppo": lambda: normalize_observations(ppo(network(), SGD)),
+}
+
+
+def acted(agent):
+    workers = rollout.start(agent, ENV, random.key(0))
+    state = agent.init(random.key(1), workers.step)
+    _, trajectory, _ = rollout.unroll(
+        agent, ENV, state.params, workers, random.key(2), length=7
+    )
+    return state, trajectory
+
+
+def part(trajectory, index, size):
+    """The trajectory of `size` environments from `index` * `size` on."""
+    rows = trajectory._replace(carry=())
+    own = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1), rows
+    )
+    carry = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size), trajectory.carry
+    )
+    return own._replace(carry=carry)
+
+
+def learned(state):
+    """Parameters and statistics, but for the count, which is that of one device."""
+    params = state.params
+    if isinstance(params, NormalizedParams):
+        params = params._replace(statistics=params.statistics._replace(count=0.0))
+    return jax.tree.leaves(params)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_devices):
+    agent = AGENTS[name]()
+    state, trajectory = acted(agent)
+    key = random.key(3)
+    expected, metrics = jax.jit(
+        lambda state: loops.learn(agent, state, trajectory, key)
+    )(state)
+
+    def init(key):
+        own = part(trajectory, jax.lax.axis_index("data"), NUM_ENVS // num_devices)
+        return loops.Run(state, own, key, jnp.zeros(()))
+
+    def step(run):
+        learner, metrics = loops.learn(
+            agent, run.learner, run.local, run.key, axis_name="data"
+        )
+        return run._replace(learner=learner), metrics
+
+    program = sharded(loops.Program(init, step), data_mesh(num_devices))
+    run, sharded_metrics = jax.jit(lambda key: program.step(program.init(key)))(key)
+    # Steps, not parameters: the error of a gradient must not hide behind their size.
+    leaves = [learned(x) for x in (run.learner, expected, state)]
+    for x, y, start in zip(*leaves, strict=True):
+        scale = np.abs(y - start).max()
+        np.testing.assert_allclose(
+            x - start, y - start, rtol=1e-5, atol=1e-6 * scale + 1e-8
+        )
+    np.testing.assert_allclose(
+        sharded_metrics["grad_norm"], metrics["grad_norm"], rtol=1e-5
+    )
+
+
+def test_devices_act_differently_and_learn_the_same():
+    agent = a2c(network(), SGD)
+    program = loops.on_policy(agent, probes.clock(2), 8, axis_name="data")
+    program = sharded(program, data_mesh(4))
+    run, metrics = jax.jit(lambda key: scanned(program, 3)(program.init(key)))(
+        random.key(0)
+    )
+    assert run.local.step.obs.shape[:2] == (4, 2)
+    assert metrics["grad_norm"].shape == (3,)
+    for leaf in jax.tree.leaves(run.learner.params):
+        first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert all((first == other).all() for other in others)
+
+
+def test_no_two_devices_draw_the_same_numbers():
+    agent = a2c(network(), SGD)
+    env = probes.observation_reward(16)
+    program = sharded(loops.on_policy(agent, env, 4, axis_name="data"), data_mesh(8))
+    run = jax.jit(lambda key: program.step(program.init(key))[0])(random.key(0))
+    # Bits that each device drew for its 16 environments: alike once in 2**16 pairs.
+    shown = np.asarray(run.local.step.obs).reshape(8, 16)
+    assert len(np.unique(shown, axis=0)) == 8
+
+
+def test_steps_of_all_devices_are_counted():
+    agent = a2c(network(), SGD)
+    env = probes.constant_reward(3, continuing=True)
+    program = sharded(loops.on_policy(agent, env, 5, axis_name="data"), data_mesh(4))
+    run, _ = jax.jit(lambda key: scanned(program, 2)(program.init(key)))(random.key(0))
+    assert int(run.progress.env_steps) == 2 * 5 * 3 * 4
+    assert int(run.progress.updates) == 2
+
+
+def test_impossible_meshes_and_shares_are_rejected():
+    with pytest.raises(ValueError, match="asked for 99 devices, found 8"):
+        data_mesh(99)
+    with pytest.raises(ValueError, match="num_envs = 10 .* num_devices = 4; 8 or 12"):
+        share(10, 4)
+    assert share(12, 4) == 3
