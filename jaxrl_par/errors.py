@@ -1,4 +1,4 @@
-"""What every part says when it refuses something: what, what is allowed, the nearest."""
+"""What every part says when it refuses a name: what is allowed, and the nearest."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -34,7 +34,7 @@ class Progress(NamedTuple):
     skipped: Int[Array, ""]
     """Gradients that were not finite and therefore not applied."""
     skipped_in_a_row: Int[Array, ""]
-    """Latest steps of the program in which no gradient was finite."""
+    """Latest steps of the program in each of which one or more were skipped."""
 
 
 class Run(NamedTuple):
@@ -177,7 +177,7 @@ def learn(
 
     keys = jax.random.split(key, num_epochs)
     state, metrics = jax.lax.scan(epoch, state, keys)
-    skipped = jnp.sum(metrics.pop("skipped"))
+    skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
     return state, jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
 
 
@@ -273,12 +273,11 @@ def _advance(
     env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
     episodes = average(episodes, axis_name=axis_name, reduction="sum")
     before = run.progress
-    skipped = metrics["skipped"].astype(jnp.int32)
+    skipped = jnp.asarray(metrics["skipped"], jnp.int32)
     progress = Progress(
         updates=before.updates.add(1),
         env_steps=before.env_steps.add(env_steps),
         skipped=before.skipped + skipped,
-        # The norm is a mean over updates: not finite if any was not.
         skipped_in_a_row=jnp.where(skipped > 0, before.skipped_in_a_row + 1, 0),
     )
     metrics = metrics | {

@@ -40,7 +40,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clips, then takes a step of Adam, RMSProp or SGD.
 
-        rmsprop:  g <- decay g + (1 - decay) grad**2;  step = lr grad / sqrt(g + epsilon)
+        rmsprop:  g <- decay g + (1 - decay) grad**2
+                  params <- params - learning_rate grad / sqrt(g + epsilon)
 
     It works on all parameters raveled into one vector: for small networks, an operation
     on each leaf costs more than what it computes.

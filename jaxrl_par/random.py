@@ -125,7 +125,7 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "..
     return jnp.stack(_words(key, shape), axis=-1)
 
 
-def _fold_in(key: UInt32[Array, "2"], data: Array) -> UInt32[Array, "2"]:
+def _fold_in(key: UInt32[Array, "2"], data: int | Array) -> UInt32[Array, "2"]:
     # JAX hashes the seed that `data` would be: high word 0, low word the data.
     zero = jnp.zeros((), jnp.uint32)
     return jnp.stack(threefry(key, zero, jnp.asarray(data).astype(jnp.uint32)))

@@ -10,7 +10,7 @@ of arrays (or of functions), a frozen dataclass is static and never a pytree.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
 Extras = dict[str, PyTree]
 PRNGKey = Key[Array, ""]
-
-
-@runtime_checkable
-class State(Protocol):
-    """What an agent learns: a NamedTuple with, among others, its parameters."""
-
-    @property
-    def params(self) -> Params: ...
+State = Any
+"""What an agent learns: a NamedTuple with, among others, the field `params`."""
 
 
 class TimeStep(NamedTuple):

@@ -128,7 +128,7 @@ def loss(
         last,
         config.reduction,
     )
-    metrics = {
+    metrics: Metrics = {
         "policy_loss": losses.row_mean(policy_losses, last),
         "value_loss": losses.row_mean(value_losses, last),
         "entropy": losses.row_mean(entropies, last),

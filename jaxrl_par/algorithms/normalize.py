@@ -56,8 +56,8 @@ class NormalizedState(NamedTuple):
 def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
     """The same agent, which sees (obs - mean) / std in place of obs.
 
-    Leaves of integers, such as discrete observations, are left as they are. Rows with an
-    observation that is not finite do not enter the statistics.
+    Leaves of integers, such as discrete observations, are left as they are. Rows with
+    an observation that is not finite do not enter the statistics.
 
     Args:
       clip: bound of the magnitude of what it sees.

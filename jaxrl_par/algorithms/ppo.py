@@ -189,7 +189,7 @@ def loss(
     )
     ratios = jnp.exp(log_ratios)
     outside = jnp.where(jnp.abs(ratios - 1.0) > config.clip, 1.0, 0.0)
-    metrics = {
+    metrics: Metrics = {
         "policy_loss": losses.row_mean(policy_losses, last),
         "value_loss": losses.row_mean(value_losses, last),
         "entropy": losses.row_mean(entropies, last),

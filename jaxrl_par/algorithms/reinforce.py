@@ -171,7 +171,7 @@ def _baseline(to_go, last, config: ReinforceConfig, mean: MeanFn):
 def loss(
     params: Params, batch: ReinforceBatch, network: Network, config: ReinforceConfig
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The policy gradient's surrogate, summed over steps, summed or mean over workers."""
+    """The policy gradient's surrogate, summed over steps, reduced over workers."""
     trajectory = batch.trajectory
     policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
     policy, values = jax.tree.map(lambda x: x[:-1], (policy, values))
@@ -184,7 +184,7 @@ def loss(
     value_losses = 0.5 * jnp.square(batch.returns - values)
     entropies = policy.entropy()
     total = policy_losses - config.entropy_cost * entropies
-    metrics = {
+    metrics: Metrics = {
         "policy_loss": losses.row_mean(policy_losses, last),
         "entropy": losses.row_mean(entropies, last),
     }

@@ -39,4 +39,4 @@ class Environment(NamedTuple):
     max_episode_steps: int | None
     """Time limit in environment steps, None where there is none."""
     episode: Callable[[EnvState], Episode] | None = None
-    """Statistics of the episodes, None if not kept: see `wrappers.episode_statistics`."""
+    """Statistics of the episodes; `wrappers.episode_statistics` adds them."""

@@ -5,7 +5,7 @@ resumed. `Environment.episode` goes through unchanged: statistics are those of t
 environment itself.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,8 @@ class WithPrevious(NamedTuple):
 
     obs: Obs
     action: Action
-    reward: Float[Array, "*T B"]
+    reward: Any
+    """[*T, B]; in a spec, that of a reward."""
 
 
 def previous_action_and_reward(env: Environment) -> Environment:
@@ -125,7 +126,9 @@ def clip_rewards(env: Environment, low: float = -1.0, high: float = 1.0) -> Envi
 def _map_rewards(env: Environment, change) -> Environment:
     def step(env_state, action, key):
         env_state, step, reward, discount = env.step(env_state, action, key)
-        return env_state, step, change(reward), discount
+        # A limit above 0 would else pay for the step from an episode to the next.
+        reward = jnp.where(step.first, 0.0, change(reward))
+        return env_state, step, reward, discount
 
     return env._replace(step=step)
 

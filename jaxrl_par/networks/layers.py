@@ -61,7 +61,7 @@ def _transposed(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:
-    """Initialiser of matrices [in, out] with orthonormal rows or columns, times `scale`.
+    """Initialiser of matrices [in, out]: orthonormal rows or columns, times `scale`.
 
     The polar factor of a Gaussian matrix, which is uniformly distributed, by Newton and
     Schulz's iteration. Only products of matrices: vmapped QR decompositions, which the

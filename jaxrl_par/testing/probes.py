@@ -61,9 +61,9 @@ def constant_reward(
 def truncation(num_envs: int, limit: int = 5) -> Environment:
     """Pays 1 for anything; a time limit cuts episodes after `limit` steps.
 
-    The value is 1 / (1 - gamma) everywhere. Who takes the limit for an end finds at most
-    1 / (1 - gamma * (limit - 1) / limit), with targets of one step: observations do not
-    tell the time, and one step in `limit` would have no successor.
+    The value is 1 / (1 - gamma) everywhere. Who takes the limit for an end finds, with
+    targets of one step, 1 / (1 - gamma * (limit - 1) / limit), and less with longer
+    ones: observations do not tell the time, and one step in `limit` has no successor.
     """
     return _probe(
         "truncation",

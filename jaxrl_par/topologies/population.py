@@ -22,7 +22,9 @@ from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
 Hyperparameters = dict[str, Array | np.ndarray]
-"""Leaves [P]: a number for each member. `seed` is one of them if members differ in it."""
+"""Leaves [P]: a number for each member, its `seed` perhaps among them."""
+
+Scores = Float[Array, " P"] | Float[np.ndarray, " P"]
 
 
 class Member(NamedTuple):
@@ -39,7 +41,7 @@ class Population(NamedTuple):
 
     program: Program
     member: Callable[[Run, int], Member]
-    best: Callable[[Run, Float[Array, " P"]], Member]
+    best: Callable[[Run, Scores], Member]
     """The member with the highest score. A NaN never wins."""
 
 
@@ -101,7 +103,7 @@ def population(
         run = jax.tree.map(lambda x: x[index], run)
         return Member(run, {n: x.item() for n, x in own.items()}, make_program(own))
 
-    def best(run: Run, scores: Float[Array, " P"]) -> Member:
+    def best(run: Run, scores: Scores) -> Member:
         scores = np.asarray(scores)
         if scores.shape != (size,) or np.all(np.isnan(scores)):
             raise ValueError(

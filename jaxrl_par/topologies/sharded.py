@@ -7,6 +7,7 @@ and nothing here changes.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -57,7 +58,7 @@ def sharded(program: Program, mesh: Mesh, axis_name: str = "data") -> Program:
       A program whose `Run.local` has a leading device axis on every leaf. All else of
       the run, and the metrics, are replicated.
     """
-    run_spec = Run(learner=P(), local=P(axis_name), key=P(), progress=P())
+    run_spec: Any = Run(P(), P(axis_name), P(), P())  # pyright: ignore
 
     def init(key: PRNGKey) -> Run:
         return _stack(program.init(key))
@@ -67,8 +68,8 @@ def sharded(program: Program, mesh: Mesh, axis_name: str = "data") -> Program:
         return _stack(run), metrics
 
     # With check_vma=True, jax.grad sums the gradient of replicated parameters over the
-    # devices by itself, and a mean after it is too large by their number. `loops.update`
-    # would notice, other programs need not.
+    # devices by itself, and a mean after it is too large by their number. `update` in
+    # `loops` would notice, other programs need not.
     on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
     return Program(
         init=on_mesh(init, in_specs=P(), out_specs=run_spec),

@@ -204,4 +204,4 @@ def test_probes_can_be_solved(name, memory, at_least):
     if name == "continuous_action":
         # The reward ends at the noise of the policy, which shrinks slowly.
         at_least = -0.3
-    check_learns(agent, env, at_least, num_updates=300, unroll_length=10)
+    check_learns(agent, env, at_least, num_updates=200, unroll_length=10)

@@ -140,6 +140,6 @@ def test_steps_of_all_devices_are_counted():
 def test_impossible_meshes_and_shares_are_rejected():
     with pytest.raises(ValueError, match="asked for 99 devices, found 8"):
         data_mesh(99)
-    with pytest.raises(ValueError, match="num_envs = 10 .* num_devices = 4; 8 or 12"):
+    with pytest.raises(ValueError, match=r"num_envs = 10 .* num_devices = 4; 8 or 12"):
         share(10, 4)
     assert share(12, 4) == 3
