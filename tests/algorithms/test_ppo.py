@@ -1,0 +1,146 @@
+"""PPO against its equations, and on probes whose answer is known."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrl_par import loops, random, rollout
+from jaxrl_par.algorithms import ppo as module
+from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.testing import check_agent, probes
+from jaxrl_par.topologies.scan import scanned
+
+SMALL = NetworkConfig(widths=(16,), memory_width=16, shared=False)
+
+
+def make(env, network=SMALL, config=PPOConfig(), optimizer=None):
+    net = actor_critic(env.observation_spec, env.action_spec, network)
+    return net, ppo(net, optimizer or optax.adam(0.01), config)
+
+
+def acted(env, agent, length=6):
+    workers = rollout.start(agent, env, random.key(0))
+    state = agent.init(random.key(1), workers.step)
+    _, trajectory, _ = rollout.unroll(
+        agent, env, state.params, workers, random.key(2), length
+    )
+    return state, trajectory
+
+
+def mean_return(env, network, config, num_updates=100):
+    _, agent = make(env, network, config)
+    program = loops.on_policy(agent, env, 10, num_epochs=4, num_minibatches=2)
+    _, metrics = jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(
+        random.key(0)
+    )
+    total, count = metrics["episode_return"]
+    half = num_updates // 2
+    return float(total[half:].sum() / count[half:].sum())
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
+def test_keeps_the_promises_of_an_agent(probe, memory):
+    env = probe(4)
+    _, agent = make(env, replace(SMALL, memory=memory))
+    check_agent(agent, env)
+
+
+def test_the_first_minibatch_follows_the_policy_gradient():
+    """Where the policy has not moved, the ratio is 1 and nothing is clipped."""
+    config = PPOConfig(normalize_advantages=False, entropy_cost=0.0, value_cost=0.0)
+    env = probes.counter(3)
+    net, agent = make(env, config=config)
+    state, trajectory = acted(env, agent)
+    _, batch = agent.prepare(state, trajectory, lambda x: x)
+    grads, info = agent.grad(state, batch, random.key(0))
+
+    def policy_gradient(params):
+        policy, _ = net.unroll(params, (), trajectory.steps)
+        policy = jax.tree.map(lambda x: x[:-1], policy)
+        rows = policy.log_prob(trajectory.action) * batch.advantage.reshape(6, 3)
+        return -jnp.sum(jnp.where(trajectory.steps.last[:-1], 0.0, rows)) / 18
+
+    expected = jax.grad(policy_gradient)(state.params)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7),
+        grads,
+        expected,
+    )
+    np.testing.assert_allclose(info.metrics["kl"].total, 0.0, atol=1e-5)
+    assert info.metrics["clipped"].total == 0.0
+
+
+def test_advantages_have_mean_0_and_deviation_1_over_real_rows():
+    rng = np.random.default_rng(0)
+    x, last = rng.normal(3.0, 5.0, (7, 4)), rng.random((7, 4)) < 0.3
+    y = module.standardized(jnp.float32(x), jnp.asarray(last), lambda tree: tree)
+    kept = np.asarray(y)[~last]
+    np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-5)
+    assert np.all(np.asarray(y)[last] == 0.0)
+
+
+def test_minibatches_of_one_epoch_are_all_rows_once():
+    """Summed over the minibatches, the gradient of an unmoved policy is the batch's."""
+    env = probes.counter(4)
+    _, agent = make(env, optimizer=optax.sgd(0.0))
+    state, trajectory = acted(env, agent, length=8)
+    _, batch = agent.prepare(state, trajectory, lambda x: x)
+    whole, _ = agent.grad(state, batch, random.key(0))
+    rows = random.permutation(random.key(3), 32).reshape(4, 8)
+    parts = [
+        agent.grad(state, jax.tree.map(lambda x: x[r], batch), random.key(0))[0]  # noqa: B023
+        for r in rows
+    ]
+    mean = jax.tree.map(lambda *x: sum(x) / 4, *parts)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), mean, whole
+    )
+
+
+def test_sequences_keep_their_memory_in_a_minibatch():
+    env = probes.memory(4)
+    net, agent = make(env, replace(SMALL, memory="lstm"))
+    state, trajectory = acted(env, agent, length=7)
+    carry = jax.tree.map(lambda x: random_like(x, random.key(5)), trajectory.carry)
+    trajectory = trajectory._replace(carry=carry)
+    _, batch = agent.prepare(state, trajectory, lambda x: x)
+    chosen = jnp.array([2, 0])
+    part = jax.tree.map(lambda x: x[chosen], batch)
+    rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), part.steps)
+    _, values = net.unroll(state.params, part.carry, rows)
+    _, all_values = net.unroll(state.params, carry, trajectory.steps)
+    np.testing.assert_allclose(values, all_values[:-1, chosen], rtol=1e-5, atol=1e-6)
+
+
+def random_like(x, key):
+    return jax.random.normal(key, x.shape)
+
+
+def test_solves_the_contextual_bandit():
+    assert mean_return(probes.observation_reward(16), SMALL, PPOConfig()) > 0.95
+
+
+def test_remembers_with_memory():
+    env = probes.memory(32)
+    assert mean_return(env, replace(SMALL, memory="gru"), PPOConfig(), 200) > 0.9
+
+
+def test_minibatches_must_divide_the_rows():
+    env = probes.observation_reward(4)
+    _, agent = make(env)
+    program = loops.on_policy(agent, env, 5, num_minibatches=3)
+    run = program.init(random.key(0))
+    with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 20"):
+        program.step(run)
+
+
+def test_wrong_numbers_are_named():
+    problems = PPOConfig(gamma=1.5, gae_lambda=-0.1, clip=0.0).problems()
+    assert len(problems) == 3
+    assert any("gamma must be in [0, 1], got 1.5" in problem for problem in problems)

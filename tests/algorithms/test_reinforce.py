@@ -1,0 +1,148 @@
+"""REINFORCE against exact gradients, its identities, and probes."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrl_par import loops, random
+from jaxrl_par.algorithms import reinforce as module
+from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.distributions import Categorical
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic
+from jaxrl_par.rollout import whole_episodes
+from jaxrl_par.testing import check_agent, probes
+from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.types import TimeStep, Trajectory
+
+SMALL = NetworkConfig(widths=(16,), memory_width=16)
+BASELINES = ["none", "mean", "leave_one_out", "learned"]
+
+
+def tabular(num_actions=2):
+    """A policy whose parameters are its logits; values are 0."""
+
+    def outputs(params, steps):
+        shape = steps.first.shape
+        logits = jnp.broadcast_to(params, (*shape, num_actions))
+        return Categorical(logits), jnp.zeros(shape)
+
+    return Network(
+        init=lambda key, step: jnp.zeros(num_actions),
+        initial_carry=lambda num_envs: (),
+        apply=lambda params, carry, step: (outputs(params, step), carry),
+        unroll=lambda params, carry, steps: outputs(params, steps),
+    )
+
+
+def bandit_episodes(actions):
+    """One step each, which pays 1 for action 0 and nothing for action 1."""
+    num = len(actions)
+    first = jnp.stack([jnp.ones(num, bool), jnp.zeros(num, bool)])
+    return Trajectory(
+        steps=TimeStep(jnp.zeros((2, num, 1)), first, ~first),
+        action=jnp.asarray(actions)[None],
+        reward=jnp.where(jnp.asarray(actions) == 0, 1.0, 0.0)[None],
+        discount=jnp.zeros((1, num)),
+        extras={},
+        carry=(),
+    )
+
+
+def gradient(trajectory, config, params):
+    network = tabular()
+    batch = module.make_batch(trajectory, config, lambda tree: tree)
+    return jax.grad(lambda p: module.loss(p, batch, network, config)[0])(params)
+
+
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+def test_the_expected_gradient_is_exact_on_a_bandit(baseline):
+    """Fact sheet parallel_policy_gradient, check 3: grad J = [0.25, -0.25]."""
+    config = ReinforceConfig(baseline=baseline, reduction="mean")
+    total = np.zeros(2)
+    # All 16 outcomes of four workers, which are equally likely.
+    for outcome in range(16):
+        actions = [(outcome >> i) & 1 for i in range(4)]
+        total -= gradient(bandit_episodes(actions), config, jnp.zeros(2))
+    np.testing.assert_allclose(total / 16, [0.25, -0.25], atol=1e-6)
+
+
+def test_a_mean_that_includes_oneself_shrinks_the_gradient():
+    """By (N - 1) / N, as the fact sheet says."""
+    config = ReinforceConfig(baseline="mean", reduction="mean")
+    total = np.zeros(2)
+    for outcome in range(16):
+        actions = [(outcome >> i) & 1 for i in range(4)]
+        total -= gradient(bandit_episodes(actions), config, jnp.zeros(2))
+    np.testing.assert_allclose(total / 16, np.array([0.25, -0.25]) * 3 / 4, atol=1e-6)
+
+
+def test_with_two_workers_each_is_the_others_baseline():
+    batch = module.make_batch(
+        bandit_episodes([0, 1]), ReinforceConfig(baseline="leave_one_out"), lambda x: x
+    )
+    np.testing.assert_allclose(batch.baseline, [[0.0, 1.0]])
+
+
+def test_returns_are_sums_of_discounted_rewards_to_the_end():
+    env = probes.delayed_reward(3)
+    network = actor_critic(env.observation_spec, env.action_spec, SMALL)
+    config = ReinforceConfig(gamma=0.9, baseline="none")
+    agent = reinforce(network, optax.sgd(0.1), config)
+    _, step = env.reset(random.key(0))
+    params = agent.init(random.key(0), step).params
+    length = env.max_episode_steps or 10
+    trajectory, _ = whole_episodes(agent, env, params, random.key(1), length)
+    batch = module.make_batch(trajectory, config, lambda tree: tree)
+    rewards = np.asarray(trajectory.reward)
+    expected, following = np.zeros_like(rewards), 0.0
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + 0.9 * following
+        expected[t] = following
+    last = np.asarray(trajectory.steps.last[:-1])
+    np.testing.assert_allclose(
+        batch.returns, np.where(last, 0.0, expected), rtol=1e-5, atol=1e-6
+    )
+    whole = module.make_batch(
+        trajectory, replace(config, returns="whole"), lambda tree: tree
+    )
+    np.testing.assert_allclose(
+        whole.returns, np.where(last, 0.0, expected[0]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_sum_over_workers_is_their_number_times_the_mean():
+    episodes = bandit_episodes([0, 1, 0, 0])
+    params = jnp.array([0.3, -0.2])
+    summed = gradient(episodes, ReinforceConfig(baseline="none"), params)
+    config = ReinforceConfig(baseline="none", reduction="mean")
+    mean = gradient(episodes, config, params)
+    np.testing.assert_allclose(summed, 4 * mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_baseline_learns_the_bandit(baseline):
+    env = probes.observation_reward(32)
+    network = actor_critic(env.observation_spec, env.action_spec, SMALL)
+    config = ReinforceConfig(baseline=baseline, reduction="mean")
+    agent = reinforce(network, optax.adam(0.02), config)
+    program = loops.episodic(agent, env, max_steps=2)
+    _, metrics = jax.jit(lambda key: scanned(program, 150)(program.init(key)))(
+        random.key(0)
+    )
+    total, count = metrics["episode_return"]
+    assert float(total[-30:].sum() / count[-30:].sum()) > 0.95
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
+def test_keeps_the_promises_of_an_agent(probe, memory):
+    env = probe(4)
+    network = actor_critic(
+        env.observation_spec, env.action_spec, replace(SMALL, memory=memory)
+    )
+    agent = reinforce(network, optax.sgd(0.1), ReinforceConfig(baseline="none"))
+    check_agent(agent, env)
