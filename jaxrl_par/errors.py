@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any, get_args, get_type_hints
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
@@ -11,3 +12,22 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     close = get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.4)
     hint = f"; did you mean {lowered[close[0]]!r}?" if close else ""
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
+
+
+def not_between(config: Any, **bounds: tuple[float, float]) -> list[str]:
+    """A line for each field of `config` that is outside its closed interval."""
+    return [
+        f"{name} must be in [{low:g}, {high:g}], got {value}"
+        for name, (low, high) in bounds.items()
+        if not low <= (value := getattr(config, name)) <= high
+    ]
+
+
+def not_chosen(config: Any) -> list[str]:
+    """A line for each field annotated as a `Literal` that is none of its choices."""
+    found = []
+    for name, hint in get_type_hints(type(config)).items():
+        choices, value = get_args(hint), getattr(config, name)
+        if "Literal" in str(hint) and value not in choices:
+            found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
+    return found

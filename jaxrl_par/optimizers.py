@@ -5,6 +5,8 @@ from typing import Literal
 
 import optax
 
+from jaxrl_par.errors import not_chosen
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -32,7 +34,7 @@ class OptimizerConfig:
         ]
         if not 0 <= self.decay < 1:
             found.append(f"decay must be in [0, 1), got {self.decay}")
-        return found
+        return found + not_chosen(self)
 
 
 def make_optimizer(

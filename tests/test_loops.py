@@ -20,6 +20,7 @@ from jaxrl_par.types import Agent, Count, Info, TimeStep
 
 # Not Adam: it ignores the gradient's scale and so would hide a sum in place of a mean.
 # The trace holds the gradient that was applied.
+KEY = jax.random.key(0)
 SGD = optax.chain(optax.trace(0.0), optax.scale(-0.1))
 
 
@@ -36,9 +37,8 @@ def assert_equal(actual, expected):
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         return np.asarray(jax.random.key_data(x) if is_key else x)
 
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(bits(x), bits(y)), *(
-        actual, expected,
-    ))  # fmt: skip
+    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(bits(x), bits(y))
 
 
 def train(program, num_steps):
@@ -58,7 +58,7 @@ def test_several_calls_of_one_step_are_one_call_of_several(num_minibatches):
     env = probes.observation_reward(4)
     agent = learner(env, ppo)
     program = loops.on_policy(agent, env, 4, num_minibatches=num_minibatches)
-    start = jax.jit(program.init)(jax.random.key(0))
+    start = jax.jit(program.init)(KEY)
     expected, metrics = train(program, 3)(start)
     run, one = start, train(program, 1)
     for i in range(3):
@@ -82,7 +82,7 @@ def test_a_reward_that_is_not_finite_skips_its_update_and_no_other():
     env = failing_at(probes.counter(2), row=5, environment=1)
     program = loops.on_policy(learner(env), env, 4)
     step = jax.jit(program.step)
-    run = jax.jit(program.init)(jax.random.key(0))
+    run = jax.jit(program.init)(KEY)
     rows = []
     for _ in range(3):
         before, (run, metrics) = run, step(run)
@@ -117,7 +117,7 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
         apply=lambda state, grads: OneNumber(state.params + 1.0),
     )
     program = loops.on_policy(agent, env, 4, num_epochs=3, num_minibatches=4)
-    run, metrics = train(program, 3)(jax.jit(program.init)(jax.random.key(0)))
+    run, metrics = train(program, 3)(jax.jit(program.init)(KEY))
     np.testing.assert_array_equal(metrics["skipped"], [0, 3, 0])
     assert run.learner.params == 12 + 9 + 12
     assert run.progress.skipped == 3 and run.progress.skipped_in_a_row == 0
@@ -132,7 +132,7 @@ def test_steps_with_a_skipped_update_are_counted_in_a_row():
 
     broken = env._replace(step=step)
     program = loops.on_policy(learner(broken), broken, 4)
-    start = jax.jit(program.init)(jax.random.key(0))
+    start = jax.jit(program.init)(KEY)
     run, _ = train(program, 3)(start)
     assert run.progress.skipped == run.progress.skipped_in_a_row == 3
     assert_equal(run.learner, start.learner)
@@ -141,7 +141,7 @@ def test_steps_with_a_skipped_update_are_counted_in_a_row():
 def test_progress_counts_past_a_million_and_no_rows_that_are_last():
     env = probes.counter(2, length=3)
     program = loops.on_policy(learner(env), env, 8)
-    run = jax.jit(program.init)(jax.random.key(0))
+    run = jax.jit(program.init)(KEY)
     assert int(run.progress.env_steps) == 0
     near = Count(jnp.int32(4), jnp.int32(999_999))
     run = run._replace(progress=run.progress._replace(updates=near, env_steps=near))
@@ -155,7 +155,7 @@ def test_episodic_learns_from_one_episode_of_each_environment():
     num_envs = 3
     env = probes.clock(num_envs)
     program = loops.episodic(learner(env), env, num_envs)
-    run, metrics = train(program, 2)(jax.jit(program.init)(jax.random.key(0)))
+    run, metrics = train(program, 2)(jax.jit(program.init)(KEY))
     returns = [(b + 1) * b + b * (b + 1) / 2048 for b in range(num_envs)]
     np.testing.assert_allclose(metrics["episode_return"].total, sum(returns), rtol=1e-6)
     np.testing.assert_array_equal(metrics["episode_length"].total, 6)
@@ -190,7 +190,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
     state = Seen(jnp.zeros(12), jnp.zeros(24, jnp.int32))
     _, trajectory = batch_of(probes.counter(2), 2)
     seen, metrics = loops.learn(
-        agent, state, trajectory, jax.random.key(0), num_epochs=2, num_minibatches=4
+        agent, state, trajectory, KEY, num_epochs=2, num_minibatches=4
     )
     np.testing.assert_array_equal(seen.params, 2)
     first, second = np.split(np.asarray(seen.order), 2)
@@ -271,11 +271,11 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     env = probes.delayed_reward(16)
     agent = learner(env, config=A2CConfig(reduction=reduction))
     state, batch = batch_of(env, 6, agent)
-    expected, info = jax.jit(partial(loops.update, agent))(state, batch, key_of(0))
+    expected, info = jax.jit(partial(loops.update, agent))(state, batch, KEY)
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, num_devices, axis=1)), batch)
 
     def update(state, shard):
-        return loops.update(agent, state, shard, key_of(0), "data")
+        return loops.update(agent, state, shard, KEY, "data")
 
     actual, actual_info = WAYS[way](update, num_devices)(state, shards)
     # The trace is the gradient.
@@ -285,6 +285,20 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     ratios = [jax.tree.map(jnp.mean, x.metrics["entropy"]) for x in (actual_info, info)]
     means = [ratio.total / ratio.count for ratio in ratios]
     assert float(means[0]) == pytest.approx(float(means[1]), rel=1e-6)
+
+
+def test_what_is_prepared_is_that_of_the_joint_batch():
+    env = probes.delayed_reward(8)
+    agent = learner(env, ppo)  # normalises advantages
+    state, batch = batch_of(env, 6, agent)
+    expected, _ = jax.jit(partial(loops.learn, agent))(state, batch, KEY)
+    shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), batch)
+
+    def learn(state, shard):
+        return loops.learn(agent, state, shard, KEY, axis_name="data")[0]
+
+    actual = on_vmap(learn, 2)(state, shards)
+    assert_close(actual.opt_state, expected.opt_state)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -312,7 +326,7 @@ def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
     shards = shards._replace(reward=shards.reward.at[2, 0, 0].set(jnp.nan))
 
     def update(state, shard):
-        return loops.update(agent, state, shard, key_of(0), "data")
+        return loops.update(agent, state, shard, KEY, "data")
 
     for way in WAYS:
         after, info = WAYS[way](update, 4)(state, shards)
@@ -325,10 +339,6 @@ def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
 
 
 # Randomness ----------------------------------------------------------------------
-
-
-def key_of(seed):
-    return jax.random.key(seed)
 
 
 def showing_its_keys():
@@ -391,13 +401,26 @@ def test_no_two_instances_or_steps_share_a_key(num_instances):
         return start.local.step.obs, *jax.lax.scan(step, start, length=6)[1]
 
     mapped = jax.vmap(run, axis_name="data", axis_size=num_instances, in_axes=None)
-    reset, env, act, learned = jax.jit(mapped)(jax.random.key(0))
+    reset, env, act, learned = jax.jit(mapped)(KEY)
     keys = [reset.reshape(-1, 2), env.reshape(-1, 2), act.reshape(-1, 2)]
     drawn = np.concatenate([np.asarray(x) for x in keys])
     assert len(drawn) == num_instances * (1 + 2 * 6)
     assert len(np.unique(drawn, axis=0)) == len(drawn)
     learned = np.asarray(learned[0, :, :num_instances]).reshape(-1, 2)
     assert len(np.unique(learned, axis=0)) == len(learned) == num_instances * 6
+
+
+def test_keys_do_not_repeat_after_a_million_steps():
+    agent = remembering_its_keys()._replace(
+        grad=lambda state, batch, key: (state.params, Info({})), reduction="mean"
+    )
+    program = loops.on_policy(agent, showing_its_keys(), 1)
+    run, drawn = program.init(KEY), []
+    for updates in (Count.zero(), Count.zero().add(1_000_000)):
+        progress = run.progress._replace(updates=updates)
+        after, _ = jax.jit(program.step)(run._replace(progress=progress))
+        drawn.append(np.asarray(after.local.carry))
+    assert (drawn[0] != drawn[1]).any()
 
 
 def test_instances_act_differently_and_learn_the_same():
@@ -410,7 +433,7 @@ def test_instances_act_differently_and_learn_the_same():
         )
 
     mapped = jax.vmap(run, axis_name="data", axis_size=4, in_axes=None)
-    runs, metrics = jax.jit(mapped)(jax.random.key(0))
+    runs, metrics = jax.jit(mapped)(KEY)
     assert len(np.unique(runs.local.step.obs[..., 0], axis=0)) > 1
     for leaf in jax.tree.leaves((runs.learner, runs.progress, metrics)):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
@@ -434,4 +457,4 @@ def test_wrong_arguments_are_rejected():
         loops.episodic(agent, env, 0)
     program = loops.on_policy(agent, env, 4, num_minibatches=3)
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 8"):
-        jax.eval_shape(program.step, jax.eval_shape(program.init, jax.random.key(0)))
+        jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
 from jaxrl_par.types import (
@@ -50,6 +51,13 @@ class A2CConfig:
     """Of the loss over rows. The papers' workers sum: gradients are then T * B times
     larger, and so the right learning rate of an optimizer without normalisation
     smaller."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1)) + not_chosen(self)
+        if self.n_step is not None and self.n_step < 1:
+            found.append(f"n_step must be at least 1, got {self.n_step}")
+        return found
 
 
 class A2CState(NamedTuple):

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.errors import not_between
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
 from jaxrl_par.types import (
@@ -59,12 +60,8 @@ class PPOConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        bounds = {"gamma": (0, 1), "gae_lambda": (0, 1)}
-        return [
-            f"{name} must be in [{low}, {high}], got {getattr(self, name)}"
-            for name, (low, high) in bounds.items()
-            if not low <= getattr(self, name) <= high
-        ] + ([] if self.clip > 0 else [f"clip must be above 0, got {self.clip}"])
+        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
+        return found + ([] if self.clip > 0 else [f"clip must be above 0, got {self.clip}"])
 
 
 class PPOState(NamedTuple):

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
 from jaxrl_par.types import (
@@ -60,9 +61,7 @@ class ReinforceConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        if 0 <= self.gamma <= 1:
-            return []
-        return [f"gamma must be in [0, 1], got {self.gamma}"]
+        return not_between(self, gamma=(0, 1)) + not_chosen(self)
 
 
 class ReinforceState(NamedTuple):

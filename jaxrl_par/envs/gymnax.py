@@ -47,6 +47,10 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
     known = {field.name for field in fields(defaults)}
     for unknown in params.keys() - known:
         raise unknown_name(f"parameter of {name}", unknown, known)
+    for field, value in params.items():
+        # gymnax selects between arrays, which must have the same dtype.
+        if isinstance(value, int) and isinstance(getattr(defaults, field), float):
+            params[field] = float(value)
     return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
 
 

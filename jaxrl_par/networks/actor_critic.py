@@ -14,6 +14,7 @@ from jaxrl_par.distributions import (
     Distribution,
     SquashedNormal,
 )
+from jaxrl_par.errors import not_chosen
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.layers import MLP, PatchConv, linear, orthogonal
 from jaxrl_par.networks.memory import Memory, initial_carry
@@ -44,6 +45,16 @@ class NetworkConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the torso and memory's matmuls; parameters and outputs are float32."""
 
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        sizes = {"channels": self.channels, "memory_width": self.memory_width}
+        sizes |= {f"widths[{i}]": width for i, width in enumerate(self.widths)}
+        return not_chosen(self) + [
+            f"{name} must be at least 1, got {size}"
+            for name, size in sizes.items()
+            if size < 1
+        ]
+
 
 def actor_critic(
     observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
@@ -58,6 +69,8 @@ def actor_critic(
 
     Source for the initial scales: Andrychowicz et al., arXiv:2006.05990, section 3.2.
     """
+    if problems := config.problems():
+        raise ValueError("; ".join(problems))
     if config.policy == "squashed" and isinstance(action_spec, Box):
         if not action_spec.bounded:
             raise ValueError("a squashed policy needs bounds for every action")

@@ -9,6 +9,7 @@ from jaxrl_par.training.entry import (
 )
 from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.on_policy import OnPolicyArgs
 from jaxrl_par.training.runner import Trained, train
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import Summary
@@ -16,6 +17,7 @@ from jaxrl_par.training.summary import Summary
 __all__ = [
     "Evaluation",
     "Flat",
+    "OnPolicyArgs",
     "Summary",
     "Trained",
     "TrainingConfig",

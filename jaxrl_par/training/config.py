@@ -57,7 +57,7 @@ def cli(config: type[Config], argv: Sequence[str] | None = None) -> Config:
     argv = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(argv):
         return tyro.cli(config, args=argv)
-    parsed, wrong = _parse(config, argv)
+    parsed, wrong = _parse(config, argv), []
     if parsed is None:
         parsed, wrong = _parse_one_by_one(config, argv)
     wrong += problems(parsed)
@@ -142,17 +142,13 @@ def listed(different: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
-def _parse(
-    config: type[Config], argv: Sequence[str]
-) -> tuple[Config | None, list[str]]:
-    """What tyro makes of the arguments, or what it has against them."""
-    said = io.StringIO()
+def _parse(config: type[Config], argv: Sequence[str]) -> Config | None:
+    """What tyro makes of the arguments, None if it refuses them."""
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(config, args=argv), []
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(config, args=argv)
     except SystemExit:
-        lines = (line.strip("│ ") for line in said.getvalue().splitlines()[1:])
-        return None, [next(lines, f"{' '.join(argv)} is not understood")]
+        return None
 
 
 def _parse_one_by_one(
@@ -162,19 +158,23 @@ def _parse_one_by_one(
 
     The config has the options that are right, so that their values can be checked too.
     """
-    known = set(_options(config, ""))
+    known = dict(_options(config, ""))
     right: list[str] = []
     wrong: list[str] = []
     for option in _split(argv):
-        name = option[0].partition("=")[0]
+        name, *inline = option[0].split("=", 1)
+        hint = known.get(name.replace("_", "-"))
+        given = " ".join(inline + option[1:]) or "nothing"
         if not name.startswith("--"):
-            wrong.append(f"{name!r} belongs to no option")
-        elif name.replace("_", "-") not in known:
-            wrong.append(_unknown_option(name, known))
-        elif errors := _parse(config, option)[1]:
-            wrong += [f"{' '.join(option)}: {error}" for error in errors]
-        else:
+            wrong.append(f"{' '.join(option)!r} belongs to no option")
+        elif hint is None:
+            wrong.append(_unknown_option(name, set(known)))
+        elif _parse(config, option) is not None:
             right += option
+        elif hint is bool:
+            wrong.append(f"{name} takes no value, got {given}")
+        else:
+            wrong.append(f"{name} must be {_spelled(hint)}, got {given}")
     return tyro.cli(config, args=right), wrong
 
 
@@ -193,16 +193,16 @@ def _split(argv: Sequence[str]) -> list[list[str]]:
     return split
 
 
-def _options(config: type, prefix: str) -> Iterator[str]:
-    """Every option of the command line, such as --a2c.entropy-cost."""
+def _options(config: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every option of the command line, such as --a2c.entropy-cost, and its type."""
     for name, hint, flat in _hints(config):
         option = prefix + name.replace("_", "-")
         if isinstance(hint, type) and is_dataclass(hint):
             yield from _options(hint, prefix if flat else f"{option}.")
         else:
-            yield f"--{option}"
+            yield f"--{option}", hint
         if hint is bool:
-            yield f"--{prefix}no-{name.replace('_', '-')}"
+            yield f"--{prefix}no-{name.replace('_', '-')}", hint
 
 
 def _hints(config: type) -> Iterator[tuple[str, Any, bool]]:
@@ -281,4 +281,6 @@ def _spelled(hint: Any) -> str:
         return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(map(_spelled, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list of {_spelled(get_args(hint)[0])}"
     return "null" if hint is NoneType else getattr(hint, "__name__", str(hint))

@@ -31,9 +31,9 @@ class TrainingConfig:
     evaluation_interval: int = 0
     """Updates between two evaluations, a multiple of log_interval. 0 evaluates only at
     the end."""
-    evaluation_envs: int = 16
+    evaluation_envs: int = 20
     """Environments of an evaluation."""
-    evaluation_episodes: int = 4
+    evaluation_episodes: int = 5
     """Episodes of each of them."""
     tensorboard: bool = True
     """Write TensorBoard events."""

@@ -213,8 +213,9 @@ def test_rewards_of_wrapped_environments_may_differ_from_the_statistics():
 # Networks ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("memory", "shared"), [("none", True), ("lstm", True), ("gru", False)]
+)
 def test_networks_are_accepted(memory, shared):
     env = probes.memory(4)
     check_network(network(env, memory, shared=shared), env)

@@ -40,13 +40,16 @@ def test_all_errors_are_reported_at_once(capsys):
     error = refused(
         capsys, "lost", "--sede", "1", "--part.rte", "2", "--num-updates", "0",
         "--part.rate", "-1", "--log_interval", "0", "--work", "much", "--no-resum",
+        "--part.widths", "a", "3", "--resume", "yes",
     )  # fmt: skip
-    assert "8 problems with the options" in error
+    assert "10 problems with the options" in error
     assert "'lost' belongs to no option" in error
     assert "unknown option '--sede'; did you mean '--seed'?" in error
     assert "unknown option '--part.rte'; did you mean '--part.rate'?" in error
     assert "unknown option '--no-resum'; did you mean '--no-resume'?" in error
-    assert "--work much: " in error and "invalid literal" in error
+    assert "--work must be int, got much" in error
+    assert "--part.widths must be a list of int, got a 3" in error
+    assert "--resume takes no value, got yes" in error
     assert "num_updates must be at least 1, got 0" in error
     assert "part.rate must be above 0, got -1.0" in error
     assert "log_interval must be at least 1, got 0" in error

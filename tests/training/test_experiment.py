@@ -48,14 +48,15 @@ def test_it_trains_evaluates_and_draws(tmp_path, devices):
 def test_everything_wrong_is_refused_at_once(tmp_path):
     done = a2c(
         tmp_path, "--env-name", "CartPol-v1", "--unroll-length", "0", "--seeed", "1",
-        "--optimizer", "adm", "--learning-rate", "0",
+        "--optimizer.name", "adm", "--optimizer.learning-rate", "0",
     )  # fmt: skip
     assert done.returncode == 2
     assert "5 problems with the options" in done.stderr
     assert "did you mean 'CartPole-v1'?" in done.stderr
     assert "did you mean '--seed'?" in done.stderr
+    assert "--optimizer.name must be 'adam' or" in done.stderr
     assert "unroll_length must be at least 1, got 0" in done.stderr
-    assert "learning_rate must be above 0, got 0.0" in done.stderr
+    assert "optimizer.learning_rate must be above 0, got 0.0" in done.stderr
     done = a2c(tmp_path, "--num-envs", "9", "--num-devices", "2")
     assert done.returncode == 2
     assert "num_envs must be a multiple of num_devices = 2, got 9" in done.stderr
