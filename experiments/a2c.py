@@ -13,7 +13,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 class Args(training.OnPolicyArgs):
     """Batched advantage actor-critic on a gymnax environment."""
 
-    total_steps: int = 2_048_000
+    total_steps: int = 3_072_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0)
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95, entropy_cost=0.0)
 

@@ -1,4 +1,4 @@
-"""Sample-parallel policy gradient: each environment plays an episode, then all learn."""
+"""Sample-parallel policy gradient: every worker plays an episode, then all learn."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.training import Flat, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Args(training.OnPolicyArgs):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2)
     network: NetworkConfig = NetworkConfig(widths=(32,), shared=False)
     reinforce: ReinforceConfig = ReinforceConfig()
+    training: Flat[TrainingConfig] = TrainingConfig(log_interval=1)
 
 
 def run(args: Args) -> training.Trained:

@@ -61,7 +61,9 @@ class PPOConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
-        return found + ([] if self.clip > 0 else [f"clip must be above 0, got {self.clip}"])
+        return found + (
+            [] if self.clip > 0 else [f"clip must be above 0, got {self.clip}"]
+        )
 
 
 class PPOState(NamedTuple):

@@ -5,7 +5,11 @@ observation where a network would read it. Here `step_env` and `reset_env` are c
 into the stream of `Environment`; both are computed in each step, as in gymnax.
 """
 
+import ast
+import sys
 from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,15 +22,26 @@ from jaxrl_par.envs.wrappers import episode_statistics
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 
+_NAMES = "_BUILTIN_ENV_IDS"
 # gymnax 1.0.1 declares bounds that the observations of these exceed.
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
 
 
 def names() -> tuple[str, ...]:
-    """Every environment that `make` knows. MNISTBandit-bsuite downloads its images."""
-    import gymnax
+    """Every environment that `make` knows. MNISTBandit-bsuite downloads its images.
 
-    return tuple(gymnax.registered_envs)
+    Importing gymnax starts a JAX backend. So that a wrong name is refused before a
+    device is touched, the names are read from its source unless it is imported already.
+    """
+    if "gymnax" in sys.modules:
+        return tuple(sys.modules["gymnax"].registered_envs)
+    spec = find_spec("gymnax")
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse(Path(spec.origin).with_name("registration.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _NAMES:
+            return tuple(ast.literal_eval(node.value))
+    raise ImportError(f"gymnax no longer lists its environments in {_NAMES}")
 
 
 def make(name: str, num_envs: int, **params: Any) -> Environment:

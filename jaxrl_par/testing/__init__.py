@@ -1,5 +1,6 @@
 """Tests for your own agents, environments and networks: probes and checks."""
 
+from jaxrl_par.testing import probes
 from jaxrl_par.testing.checks import (
     check_agent,
     check_environment,
@@ -7,4 +8,10 @@ from jaxrl_par.testing.checks import (
     check_network,
 )
 
-__all__ = ["check_agent", "check_environment", "check_learns", "check_network"]
+__all__ = [
+    "check_agent",
+    "check_environment",
+    "check_learns",
+    "check_network",
+    "probes",
+]

@@ -9,7 +9,7 @@ from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.sharded import data_mesh, share, sharded
+from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 from jaxrl_par.training.config import Flat, at_least
 from jaxrl_par.training.entry import environment_problems
 from jaxrl_par.training.settings import TrainingConfig

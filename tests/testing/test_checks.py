@@ -395,6 +395,19 @@ def test_broken_agents_are_rejected(message):
         check_agent(BROKEN_AGENTS[message], COUNTER)
 
 
+@pytest.mark.parametrize("field", ["action", "reward"])
+def test_each_field_of_rows_that_are_last_is_changed(field):
+    right = agent()
+
+    def grad(state, batch, key):
+        grads, info = right.grad(state, batch, key)
+        weight = jnp.mean(getattr(batch, field).astype(jnp.float32))
+        return jax.tree.map(lambda x: x * weight, grads), info
+
+    with pytest.raises(AssertionError, match="at steps that are last"):
+        check_agent(right._replace(grad=grad), COUNTER)
+
+
 def test_rows_that_are_last_are_made_where_episodes_are_long():
     env = probes.constant_reward(4, continuing=True)
     with pytest.raises(AssertionError, match="at steps that are last"):

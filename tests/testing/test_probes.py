@@ -130,6 +130,7 @@ def test_continuous_action_pays_who_sees():
     env = probes.continuous_action(16)
     steps, _, _, episodes = play(env, lambda carry, step: (carry, step.obs), 100)
     assert (ended(steps, episodes) == 0).all()
+    assert -1 <= steps.obs.min() < -0.9 and 0.9 < steps.obs.max() <= 1
     steps, _, _, episodes = play(env, always(env, 0.0), 100)
     assert ended(steps, episodes).mean() == pytest.approx(-1 / 3, abs=0.04)
 
@@ -149,6 +150,7 @@ def test_delayed_reward_pays_for_the_first_action_only(delay):
     paid = [*[0] * delay, 1, 0]
     np.testing.assert_array_equal(rewards[:, 0], 4 * paid)
     np.testing.assert_array_equal(steps.obs[1 : delay + 2, 0, 1], 1)
+    assert not steps.obs[steps.first][:, 1].any()
     steps, rewards, _, _ = play(env, first_only(0), 4 * (delay + 2))
     assert not rewards.any() and not steps.obs[..., 1].any()
 

@@ -1,0 +1,129 @@
+"""What the algorithms reach: named tasks over fixed seeds, each through its own script.
+
+    python experiments/benchmarks/learning.py --out runs/learning
+
+A score is the mean return of 100 evaluation episodes at the end, five in each of twenty
+environments, with sampled actions. Every seed is shown; the median counts. Writes
+learning.json, and learning.png with the curves of training.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import jax
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+EXPERIMENTS = Path(__file__).parent.parent
+BREAKOUT = (
+    "--env-name Breakout-MinAtar --total-steps 5000000 --unroll-length 16"
+    " --network.activation relu --network.widths 128"
+    " --optimizer.learning-rate 5e-3 --a2c.entropy-cost 0.06 --log-interval 100"
+)
+PENDULUM = (
+    "--env-name Pendulum-v1 --total-steps 1000000 --num-envs 16 --unroll-length 128"
+    " --num-epochs 10 --num-minibatches 16 --optimizer.learning-rate 1e-3"
+    " --normalize --ppo.entropy-cost 0.0 --ppo.gamma 0.95"
+)
+CHAIN = (
+    "--env-name MemoryChain-bsuite --total-steps 1000000 --unroll-length 16"
+    " --optimizer.learning-rate 3e-3"
+)
+# Name: (script and options, number of seeds).
+TASKS = {
+    "PPO, CartPole, 200 k": ("ppo.py", "", 5),
+    "A2C, CartPole, 3 M": ("a2c.py", "", 5),
+    "REINFORCE, CartPole": ("reinforce.py", "", 3),
+    "PPO, Pendulum, 1 M": ("ppo.py", PENDULUM, 3),
+    "A2C with LSTM, MemoryChain": ("a2c.py", f"{CHAIN} --network.memory lstm", 3),
+    "A2C without memory, MemoryChain": ("a2c.py", CHAIN, 3),
+    "A2C, Breakout-MinAtar, 5 M": ("a2c.py", BREAKOUT, 3),
+}
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which tasks, and where to write."""
+
+    out: Path = Path("runs/learning")
+    """Folder of the results and of the runs."""
+    only: str = ""
+    """Part of the names of the tasks to run; all by default."""
+
+
+def main(args: Args) -> None:
+    """Runs the tasks one after the other."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = Table("task", "returns of the seeds", "median", "steps", "steps/s")
+    results = {}
+    for name, (script, options, num_seeds) in TASKS.items():
+        if args.only in name:
+            runs = [one(script, options, seed, args.out) for seed in range(num_seeds)]
+            scores = [run["score"] for run in runs]
+            rate = median(run["steps_per_second"] for run in runs)
+            results[name] = {"command": f"{script} {options}", "runs": runs}
+            table.add_row(
+                name,
+                " ".join(f"{score:.1f}" for score in scores),
+                f"{median(scores):.1f}",
+                f"{median(run['env_steps'] for run in runs):,.0f}",
+                f"{rate:,.0f}",
+            )
+    versions = {"jax": jax.__version__, "python": platform.python_version()}
+    report = {"versions": versions, "tasks": results}
+    (args.out / "learning.json").write_text(json.dumps(report, indent=1))
+    draw(results, args.out / "learning.png")
+    Console(width=110).print(table)
+
+
+def one(script: str, options: str, seed: int, out: Path) -> dict:
+    """The summary and curve of one run."""
+    command = [sys.executable, str(EXPERIMENTS / script), *options.split()]
+    command += ["--seed", str(seed), "--runs-dir", str(out / "runs"), "--no-gif"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    folder = newest(out / "runs")
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [
+        (row["env_steps"], row["episode_return"])
+        for row in rows
+        if row.get("episode_return") is not None
+    ]
+    score = summary["evaluation"]["sampled_return"]
+    print(f"{script} {options} --seed {seed}: {score:.1f}", flush=True)
+    return {
+        "seed": seed,
+        "score": score,
+        "greedy": summary["evaluation"]["greedy_return"],
+        "curve": curve[:: max(1, len(curve) // 100)],
+        **{k: summary[k] for k in ("env_steps", "steps_per_second", "compile_seconds")},
+    }
+
+
+def newest(runs: Path) -> Path:
+    """The folder of the run that has just ended."""
+    return max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime).parent
+
+
+def draw(results: dict, path: Path) -> None:
+    """A panel for each task, a line for each seed."""
+    figure = Figure(figsize=(4 * max(len(results), 1), 3), layout="constrained")
+    for i, (name, result) in enumerate(results.items()):
+        axes = figure.add_subplot(1, len(results), i + 1)
+        for run in result["runs"]:
+            axes.plot(*zip(*run["curve"], strict=True), linewidth=1)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel("episode return")
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
