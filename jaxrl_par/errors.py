@@ -14,7 +14,7 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
-def not_between(config: Any, **bounds: tuple[float, float]) -> list[str]:
+def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
     """A line for each field of `config` that is outside its closed interval."""
     return [
         f"{name} must be in [{low:g}, {high:g}], got {value}"

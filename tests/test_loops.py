@@ -1,6 +1,6 @@
 """A step of training is the same wherever it runs, and survives what is not finite."""
 
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -254,12 +254,23 @@ WAYS = {
 
 def assert_close(actual, expected):
     """To 1e-6 of the largest element; `actual` may hold one copy for each instance."""
+    largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
 
     def leaf(x, y):
-        atol = 1e-6 * float(jnp.max(jnp.abs(y)))
-        np.testing.assert_allclose(x, np.broadcast_to(y, x.shape), rtol=1e-6, atol=atol)
+        y = np.broadcast_to(y, x.shape)
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6 * largest)
 
     jax.tree.map(leaf, actual, expected)
+
+
+@cache
+def joint_update(reduction):
+    """(agent, state, batch, what one device makes of them)."""
+    env = probes.delayed_reward(16)
+    agent = learner(env, config=A2CConfig(reduction=reduction))
+    state, batch = batch_of(env, 6, agent)
+    expected = jax.jit(partial(loops.update, agent))(state, batch, KEY)
+    return agent, state, batch, expected
 
 
 @pytest.mark.parametrize(
@@ -268,10 +279,7 @@ def assert_close(actual, expected):
 )
 @pytest.mark.parametrize("way", WAYS)
 def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reduction):
-    env = probes.delayed_reward(16)
-    agent = learner(env, config=A2CConfig(reduction=reduction))
-    state, batch = batch_of(env, 6, agent)
-    expected, info = jax.jit(partial(loops.update, agent))(state, batch, KEY)
+    agent, state, batch, (expected, info) = joint_update(reduction)
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, num_devices, axis=1)), batch)
 
     def update(state, shard):

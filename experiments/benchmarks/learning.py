@@ -109,7 +109,9 @@ def one(script: str, options: str, seed: int, out: Path) -> dict:
 
 def newest(runs: Path) -> Path:
     """The folder of the run that has just ended."""
-    return max(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime).parent
+    return max(
+        runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime
+    ).parent
 
 
 def draw(results: dict, path: Path) -> None:

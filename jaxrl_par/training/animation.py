@@ -40,7 +40,7 @@ def can_draw(env: Environment) -> bool:
 
 
 def animate(
-    agent: Agent, env: Environment, params: Params, path: Path, key: PRNGKey
+    agent: Agent, env: Environment, params: Params, path: str | Path, key: PRNGKey
 ) -> None:
     """Writes a GIF of one greedy episode, or of its first 600 steps.
 
@@ -60,6 +60,7 @@ def animate(
     observations = _greedy_episode(agent, env, params, key)
     stride = -(-len(observations) // _MAX_FRAMES)
     frames = [_frame(env.name, obs) for obs in observations[::stride]]
+    path = Path(path)
     temporary = path.with_name(f"{path.name}.new")
     frames[0].save(
         temporary,

@@ -32,6 +32,10 @@ def acted(env, agent, length=6):
     return state, trajectory
 
 
+def prepared(agent, state, trajectory):
+    return jax.jit(lambda s, t: agent.prepare(s, t, lambda x: x))(state, trajectory)
+
+
 def mean_return(env, network, config, num_updates=100):
     _, agent = make(env, network, config)
     program = loops.on_policy(agent, env, 10, num_epochs=4, num_minibatches=2)
@@ -57,8 +61,8 @@ def test_the_first_minibatch_follows_the_policy_gradient():
     env = probes.counter(3)
     net, agent = make(env, config=config)
     state, trajectory = acted(env, agent)
-    _, batch = agent.prepare(state, trajectory, lambda x: x)
-    grads, info = agent.grad(state, batch, random.key(0))
+    _, batch = prepared(agent, state, trajectory)
+    grads, info = jax.jit(agent.grad)(state, batch, random.key(0))
 
     def policy_gradient(params):
         policy, _ = net.unroll(params, (), trajectory.steps)
@@ -66,7 +70,7 @@ def test_the_first_minibatch_follows_the_policy_gradient():
         rows = policy.log_prob(trajectory.action) * batch.advantage.reshape(6, 3)
         return -jnp.sum(jnp.where(trajectory.steps.last[:-1], 0.0, rows)) / 18
 
-    expected = jax.grad(policy_gradient)(state.params)
+    expected = jax.jit(jax.grad(policy_gradient))(state.params)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7),
         grads,
@@ -90,11 +94,12 @@ def test_minibatches_of_one_epoch_are_all_rows_once():
     env = probes.counter(4)
     _, agent = make(env, optimizer=optax.sgd(0.0))
     state, trajectory = acted(env, agent, length=8)
-    _, batch = agent.prepare(state, trajectory, lambda x: x)
-    whole, _ = agent.grad(state, batch, random.key(0))
+    _, batch = prepared(agent, state, trajectory)
+    gradient = jax.jit(agent.grad)
+    whole, _ = gradient(state, batch, random.key(0))
     rows = random.permutation(random.key(3), 32).reshape(4, 8)
     parts = [
-        agent.grad(state, jax.tree.map(lambda x: x[r], batch), random.key(0))[0]  # noqa: B023
+        gradient(state, jax.tree.map(lambda x: x[r], batch), random.key(0))[0]  # noqa: B023
         for r in rows
     ]
     mean = jax.tree.map(lambda *x: sum(x) / 4, *parts)
@@ -109,7 +114,7 @@ def test_sequences_keep_their_memory_in_a_minibatch():
     state, trajectory = acted(env, agent, length=7)
     carry = jax.tree.map(lambda x: random_like(x, random.key(5)), trajectory.carry)
     trajectory = trajectory._replace(carry=carry)
-    _, batch = agent.prepare(state, trajectory, lambda x: x)
+    _, batch = prepared(agent, state, trajectory)
     chosen = jnp.array([2, 0])
     part = jax.tree.map(lambda x: x[chosen], batch)
     rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), part.steps)

@@ -296,7 +296,6 @@ def agent(env=COUNTER, algorithm=a2c, memory="none", **config):
     ("env", "algorithm", "memory", "config"),
     [
         (COUNTER, a2c, "lstm", {}),
-        (COUNTER, ppo, "none", {}),
         (probes.constant_reward(4, continuing=True), a2c, "none", {}),
         (probes.continuous_action(4), ppo, "gru", {}),
         (COUNTER, a2c, "none", {"config": A2CConfig(reduction="sum")}),
@@ -434,7 +433,7 @@ def test_learning_is_told_from_not_learning():
     reader = network(env)
     state = check_learns(a2c(reader, optax.adam(0.03)), env, 0.9, num_updates=100)
     step = env.reset(jax.random.key(0))[1]
-    (_, values), _ = reader.apply(state.params, (), step)
+    (_, values), _ = jax.jit(reader.apply)(state.params, (), step)
     assert jnp.allclose(values, 1.0, atol=0.2)
     with pytest.raises(
         AssertionError, match=r"observation_reward returns 0\.\d+ after"
