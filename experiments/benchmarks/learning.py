@@ -116,9 +116,11 @@ def newest(runs: Path) -> Path:
 
 def draw(results: dict, path: Path) -> None:
     """A panel for each task, a line for each seed."""
-    figure = Figure(figsize=(4 * max(len(results), 1), 3), layout="constrained")
+    columns = min(len(results), 4)
+    rows = -(-len(results) // max(columns, 1))
+    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
     for i, (name, result) in enumerate(results.items()):
-        axes = figure.add_subplot(1, len(results), i + 1)
+        axes = figure.add_subplot(rows, columns, i + 1)
         for run in result["runs"]:
             axes.plot(*zip(*run["curve"], strict=True), linewidth=1)
         axes.set_title(name, fontsize=9)

@@ -6,7 +6,7 @@ halves meet the same machine; the median is over pairs.
 
     python experiments/benchmarks/pairs.py \\
         --ours "python experiments/benchmarks/throughput.py --json-line" \\
-        --theirs "/tmp/peer/v/bin/python /tmp/peer/run_ppo.py cartpole"
+        --theirs "python ../purejaxrl/run_ppo.py cartpole"
 """
 
 import json

@@ -47,7 +47,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 from jax.interpreters.partial_eval import dce_jaxpr
 from rich.console import Console
@@ -59,6 +58,7 @@ from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.types import Discrete, example
 
@@ -289,10 +289,8 @@ def program_subject(
 
 def make_program(args: Args, name: str, env: Environment) -> Program:
     """A2C or PPO as usual, with a network of two layers of 64 units."""
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(0.5),
-        optax.adam(3e-3) if name == "a2c" else optax.adam(2.5e-4, eps=1e-5),
-    )
+    rate = 3e-3 if name == "a2c" else 2.5e-4
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=rate, anneal=False), 1)
     config = NetworkConfig(torso=args.torso, shared=name == "a2c")
     network = actor_critic(env.observation_spec, env.action_spec, config)
     if name == "a2c":
@@ -431,11 +429,9 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
     env = envs.make(args.env_name, num_envs)
     config = NetworkConfig(torso="mlp", activation=activation, shared=False)
     network = actor_critic(env.observation_spec, env.action_spec, config)
-    schedule = optax.linear_schedule(
-        learning_rate, 0.0, num_updates * epochs * num_minibatches
-    )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)
+    optimizer = make_optimizer(
+        OptimizerConfig(learning_rate=learning_rate),
+        num_updates * epochs * num_minibatches,
     )
     program = loops.on_policy(
         ppo(network, optimizer), env, length,

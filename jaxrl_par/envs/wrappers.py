@@ -171,7 +171,6 @@ def normalize_rewards(
         moments = _merge(env_state.count, env_state.mean, env_state.m2, *sums)
         std = jnp.sqrt(moments[2] / jnp.maximum(moments[0], 1.0) + 1e-8)
         scaled = jnp.clip(reward / jnp.where(moments[0] > 1, std, 1.0), -clip, clip)
-        returns = jnp.where(step.last, 0.0, returns)
         return _WithReturns(inner, returns, *moments), step, scaled, discount
 
     episode = env.episode
