@@ -12,6 +12,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 from jaxrl_par.training.config import Flat, at_least
 from jaxrl_par.training.entry import environment_problems
+from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.settings import TrainingConfig
 
 
@@ -56,11 +57,18 @@ class OnPolicyArgs:
 
         Args:
           make_program: from a device's environments and the axis to average over.
+
+        Raises:
+          TrainingError: this machine has fewer devices.
         """
         env = self.make_env(share(self.num_envs, self.num_devices))
         if self.num_devices == 1:
             return make_program(env, None)
-        return sharded(make_program(env, "data"), data_mesh(self.num_devices))
+        try:
+            mesh = data_mesh(self.num_devices)
+        except ValueError as error:
+            raise TrainingError(f"num_devices: {error}") from error
+        return sharded(make_program(env, "data"), mesh)
 
     def problems(self) -> list[str]:
         """What is out of range."""

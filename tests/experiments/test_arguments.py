@@ -1,0 +1,55 @@
+"""What is wrong with a command line is said before a device is touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+PROBE = """
+import runpy, sys
+script, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = script
+try:
+    runpy.run_path(script, run_name="__main__")
+finally:
+    from jax._src import xla_bridge
+    print("backends:", list(xla_bridge._backends))
+"""
+
+
+def refused(script, *options):
+    command = [sys.executable, "-c", PROBE, str(EXPERIMENTS / script), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "backends: []" in done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("script", ["a2c.py", "ppo.py", "reinforce.py", "sweep.py"])
+def test_a_wrong_environment_gets_the_nearest_name(script):
+    assert "did you mean 'CartPole-v1'" in refused(script, "--env-name", "Cartpole-v1")
+
+
+def test_a_misspelled_option_gets_the_nearest_name():
+    assert "did you mean '--num-envs'" in refused("ppo.py", "--num-evns", "3")
+
+
+def test_all_wrong_values_are_listed_at_once():
+    options = "--unroll-length 0 --optimizer.learning-rate -1 --ppo.gamma 2"
+    message = refused("ppo.py", *options.split())
+    assert "unroll_length must be at least 1, got 0" in message
+    assert "optimizer.learning_rate must be above 0, got -1.0" in message
+    assert "ppo.gamma must be in [0, 1], got 2.0" in message
+
+
+def test_minibatches_that_do_not_divide_are_refused():
+    options = "--num-envs 6 --num-minibatches 4 --network.memory lstm"
+    message = refused("ppo.py", *options.split())
+    assert "num_minibatches must divide the 6 rows or sequences" in message
+
+
+def test_members_that_devices_cannot_share_are_refused():
+    message = refused("sweep.py", "--num-devices", "5")
+    assert "num_devices must divide the 12 members, got 5" in message
