@@ -40,15 +40,7 @@ def run(args: Args) -> training.Trained:
             agent, env, args.unroll_length, axis_name=axis_name
         )
     )
-    return training.experiment(
-        program,
-        agent,
-        args.make_env,
-        args,
-        args.training,
-        seed=args.seed,
-        num_updates=args.num_updates,
-    )
+    return args.train(program, agent)
 
 
 if __name__ == "__main__":

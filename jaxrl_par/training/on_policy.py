@@ -11,9 +11,11 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 from jaxrl_par.training.config import Flat, at_least
-from jaxrl_par.training.entry import environment_problems
+from jaxrl_par.training.entry import environment_problems, experiment
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.runner import Trained
 from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.types import Agent
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,22 @@ class OnPolicyArgs:
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
         return sharded(make_program(env, "data"), mesh)
+
+    def train(self, program: Program, agent: Agent) -> Trained:
+        """Trains, evaluates, and draws an episode.
+
+        Raises:
+          TrainingError, Interrupted: as `training.train`.
+        """
+        return experiment(
+            program,
+            agent,
+            self.make_env,
+            self,
+            self.training,
+            seed=self.seed,
+            num_updates=self.num_updates,
+        )
 
     def problems(self) -> list[str]:
         """What is out of range."""
