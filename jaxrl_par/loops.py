@@ -76,30 +76,62 @@ def on_policy(
     Raises:
       ValueError: a count is below 1.
     """
-    _check_counts(
-        unroll_length=unroll_length,
+    _check_counts(unroll_length=unroll_length)
+    learn_from = learner(
+        agent,
         num_epochs=num_epochs,
         num_minibatches=num_minibatches,
+        axis_name=axis_name,
     )
 
     def init(key: PRNGKey) -> Run:
         agent_key, env_key, root = jax.random.split(key, 3)
         workers = rollout.start(agent, env, _local(env_key, axis_name))
-        return _new_run(agent.init(agent_key, workers.step), workers, root)
+        return new_run(agent.init(agent_key, workers.step), workers, root)
 
     def step(run: Run) -> tuple[Run, Metrics]:
-        act_key, learn_key = jax.random.split(_local(_step_key(run), axis_name))
+        act_key, _ = _step_keys(run, axis_name)
         workers, trajectory, episodes = rollout.unroll(
             agent, env, run.learner.params, run.local, act_key, unroll_length
         )
-        learner, metrics = learn(
+        run, metrics = learn_from(run._replace(local=workers), trajectory)
+        return run, metrics | _episode_metrics(episodes, axis_name)
+
+    return Program(init, step)
+
+
+def learner(
+    agent: Agent,
+    *,
+    num_epochs: int = 1,
+    num_minibatches: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[Run, Trajectory], tuple[Run, Metrics]]:
+    """The half of `on_policy` that learns, for trajectories that were acted elsewhere.
+
+    It leaves `Run.local` alone. Arguments and errors are those of `on_policy`.
+    """
+    _check_counts(num_epochs=num_epochs, num_minibatches=num_minibatches)
+
+    def learn_from(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
+        _, learn_key = _step_keys(run, axis_name)
+        state, metrics = learn(
             agent, run.learner, trajectory, learn_key,
             num_epochs=num_epochs, num_minibatches=num_minibatches, axis_name=axis_name,
         )  # fmt: skip
-        run = run._replace(learner=learner, local=workers)
-        return _advance(run, trajectory, metrics, episodes, axis_name)
+        return _advance(run._replace(learner=state), trajectory, metrics, axis_name)
 
-    return Program(init, step)
+    return learn_from
+
+
+def act_key(root: PRNGKey, unroll: Count, index: Int[Array, ""] | int) -> PRNGKey:
+    """The key with which instance `index` along the mapped axis acts in an unroll.
+
+    An actor that is no instance of a program, but a thread, draws with it what the
+    instance would have drawn.
+    """
+    key, _ = jax.random.split(jax.random.fold_in(_fold_count(root, unroll), index))
+    return key
 
 
 def episodic(
@@ -117,18 +149,17 @@ def episodic(
     def init(key: PRNGKey) -> Run:
         agent_key, env_key, root = jax.random.split(key, 3)
         _, step = env.reset(env_key)
-        return _new_run(agent.init(agent_key, step), (), root)
+        return new_run(agent.init(agent_key, step), (), root)
+
+    learn_from = learner(agent, axis_name=axis_name)
 
     def step(run: Run) -> tuple[Run, Metrics]:
-        act_key, learn_key = jax.random.split(_local(_step_key(run), axis_name))
+        act_key, _ = _step_keys(run, axis_name)
         trajectory, episodes = rollout.whole_episodes(
             agent, env, run.learner.params, act_key, max_steps
         )
-        learner, metrics = learn(
-            agent, run.learner, trajectory, learn_key, axis_name=axis_name
-        )
-        run = run._replace(learner=learner)
-        return _advance(run, trajectory, metrics, episodes, axis_name)
+        run, metrics = learn_from(run, trajectory)
+        return run, metrics | _episode_metrics(episodes, axis_name)
 
     return Program(init, step)
 
@@ -250,28 +281,29 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {count}")
 
 
-def _new_run(learner: Any, local: PyTree, key: PRNGKey) -> Run:
+def new_run(learner: Any, local: PyTree, key: PRNGKey) -> Run:
+    """A run at its start. `key` is its root, from which every step's is folded."""
     zero = jnp.int32(0)
     return Run(learner, local, key, Progress(Count.zero(), Count.zero(), zero, zero))
 
 
-def _step_key(run: Run) -> PRNGKey:
-    updates = run.progress.updates
-    key = jax.random.fold_in(run.key, updates.millions)
-    return jax.random.fold_in(key, updates.units)
+def _step_keys(run: Run, axis_name: str | None) -> tuple[PRNGKey, PRNGKey]:
+    """To act and to learn with, in the next step of this instance along the axis."""
+    step_key = _fold_count(run.key, run.progress.updates)
+    act_key, learn_key = jax.random.split(_local(step_key, axis_name))
+    return act_key, learn_key
+
+
+def _fold_count(key: PRNGKey, count: Count) -> PRNGKey:
+    return jax.random.fold_in(jax.random.fold_in(key, count.millions), count.units)
 
 
 def _advance(
-    run: Run,
-    trajectory: Trajectory,
-    metrics: Metrics,
-    episodes: rollout.Episodes,
-    axis_name: str | None,
+    run: Run, trajectory: Trajectory, metrics: Metrics, axis_name: str | None
 ) -> tuple[Run, Metrics]:
-    """Counts what was done, and completes the metrics."""
+    """Counts what was learned from."""
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
     env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
-    episodes = average(episodes, axis_name=axis_name, reduction="sum")
     before = run.progress
     skipped = jnp.asarray(metrics["skipped"], jnp.int32)
     progress = Progress(
@@ -280,11 +312,12 @@ def _advance(
         skipped=before.skipped + skipped,
         skipped_in_a_row=jnp.where(skipped > 0, before.skipped_in_a_row + 1, 0),
     )
-    metrics = metrics | {
-        "episode_return": episodes.return_,
-        "episode_length": episodes.length,
-    }
     return run._replace(progress=progress), metrics
+
+
+def _episode_metrics(episodes: rollout.Episodes, axis_name: str | None) -> Metrics:
+    episodes = average(episodes, axis_name=axis_name, reduction="sum")
+    return {"episode_return": episodes.return_, "episode_length": episodes.length}
 
 
 def _local(key: PRNGKey, axis_name: str | None) -> PRNGKey:

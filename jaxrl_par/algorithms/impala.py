@@ -1,0 +1,195 @@
+"""IMPALA: an actor-critic that corrects for the age of its data with V-trace.
+
+Actors act with parameters that are some updates old, so their policy mu is not the
+policy pi that learns. V-trace weighs each row by a truncated pi/mu. Without lag pi is
+mu, and IMPALA is A2C with n-step returns to the end of the unroll.
+
+The other corrections are those that the paper compares with V-trace.
+
+Source: Espeholt et al., arXiv:1802.01561, section 4; ablation: section 5.2.2.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxrl_par import losses, returns
+from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.networks import Network
+from jaxrl_par.policies import actors
+from jaxrl_par.types import (
+    Agent,
+    Grads,
+    Info,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+@dataclass(frozen=True)
+class ImpalaConfig:
+    """Hyperparameters of IMPALA."""
+
+    gamma: float = 0.99
+    """Discount per environment step."""
+    vtrace_lambda: float = 1.0
+    """Decay of TD errors in a target: less bias towards 1, less noise towards 0."""
+    max_rho: float = 1.0
+    """Bar of pi/mu in TD errors: which policy's value is learned."""
+    max_c: float = 1.0
+    """Bar of pi/mu in traces: how far back an error reaches."""
+    max_policy_rho: float = 1.0
+    """Bar of pi/mu in the policy gradient."""
+    correction: Literal["vtrace", "one_step", "epsilon", "none"] = "vtrace"
+    """one_step: the policy gradient is weighed by pi/mu, values are not corrected.
+    epsilon: nothing is weighed, but log(pi + epsilon) keeps the gradient bounded."""
+    epsilon: float = 1e-6
+    """Added to the probability by the correction `epsilon`."""
+    value_cost: float = 0.5
+    """Weight of half the squared value error, relative to the policy loss."""
+    entropy_cost: float = 0.01
+    """Weight of the entropy bonus, per nat."""
+    max_abs_reward: float | None = None
+    """Rewards are clipped to this size before they are learned from; 1 for Atari.
+    Reported returns are not."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the loss over rows. The paper sums: gradients are then T * B times larger, for
+    its RMSProp with a large epsilon a matter of the learning rate."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
+        found += [
+            f"{name} must be above 0, got {value}"
+            for name in ("max_rho", "max_c", "max_policy_rho", "max_abs_reward")
+            if (value := getattr(self, name)) is not None and not value > 0
+        ]
+        if self.max_rho < self.max_c:
+            found.append(
+                f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
+            )
+        if not 0 < self.epsilon < 1:
+            found.append(f"epsilon must be in (0, 1), got {self.epsilon}")
+        return found
+
+
+class ImpalaState(NamedTuple):
+    """What IMPALA learns."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def impala(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: ImpalaConfig = ImpalaConfig(),
+) -> Agent:
+    """IMPALA for any actions, with or without memory.
+
+    Args:
+      network: maps steps to (distribution of the action, values [...]).
+      optimizer: clips, schedules and scales the gradient.
+      config: may hold traced numbers, so that a population can be vmapped over them.
+    """
+
+    def init(key: PRNGKey, step: TimeStep) -> ImpalaState:
+        params = network.init(key, step)
+        return ImpalaState(params, optimizer.init(params))
+
+    def grad(state: ImpalaState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
+        del key  # the loss is deterministic
+        loss_grad = jax.grad(loss, has_aux=True)
+        grads, metrics = loss_grad(state.params, batch, network, config)
+        return grads, Info(metrics)
+
+    def apply(state: ImpalaState, grads: Grads) -> ImpalaState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return ImpalaState(optax.apply_updates(state.params, updates), opt_state)
+
+    act, greedy = actors(network, record_log_prob=True)
+    return Agent(
+        init,
+        network.initial_carry,
+        act,
+        grad,
+        apply,
+        greedy,
+        reduction=config.reduction,
+    )
+
+
+def loss(
+    params: Params, trajectory: Trajectory, network: Network, config: ImpalaConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """Policy, value and entropy losses over the T * B rows.
+
+    `trajectory.extras["log_prob"]` is log mu(a|o), [T, B], recorded when acting.
+    """
+    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    policy = jax.tree.map(lambda x: x[:-1], policy)
+    last = trajectory.steps.last[:-1]
+    log_probs = policy.log_prob(trajectory.action)
+    log_ratios = jax.lax.stop_gradient(log_probs) - trajectory.extras["log_prob"]
+    # A `last` row's action is ignored, and its ratio could overflow.
+    log_ratios = jnp.where(last, 0.0, log_ratios)
+    targets, advantages = _estimates(trajectory, values, log_ratios, config)
+    if config.correction == "epsilon":
+        log_probs = jnp.log(jnp.exp(log_probs) + config.epsilon)
+
+    entropies = policy.entropy()
+    policy_losses = -log_probs * advantages
+    value_losses = 0.5 * jnp.square(targets - values[:-1])
+    total = losses.over_rows(
+        policy_losses
+        + config.value_cost * value_losses
+        - config.entropy_cost * entropies,
+        last,
+        config.reduction,
+    )
+    ratios = jnp.exp(log_ratios)
+    clipped = (ratios > config.max_rho).astype(jnp.float32)
+    metrics: Metrics = {
+        "policy_loss": losses.row_mean(policy_losses, last),
+        "value_loss": losses.row_mean(value_losses, last),
+        "entropy": losses.row_mean(entropies, last),
+        # Far below 1, old data no longer teach anything.
+        "rho": losses.row_mean(jnp.minimum(config.max_rho, ratios), last),
+        "rho_clipped": losses.row_mean(clipped, last),
+    }
+    return total, metrics
+
+
+def _estimates(
+    trajectory: Trajectory,
+    values: Float[Array, "T+1 B"],
+    log_ratios: Float[Array, "T B"],
+    config: ImpalaConfig,
+) -> returns.VTrace:
+    """Targets and advantages, corrected as the config says; no gradient flows here."""
+    rewards = trajectory.reward
+    if config.max_abs_reward is not None:
+        rewards = jnp.clip(rewards, -config.max_abs_reward, config.max_abs_reward)
+    corrected = config.correction == "vtrace"
+    targets, advantages = returns.vtrace(
+        rewards=rewards,
+        discounts=config.gamma * trajectory.discount,
+        last=trajectory.steps.last[:-1],
+        values=jax.lax.stop_gradient(values),
+        log_ratios=log_ratios if corrected else jnp.zeros_like(log_ratios),
+        lambda_=config.vtrace_lambda,
+        max_rho=config.max_rho if corrected else 1.0,
+        max_c=config.max_c if corrected else 1.0,
+        max_policy_rho=config.max_policy_rho if corrected else 1.0,
+    )
+    if config.correction == "one_step":
+        weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))
+        advantages = weights * advantages
+    return returns.VTrace(targets, advantages)
