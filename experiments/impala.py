@@ -20,9 +20,6 @@ class Args(training.OnPolicyArgs):
         "rmsprop", learning_rate=2e-3, max_grad_norm=1.0, epsilon=1e-5
     )
     network: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
-    training: training.Flat[training.TrainingConfig] = training.TrainingConfig(
-        log_interval=100
-    )
     impala: ImpalaConfig = ImpalaConfig(entropy_cost=0.06)
 
 

@@ -1,0 +1,1 @@
+"""What topologies of threads are made of: supervision, queues, actors, reports."""

@@ -1,0 +1,332 @@
+"""An actor: environments of its own, a memory, and unrolls with given parameters.
+
+It knows nothing of threads and queues. Whether it runs freely, in lockstep or serially
+in a replay is decided by who calls `unroll`, and with which parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_par import loops
+from jaxrl_par.bridge.boundary import Rows
+from jaxrl_par.bridge.report import Times
+from jaxrl_par.bridge.supervision import Activity, Stopped
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Count,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+MakeEnv = Callable[[PRNGKey], HostEnvironment]
+"""New environments of one actor, with all their randomness from the key."""
+
+
+class ActorState(NamedTuple):
+    """All of an actor between two unrolls, as arrays."""
+
+    unroll: np.ndarray
+    """Number of its next unroll."""
+    generation: np.ndarray
+    """How often its environments were made anew."""
+    step: TimeStep
+    carry: Any
+    returns: np.ndarray
+    """[B], of the episodes in progress."""
+    lengths: np.ndarray
+    env: Any
+    """`HostEnvironment.snapshot`, () if there is none."""
+
+
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended in an unroll."""
+
+    return_: float
+    length: float
+    count: int
+
+
+class Unrolled(NamedTuple):
+    """T rows of one actor, leaves in numpy, and where they come from."""
+
+    actor: int
+    unroll: int
+    generation: int
+    version: int
+    """Of the parameters that acted."""
+    trajectory: Trajectory
+    episodes: Episodes
+    after: ActorState
+
+
+class Acting(NamedTuple):
+    """The compiled functions that all actors share."""
+
+    plan: Callable
+    """(root, unroll, actor) -> keys to act with [T], keys of the environment [T]"""
+    carry: Callable
+    """num_envs -> memory at the start"""
+    extras: Callable
+    """(params, carry, step) -> (extras of a whole unroll, still 0, and the row, 0)"""
+    act: Callable
+    """(params, carry, (extras, t), step, keys) -> action, carry, (extras, t + 1)"""
+
+
+def acting(agent: Agent, length: int) -> Acting:
+    """Compiles on first use.
+
+    What `act` leaves in extras stays on the device until the unroll is complete: a
+    transfer for each step would cost more than acting does.
+    """
+
+    def plan(root: PRNGKey, unroll: Count, actor):
+        # As in `rollout.unroll`, where both are drawn from the key of each step.
+        keys = jax.random.split(loops.act_key(root, unroll, actor), length)
+        both = jax.vmap(jax.random.split)(keys)
+        return both[:, 0], both[:, 1]
+
+    def extras(params: Params, carry: Carry, step: TimeStep):
+        row = jax.eval_shape(agent.act, params, carry, step, jax.random.key(0))[2]
+        zeros = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), row)
+        return zeros, jnp.int32(0)
+
+    def act(params: Params, carry: Carry, kept, step: TimeStep, keys):
+        extras, t = kept
+        action, carry, row = agent.act(params, carry, step, keys[t])
+        extras = jax.tree.map(lambda x, row: x.at[t].set(row), extras, row)
+        return action, carry, (extras, t + 1)
+
+    return Acting(
+        jax.jit(plan),
+        jax.jit(agent.initial_carry, static_argnums=0),
+        jax.jit(extras),
+        jax.jit(act, donate_argnums=2),
+    )
+
+
+class Actor:
+    """Steps its environments, in one thread at a time."""
+
+    def __init__(
+        self,
+        index: int,
+        make_env: MakeEnv,
+        acting: Acting,
+        length: int,
+        root: PRNGKey,
+        device: jax.Device,
+        *,
+        check_bounds: bool = True,
+        activity: Activity | None = None,
+    ):
+        """`activity`: told before and after each call of the environment."""
+        self.index = index
+        self.times = Times()
+        self.env_steps = 0
+        self.env: HostEnvironment | None = None
+        self._make_env = make_env
+        self._acting = acting
+        self._length = length
+        self._root = jax.device_put(root, device)
+        self._device = device
+        self._check_bounds = check_bounds
+        self._activity = activity or Activity(f"actor {index}", float("inf"))
+        self._cancelled = False
+        self._unroll = self._generation = self._t = 0
+
+    @property
+    def generation(self) -> int:
+        """How often the environments were made anew."""
+        return self._generation
+
+    @property
+    def next_unroll(self) -> int:
+        """The unroll in progress, or the next one."""
+        return self._unroll
+
+    @property
+    def rows_in_progress(self) -> int:
+        """Rows of the unroll in progress, over all environments."""
+        return self._t * (self.env.num_envs if self.env else 0)
+
+    def where(self) -> str:
+        """For errors: actor, environment and step."""
+        name = self.env.name if self.env else "no environment"
+        return (
+            f"actor {self.index}, {name}, step {self._unroll * self._length + self._t}"
+            f" (row {self._t} of unroll {self._unroll}), generation {self._generation}"
+        )
+
+    def cancel(self) -> None:
+        """Makes an unroll in progress end with `Stopped`, from another thread."""
+        self._cancelled = True
+
+    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
+        """Makes the environments, and shows the first observations."""
+        self._generation, self._unroll, self._t = generation, unroll, 0
+        with jax.default_device(self._device):
+            self.env = self._timed("make", self._make_env, key)
+            self._step = self._timed("reset", self.env.reset)
+            self._carry = self._acting.carry(self.env.num_envs)
+        self._returns = np.zeros(self.env.num_envs, np.float32)
+        self._lengths = np.zeros(self.env.num_envs, np.int32)
+
+    def resume(self, state: ActorState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """Goes on from a saved state; False if the environments had to start anew.
+
+        Args:
+          key: made the environments of the state's generation.
+          fresh_key: makes new ones where a simulator cannot be brought back.
+
+        Raises:
+          RuntimeError: the simulator came back to something else.
+        """
+        generation, unroll = int(state.generation), int(state.unroll)
+        if not jax.tree.leaves(state.env):
+            self.start(fresh_key, generation + 1, unroll)
+            return False
+        with jax.default_device(self._device):
+            self.env = self._timed("make", self._make_env, key)
+            shown = self._timed("restore", self.env.restore, state.env)
+        kept = jax.tree.map(np.array, state.step)
+        if not _equal(shown, kept):
+            raise RuntimeError(
+                f"{self.env.name} is not deterministic: brought back by its actions, it"
+                " shows something else than when it was saved"
+            )
+        self._generation, self._unroll = generation, unroll
+        self._step = kept
+        self._carry = jax.device_put(state.carry, self._device)
+        self._returns = np.array(state.returns)
+        self._lengths = np.array(state.lengths)
+        return True
+
+    def state(self) -> ActorState:
+        """Valid between two unrolls."""
+        assert self.env is not None
+        snapshot = self.env.snapshot()
+        return ActorState(
+            unroll=np.int32(self._unroll),
+            generation=np.int32(self._generation),
+            step=jax.tree.map(np.array, self._step),
+            carry=self._carry,
+            returns=self._returns.copy(),
+            lengths=self._lengths.copy(),
+            env=() if snapshot is None else snapshot,
+        )
+
+    def unroll(self, params: Params, version: int) -> Unrolled:
+        """Acts T times in every environment.
+
+        Raises:
+          Stopped: `cancel` was called.
+          Exception: whatever the environment raised, or `BadRowError`, with a note that
+            names actor, environment and step.
+        """
+        try:
+            return self._unrolled(params, version)
+        except Stopped:
+            raise
+        except Exception as error:
+            error.add_note(f"in {self.where()}")
+            raise
+
+    def close(self) -> None:
+        """Frees the environments."""
+        if self.env is not None:
+            self.env.close()
+
+    def _unrolled(self, params: Params, version: int) -> Unrolled:
+        env, times = self.env, self.times
+        assert env is not None
+        count = Count(
+            np.int32(self._unroll // 1_000_000), np.int32(self._unroll % 1_000_000)
+        )
+        with jax.default_device(self._device):
+            keys, env_keys = self._acting.plan(self._root, count, np.int32(self.index))
+            env.plan(env_keys)
+            rows = Rows(
+                env.observation_spec, env.action_spec, self._length, env.num_envs
+            )
+            old_carry = carry = self._carry
+            rows.show(0, self._step)
+            kept = self._acting.extras(params, carry, rows.row(0))
+            before = times.clock()
+            for t in range(self._length):
+                self._t = t
+                # What is in the buffers stays as it is; environments may reuse theirs.
+                action, carry, kept = self._acting.act(
+                    params, carry, kept, rows.row(t), keys
+                )
+                rows.action[t] = action = np.asarray(action)
+                acted = times.clock()
+                self._activity.begin("step")
+                step, reward, discount = env.step(action)
+                self._activity.end()
+                if self._cancelled:
+                    raise Stopped
+                rows.show(t + 1, step)
+                rows.pay(t, reward, discount)
+                now = times.clock()
+                times.add("acting", acted - before)
+                times.add("environment", now - acted)
+                before = now
+        rows.check(self._check_bounds)
+        self._carry, self._step = carry, rows.row(self._length)
+        return self._complete(rows, old_carry, kept[0], version)
+
+    def _complete(self, rows: Rows, carry, extras, version: int) -> Unrolled:
+        steps = rows.steps()
+        extras = jax.device_get(extras)
+        extras["version"] = np.full(rows.reward.shape, version, np.int32)
+        trajectory = Trajectory(
+            steps, rows.action, rows.reward, rows.discount, extras,
+            jax.device_get(carry),
+        )  # fmt: skip
+        episodes = self._episodes(rows.reward, steps.last)
+        self.env_steps += int(np.sum(~steps.last[:-1]))
+        number, self._unroll = self._unroll, self._unroll + 1
+        return Unrolled(
+            self.index, number, self._generation, version, trajectory, episodes,
+            self.state(),
+        )  # fmt: skip
+
+    def _episodes(self, reward: np.ndarray, last: np.ndarray) -> Episodes:
+        """Sums over ended episodes; those in progress are kept for the next unroll."""
+        return_, length, count = 0.0, 0.0, 0
+        running = ~last[:-1]
+        start = 0
+        # Between two rows in which any episode ends, sums over whole blocks.
+        for end in np.flatnonzero(last[1:].any(axis=1)) + 1:
+            self._returns += reward[start:end].sum(axis=0)
+            self._lengths += running[start:end].sum(axis=0, dtype=np.int32)
+            ended = last[end]
+            return_ += float(self._returns[ended].sum())
+            length += float(self._lengths[ended].sum())
+            count += int(ended.sum())
+            self._returns[ended] = 0.0
+            self._lengths[ended] = 0
+            start = end
+        self._returns += reward[start:].sum(axis=0)
+        self._lengths += running[start:].sum(axis=0, dtype=np.int32)
+        return Episodes(return_, length, count)
+
+    def _timed(self, doing: str, call: Callable, *arguments: Any) -> Any:
+        self._activity.begin(doing)
+        try:
+            return call(*arguments)
+        finally:
+            self._activity.end()
+
+
+def _equal(x: Any, y: Any) -> bool:
+    equal = jax.tree.map(lambda a, b: np.array_equal(a, b), x, y)
+    return all(jax.tree.leaves(equal))

@@ -1,0 +1,119 @@
+"""The learner's side: unrolls become a batch on the mesh, and the batch an update."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrl_par.bridge.actor import Unrolled
+from jaxrl_par.bridge.report import Tally
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Mean, Metrics, Params, Trajectory
+
+LearnFrom = Callable[[Run, Trajectory], tuple[Run, Metrics]]
+
+
+class Batch(NamedTuple):
+    """Unrolls side by side, on the learner's devices."""
+
+    trajectory: Trajectory
+    unrolls: list[Unrolled]
+
+
+class Learner:
+    """Compiles and runs updates on a mesh."""
+
+    def __init__(
+        self, learn_from: LearnFrom, mesh: Mesh, axis_name: str, tally: Tally
+    ):
+        """`learn_from`: as `loops.learner`, with that axis."""
+        self.compile_seconds = 0.0
+        self._mesh = mesh
+        self._tally = tally
+        rows, lanes = P(None, axis_name), P(axis_name)
+        self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
+        self._function = jax.shard_map(
+            learn_from,
+            mesh=mesh,
+            in_specs=(P(), self._specs),
+            out_specs=(P(), P()),
+            # As in `topologies.sharded`.
+            check_vma=False,
+        )
+        self._compiled: Callable | None = None
+
+    def place(self, run: Run) -> Run:
+        """The run, replicated over the mesh."""
+        return jax.device_put(run, NamedSharding(self._mesh, P()))
+
+    def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
+        """Joins unrolls along the environments, and shares these over the devices."""
+
+        def join(axis: int, trees: list[Any]) -> Any:
+            if len(trees) == 1:
+                return trees[0]
+            return jax.tree.map(lambda *xs: np.concatenate(xs, axis), *trees)
+
+        trajectories = [item.trajectory for item in unrolls]
+        joined = Trajectory(
+            *(
+                join(0 if field == "carry" else 1, [getattr(x, field) for x in trajectories])
+                for field in Trajectory._fields
+            )
+        )
+        shardings = Trajectory(*(NamedSharding(self._mesh, x) for x in self._specs))
+        uploaded = Trajectory(
+            *(
+                jax.device_put(tree, sharding)
+                for tree, sharding in zip(joined, shardings, strict=True)
+            )
+        )
+        self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
+        return Batch(jax.block_until_ready(uploaded), list(unrolls))
+
+    def compile(self, run: Run, batch: Batch) -> None:
+        """Compiles the update for such a batch, unless it is done."""
+        if self._compiled is not None:
+            return
+        started = time.perf_counter()
+        function = jax.jit(self._function, donate_argnums=0)
+        self._compiled = function.lower(run, batch.trajectory).compile()
+        self.compile_seconds += time.perf_counter() - started
+
+    def update(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
+        """One update, done when this returns; it donates the run."""
+        self.compile(run, batch)
+        assert self._compiled is not None
+        # Waiting also keeps programs with collectives from piling up: see DESIGN, 6.
+        return jax.block_until_ready(self._compiled(run, batch.trajectory))
+
+    def episodes(self, batch: Batch) -> Metrics:
+        """Means over the episodes that ended in the batch, numpy."""
+        sums = np.sum([item.episodes for item in batch.unrolls], axis=0, dtype=np.float32)
+        return {
+            "episode_return": Mean(sums[0], sums[2]),
+            "episode_length": Mean(sums[1], sums[2]),
+        }
+
+    def count(self, batch: Batch, version: int) -> Metrics:
+        """Counts rows by lag, at the moment when `version` learns from them."""
+        lags = []
+        for item in batch.unrolls:
+            rows = item.trajectory.reward.size
+            self._tally.lags[version - item.version] += rows
+            self._tally.env_steps += int(np.sum(~item.trajectory.steps.last[:-1]))
+            lags.append(version - item.version)
+        self._tally.updates += 1
+        return {
+            "lag": Mean(np.float32(sum(lags)), np.float32(len(lags))),
+            "lag_max": np.float32(max(lags)),
+        }
+
+
+def copied(params: Params, device: jax.Device) -> Params:
+    """The parameters on an actor's device, in memory that no update donates."""
+    return jax.device_put(params, SingleDeviceSharding(device), may_alias=False)

@@ -1,0 +1,60 @@
+"""A recorded schedule: which unrolls each update learned from, line by line.
+
+A free run depends on which thread was faster. Written down, that is a list of integers
+with which the run can be repeated serially, bit for bit.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """An unroll that was learned from."""
+
+    actor: int
+    unroll: int
+    generation: int
+    """How often the actor's environments had been made anew."""
+    version: int
+    """Of the parameters that acted."""
+
+
+class RecordError(ValueError):
+    """A file is no schedule, or not that of this run."""
+
+
+class Recorder:
+    """Writes a line for each update, on disk as soon as it is made."""
+
+    def __init__(self, path: Path, first_update: int):
+        """Continues a file; lines of later updates, after a crash, are dropped."""
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(lines[:first_update]))
+        self._file = path.open("a")
+
+    def write(self, entries: list[Entry]) -> None:
+        self._file.write(json.dumps(entries) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> list[list[Entry]]:
+    """The entries of every update.
+
+    Raises:
+      RecordError: no such file, or a line that is no list of entries. A last line that
+        a crash cut off is left out.
+    """
+    if not path.is_file():
+        raise RecordError(f"there is no recorded schedule at {path}")
+    *lines, _ = path.read_text().split("\n")
+    updates = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            updates.append([Entry(*map(int, entry)) for entry in json.loads(line)])
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{path}, line {number}: no schedule ({error})") from None
+    return updates

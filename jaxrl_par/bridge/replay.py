@@ -1,0 +1,101 @@
+"""A recorded run once more, in one thread: the same unrolls, in the same order.
+
+Each unroll depends only on its actor's environments and keys and on the parameters that
+acted, so the recorded versions decide everything. On CPU the replay ends in the bits of
+the run that was recorded.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+
+from jaxrl_par.bridge.record import Entry, RecordError
+from jaxrl_par.bridge.system import Local, Parts, System, stacked
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Metrics, Params, PRNGKey
+
+
+class Replay:
+    """An engine of `training.train` that follows a record."""
+
+    def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
+        self._parts = parts
+        self._schedule = schedule
+        self._uses = Counter(entry.version for update in schedule for entry in update)
+        self._params: dict[int, Params] = {}
+        self._update = 0
+
+    @property
+    def compile_seconds(self) -> float:
+        return self._system.learner.compile_seconds
+
+    def init(self, key: PRNGKey) -> Run:
+        self._system = System(self._parts, key)
+        self._actors = [self._system.actor(i) for i in range(self._parts.num_actors)]
+        for actor in self._actors:
+            actor.start(self._system.env_key(actor.index, 0))
+        run = self._system.new_run(self._actors)
+        self._keep(0, run)
+        return run
+
+    def resume(self, run: Run) -> None:
+        """
+        Raises:
+          RecordError: parameters of the past, which the record asks for, are not kept.
+        """
+        raise RecordError("a replay starts at the beginning: it cannot be resumed")
+
+    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
+        """
+        Raises:
+          RecordError: the record ends earlier, or does not fit the run.
+        """
+        system, metrics = self._system, []
+        if self._update + num_updates > len(self._schedule):
+            raise RecordError(
+                f"the record has {len(self._schedule)} updates, asked for"
+                f" {self._update + num_updates}"
+            )
+        local: Local = run.local
+        states = list(local.actors)
+        run = run._replace(local=())
+        for entries in self._schedule[self._update : self._update + num_updates]:
+            batch = system.learner.upload([self._unroll(entry) for entry in entries])
+            counted = system.learner.count(batch, self._update)
+            run, learned = system.learner.update(run, batch)
+            metrics.append(learned | counted | system.learner.episodes(batch))
+            for item in batch.unrolls:
+                states[item.actor] = item.after
+            self._update += 1
+            self._keep(self._update, run)
+        return system.with_local(run, Local(tuple(states), ())), stacked(metrics)
+
+    def report(self) -> None:
+        """Nothing runs in parallel here."""
+
+    def close(self) -> None:
+        for actor in self._actors:
+            actor.close()
+
+    def _unroll(self, entry: Entry):
+        actor = self._actors[entry.actor]
+        if entry.generation != actor.generation:
+            actor.close()
+            key = self._system.env_key(entry.actor, entry.generation)
+            actor.start(key, entry.generation, entry.unroll)
+        if (actor.next_unroll, entry.version in self._params) != (entry.unroll, True):
+            raise RecordError(
+                f"update {self._update} of the record wants unroll {entry.unroll} of"
+                f" actor {entry.actor} with version {entry.version}; the actor is at"
+                f" {actor.next_unroll}, and versions {sorted(self._params)} are there"
+            )
+        item = actor.unroll(self._params[entry.version], entry.version)
+        self._uses[entry.version] -= 1
+        if not self._uses[entry.version]:
+            del self._params[entry.version]
+        return item
+
+    def _keep(self, version: int, run: Run) -> None:
+        if self._uses[version]:
+            self._params[version] = jax.block_until_ready(self._system.behaviour(run))

@@ -1,0 +1,128 @@
+"""What a threaded run and its serial replay share: actors, learner, and their state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from jaxrl_par import loops
+from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.learner import LearnFrom, Learner, copied
+from jaxrl_par.bridge.report import Tally
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Agent, Metrics, Params, PRNGKey, TimeStep, example
+
+# A fold of the root that no update comes to: see `loops.act_key`.
+_FRESH = np.uint32(0xFFFFFFFE)
+
+
+class Local(NamedTuple):
+    """What a bridge keeps in `Run.local`, on the CPU."""
+
+    actors: tuple[ActorState, ...]
+    """Each after the last of its unrolls that was learned from."""
+    behaviour: tuple[Params, ...]
+    """The parameters before the newest, oldest first, that lockstep still acts with."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bridge is built from."""
+
+    agent: Agent
+    make_env: MakeEnv
+    """From a key to the environments of one actor."""
+    unroll_length: int
+    num_actors: int
+    learn_from: LearnFrom
+    """As `loops.learner`, along `axis_name` of the mesh."""
+    mesh: Mesh
+    axis_name: str
+    actor_device: jax.Device
+    check_bounds: bool
+    num_behaviours: int
+    """Older parameters that are part of the run."""
+
+
+class System:
+    """Actors and a learner, without anything that decides when they run."""
+
+    def __init__(self, parts: Parts, key: PRNGKey):
+        """
+        Args:
+          key: of a new run. Its parts are those that `loops.on_policy` splits it into.
+        """
+        self.parts = parts
+        self.tally = Tally()
+        self.learner = Learner(
+            parts.learn_from, parts.mesh, parts.axis_name, self.tally
+        )
+        self._acting = acting(parts.agent, parts.unroll_length)
+        self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
+        self._cpu = jax.local_devices(backend="cpu")[0]
+
+    def actor(self, index: int, **options: Any) -> Actor:
+        """An actor, still without environments."""
+        parts = self.parts
+        return Actor(
+            index,
+            parts.make_env,
+            self._acting,
+            parts.unroll_length,
+            self._root,
+            parts.actor_device,
+            check_bounds=parts.check_bounds,
+            **options,
+        )
+
+    def env_key(self, actor: int, generation: int) -> PRNGKey:
+        """Of an actor's environments; those of generation 0 are what device `actor` of
+        a sharded program would have."""
+        if generation == 0:
+            return jax.random.fold_in(self._env_key, actor)
+        fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)
+        return jax.random.fold_in(fresh, generation)
+
+    def new_run(self, actors: Sequence[Actor]) -> Run:
+        """The run at its start, from actors that have environments."""
+        env = actors[0].env
+        assert env is not None
+        flags = np.zeros(env.num_envs, np.bool_)
+        step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
+
+        def init(agent_key: PRNGKey, root: PRNGKey) -> Run:
+            run = loops.new_run(self.parts.agent.init(agent_key, step), (), root)
+            # Strong types, as those that come from a file.
+            return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
+
+        run = jax.jit(init)(self._agent_key, self._root)
+        run = self.learner.place(run)
+        behaviour = (self.behaviour(run),) * self.parts.num_behaviours
+        states = tuple(actor.state() for actor in actors)
+        return self.with_local(run, Local(states, behaviour))
+
+    def resume(self, actor: Actor, state: ActorState) -> bool:
+        """As `Actor.resume`, with the keys of this system."""
+        generation = int(state.generation)
+        return actor.resume(
+            state,
+            self.env_key(actor.index, generation),
+            self.env_key(actor.index, generation + 1),
+        )
+
+    def behaviour(self, run: Run) -> Params:
+        """The run's parameters, for actors."""
+        return copied(run.learner.params, self.parts.actor_device)
+
+    def with_local(self, run: Run, local: Local) -> Run:
+        """The run, with what actors need to go on from here."""
+        return run._replace(local=jax.device_put(local, self._cpu))
+
+
+def stacked(metrics: Sequence[Metrics]) -> PyTree:
+    """Metrics of several updates, [num_updates], in numpy."""
+    return jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(list(metrics)))

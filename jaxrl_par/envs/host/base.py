@@ -1,0 +1,65 @@
+"""CPU-bound environments: the rows of `Environment`, from numpy and with state."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from jaxrl_par.types import PRNGKey, Spec, Specs, TimeStep
+
+HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
+"""The next step with numpy leaves [B, ...], reward [B] float32, discount [B] float32"""
+
+
+class HostEnvironment(ABC):
+    """`num_envs` simulators in one thread, as a stream that shows everything once.
+
+    The rows are those of `envs.Environment`: the final observation of an episode is
+    shown, with `last`; a step from it ignores the action, pays 0 and shows the `first`
+    one of the next. Arrays that are returned may be overwritten by the next call.
+
+    One thread uses an instance, except for `close`, which may come from another thread
+    when a simulator hangs.
+    """
+
+    num_envs: int
+    observation_spec: Specs
+    """A spec for each leaf of an observation, without the batch axis."""
+    action_spec: Spec
+    name: str
+    max_episode_steps: int | None
+    """Time limit in environment steps, None where it is not known."""
+
+    @abstractmethod
+    def reset(self) -> TimeStep:
+        """Starts every environment anew. Called once, before the first step."""
+
+    @abstractmethod
+    def step(self, action: Any) -> HostRow:
+        """Acts in every environment; `action` has leaves [B, ...]."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees processes, files and memory. A second call does nothing."""
+
+    def plan(self, keys: PRNGKey) -> None:
+        """Hands over the keys [T] of the next T steps.
+
+        Simulators have randomness of their own, seeded when they are made, and ignore
+        them; a pure environment draws what it would draw in a compiled program.
+        """
+        del keys
+
+    def snapshot(self) -> Any:
+        """All that is needed to come back to this point, as a pytree of arrays whose
+        shapes never change; None if the simulator cannot be brought back."""
+        return None
+
+    def restore(self, snapshot: Any) -> TimeStep:
+        """Comes back, in a new instance, to where `snapshot` was taken.
+
+        Returns:
+          What is shown there. Whoever kept it can compare, and find a simulator that
+          is not deterministic.
+        """
+        raise NotImplementedError(f"{self.name} cannot be restored")
