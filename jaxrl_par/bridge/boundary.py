@@ -148,6 +148,5 @@ def _refuse(name: str, x: np.ndarray, bad: np.ndarray, why: str) -> None:
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     element = f", element {list(index[2:])}" if index[2:] else ""
     raise BadRowError(
-        f"{name} of environment {index[1]} in row {index[0]}{element} {why}:"
-        f" {x[index]}"
+        f"{name} of environment {index[1]} in row {index[0]}{element} {why}: {x[index]}"
     )

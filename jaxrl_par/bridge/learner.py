@@ -27,9 +27,7 @@ class Batch(NamedTuple):
 class Learner:
     """Compiles and runs updates on a mesh."""
 
-    def __init__(
-        self, learn_from: LearnFrom, mesh: Mesh, axis_name: str, tally: Tally
-    ):
+    def __init__(self, learn_from: LearnFrom, mesh: Mesh, axis_name: str, tally: Tally):
         """`learn_from`: as `loops.learner`, with that axis."""
         self.compile_seconds = 0.0
         self._mesh = mesh
@@ -58,22 +56,16 @@ class Learner:
                 return trees[0]
             return jax.tree.map(lambda *xs: np.concatenate(xs, axis), *trees)
 
-        trajectories = [item.trajectory for item in unrolls]
-        joined = Trajectory(
-            *(
-                join(0 if field == "carry" else 1, [getattr(x, field) for x in trajectories])
-                for field in Trajectory._fields
-            )
-        )
-        shardings = Trajectory(*(NamedSharding(self._mesh, x) for x in self._specs))
-        uploaded = Trajectory(
-            *(
-                jax.device_put(tree, sharding)
-                for tree, sharding in zip(joined, shardings, strict=True)
-            )
-        )
+        rows = [item.trajectory for item in unrolls]
+        fields = {n: [getattr(x, n) for x in rows] for n in Trajectory._fields}
+        joined = {n: join(0 if n == "carry" else 1, x) for n, x in fields.items()}
+        uploaded = {
+            n: jax.device_put(x, NamedSharding(self._mesh, getattr(self._specs, n)))
+            for n, x in joined.items()
+        }
         self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
-        return Batch(jax.block_until_ready(uploaded), list(unrolls))
+        trajectory = Trajectory(**jax.block_until_ready(uploaded))
+        return Batch(trajectory, list(unrolls))
 
     def compile(self, run: Run, batch: Batch) -> None:
         """Compiles the update for such a batch, unless it is done."""
@@ -93,7 +85,9 @@ class Learner:
 
     def episodes(self, batch: Batch) -> Metrics:
         """Means over the episodes that ended in the batch, numpy."""
-        sums = np.sum([item.episodes for item in batch.unrolls], axis=0, dtype=np.float32)
+        sums = np.sum(
+            [item.episodes for item in batch.unrolls], axis=0, dtype=np.float32
+        )
         return {
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),

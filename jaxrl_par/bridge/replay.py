@@ -7,6 +7,7 @@ the run that was recorded.
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
@@ -70,6 +71,9 @@ class Replay:
             self._update += 1
             self._keep(self._update, run)
         return system.with_local(run, Local(tuple(states), ())), stacked(metrics)
+
+    def record(self, path: Path) -> None:
+        """The schedule is known."""
 
     def report(self) -> None:
         """Nothing runs in parallel here."""

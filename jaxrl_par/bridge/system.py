@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from jaxrl_par import loops
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
-from jaxrl_par.bridge.learner import LearnFrom, Learner, copied
+from jaxrl_par.bridge.learner import Learner, LearnFrom, copied
 from jaxrl_par.bridge.report import Tally
 from jaxrl_par.loops import Run
 from jaxrl_par.types import Agent, Metrics, Params, PRNGKey, TimeStep, example

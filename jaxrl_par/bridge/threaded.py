@@ -42,18 +42,16 @@ class Threaded:
         make_schedule: Callable[[int], Schedule],
         unrolls_per_update: int,
         limits: Limits,
-        record: Path | None = None,
     ):
         """
         Args:
           make_schedule: from the update at which the run starts or goes on.
-          record: file to which the schedule is written.
         """
         self._parts = parts
         self._make_schedule = make_schedule
         self._per_update = unrolls_per_update
         self._limits = limits
-        self._record = record
+        self._record: Path | None = None
         self._supervisor = Supervisor(limits.patience)
         self._supervisor.on_hang = self._on_hang
         self._actors: dict[int, Actor] = {}
@@ -109,6 +107,10 @@ class Threaded:
                 stacklevel=2,
             )
 
+    def record(self, path: Path) -> None:
+        """Writes the schedule to this file, for `replay`."""
+        self._record = path
+
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         """So many updates, as soon as there is something to learn from.
 
@@ -141,8 +143,10 @@ class Threaded:
         behaviour = self._publisher.older(self._parts.num_behaviours)
         return system.with_local(run, Local(tuple(states), behaviour)), stacked(metrics)
 
-    def report(self) -> Report:
-        """Where the time went until now."""
+    def report(self) -> Report | None:
+        """Where the time went until now; None before the first update."""
+        if not self._started:
+            return None
         tally = self._system.tally
         seconds = max(self._supervisor.clock() - self._began, 1e-9)
         actors = [*self._retired, *self._in_order()]
@@ -155,7 +159,7 @@ class Threaded:
             uploader=self._uploader_times.shares(),
             learner=self._learner_times.shares(),
             queue_depth=tally.depths / max(tally.takes, 1),
-            queue_size=self._schedule.capacity if self._started else 0,
+            queue_size=self._schedule.capacity,
             uploaded_bytes=tally.uploaded_bytes,
             lags=dict(sorted(tally.lags.items())),
             compile_seconds=self.compile_seconds,
@@ -293,9 +297,7 @@ class Threaded:
                 times.timed("waiting for unrolls", self._queue.get)
                 for _ in range(self._per_update)
             ]
-            batch = times.timed(
-                "uploading", self._system.learner.upload, unrolls
-            )
+            batch = times.timed("uploading", self._system.learner.upload, unrolls)
             times.timed("waiting for the learner", self._put_batch, batch)
 
     def _put_batch(self, batch: Batch) -> None:
@@ -330,7 +332,10 @@ class Threaded:
     def _write(self, batch: Batch) -> None:
         if self._recorder:
             self._recorder.write(
-                [Entry(x.actor, x.unroll, x.generation, x.version) for x in batch.unrolls]
+                [
+                    Entry(x.actor, x.unroll, x.generation, x.version)
+                    for x in batch.unrolls
+                ]
             )
 
     def _make_actor(self, index: int) -> Actor:

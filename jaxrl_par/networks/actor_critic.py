@@ -6,6 +6,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrl_par.distributions import (
@@ -16,11 +17,15 @@ from jaxrl_par.distributions import (
 )
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.images import Deep, Shallow
 from jaxrl_par.networks.layers import MLP, PatchConv, linear, orthogonal
 from jaxrl_par.networks.memory import Memory, initial_carry
 from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
 
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
+_IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
+# Pixels of the smaller side below which what is left of an image says too little.
+_SMALLEST = {"conv": 3, "shallow": 36, "deep": 8}
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -28,13 +33,16 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class NetworkConfig:
     """Shape of an actor-critic network."""
 
-    torso: Literal["auto", "mlp", "conv"] = "auto"
-    """What reads observations; auto takes the convolution where they are images."""
+    torso: Literal["auto", "mlp", "conv", "shallow", "deep"] = "auto"
+    """What reads observations: dense layers, after a 3x3 convolution, or after IMPALA's
+    image networks. auto: shallow if images have at least 36 x 36 pixels, conv if they
+    have fewer, mlp if there are none."""
     channels: int = 16
-    """Filters of the 3x3 convolution."""
+    """Filters of the 3x3 convolution. Those of shallow and deep are the paper's."""
     widths: tuple[int, ...] = (64, 64)
-    """Units of the dense layers, after the convolution if there is one."""
+    """Units of the dense layers, after convolutions if there are any. IMPALA: 256."""
     activation: Literal["tanh", "relu"] = "tanh"
+    """Of mlp and conv; shallow and deep take relu throughout."""
     memory: Literal["none", "lstm", "gru"] = "none"
     """What follows the dense layers."""
     memory_width: int = 128
@@ -67,7 +75,8 @@ def actor_critic(
     Raises:
       ValueError: the config does not fit the specs.
 
-    Source for the initial scales: Andrychowicz et al., arXiv:2006.05990, section 3.2.
+    Sources: Andrychowicz et al., arXiv:2006.05990, section 3.2, for the initial scales;
+    Espeholt et al., arXiv:1802.01561, figure 3, for shallow and deep.
     """
     if problems := config.problems():
         raise ValueError("; ".join(problems))
@@ -81,12 +90,7 @@ def actor_critic(
             "an action is one integer or a vector of numbers, not an array of shape"
             f" {action_spec.shape}"
         )
-    images = _image_leaves(observation_spec)
-    if config.torso == "conv" and not images:
-        raise ValueError(
-            "torso = conv needs images [height, width, channels] of at least 3 x 3;"
-            f" observations are {observation_spec}"
-        )
+    _check_images(observation_spec, config.torso)
     module = _ActorCritic(_Static(observation_spec, action_spec), config)
     memory = config.memory
 
@@ -151,7 +155,13 @@ class _ActorCritic(nn.Module):
 
 
 class _Torso(nn.Module):
-    """Observations [N, ...] to features [N, D]."""
+    """Observations [N, ...] to features [N, D].
+
+    Dense layers read everything, behind a 3x3 convolution of the images. With shallow
+    and deep they read the images alone, and what else was observed, such as the last
+    action and reward, joins their features: whoever wants rewards within [-1, 1], as in
+    the paper, clips them before. Pixels of type uint8 are divided by 255.
+    """
 
     specs: _Static
     config: NetworkConfig
@@ -163,20 +173,35 @@ class _Torso(nn.Module):
             _DTYPES[config.compute_dtype],
             _ACTIVATIONS[config.activation],
         )
-        leaves = list(zip(_leaves(spec), jax.tree.leaves(obs), strict=True))
-        convolve = config.torso == "conv" or (
-            config.torso == "auto" and _image_leaves(spec)
-        )
-        vectors = []
-        for leaf_spec, leaf in leaves:
-            if convolve and _is_image(leaf_spec):
-                conv = PatchConv(config.channels, dtype=dtype)
-                leaf = activation(conv(leaf.astype(dtype)))
+        torso = _chosen(spec, config.torso)
+        if torso in _IMAGE_NETWORKS:
+            activation = nn.relu
+        before, after = [], []
+        for leaf_spec, leaf in zip(_leaves(spec), jax.tree.leaves(obs), strict=True):
+            is_image = _is_image(leaf_spec)
+            if is_image:
+                leaf = self._read_image(torso, leaf_spec, leaf)
             elif isinstance(leaf_spec, Discrete):
                 leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
-            vectors.append(leaf.reshape(leaf.shape[0], -1).astype(dtype))
-        x = vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
-        return MLP(config.widths, activation, dtype)(x)
+            vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
+            late = torso in _IMAGE_NETWORKS and not is_image
+            (after if late else before).append(vector)
+        x = MLP(config.widths, activation, dtype)(_joined(before))
+        return _joined([x, *after])
+
+    def _read_image(self, torso: str, spec: Spec, x: Array) -> Array:
+        dtype = _DTYPES[self.config.compute_dtype]
+        x = x.astype(dtype) / 255 if spec.dtype == np.uint8 else x.astype(dtype)
+        if torso in _IMAGE_NETWORKS:
+            return _IMAGE_NETWORKS[torso](dtype)(x)
+        if torso == "conv":
+            activation = _ACTIVATIONS[self.config.activation]
+            return activation(PatchConv(self.config.channels, dtype=dtype)(x))
+        return x
+
+
+def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
 
 
 class _Heads(nn.Module):
@@ -229,5 +254,25 @@ def _is_image(spec: Spec) -> bool:
     return isinstance(spec, Box) and len(spec.shape) == 3 and min(spec.shape[:2]) >= 3
 
 
-def _image_leaves(specs: Specs) -> list[Spec]:
-    return [spec for spec in _leaves(specs) if _is_image(spec)]
+def _fit(specs: Specs, torso: str) -> bool:
+    """There are images, and all are large enough."""
+    images = [spec for spec in _leaves(specs) if _is_image(spec)]
+    return bool(images) and all(
+        min(image.shape[:2]) >= _SMALLEST[torso] for image in images
+    )
+
+
+def _chosen(specs: Specs, torso: str) -> str:
+    """What `auto` stands for."""
+    if torso != "auto":
+        return torso
+    return next((name for name in ("shallow", "conv") if _fit(specs, name)), "mlp")
+
+
+def _check_images(specs: Specs, torso: str) -> None:
+    if torso in _SMALLEST and not _fit(specs, torso):
+        side = _SMALLEST[torso]
+        raise ValueError(
+            f"torso = {torso} needs images [height, width, channels] of at least"
+            f" {side} x {side}; observations are {specs}"
+        )

@@ -1,4 +1,4 @@
-"""Actors in threads, a learner on the mesh: for environments that a CPU steps (Sebulba).
+"""Actors in threads, a learner on the mesh: for simulators on a CPU (Sebulba).
 
 Actor threads step environments of their own and act in batches with the newest
 parameters; unrolls go through a bounded queue to one learner, which is sharded like any
@@ -105,15 +105,15 @@ def threads(
     num_epochs: int = 1,
     num_minibatches: int = 1,
     axis_name: str = "data",
-    record_to: Path | None = None,
 ) -> Threaded:
     """An engine for `training.train`, which starts its threads when it first advances.
+
+    `Threaded.record` says where to write the schedule, which `replay` can repeat.
 
     Args:
       make_env: the environments of one actor, from a key. All have the same specs.
       mesh: the learner's devices, which share the environments of each batch.
       num_epochs, num_minibatches: as `loops.on_policy`.
-      record_to: file for the schedule, from which `replay` repeats the run.
 
     Raises:
       ValueError: the config is out of range.
@@ -135,7 +135,7 @@ def threads(
 
     restarts = config.max_restarts if config.on_error == "restart" else 0
     limits = Limits(config.patience, config.env_timeout, restarts)
-    return Threaded(parts, schedule, config.batch, limits, record_to)
+    return Threaded(parts, schedule, config.batch, limits)
 
 
 def replay(

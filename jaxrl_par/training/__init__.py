@@ -1,6 +1,7 @@
 """Training as an experiment: a folder, metrics, checkpoints, evaluation, pictures."""
 
 from jaxrl_par.training.config import Flat, above, at_least, cli
+from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import (
     configure_jax,
     environment_problems,
@@ -9,16 +10,20 @@ from jaxrl_par.training.entry import (
 )
 from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.training.on_policy import OnPolicyArgs
 from jaxrl_par.training.runner import Trained, train
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import Summary
+from jaxrl_par.training.threaded import ThreadsArgs
 
 __all__ = [
+    "Engine",
     "Evaluation",
     "Flat",
     "OnPolicyArgs",
     "Summary",
+    "ThreadsArgs",
     "Trained",
     "TrainingConfig",
     "TrainingError",
@@ -30,6 +35,7 @@ __all__ = [
     "evaluate",
     "evaluator",
     "experiment",
+    "host_evaluator",
     "main",
     "train",
 ]

@@ -26,6 +26,8 @@ class RunDirectory:
         self.curve = path / "curve.png"
         self.summary = path / "summary.json"
         self.animation = path / "episode.gif"
+        self.parallelism = path / "parallelism.png"
+        self.schedule = path / "schedule.jsonl"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
 

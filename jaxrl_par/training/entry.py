@@ -89,7 +89,7 @@ def experiment(
     path = trained.directory.animation
     if settings.gif and animation.can_draw(env) and not path.exists():
         params = trained.run.learner.params
-        animation.animate(agent, env, params, path, _evaluation_key(trained.run))
+        animation.animate(agent, env, params, path, evaluation_key(trained.run))
     return trained
 
 
@@ -109,13 +109,14 @@ def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Ev
     play = {n: jax.jit(evaluator(x, env, episodes)) for n, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
-        key = _evaluation_key(run)
+        key = evaluation_key(run)
         results = {n: f(run.learner.params, key) for n, f in play.items()}
         return {n: float(x.returns.mean()) for n, x in results.items()}
 
     return evaluate
 
 
-def _evaluation_key(run: Run) -> jax.Array:
+def evaluation_key(run: Run) -> jax.Array:
+    """The same at any time of a run, so that evaluations see the same starts."""
     # Training folds millions of updates into the root, which never come to this number.
     return jax.random.fold_in(run.key, np.uint32(0xFFFFFFFF))

@@ -6,19 +6,24 @@ resumed, so that both compute the same bits.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_par.bridge.boundary import BadRowError
+from jaxrl_par.bridge.record import RecordError
+from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.loops import Program, Run
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.training import parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.config import to_json
 from jaxrl_par.training.directory import RunDirectory, identity, open_directory
 from jaxrl_par.training.display import Display, display
+from jaxrl_par.training.engines import Compiled, Engine
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
 from jaxrl_par.training.metrics import (
@@ -38,7 +43,7 @@ from jaxrl_par.training.summary import (
     peak_memory_bytes,
     read_summary,
 )
-from jaxrl_par.types import Metrics, PRNGKey
+from jaxrl_par.types import PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
 """Results by name, such as `evaluation_return`."""
@@ -71,7 +76,7 @@ class Budget(NamedTuple):
 
 
 def train(
-    program: Program,
+    program: Program | Engine,
     args: Any,
     settings: TrainingConfig,
     *,
@@ -84,6 +89,7 @@ def train(
     """Trains to the end of the budget, and leaves a folder with all about it.
 
     Args:
+      program: a compiled program, or an engine as `topologies.threads` makes it.
       args: the whole config, of which `settings` is a field. A run is resumed only with
         the config it has.
       key: starts a new run; that of a resumed run is in its checkpoint.
@@ -104,9 +110,10 @@ def train(
     store = Checkpoints(
         directory.checkpoints, identity(args, settings), settings.keep_checkpoints
     )
-    with interrupts() as stop, store:
-        compiler = _Compiler(program)
-        run, resumed = _start(compiler, store, directory, key)
+    engine = Compiled(program) if isinstance(program, Program) else program
+    with interrupts() as stop, store, _engine_errors(engine):
+        engine.record(directory.schedule)
+        run, resumed = _start(engine, store, directory, key)
         if (
             resumed
             and budget.fraction(*_progress(run)) == 1
@@ -120,50 +127,17 @@ def train(
             Sinks(_sinks(lines, directory, args, settings, run, resumed)) as sinks,
             display(directory.path.name) as shown,
         ):
-            loop = _Loop(settings, budget, compiler, store, sinks, lines, shown)
+            loop = _Loop(settings, budget, engine, store, sinks, lines, shown)
             run = loop.advance(run, evaluate, stop)
         results = evaluate(run) if evaluate else {}
         draw_curve(lines.rows, directory.curve)
-        summary = _summarize(run, lines, compiler, results, directory.path.name)
+        summary = _summarize(run, lines, engine, results, directory.path.name)
         summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
+    if report := engine.report():
+        parallelism.draw(report, directory.parallelism)
+        print(parallelism.text(report))
     return Trained(run, summary, directory)
-
-
-class _Compiler:
-    """Compiled chunks by their length, and the time that compiling took."""
-
-    def __init__(self, program: Program):
-        self._program = program
-        self._chunks: dict[int, Callable[[Run], tuple[Run, Metrics]]] = {}
-        self.seconds = 0.0
-
-    def init(self, key: PRNGKey) -> Run:
-        """A new run. Its leaves have strong types, as those that come from a file."""
-
-        def init(key: PRNGKey) -> Run:
-            run = self._program.init(key)
-            return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
-
-        started = time.perf_counter()
-        compiled = jax.jit(init).lower(key).compile()
-        self.seconds += time.perf_counter() - started
-        return jax.block_until_ready(compiled(key))
-
-    def chunk(self, num_updates: int, run: Run) -> Callable[[Run], tuple[Run, Metrics]]:
-        """So many updates in one call, which donates the run."""
-        if num_updates not in self._chunks:
-            # Arrays stay where they are, or the next call would find them elsewhere.
-            placed = jax.tree.map(lambda x: x.sharding, run)
-            function = jax.jit(
-                scanned(self._program, num_updates),
-                donate_argnums=0,
-                out_shardings=(placed, None),
-            )
-            started = time.perf_counter()
-            self._chunks[num_updates] = function.lower(run).compile()
-            self.seconds += time.perf_counter() - started
-        return self._chunks[num_updates]
 
 
 class _Loop(NamedTuple):
@@ -171,7 +145,7 @@ class _Loop(NamedTuple):
 
     settings: TrainingConfig
     budget: Budget
-    compiler: _Compiler
+    engine: Engine
     store: Checkpoints
     sinks: Sinks
     lines: JsonLines
@@ -204,10 +178,11 @@ class _Loop(NamedTuple):
         length = self.settings.log_interval
         if self.budget.updates is not None:
             length = min(length, self.budget.updates - updates)
-        chunk = self.compiler.chunk(length, run)
+        compiled = self.engine.compile_seconds
         started = time.perf_counter()
-        run, metrics = jax.block_until_ready(chunk(run))
+        run, metrics = self.engine.advance(run, length)
         seconds = time.perf_counter() - started
+        seconds -= self.engine.compile_seconds - compiled
         updates, new_env_steps = _progress(run)
         before = self.lines.rows[-1]["seconds"] if self.lines.rows else 0.0
         row = {
@@ -216,6 +191,8 @@ class _Loop(NamedTuple):
             "seconds": before + seconds,
             "steps_per_second": (new_env_steps - env_steps) / seconds,
         }
+        if report := self.engine.report():
+            row |= report.row()
         return run, row | summarize(metrics)
 
     def _save(self, run: Run, updates: int) -> None:
@@ -236,13 +213,37 @@ class _Loop(NamedTuple):
             )
 
 
+@contextmanager
+def _engine_errors(engine: Engine) -> Iterator[None]:
+    """Closes the engine, and tells in a line what a user can do something about.
+
+    Errors that an environment itself raised go on as they are, with their traceback.
+    """
+    try:
+        yield
+    except (BadRowError, DeadlineError, RecordError) as error:
+        notes = getattr(error, "__notes__", [])
+        raise TrainingError("\n".join([str(error), *notes])) from error
+    except Interrupted:
+        engine.close()
+        if (report := engine.report()) and report.dropped_rows:
+            print(
+                f"{report.dropped_rows:,} rows were acted and not yet learned from: they"
+                " were dropped"
+            )
+        raise
+    finally:
+        engine.close()
+
+
 def _start(
-    compiler: _Compiler, store: Checkpoints, directory: RunDirectory, key: PRNGKey
+    engine: Engine, store: Checkpoints, directory: RunDirectory, key: PRNGKey
 ) -> tuple[Run, bool]:
     """The run to train, and whether it was there before."""
-    run = compiler.init(key)
+    run = engine.init(key)
     if restored := store.restore(run):
         print(f"{directory.path}: resuming at update {_progress(restored)[0]:,}")
+        engine.resume(restored)
         return restored, True
     if directory.metrics.exists() and directory.metrics.stat().st_size:
         raise CheckpointError(
@@ -295,7 +296,7 @@ def _skipped_in_a_row(run: Run) -> int:
 def _summarize(
     run: Run,
     lines: JsonLines,
-    compiler: _Compiler,
+    engine: Engine,
     results: dict[str, float],
     name: str,
 ) -> Summary:
@@ -308,7 +309,7 @@ def _summarize(
         episode_return=latest_return(lines.rows),
         steps_per_second=env_steps / seconds if seconds else 0.0,
         seconds=seconds,
-        compile_seconds=compiler.seconds,
+        compile_seconds=engine.compile_seconds,
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(jax.device_get(run.progress.skipped))),
         state_sha256=state_hash(run),

@@ -21,6 +21,10 @@ ARMS, BOUNDED, FREE = (
     Box((2,)),
 )
 PREVIOUS = WithPrevious({"map": IMAGE, "place": INTEGER}, ARMS, Box(()))
+PIXELS, SQUARE = Box((36, 37, 2), np.dtype(np.uint8)), Box((9, 8, 2))
+ATARI = Box((84, 84, 4), np.dtype(np.uint8))
+PREVIOUS_SQUARE = PREVIOUS._replace(obs={"map": SQUARE, "place": INTEGER})
+PREVIOUS_PIXELS = WithPrevious(PIXELS, ARMS, Box(()))
 SMALL = {"widths": (16, 8), "memory_width": 6, "channels": 3}
 
 CASES = {
@@ -41,6 +45,14 @@ CASES = {
         {"memory": "gru", "shared": False, "policy": "squashed"},
     ),
     "pytree": (PREVIOUS, ARMS, {"memory": "lstm"}),
+    "shallow": (PIXELS, ARMS, {}),
+    "shallow pytree": (PREVIOUS_PIXELS, ARMS, {"memory": "lstm"}),
+    "deep pytree": (PREVIOUS_SQUARE, BOUNDED, {"torso": "deep"}),
+    "deep separate": (
+        SQUARE,
+        FREE,
+        {"torso": "deep", "memory": "lstm", "shared": False},
+    ),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -48,6 +60,8 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def sample(spec, rng, shape):
     if isinstance(spec, Discrete):
         return jnp.array(rng.integers(spec.num_values, size=shape), jnp.int32)
+    if spec.dtype == np.uint8:
+        return jnp.array(rng.integers(256, size=(*shape, *spec.shape)), jnp.uint8)
     return jnp.array(rng.normal(size=(*shape, *spec.shape)), jnp.float32)
 
 
@@ -91,7 +105,9 @@ def _build(case, seed):
     # Far from the near-uniform start, so that outputs depend on everything.
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda x: jnp.array(0.4 * rng.normal(size=x.shape), x.dtype),
+        lambda x: jnp.array(
+            min(0.4, (2 / x.shape[0]) ** 0.5) * rng.normal(size=x.shape), x.dtype
+        ),
         jax.eval_shape(network.init, jax.random.key(0), row(steps, 0)),
     )
     carry = jax.tree.map(lambda x: x + 0.5, network.initial_carry(B))
@@ -220,16 +236,21 @@ def test_continuous_policies_start_in_the_middle(policy):
         np.testing.assert_allclose(distribution.half_width[0, 0], [2.0, 2.5])
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-def test_bfloat16_computes_but_outputs_and_parameters_are_float32(memory):
-    case = (IMAGE, ARMS, {"memory": memory})
-    network, params, carry, steps = build(case)
+@pytest.mark.parametrize(
+    ("specs", "options"),
+    [(IMAGE, {"memory": memory}) for memory in ("none", "lstm", "gru")]
+    + [(PREVIOUS_PIXELS, {"memory": "lstm"}), (SQUARE, {"torso": "deep"})],
+    ids=["none", "lstm", "gru", "shallow", "deep"],
+)
+def test_bfloat16_computes_but_outputs_and_parameters_are_float32(specs, options):
+    network, params, carry, steps = build((specs, ARMS, options))
     expected = network.unroll(params, carry, steps)
-    half = make(IMAGE, ARMS, memory=memory, compute_dtype="bfloat16")
+    half = make(specs, ARMS, **options, compute_dtype="bfloat16")
     fresh = jax.eval_shape(half.init, jax.random.key(0), row(steps, 0))
+    gradient = jax.grad(lambda p: half.unroll(p, carry, steps)[1].sum())(params)
     actual = half.unroll(params, carry, steps)
     one, after = half.apply(params, carry, row(steps, 0))
-    for leaf in jax.tree.leaves((fresh, actual, one, after)):
+    for leaf in jax.tree.leaves((fresh, actual, one, after, gradient)):
         assert leaf.dtype == jnp.float32
     assert_close(actual, expected, rtol=0.1, atol=0.1)
     assert not np.allclose(actual[1], expected[1], atol=1e-5)
@@ -237,6 +258,8 @@ def test_bfloat16_computes_but_outputs_and_parameters_are_float32(memory):
     jaxpr = str(jax.make_jaxpr(half.unroll)(params, carry, steps))
     dtypes = re.findall(r":(\w+)\[[\d,]*\] = dot_general", jaxpr)
     assert dtypes.count("f32") == 1 and dtypes.count("bf16") == len(dtypes) - 1
+    convolutions = re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", jaxpr)
+    assert set(convolutions) <= {"bf16"}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +290,29 @@ def test_bfloat16_computes_but_outputs_and_parameters_are_float32(memory):
             {"memory": "gru"},
             4 * 16 + 16 + 16 * 8 + 8 + 3 * (8 * 6 + 6 * 6 + 6) + 6 + (6 * 3 + 3) + 7,
         ),
+        (
+            ATARI,
+            Discrete(6),
+            {"widths": (256,)},
+            (8 * 8 * 4 * 16 + 16 + 4 * 4 * 16 * 32 + 32 + 9 * 9 * 32 * 256 + 256)
+            + (256 * 6 + 6 + 256 + 1),
+        ),
+        (
+            ATARI,
+            Discrete(6),
+            {"widths": (256,), "torso": "deep"},
+            (3 * 3 * 4 * 16 + 16 + 4 * (3 * 3 * 16 * 16 + 16) + 3 * 3 * 16 * 32 + 32)
+            + (9 * (3 * 3 * 32 * 32 + 32) + 11 * 11 * 32 * 256 + 256)
+            + (256 * 6 + 6 + 256 + 1),
+        ),
+        (  # The last action and reward are read by the memory, not by the dense layer.
+            WithPrevious(ATARI, Discrete(6), Box(())),
+            Discrete(6),
+            {"widths": (256,), "memory": "lstm", "memory_width": 256},
+            (8 * 8 * 4 * 16 + 16 + 4 * 4 * 16 * 32 + 32 + 9 * 9 * 32 * 256 + 256)
+            + 4 * ((256 + 6 + 1) * 256 + 256 * 256 + 256)
+            + (256 * 6 + 6 + 256 + 1),
+        ),
     ],
 )
 def test_networks_have_the_size_that_their_config_says(
@@ -275,6 +321,74 @@ def test_networks_have_the_size_that_their_config_says(
     network = make(specs, action, **options)
     params = jax.eval_shape(network.init, jax.random.key(0), row(stream(specs), 0))
     assert sum(x.size for x in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize("torso", ["mlp", "conv", "shallow", "deep"])
+def test_pixels_of_type_uint8_are_divided_by_255(torso):
+    network, params, carry, steps = build((PIXELS, ARMS, {"torso": torso}))
+    floats = make(Box(PIXELS.shape), ARMS, torso=torso)
+    scaled = steps._replace(obs=steps.obs.astype(jnp.float32) / 255)
+    actual = network.unroll(params, carry, steps)
+    assert_close(actual, floats.unroll(params, carry, scaled), rtol=1e-4, atol=1e-4)
+    assert float(jnp.std(actual[1])) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("specs", "torso"),
+    [
+        (Box((36, 36, 1)), "shallow"),
+        (Box((84, 84, 4)), "shallow"),
+        (Box((35, 36, 1)), "conv"),
+        (Box((36, 35, 1)), "conv"),
+        ({"near": Box((84, 84, 1)), "far": Box((10, 10, 1))}, "conv"),
+        (Box((2, 84, 1)), "mlp"),
+        (Box((84, 84)), "mlp"),
+    ],
+    ids=str,
+)
+def test_auto_reads_images_by_their_size(specs, torso):
+    def shapes(**options):
+        init = make(specs, ARMS, **options).init
+        params = jax.eval_shape(init, jax.random.key(0), row(stream(specs), 0))
+        return jax.tree.map(lambda x: x.shape, params)
+
+    assert shapes() == shapes(torso=torso)
+    assert shapes() != shapes(torso="mlp" if torso != "mlp" else "auto", widths=(3,))
+
+
+@pytest.mark.parametrize("case", ["shallow pytree", "deep pytree"])
+def test_image_networks_have_relu_whatever_the_activation(case):
+    specs, action, options = CASES[case]
+    network, params, carry, steps = build(CASES[case])
+    other = make(specs, action, **options, activation="relu")
+    expected = network.unroll(params, carry, steps)
+    assert_close(other.unroll(params, carry, steps), expected, rtol=1e-6)
+
+
+def test_image_networks_show_rewards_as_they_are():
+    """To the heads, which are linear: three rewards in a line give values in a line."""
+    network, params, carry, steps = build((PREVIOUS_PIXELS, ARMS, {}))
+    values = [
+        network.unroll(
+            params, carry, steps._replace(obs=steps.obs._replace(reward=reward))
+        )[1]
+        for reward in jnp.broadcast_to(
+            jnp.array([0.0, 5.0, 10.0])[:, None, None], (3, T, B)
+        )
+    ]
+    assert float(jnp.abs(values[1] - values[0]).min()) > 0.1
+    assert_close(values[2] - values[1], values[1] - values[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("torso", ["shallow", "deep"])
+def test_image_networks_start_near_uniform(torso):
+    network = make(ATARI, Discrete(6), torso=torso, widths=(64,))
+    steps = stream(ATARI, length=1, num_envs=8)
+    params = network.init(jax.random.key(0), row(steps, 0))
+    policy, values = network.unroll(params, (), steps)
+    probabilities = jax.nn.softmax(policy.logits)
+    np.testing.assert_allclose(probabilities, 1 / 6, atol=0.02)
+    assert 0.01 < float(jnp.std(values)) < 1.0
 
 
 def test_a_population_of_networks_is_that_of_each_seed():
@@ -292,6 +406,11 @@ def test_a_population_of_networks_is_that_of_each_seed():
     [
         (VECTOR, ARMS, {"torso": "conv"}, "torso = conv needs images"),
         (Box((2, 9, 1)), ARMS, {"torso": "conv"}, "at least 3 x 3"),
+        (VECTOR, ARMS, {"torso": "deep"}, "torso = deep needs images"),
+        (Box((84, 7, 1)), ARMS, {"torso": "deep"}, "at least 8 x 8"),
+        (Box((35, 84, 1)), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
+        ((ATARI, SQUARE), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
+        (ATARI, ARMS, {"torso": "shalow"}, "did you mean 'shallow'"),
         (VECTOR, FREE, {"policy": "squashed"}, "needs bounds for every action"),
         (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
         (VECTOR, Box(()), {}, "one integer or a vector of numbers"),

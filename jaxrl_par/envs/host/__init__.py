@@ -1,0 +1,21 @@
+"""CPU-bound simulators as streams. No simulator is imported before one is made."""
+
+from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.envs.host.envpool import from_envpool
+from jaxrl_par.envs.host.gymnasium import from_vector
+from jaxrl_par.envs.host.make import Backend, backends, make, problems
+from jaxrl_par.envs.host.pure import from_pure
+from jaxrl_par.envs.host.single import from_callable
+
+__all__ = [
+    "Backend",
+    "HostEnvironment",
+    "HostRow",
+    "backends",
+    "from_callable",
+    "from_envpool",
+    "from_pure",
+    "from_vector",
+    "make",
+    "problems",
+]

@@ -1,0 +1,145 @@
+"""EnvPool's environments as streams. Only this module knows EnvPool, imported late.
+
+Seen with EnvPool 1.2.5, and tested: the step after the end ignores its action and shows
+the next episode; a pole that falls in the very step of the time limit is reported as
+truncated and not as terminated, which no adapter can undo; HalfCheetah and other MuJoCo
+observations are float64.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.gymnasium import VectorHost
+from jaxrl_par.errors import unknown_name
+from jaxrl_par.types import Box, Obs, Specs
+
+_NO_LIMIT = np.iinfo(np.int32).max
+
+
+def from_envpool(
+    name: str,
+    num_envs: int,
+    seed: int,
+    *,
+    num_threads: int | None = None,
+    **options: Any,
+) -> HostEnvironment:
+    """EnvPool's environments of that name, all stepped together by its threads.
+
+    Images, uint8 with three axes, whose first axis is the shortest are taken to have
+    their channels first and are shown as [height, width, channels].
+
+    Args:
+      num_threads: by default EnvPool's choice.
+      options: of the environment, as `envpool.make` takes them.
+
+    Raises:
+      ImportError: EnvPool is not installed.
+      ValueError: no such environment or option, or `batch_size` (results from a part
+        of the environments) or `max_num_players` is among the options.
+    """
+    rows.check_arguments(num_envs, seed)
+    check_name(name)
+    import envpool
+
+    refused = options.keys() & {"batch_size", "max_num_players", "env_seed"}
+    if refused:
+        raise ValueError(
+            f"{', '.join(sorted(refused))}: all environments must answer in every step,"
+            " with one player and a seed of their own"
+        )
+    allowed = envpool.make_spec(name).config._fields
+    for option in options:
+        if option not in allowed:
+            raise unknown_name(f"option of {name}", option, allowed)
+    if num_threads is not None:
+        options["num_threads"] = num_threads
+    seeds = [rows.episode_seed(seed, index, 0) for index in range(num_envs)]
+    pool = envpool.make(
+        name, env_type="gymnasium", num_envs=num_envs, seed=seeds, **options
+    )
+    return _EnvPoolHost(pool, name)
+
+
+def check_name(name: str) -> None:
+    """
+    Raises:
+      ImportError: EnvPool is not installed.
+      ValueError: it has no such environment.
+    """
+    try:
+        import envpool
+    except ImportError as error:
+        raise ImportError(
+            "EnvPool is not installed: pip install 'jaxrl-par[envpool]'"
+        ) from error
+    known = envpool.list_all_envs()
+    if name not in known:
+        raise unknown_environment(name, known)
+
+
+def unknown_environment(name: str, known: list[str]) -> ValueError:
+    """The error for a name that EnvPool does not know."""
+    return rows.unknown_environment(name, known, "envpool.list_all_envs()")
+
+
+class _EnvPoolHost(VectorHost):
+    def __init__(self, pool: Any, name: str):
+        limit = pool.config.get("max_episode_steps", _NO_LIMIT)
+        # Seeds are given when a pool is made; its reset takes none.
+        super().__init__(
+            pool, "NEXT_STEP", None, name, None if limit == _NO_LIMIT else int(limit)
+        )
+        self.observation_spec = channels_last_spec(self._specs)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        result = super()._call(method, *args, **kwargs)
+        env_id = result[-1]["env_id"]
+        if not np.array_equal(env_id, np.arange(self.num_envs)):
+            raise RuntimeError(
+                f"EnvPool answered for environments {env_id}, not for all in order"
+            )
+        return result
+
+    def _shown(self, obs: Obs) -> Obs:
+        return channels_last(self._specs, obs)
+
+
+def channels_last_spec(specs: Specs) -> Specs:
+    """The specs, with the first axis of images moved to the end."""
+    if isinstance(specs, dict):
+        return {key: channels_last_spec(spec) for key, spec in specs.items()}
+    if isinstance(specs, tuple):
+        return tuple(channels_last_spec(spec) for spec in specs)
+    if not _channels_first(specs):
+        return specs
+    bounds = {
+        side: np.moveaxis(np.broadcast_to(bound, specs.shape), 0, -1)
+        for side, bound in (("low", specs.low), ("high", specs.high))
+    }
+    channels, *size = specs.shape
+    return Box((*size, channels), specs.dtype, **bounds)
+
+
+def channels_last(specs: Specs, obs: Obs) -> Obs:
+    """The batch of observations, with the first axis of images moved to the end."""
+    if isinstance(specs, dict):
+        return {key: channels_last(specs[key], obs[key]) for key in specs}
+    if isinstance(specs, tuple):
+        parts = zip(specs, obs, strict=True)
+        return tuple(channels_last(*part) for part in parts)
+    return (
+        np.ascontiguousarray(np.moveaxis(obs, 1, -1)) if _channels_first(specs) else obs
+    )
+
+
+def _channels_first(spec: Any) -> bool:
+    return (
+        isinstance(spec, Box)
+        and spec.dtype == np.uint8
+        and len(spec.shape) == 3
+        and spec.shape[0] < min(spec.shape[1:])
+    )

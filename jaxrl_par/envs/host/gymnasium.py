@@ -1,0 +1,304 @@
+"""Gymnasium's vector environments as streams, whichever way they reset by themselves.
+
+NEXT_STEP is our stream: the step after the end of an episode ignores its action and
+shows the first observation of the next one.
+
+SAME_STEP and DISABLED know no such step. A vector environment steps all of its
+environments or none, and in these modes the others could not go on unless the ended one
+took a step as well. So it takes one that is not shown, with the action that the stream
+ignores, and is reset after it, through `options={"reset_mask": ...}`; what that reset
+shows is the first observation of the stream. Nothing of an episode that is shown is
+lost and every row is true; the price is one more step and one more reset an episode
+(two more resets where autoreset is disabled), and simulators that count their resets
+count these. Where all environments end together, nobody has to wait and all are only
+reset. An environment may refuse the unseen action if not all actions are allowed in all
+states: make it in NEXT_STEP.
+"""
+
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_par.envs.host import rows, spaces
+from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.types import Obs, TimeStep
+
+_GRACE = 1.0
+"""Seconds that a worker process has to end by itself, then after SIGTERM."""
+
+
+def from_vector(
+    vector_env: Any,
+    seed: int,
+    *,
+    name: str | None = None,
+    max_episode_steps: int | None = None,
+) -> HostEnvironment:
+    """A Gymnasium vector environment, in any of the three autoreset modes.
+
+    It belongs to the adapter from now on, and is closed with it. Environments of
+    `SyncVectorEnv`, `AsyncVectorEnv` and ALE's `AtariVectorEnv` get a seed each; others
+    one for all. With NEXT_STEP they go on drawing from it. In the other modes each
+    episode gets a seed of its own, except for classes other than these three, whose
+    seeds may not be combined with a mask.
+
+    Args:
+      name: by default that of its `spec`.
+      max_episode_steps: the time limit, by default that of its `spec`.
+
+    Raises:
+      ValueError: no autoreset mode is declared, `seed` is negative, or a space is not
+        supported.
+    """
+    rows.check_arguments(vector_env.num_envs, seed)
+    mode = _autoreset_mode(vector_env)
+    inner = vector_env.unwrapped
+    spec = inner.spec or getattr(getattr(inner, "envs", [None])[0], "spec", None)
+    if max_episode_steps is None and spec is not None:
+        max_episode_steps = spec.max_episode_steps
+    if name is None:
+        name = type(inner).__name__ if spec is None else str(spec.id)
+    return VectorHost(vector_env, mode, seed, name, max_episode_steps)
+
+
+class VectorHost(HostEnvironment):
+    """The adapter; see the module."""
+
+    def __init__(
+        self,
+        vector_env: Any,
+        mode: str,
+        seed: int | None,
+        name: str,
+        max_episode_steps: int | None,
+    ):
+        self.num_envs = int(vector_env.num_envs)
+        self.name = name
+        self.max_episode_steps = max_episode_steps
+        self._observation_space = vector_env.single_observation_space
+        self._action_space = vector_env.single_action_space
+        self._specs = spaces.observation_spec(self._observation_space, name)
+        self.observation_spec = self._specs
+        self.action_spec = spaces.action_spec(self._action_space, name)
+        self._vector_env = vector_env
+        self._mode = mode
+        self._seed = seed
+        self._resets = 0
+        self._last = np.zeros(self.num_envs, bool)
+
+    def reset(self) -> TimeStep:
+        """Starts every environment anew."""
+        self._resets = 0
+        obs = self._reset(np.ones(self.num_envs, bool))
+        self._last = np.zeros(self.num_envs, bool)
+        return rows.first_step(self._shown(obs), self.num_envs)
+
+    def step(self, action: Any) -> HostRow:
+        """Acts in every environment."""
+        first = self._last
+        action = spaces.simulator_action(
+            self._action_space, self.action_spec, action, self.num_envs
+        )
+        if self._mode == "NEXT_STEP" or not first.any():
+            obs, reward, terminated, truncated = self._step(action, first)
+        elif first.all():
+            obs = self._reset(first)
+            reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+            truncated = terminated
+        else:
+            if self._mode == "DISABLED":
+                self._reset(first)
+            obs, reward, terminated, truncated = self._step(action, first)
+            others = (
+                ~first & ~np.asarray(terminated, bool) & ~np.asarray(truncated, bool)
+            )
+            obs = self._restarted(first, others, obs)
+        result = rows.row(
+            self._shown(obs),
+            first=first,
+            terminated=np.asarray(terminated, bool),
+            truncated=np.asarray(truncated, bool),
+            reward=np.asarray(reward),
+        )
+        self._last = np.asarray(result[0].last)
+        return result
+
+    def close(self) -> None:
+        """Frees the simulators; worker processes are gone when it returns."""
+        vector_env, self._vector_env = self._vector_env, None
+        if vector_env is None:
+            return
+        if hasattr(vector_env.unwrapped, "processes"):
+            _end_processes(vector_env.unwrapped)
+        else:
+            vector_env.close()
+
+    def _shown(self, obs: Obs) -> Obs:
+        """A hook for adapters that change the layout of observations."""
+        return obs
+
+    def _step(self, action: np.ndarray, first: np.ndarray):
+        """(obs, reward, terminated, truncated), with final observations in place."""
+        obs, reward, terminated, truncated, infos = self._call("step", action)
+        obs = self._batch(obs, self.num_envs)
+        ended = ~first & (np.asarray(terminated, bool) | np.asarray(truncated, bool))
+        if self._mode == "SAME_STEP" and ended.any():
+            obs = _put(obs, ended, self._final_observations(infos, ended))
+        return obs, reward, terminated, truncated
+
+    def _final_observations(self, infos: dict[str, Any], ended: np.ndarray) -> Obs:
+        final = infos.get("final_obs")
+        if final is None:
+            raise RuntimeError(
+                f"{self.name} resets in the same step but does not report"
+                " infos['final_obs']: make it with autoreset_mode NEXT_STEP"
+            )
+        if isinstance(final, np.ndarray) and final.dtype == object:
+            return spaces.stack(
+                self._observation_space, self._specs, list(final[ended])
+            )
+        return self._batch(jax.tree.map(lambda x: x[ended], final), int(ended.sum()))
+
+    def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
+        """`obs`, with new episodes where `first`; the `others` must stay as they are.
+
+        (Of those that just ended, `obs` may have the final observation.)
+        """
+        fresh = self._reset(first)
+        if _seeds_of(self._vector_env) == "unknown" and not _equal(others, obs, fresh):
+            raise RuntimeError(
+                f"a reset of {self.name} with options={{'reset_mask': ...}} changed"
+                " environments outside the mask: make it with autoreset_mode NEXT_STEP"
+            )
+        return _put(obs, first, jax.tree.map(lambda x: x[first], fresh))
+
+    def _reset(self, mask: np.ndarray) -> Obs:
+        # gymnasium removes the mask from the options, so each reset has its own.
+        options = None if mask.all() else {"reset_mask": mask.copy()}
+        seeds = self._seeds(mask)
+        self._resets += 1
+        obs, _ = self._call("reset", seed=seeds, options=options)
+        return self._batch(obs, self.num_envs)
+
+    def _seeds(self, mask: np.ndarray) -> Any:
+        """Seeds in the form that the vector environment takes."""
+        if self._seed is None:
+            return None
+        kind = _seeds_of(self._vector_env)
+        if kind == "unknown":
+            first = self._resets == 0
+            return rows.episode_seed(self._seed, 0, 0) if first else None
+        seeds = [
+            rows.episode_seed(self._seed, index, self._resets)
+            for index in range(self.num_envs)
+        ]
+        return np.array(seeds)[mask] if kind == "masked" else seeds
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        vector_env = self._vector_env
+        if vector_env is None:
+            raise RuntimeError(f"{self.name} is closed")
+        try:
+            return getattr(vector_env, method)(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"in {method} of {self.name}{_failed(vector_env)}")
+            raise
+
+    def _batch(self, obs: Any, size: int) -> Obs:
+        return spaces.batch(self._observation_space, self._specs, obs, size)
+
+
+def _autoreset_mode(vector_env: Any) -> str:
+    """NEXT_STEP, SAME_STEP or DISABLED, as the environment itself declares.
+
+    gymnasium 1.3 writes `metadata["autoreset_mode"]` into the dict of the environment's
+    class, and ale-py 0.12 into that of `VectorEnv`: there the latest instance speaks
+    for all. They step by their attribute, so that is asked first.
+    """
+    from gymnasium.vector import AutoresetMode, VectorEnv
+
+    inner = vector_env.unwrapped
+    mode = getattr(inner, "autoreset_mode", None)
+    if mode is None and inner.metadata is not VectorEnv.metadata:
+        mode = inner.metadata.get("autoreset_mode")
+    if isinstance(mode, str):
+        mode = AutoresetMode(mode)
+    if not isinstance(mode, AutoresetMode):
+        raise ValueError(
+            f"{inner} does not say how it resets: give its class a"
+            " metadata['autoreset_mode'] of gymnasium.vector.AutoresetMode"
+        )
+    return mode.name
+
+
+def _seeds_of(vector_env: Any) -> str:
+    """How its `reset` takes seeds: a list for all, one for each in the mask, unknown.
+
+    The first two are also those that keep to a mask.
+    """
+    from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+    inner = vector_env.unwrapped
+    if isinstance(inner, SyncVectorEnv | AsyncVectorEnv):
+        return "all"
+    ale = type(inner).__module__.partition(".")[0] == "ale_py"
+    return "masked" if ale else "unknown"
+
+
+def _put(obs: Obs, where: np.ndarray, values: Obs) -> Obs:
+    """A copy of `obs` with the values in the rows `where`."""
+
+    def put(x, y):
+        x = x.copy()
+        x[where] = y
+        return x
+
+    return jax.tree.map(put, obs, values)
+
+
+def _equal(where: np.ndarray, a: Obs, b: Obs) -> bool:
+    same = jax.tree.map(lambda x, y: np.array_equal(x[where], y[where]), a, b)
+    return all(jax.tree.leaves(same))
+
+
+def _failed(vector_env: Any) -> str:
+    """Which worker processes ended, if any did."""
+    processes = getattr(vector_env.unwrapped, "processes", None)
+    if processes is None:
+        return ""
+    # The pipe breaks a little before the process has ended.
+    wait([process.sentinel for process in processes], timeout=_GRACE)
+    codes = {
+        i: process.exitcode
+        for i, process in enumerate(processes)
+        if process.exitcode is not None
+    }
+    return f"; processes of environments that ended, with exit code: {codes}"
+
+
+def _end_processes(vector_env: Any) -> None:
+    """Asks the workers to end, then makes them.
+
+    `AsyncVectorEnv.close` waits without limit for workers that hang in `close` or
+    ignore SIGTERM, and raises before it ends anything if one has died.
+    """
+    for pipe in vector_env.parent_pipes:
+        with suppress(OSError, AttributeError):
+            pipe.send(("close", None))
+    processes = vector_env.processes
+    for end in (lambda process: None, lambda p: p.terminate(), lambda p: p.kill()):
+        for process in processes:
+            if process.is_alive():
+                end(process)
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            process.join(max(deadline - time.monotonic(), 0.0))
+    for pipe in vector_env.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    # What its __del__ looks at.
+    vector_env.closed = True

@@ -1,0 +1,132 @@
+"""Simulators by name."""
+
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.atari import atari, game_of
+from jaxrl_par.envs.host.atari import names as atari_names
+from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.envpool import check_name, from_envpool
+from jaxrl_par.envs.host.gymnasium import from_vector
+from jaxrl_par.envs.host.single import from_callable
+from jaxrl_par.errors import unknown_name
+
+Backend = Literal["auto", "gymnasium", "processes", "envpool"]
+
+_MAIN = threading.Lock()
+
+
+def backends() -> tuple[str, ...]:
+    """What can run a simulator."""
+    return get_args(Backend)
+
+
+def make(
+    name: str, num_envs: int, seed: int, *, backend: str = "auto"
+) -> HostEnvironment:
+    """Simulators by the name that Gymnasium or EnvPool gives them.
+
+    Args:
+      backend: "gymnasium" steps one after the other in the caller's thread, and can be
+        brought back from a snapshot. "processes" steps each in a process of its own,
+        for simulators that take a millisecond or more. "envpool" has threads in C++.
+        "auto" is "gymnasium". Atari games, "ALE/...", have threads in C++ as well and
+        run by "auto" and "gymnasium" as `atari` describes.
+
+    Raises:
+      ValueError: no such environment or backend, `num_envs` is below 1, or `seed` is
+        negative.
+      ImportError: what runs it is not installed.
+    """
+    if backend not in backends():
+        raise unknown_name("backend", backend, backends())
+    rows.check_arguments(num_envs, seed)
+    if backend == "envpool":
+        return from_envpool(name, num_envs, seed)
+    if name.startswith("ALE/"):
+        if backend == "processes":
+            raise ValueError(
+                f"{name} has threads of its own: use backend 'gymnasium' or 'auto'"
+            )
+        return atari(name, num_envs, seed)
+    make_env, limit = _gymnasium(name)
+    from gymnasium.error import DependencyNotInstalled
+
+    try:
+        if backend == "processes":
+            return _processes(name, make_env, num_envs, seed, limit)
+        return from_callable(make_env, num_envs, seed, name=name)
+    except DependencyNotInstalled as error:
+        raise _not_installed(name) from error
+
+
+def _gymnasium(name: str) -> tuple[partial, int | None]:
+    """(what makes one environment, its time limit)."""
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise _not_installed(name) from error
+    if name not in gymnasium.registry:
+        known = set(gymnasium.registry)
+        with suppress(ImportError):
+            known |= set(atari_names())
+        raise rows.unknown_environment(name, known, "gymnasium.pprint_registry()")
+    # The spec and not its name, which workers would not know if the script that was
+    # started has registered it.
+    spec = gymnasium.spec(name)
+    make_env = partial(gymnasium.make, spec, disable_env_checker=True)
+    return make_env, spec.max_episode_steps
+
+
+def _processes(
+    name: str, make_env: partial, num_envs: int, seed: int, limit: int | None
+) -> HostEnvironment:
+    from gymnasium.vector import AsyncVectorEnv
+
+    # Not fork, which would copy the threads' locks of jax but not the threads.
+    with _without_main_module():
+        vector_env = AsyncVectorEnv([make_env] * num_envs, context="spawn")
+    return from_vector(vector_env, seed, name=name, max_episode_steps=limit)
+
+
+@contextmanager
+def _without_main_module():
+    """Hides the script from `multiprocessing`, whose workers would import it again.
+
+    It imports jax, for seconds and hundreds of megabytes in each worker; and without
+    `if __name__ == "__main__"` it would start the experiment again.
+    """
+    with _MAIN:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def _not_installed(name: Any) -> ImportError:
+    return ImportError(
+        f"{name} needs packages that are not installed: pip install 'jaxrl-par[hosts]'"
+    )
+
+
+def problems(name: str, backend: str) -> list[str]:
+    """Why `make` would refuse these names, without making anything."""
+    try:
+        if backend not in backends():
+            raise unknown_name("backend", backend, backends())
+        if backend == "envpool":
+            check_name(name)
+        elif name.startswith("ALE/"):
+            game_of(name)
+        else:
+            _gymnasium(name)
+    except (ImportError, ValueError) as error:
+        return [f"env_name: {error}"]
+    return []

@@ -1,0 +1,87 @@
+"""A pure environment behind the contract of simulators, computed on the host's CPU.
+
+With the keys that a compiled unroll would use, handed over by `plan`, it gives the same
+rows: so whatever drives simulators can be compared with what drives pure environments.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from jaxrl_par.envs.base import Environment
+from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.types import PRNGKey, TimeStep
+
+
+def from_pure(env: Environment, key: PRNGKey) -> HostEnvironment:
+    """The environments of `env`, in numpy.
+
+    Args:
+      key: of the reset. Steps use the keys of `plan`, in order.
+    """
+    return _PureHost(env, key)
+
+
+class _PureHost(HostEnvironment):
+    def __init__(self, env: Environment, key: PRNGKey):
+        self.num_envs = env.num_envs
+        self.observation_spec = env.observation_spec
+        self.action_spec = env.action_spec
+        self.name = env.name
+        self.max_episode_steps = env.max_episode_steps
+        self._cpu = jax.local_devices(backend="cpu")[0]
+        self._key = self._put(key)
+        self._reset = jax.jit(env.reset)
+        self._step = jax.jit(
+            lambda env_state, action, keys, t: env.step(env_state, action, keys[t])
+        )
+        self._now: Any = None
+        self._keys: Any = None
+        self._used = 0
+
+    def reset(self) -> TimeStep:
+        """Starts every environment anew."""
+        self._now = self._reset(self._key)
+        return jax.tree.map(np.asarray, self._now[1])
+
+    def plan(self, keys: Key[Array, " T"]) -> None:
+        """Hands over the keys [T] of the next T steps; what was left is dropped."""
+        self._keys, self._used = self._put(keys), 0
+
+    def step(self, action: Any) -> HostRow:
+        """Acts in every environment.
+
+        Raises:
+          RuntimeError: there was no reset, or no key is left.
+        """
+        if self._now is None:
+            raise RuntimeError(f"{self.name}: reset comes before the first step")
+        if self._keys is None or self._used == len(self._keys):
+            raise RuntimeError(
+                f"no key is planned for this step of {self.name}: call plan(keys) with"
+                " a key for each of the next steps"
+            )
+        env_state, step, reward, discount = self._step(
+            self._now[0], self._put(action), self._keys, np.int32(self._used)
+        )
+        self._used += 1
+        self._now = (env_state, step)
+        return jax.tree.map(np.asarray, (step, reward, discount))
+
+    def snapshot(self) -> Any:
+        """(env_state, step) as they are: arrays of JAX do not change."""
+        return self._now
+
+    def restore(self, snapshot: Any) -> TimeStep:
+        """Continues from there, with keys that are planned from now on."""
+        self._now, self._keys = self._put(snapshot), None
+        return jax.tree.map(np.asarray, self._now[1])
+
+    def close(self) -> None:
+        """Frees the state."""
+        self._now = self._keys = None
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._cpu)

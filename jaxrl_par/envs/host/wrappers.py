@@ -1,0 +1,87 @@
+"""Changes of what a simulator shows; `envs.wrappers` has those of pure environments."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.types import Action, Box, TimeStep
+
+
+def previous_action_and_reward(env: HostEnvironment) -> HostEnvironment:
+    """Shows the last action and reward with each observation, 0 where `first`.
+
+    A network with memory can then tell what its actions do. Source: Wang et al.,
+    arXiv:1611.05763, section 2.1.
+    """
+    return _PreviousActionAndReward(env)
+
+
+class _Snapshot(NamedTuple):
+    inner: Any
+    action: Action
+    reward: np.ndarray
+
+
+class _PreviousActionAndReward(HostEnvironment):
+    def __init__(self, env: HostEnvironment):
+        self._env = env
+        self.num_envs = env.num_envs
+        self.observation_spec = WithPrevious(
+            env.observation_spec, env.action_spec, Box(())
+        )
+        self.action_spec = env.action_spec
+        self.name = env.name
+        self.max_episode_steps = env.max_episode_steps
+        self._nothing()
+
+    def reset(self) -> TimeStep:
+        """Starts every environment anew."""
+        self._nothing()
+        return self._show(self._env.reset())
+
+    def step(self, action: Any) -> HostRow:
+        """Acts in every environment."""
+        step, reward, discount = self._env.step(action)
+        # Copies: callers and simulators may write into theirs.
+        self._action = np.array(action, self.action_spec.dtype)
+        self._reward = np.array(reward)
+        return self._show(step), reward, discount
+
+    def close(self) -> None:
+        """Closes the simulators."""
+        self._env.close()
+
+    def plan(self, keys: Key[Array, " T"]) -> None:
+        """Passes the keys on."""
+        self._env.plan(keys)
+
+    def snapshot(self) -> Any:
+        """That of the simulators, with what is shown besides."""
+        inner = self._env.snapshot()
+        if inner is None:
+            return None
+        return _Snapshot(inner, self._action.copy(), self._reward.copy())
+
+    def restore(self, snapshot: Any) -> TimeStep:
+        """Comes back to the simulators' state and to what was shown besides."""
+        self._action = np.array(snapshot.action, self.action_spec.dtype)
+        self._reward = np.array(snapshot.reward)
+        return self._show(self._env.restore(snapshot.inner))
+
+    def _nothing(self) -> None:
+        self._action = np.zeros(
+            (self.num_envs, *self.action_spec.shape), self.action_spec.dtype
+        )
+        self._reward = np.zeros(self.num_envs, np.float32)
+
+    def _show(self, step: TimeStep) -> TimeStep:
+        def cleared(x):
+            first = np.asarray(step.first).reshape(-1, *[1] * (x.ndim - 1))
+            return np.where(first, np.zeros_like(x), x)
+
+        previous = jax.tree.map(cleared, (self._action, self._reward))
+        return step._replace(obs=WithPrevious(step.obs, *previous))

@@ -1,0 +1,52 @@
+"""Evaluation on simulators: as `training.evaluation`, in steps of Python."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
+
+
+def host_evaluator(
+    agent: Agent, episodes_per_env: int
+) -> Callable[[HostEnvironment, Params, PRNGKey], np.ndarray]:
+    """A function that plays so many episodes in each of B environments: returns [E, B].
+
+    Actions are sampled; `agent._replace(act=agent.greedy)` takes the mode. Every
+    environment contributes equally many episodes, so that short ones do not count for
+    more.
+
+    Raises:
+      ValueError: `episodes_per_env` is below 1.
+    """
+    if episodes_per_env < 1:
+        raise ValueError(f"episodes_per_env must be at least 1, got {episodes_per_env}")
+
+    def act(params: Params, carry, step: TimeStep, key: PRNGKey, t):
+        return agent.act(params, carry, step, jax.random.fold_in(key, t))[:2]
+
+    compiled = jax.jit(act)
+
+    def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> np.ndarray:
+        cpu = jax.local_devices(backend="cpu")[0]
+        params, key = jax.device_put((params, key), cpu)
+        returns = np.full((episodes_per_env, env.num_envs), np.nan, np.float64)
+        running, ended = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
+        step, t = env.reset(), 0
+        with jax.default_device(cpu):
+            carry = agent.initial_carry(env.num_envs)
+            while ended.min() < episodes_per_env:
+                action, carry = compiled(params, carry, step, key, np.int32(t))
+                step, reward, _ = env.step(np.asarray(action))
+                running += reward
+                for i in np.flatnonzero(step.last):
+                    if ended[i] < episodes_per_env:
+                        returns[ended[i], i] = running[i]
+                    ended[i] += 1
+                    running[i] = 0.0
+                t += 1
+        return returns
+
+    return evaluate
