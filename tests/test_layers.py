@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "algorithms": {"types", "errors", "returns", "losses", "networks", "policies"},
     "rollout": {"types", "envs"},
     "loops": {"types", "random", "envs", "rollout"},
-    "topologies": {"types", "random", "loops"},
+    "bridge": {"types", "envs", "loops"},
+    "topologies": {"types", "errors", "random", "loops", "bridge"},
     "training": {"types", "errors", "random", "envs", "networks", "optimizers"}
-    | {"rollout", "loops", "topologies"},
+    | {"rollout", "loops", "bridge", "topologies"},
     "testing": {"types", "random", "networks", "envs", "rollout", "loops"},
     "__init__": set(),
 }
@@ -28,6 +29,7 @@ MAY_IMPORT = {
 INDEPENDENT = {"algorithms", "topologies"}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training"}
+LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 
 def imports(path: Path) -> set[str]:

@@ -140,7 +140,7 @@ def loss(
     log_ratios = jax.lax.stop_gradient(log_probs) - trajectory.extras["log_prob"]
     # A `last` row's action is ignored, and its ratio could overflow.
     log_ratios = jnp.where(last, 0.0, log_ratios)
-    targets, advantages = _estimates(trajectory, values, log_ratios, config)
+    targets, advantages = _estimates(trajectory, log_ratios, values, config)
     if config.correction == "epsilon":
         log_probs = jnp.log(jnp.exp(log_probs) + config.epsilon)
 
@@ -169,8 +169,8 @@ def loss(
 
 def _estimates(
     trajectory: Trajectory,
-    values: Float[Array, "T+1 B"],
     log_ratios: Float[Array, "T B"],
+    values: Float[Array, "T+1 B"],
     config: ImpalaConfig,
 ) -> returns.VTrace:
     """Targets and advantages, corrected as the config says; no gradient flows here."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import loops
-from jaxrl_par.bridge.boundary import Rows
+from jaxrl_par.bridge.boundary import BadRowError, Rows
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
@@ -33,9 +33,9 @@ MakeEnv = Callable[[PRNGKey], HostEnvironment]
 class ActorState(NamedTuple):
     """All of an actor between two unrolls, as arrays."""
 
-    unroll: np.ndarray
-    """Number of its next unroll."""
-    generation: np.ndarray
+    unroll: Any
+    """Number of its next unroll, int32."""
+    generation: Any
     """How often its environments were made anew."""
     step: TimeStep
     carry: Any
@@ -122,15 +122,21 @@ class Actor:
         acting: Acting,
         length: int,
         root: PRNGKey,
-        device: jax.Device,
+        device: Any,
         *,
         check_bounds: bool = True,
         activity: Activity | None = None,
     ):
-        """`activity`: told before and after each call of the environment."""
+        """
+        Args:
+          device: a `jax.Device`, where it acts.
+          activity: told before and after each call of the environment.
+        """
         self.index = index
         self.times = Times()
         self.env_steps = 0
+        self.rows = 0
+        """Acted until now, over all environments and generations."""
         self.env: HostEnvironment | None = None
         self._make_env = make_env
         self._acting = acting
@@ -139,7 +145,6 @@ class Actor:
         self._device = device
         self._check_bounds = check_bounds
         self._activity = activity or Activity(f"actor {index}", float("inf"))
-        self._cancelled = False
         self._unroll = self._generation = self._t = 0
 
     @property
@@ -157,27 +162,33 @@ class Actor:
         """Rows of the unroll in progress, over all environments."""
         return self._t * (self.env.num_envs if self.env else 0)
 
-    def where(self) -> str:
-        """For errors: actor, environment and step."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end, by `cancel` or because it was late."""
+        return self._activity.given_up
+
+    def where(self, row: int | None = None) -> str:
+        """For errors: actor, environment and step, by default that in progress."""
         name = self.env.name if self.env else "no environment"
+        row = self._t if row is None else row
         return (
-            f"actor {self.index}, {name}, step {self._unroll * self._length + self._t}"
-            f" (row {self._t} of unroll {self._unroll}), generation {self._generation}"
+            f"actor {self.index}, {name}, step {self._unroll * self._length + row}"
+            f" (row {row} of unroll {self._unroll}), generation {self._generation}"
         )
 
     def cancel(self) -> None:
-        """Makes an unroll in progress end with `Stopped`, from another thread."""
-        self._cancelled = True
+        """Makes it end with `Stopped` after its next call, from another thread."""
+        self._activity.give_up()
 
     def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
         """Makes the environments, and shows the first observations."""
         self._generation, self._unroll, self._t = generation, unroll, 0
         with jax.default_device(self._device):
-            self.env = self._timed("make", self._make_env, key)
-            self._step = self._timed("reset", self.env.reset)
-            self._carry = self._acting.carry(self.env.num_envs)
-        self._returns = np.zeros(self.env.num_envs, np.float32)
-        self._lengths = np.zeros(self.env.num_envs, np.int32)
+            env = self._make(key)
+            self._step = self._timed("reset", env.reset)
+            self._carry = self._acting.carry(env.num_envs)
+        self._returns = np.zeros(env.num_envs, np.float32)
+        self._lengths = np.zeros(env.num_envs, np.int32)
 
     def resume(self, state: ActorState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
         """Goes on from a saved state; False if the environments had to start anew.
@@ -193,16 +204,16 @@ class Actor:
         if not jax.tree.leaves(state.env):
             self.start(fresh_key, generation + 1, unroll)
             return False
+        self._generation, self._unroll, self._t = generation, unroll, 0
         with jax.default_device(self._device):
-            self.env = self._timed("make", self._make_env, key)
-            shown = self._timed("restore", self.env.restore, state.env)
+            env = self._make(key)
+            shown = self._timed("restore", env.restore, state.env)
         kept = jax.tree.map(np.array, state.step)
         if not _equal(shown, kept):
             raise RuntimeError(
-                f"{self.env.name} is not deterministic: brought back by its actions, it"
+                f"{env.name} is not deterministic: brought back by its actions, it"
                 " shows something else than when it was saved"
             )
-        self._generation, self._unroll = generation, unroll
         self._step = kept
         self._carry = jax.device_put(state.carry, self._device)
         self._returns = np.array(state.returns)
@@ -236,20 +247,25 @@ class Actor:
         except Stopped:
             raise
         except Exception as error:
-            error.add_note(f"in {self.where()}")
+            self._activity.end()
+            row = error.row if isinstance(error, BadRowError) else None
+            error.add_note(f"in {self.where(row)}")
             raise
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Frees the environments.
+
+        Raises:
+          Stopped: it was cancelled.
+        """
         if self.env is not None:
-            self.env.close()
+            self._timed("close", self.env.close)
 
     def _unrolled(self, params: Params, version: int) -> Unrolled:
         env, times = self.env, self.times
         assert env is not None
-        count = Count(
-            np.int32(self._unroll // 1_000_000), np.int32(self._unroll % 1_000_000)
-        )
+        self._t = 0
+        count = _count(self._unroll)
         with jax.default_device(self._device):
             keys, env_keys = self._acting.plan(self._root, count, np.int32(self.index))
             env.plan(env_keys)
@@ -261,7 +277,6 @@ class Actor:
             kept = self._acting.extras(params, carry, rows.row(0))
             before = times.clock()
             for t in range(self._length):
-                self._t = t
                 # What is in the buffers stays as it is; environments may reuse theirs.
                 action, carry, kept = self._acting.act(
                     params, carry, kept, rows.row(t), keys
@@ -271,10 +286,10 @@ class Actor:
                 self._activity.begin("step")
                 step, reward, discount = env.step(action)
                 self._activity.end()
-                if self._cancelled:
-                    raise Stopped
                 rows.show(t + 1, step)
                 rows.pay(t, reward, discount)
+                self.rows += env.num_envs
+                self._t = t + 1
                 now = times.clock()
                 times.add("acting", acted - before)
                 times.add("environment", now - acted)
@@ -284,13 +299,10 @@ class Actor:
         return self._complete(rows, old_carry, kept[0], version)
 
     def _complete(self, rows: Rows, carry, extras, version: int) -> Unrolled:
-        steps = rows.steps()
+        steps: Any = rows.steps()
         extras = jax.device_get(extras)
         extras["version"] = np.full(rows.reward.shape, version, np.int32)
-        trajectory = Trajectory(
-            steps, rows.action, rows.reward, rows.discount, extras,
-            jax.device_get(carry),
-        )  # fmt: skip
+        trajectory = rows.trajectory(extras, jax.device_get(carry))
         episodes = self._episodes(rows.reward, steps.last)
         self.env_steps += int(np.sum(~steps.last[:-1]))
         number, self._unroll = self._unroll, self._unroll + 1
@@ -299,7 +311,7 @@ class Actor:
             self.state(),
         )  # fmt: skip
 
-    def _episodes(self, reward: np.ndarray, last: np.ndarray) -> Episodes:
+    def _episodes(self, reward: np.ndarray, last: Any) -> Episodes:
         """Sums over ended episodes; those in progress are kept for the next unroll."""
         return_, length, count = 0.0, 0.0, 0
         running = ~last[:-1]
@@ -319,12 +331,30 @@ class Actor:
         self._lengths += running[start:].sum(axis=0, dtype=np.int32)
         return Episodes(return_, length, count)
 
+    def _make(self, key: PRNGKey) -> HostEnvironment:
+        # Kept before anything can stop it, so that it is always closed.
+        def make() -> HostEnvironment:
+            self.env = self._make_env(key)
+            return self.env
+
+        return self._timed("make", make)
+
     def _timed(self, doing: str, call: Callable, *arguments: Any) -> Any:
         self._activity.begin(doing)
         try:
-            return call(*arguments)
-        finally:
+            result = call(*arguments)
+        except Exception as error:
             self._activity.end()
+            error.add_note(f"in {doing} of {self.where()}")
+            raise
+        self._activity.end()
+        return result
+
+
+def _count(number: int) -> Count:
+    millions, units = map(np.int32, divmod(number, 1_000_000))
+    parts: Any = (millions, units)
+    return Count(*parts)
 
 
 def _equal(x: Any, y: Any) -> bool:

@@ -11,11 +11,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
+from jaxrl_par.types import (
+    Box,
+    Carry,
+    Discrete,
+    Extras,
+    Spec,
+    Specs,
+    TimeStep,
+    Trajectory,
+)
 
 
 class BadRowError(ValueError):
     """An environment gave something that its specs exclude."""
+
+    row: int | None = None
+    """Of the unroll, where it was found only at the end of it."""
 
 
 class Rows:
@@ -70,14 +82,21 @@ class Rows:
 
     def row(self, t: int) -> TimeStep:
         """Row t, as views of the buffers."""
-        obs = jax.tree.unflatten(self._tree, [x[t] for x in self._obs])
-        return TimeStep(obs, self._first[t], self._last[t])
+        flags: Any = (self._first[t], self._last[t])
+        return TimeStep(
+            jax.tree.unflatten(self._tree, [x[t] for x in self._obs]), *flags
+        )
 
     def steps(self) -> TimeStep:
         """Observations and flags, leaves [T+1, B, ...]."""
-        return TimeStep(
-            jax.tree.unflatten(self._tree, self._obs), self._first, self._last
-        )
+        flags: Any = (self._first, self._last)
+        return TimeStep(jax.tree.unflatten(self._tree, self._obs), *flags)
+
+    def trajectory(self, extras: Extras, carry: Carry) -> Trajectory:
+        """All rows, with what the agent left and its memory before the first row."""
+        reward: Any = self.reward
+        discount: Any = self.discount
+        return Trajectory(self.steps(), self.action, reward, discount, extras, carry)
 
     def check(self, check_bounds: bool = True) -> None:
         """Looks at all values of the unroll.
@@ -147,6 +166,8 @@ def _refuse(name: str, x: np.ndarray, bad: np.ndarray, why: str) -> None:
         return
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     element = f", element {list(index[2:])}" if index[2:] else ""
-    raise BadRowError(
+    error = BadRowError(
         f"{name} of environment {index[1]} in row {index[0]}{element} {why}: {x[index]}"
     )
+    error.row = index[0]
+    raise error

@@ -170,9 +170,3 @@ class Queue:
             return item
 
         return self._supervisor.wait(next_one, "unroll of an actor")
-
-    def drain(self) -> list[Unrolled]:
-        """Empties the queue; what was in it."""
-        with self._supervisor.condition:
-            items, self._waiting = list(self._waiting), deque()
-            return items

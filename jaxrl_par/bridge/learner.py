@@ -85,9 +85,7 @@ class Learner:
 
     def episodes(self, batch: Batch) -> Metrics:
         """Means over the episodes that ended in the batch, numpy."""
-        sums = np.sum(
-            [item.episodes for item in batch.unrolls], axis=0, dtype=np.float32
-        )
+        sums: Any = np.array([x.episodes for x in batch.unrolls], "f4").sum(axis=0)
         return {
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
@@ -102,12 +100,10 @@ class Learner:
             self._tally.env_steps += int(np.sum(~item.trajectory.steps.last[:-1]))
             lags.append(version - item.version)
         self._tally.updates += 1
-        return {
-            "lag": Mean(np.float32(sum(lags)), np.float32(len(lags))),
-            "lag_max": np.float32(max(lags)),
-        }
+        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
+        return {"lag": Mean(numbers[0], numbers[1]), "lag_max": numbers[2]}
 
 
-def copied(params: Params, device: jax.Device) -> Params:
-    """The parameters on an actor's device, in memory that no update donates."""
+def copied(params: Params, device: Any) -> Params:
+    """The parameters on an actor's `jax.Device`, in memory that no update donates."""
     return jax.device_put(params, SingleDeviceSharding(device), may_alias=False)

@@ -36,21 +36,40 @@ class Activity:
         self.name = name
         self.limit = limit
         self.doing = "starting"
-        self.since: float | None = None
-        """When the timed call in progress began, None outside of one."""
+        self.given_up = False
+        """Nobody waits for the thread any more."""
+        self._since: float | None = None
+        self._lock = threading.Lock()
 
     def begin(self, doing: str) -> None:
         """Starts to time a call."""
         self.doing = doing
-        self.since = time.monotonic()
+        self._since = time.monotonic()
 
     def end(self) -> None:
-        self.since = None
+        """The call came back, or there was none.
 
-    def overdue(self) -> float:
-        """Seconds beyond the limit, at most 0 if there is no need to worry."""
-        since = self.since
-        return 0.0 if since is None else time.monotonic() - since - self.limit
+        Raises:
+          Stopped: too late.
+        """
+        with self._lock:
+            self._since = None
+            if self.given_up:
+                raise Stopped
+
+    def give_up(self) -> None:
+        """Makes the thread end as soon as its call comes back."""
+        with self._lock:
+            self.given_up = True
+
+    def give_up_if_late(self) -> bool:
+        """Whether the call takes longer than it may; if so, it can no more come back in
+        time, and another thread may take its place."""
+        with self._lock:
+            since = self._since
+            late = since is not None and time.monotonic() - since > self.limit
+            self.given_up |= late
+            return late
 
 
 class Supervisor:
@@ -61,8 +80,8 @@ class Supervisor:
         self.patience = patience
         self.condition = threading.Condition()
         """Guards everything that threads share; notified after each change."""
-        self._paused_since: float | None = time.perf_counter()
-        self._paused_seconds = 0.0
+        # Since when the owner is away, and for how long it was: read in one piece.
+        self._away: tuple[float | None, float] = (time.perf_counter(), 0.0)
         self._stopping = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -100,8 +119,8 @@ class Supervisor:
     def clock(self) -> float:
         """Seconds that stand still while the owner does something else, such as an
         evaluation, and nobody can be late."""
-        now = self._paused_since or time.perf_counter()
-        return now - self._paused_seconds
+        since, seconds = self._away
+        return (time.perf_counter() if since is None else since) - seconds
 
     def check(self) -> None:
         """Raises what failed, in the owner's thread only: its traceback stays as it is.
@@ -139,23 +158,20 @@ class Supervisor:
     @contextmanager
     def working(self) -> Iterator[None]:
         """While the owner takes part, others may expect something of it."""
-        assert self._paused_since is not None
-        self._paused_seconds += time.perf_counter() - self._paused_since
-        self._paused_since = None
+        self._come_back()
         try:
             yield
         finally:
-            self._paused_since = time.perf_counter()
+            self._leave()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """While the owner, at work, does something long that others know nothing of."""
-        self._paused_since = time.perf_counter()
+        self._leave()
         try:
             yield
         finally:
-            self._paused_seconds += time.perf_counter() - self._paused_since
-            self._paused_since = None
+            self._come_back()
 
     def stop(self, timeout: float) -> list[str]:
         """Ends all threads; the names of those that did not end within `timeout`.
@@ -172,20 +188,28 @@ class Supervisor:
             thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in threads if thread.is_alive()]
 
+    def _leave(self) -> None:
+        self._away = (time.perf_counter(), self._away[1])
+
+    def _come_back(self) -> None:
+        since, seconds = self._away
+        assert since is not None
+        self._away = (None, seconds + time.perf_counter() - since)
+
     def _check_activities(self) -> None:
         for activity in list(self._activities.values()):
-            if activity.overdue() > 0:
+            if activity.give_up_if_late():
                 del self._activities[activity.name]
                 error = HangError(
                     f"{activity.name}: {activity.doing} has not returned for"
                     f" {activity.limit:g} s"
                 )
                 self.on_hang(activity, error)
+                self.check()
 
     def _raise_hang(self, activity: Activity, error: HangError) -> None:
         del activity
         self.fail(error)
-        self.check()
 
     def _late(self, what: str, waited: float) -> str:
         doing = "; ".join(f"{x.name}: {x.doing}" for x in self._activities.values())

@@ -42,7 +42,8 @@ class Parts:
     """As `loops.learner`, along `axis_name` of the mesh."""
     mesh: Mesh
     axis_name: str
-    actor_device: jax.Device
+    actor_device: Any
+    """A `jax.Device`."""
     check_bounds: bool
     num_behaviours: int
     """Older parameters that are part of the run."""
@@ -91,7 +92,7 @@ class System:
         """The run at its start, from actors that have environments."""
         env = actors[0].env
         assert env is not None
-        flags = np.zeros(env.num_envs, np.bool_)
+        flags: Any = np.zeros(env.num_envs, np.bool_)
         step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
 
         def init(agent_key: PRNGKey, root: PRNGKey) -> Run:

@@ -55,6 +55,7 @@ class Threaded:
         self._supervisor = Supervisor(limits.patience)
         self._supervisor.on_hang = self._on_hang
         self._actors: dict[int, Actor] = {}
+        self._threads: dict[int, str] = {}
         self._restarts = dict.fromkeys(range(parts.num_actors), 0)
         self._reset_times()
         self._batch: Batch | None = None
@@ -87,7 +88,7 @@ class Threaded:
         warning says so.
         """
         for actor in self._in_order():
-            actor.close()
+            _free(actor)
         local: Local = run.local
         fresh = []
 
@@ -149,7 +150,7 @@ class Threaded:
             return None
         tally = self._system.tally
         seconds = max(self._supervisor.clock() - self._began, 1e-9)
-        actors = [*self._retired, *self._in_order()]
+        actors = self._all_actors()
         return Report(
             seconds=seconds,
             actor_steps_per_second=sum(x.env_steps for x in actors) / seconds,
@@ -177,17 +178,28 @@ class Threaded:
         if self._closed:
             return
         self._closed = True
-        self._abandoned += self._supervisor.stop(self._limits.close_seconds * 0.8)
-        if self._started:
-            left = self._queue.drain()
-            left += self._batch.unrolls if self._batch else []
-            rows = sum(item.trajectory.reward.size for item in left)
-            self._system.tally.dropped_rows += rows
         for actor in self._in_order():
-            if f"actor {actor.index}" not in self._abandoned:
-                actor.close()
+            actor.cancel()
+        limit = self._limits.close_seconds
+        self._abandoned = self._supervisor.stop(limit * 0.6)
+        if self._started:
+            acted = sum(actor.rows for actor in self._all_actors())
+            learned = sum(self._system.tally.lags.values())
+            self._system.tally.dropped_rows = acted - learned
+        else:
+            self._free_all(limit * 0.3)
         if self._recorder:
             self._recorder.close()
+
+    def _free_all(self, timeout: float) -> None:
+        """Frees what no thread frees, within so many seconds."""
+        ended = [
+            x for x in self._in_order() if f"actor {x.index}" not in self._abandoned
+        ]
+        freeing = Supervisor(timeout)
+        for actor in ended:
+            freeing.start(f"closing actor {actor.index}", partial(_free, actor))
+        self._abandoned += freeing.stop(timeout)
 
     def _start(self, run: Run, version: int) -> None:
         keep = self._parts.num_behaviours + 1
@@ -203,10 +215,22 @@ class Threaded:
         if self._record is not None:
             self._recorder = Recorder(self._record, version)
         self._reset_times()
-        for actor in self._in_order():
-            self._supervisor.start(f"actor {actor.index}", partial(self._act, actor))
-        self._supervisor.start("uploader", self._upload)
         self._started = True
+        for actor in self._in_order():
+            self._run(f"actor {actor.index}", actor, partial(self._act, actor))
+        self._supervisor.start("uploader", self._upload)
+
+    def _run(self, name: str, actor: Actor, work: Callable[[], None]) -> None:
+        """Starts the thread of an actor, which frees its environments at the end."""
+
+        def body() -> None:
+            try:
+                work()
+            finally:
+                _free(actor)
+
+        self._threads[actor.index] = name
+        self._supervisor.start(name, body)
 
     def _reset_times(self) -> None:
         clock = self._supervisor.clock
@@ -218,23 +242,19 @@ class Threaded:
     def _act(self, actor: Actor) -> None:
         """The life of an actor's thread."""
         wait, times = self._supervisor.wait, actor.times
-        try:
-            while True:
-                version, params = times.timed(
-                    "waiting for parameters", wait, partial(self._admit, actor),
-                    f"parameters for actor {actor.index}",
-                )  # fmt: skip
-                try:
-                    item = actor.unroll(params, version)
-                except Stopped:
-                    raise
-                except Exception as error:
-                    self._restart(actor, error)
-                    continue
-                times.timed("waiting for the queue", self._queue.put, item)
-        finally:
-            if actor is not self._actors.get(actor.index):
-                actor.close()
+        while True:
+            version, params = times.timed(
+                "waiting for parameters", wait, partial(self._admit, actor),
+                f"parameters for actor {actor.index}",
+            )  # fmt: skip
+            try:
+                item = actor.unroll(params, version)
+            except Stopped:
+                raise
+            except Exception as error:
+                self._restart(actor, error)
+                continue
+            times.timed("waiting for the queue", self._queue.put, item)
 
     def _admit(self, actor: Actor) -> tuple[int, Params] | None:
         """Version and parameters to act with; called under the lock."""
@@ -244,11 +264,16 @@ class Threaded:
 
     def _restart(self, actor: Actor, error: Exception) -> None:
         """Makes an actor's environments anew, or raises the error."""
-        generation = self._count_restart(actor, error)
-        actor.close()
-        unroll = actor.next_unroll
-        key = self._system.env_key(actor.index, generation)
-        actor.start(key, generation, unroll)
+        while True:
+            generation = self._count_restart(actor, error)
+            _free(actor)
+            key = self._system.env_key(actor.index, generation)
+            try:
+                return actor.start(key, generation, actor.next_unroll)
+            except Stopped:
+                raise
+            except Exception as another:
+                error = another
 
     def _count_restart(self, actor: Actor, error: Exception) -> int:
         self._restarts[actor.index] += 1
@@ -275,19 +300,23 @@ class Threaded:
             generation = self._count_restart(actor, error)
         except HangError:
             self._supervisor.fail(error)
-            self._supervisor.check()
-        actor.cancel()
+            return
         self._retired.append(actor)
-        self._abandoned.append(f"actor {actor.index}, generation {actor.generation}")
+        self._abandoned.append(self._threads[actor.index])
         successor = self._make_actor(actor.index)
         successor.times = actor.times
 
         def act() -> None:
             key = self._system.env_key(actor.index, generation)
-            successor.start(key, generation, actor.next_unroll)
+            try:
+                successor.start(key, generation, actor.next_unroll)
+            except Stopped:
+                raise
+            except Exception as again:
+                self._restart(successor, again)
             self._act(successor)
 
-        self._supervisor.start(f"actor {actor.index}", act)
+        self._run(f"actor {actor.index}, generation {generation}", successor, act)
 
     def _upload(self) -> None:
         """The life of the uploader's thread."""
@@ -347,12 +376,20 @@ class Threaded:
     def _in_order(self) -> list[Actor]:
         return [self._actors[i] for i in sorted(self._actors)]
 
+    def _all_actors(self) -> list[Actor]:
+        """Those whose threads were given up among them."""
+        return [*self._retired, *self._in_order()]
+
     def _in_all_actors(self, work: Callable[[Actor], None]) -> None:
         """Does something in a thread for each actor, and waits for all."""
         done = []
 
         def do(actor: Actor) -> None:
-            work(actor)
+            try:
+                work(actor)
+            except BaseException:
+                _free(actor)
+                raise
             with self._supervisor.condition:
                 done.append(actor.index)
                 self._supervisor.condition.notify_all()
@@ -366,3 +403,17 @@ class Threaded:
                 lambda: True if len(done) == self._parts.num_actors else None,
                 "environments",
             )
+
+
+def _free(actor: Actor) -> None:
+    """Frees environments. That they fail even at this is worth no more than a line."""
+    try:
+        actor.close()
+    except Stopped:
+        raise
+    except Exception as error:
+        warnings.warn(
+            f"actor {actor.index}: closing its environments failed with"
+            f" {type(error).__name__}: {error}",
+            stacklevel=2,
+        )

@@ -226,7 +226,4 @@ def _in_chunks(
         lambda chunk: _at_once(function, chunk[0], params, chunk[1]),
         (split(x), split(gradient)),
     )
-    # bfloat16 would lose what a chunk adds to the sum of the others.
-    return dx.reshape(x.shape), jax.tree.map(
-        lambda part: part.sum(axis=0, dtype=jnp.float32).astype(part.dtype), parts
-    )
+    return dx.reshape(x.shape), jax.tree.map(lambda part: part.sum(axis=0), parts)

@@ -228,8 +228,8 @@ def _engine_errors(engine: Engine) -> Iterator[None]:
         engine.close()
         if (report := engine.report()) and report.dropped_rows:
             print(
-                f"{report.dropped_rows:,} rows were acted and not yet learned from: they"
-                " were dropped"
+                f"{report.dropped_rows:,} rows were acted and not yet learned from:"
+                " they were dropped"
             )
         raise
     finally:

@@ -70,7 +70,7 @@ class ThreadsArgs:
         return self.num_envs // self.threads.num_actors
 
     def make_env(self, key: PRNGKey, num_envs: int | None = None) -> HostEnvironment:
-        """Simulators as the agent is to see them, by default as many as an actor has."""
+        """Simulators as the agent is to see them; by default those of an actor."""
         env = host.make(
             self.env_name,
             num_envs or self.envs_per_actor,

@@ -104,10 +104,14 @@ def _build(case, seed):
     steps = stream(specs)
     # Far from the near-uniform start, so that outputs depend on everything.
     rng = np.random.default_rng(seed)
+
+    def parameters(leaf):
+        # Fifteen convolutions would else leave the range of useful numbers.
+        scale = 0.4 if leaf.shape[0] <= 64 else (2 / leaf.shape[0]) ** 0.5
+        return jnp.array(scale * rng.normal(size=leaf.shape), leaf.dtype)
+
     params = jax.tree.map(
-        lambda x: jnp.array(
-            min(0.4, (2 / x.shape[0]) ** 0.5) * rng.normal(size=x.shape), x.dtype
-        ),
+        parameters,
         jax.eval_shape(network.init, jax.random.key(0), row(steps, 0)),
     )
     carry = jax.tree.map(lambda x: x + 0.5, network.initial_carry(B))
@@ -247,7 +251,9 @@ def test_bfloat16_computes_but_outputs_and_parameters_are_float32(specs, options
     expected = network.unroll(params, carry, steps)
     half = make(specs, ARMS, **options, compute_dtype="bfloat16")
     fresh = jax.eval_shape(half.init, jax.random.key(0), row(steps, 0))
-    gradient = jax.grad(lambda p: half.unroll(p, carry, steps)[1].sum())(params)
+    gradient = jax.eval_shape(
+        jax.grad(lambda p: half.unroll(p, carry, steps)[1].sum()), params
+    )
     actual = half.unroll(params, carry, steps)
     one, after = half.apply(params, carry, row(steps, 0))
     for leaf in jax.tree.leaves((fresh, actual, one, after, gradient)):
@@ -410,7 +416,6 @@ def test_a_population_of_networks_is_that_of_each_seed():
         (Box((84, 7, 1)), ARMS, {"torso": "deep"}, "at least 8 x 8"),
         (Box((35, 84, 1)), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
         ((ATARI, SQUARE), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
-        (ATARI, ARMS, {"torso": "shalow"}, "did you mean 'shallow'"),
         (VECTOR, FREE, {"policy": "squashed"}, "needs bounds for every action"),
         (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
         (VECTOR, Box(()), {}, "one integer or a vector of numbers"),

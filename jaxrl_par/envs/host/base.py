@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Key
 
-from jaxrl_par.types import PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Spec, Specs, TimeStep
 
 HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
 """The next step with numpy leaves [B, ...], reward [B] float32, discount [B] float32"""
@@ -42,7 +43,7 @@ class HostEnvironment(ABC):
     def close(self) -> None:
         """Frees processes, files and memory. A second call does nothing."""
 
-    def plan(self, keys: PRNGKey) -> None:
+    def plan(self, keys: Key[Array, " T"]) -> None:
         """Hands over the keys [T] of the next T steps.
 
         Simulators have randomness of their own, seeded when they are made, and ignore

@@ -8,7 +8,8 @@ import pytest
 from host_checks import check, lengths
 
 from jaxrl_par.envs.host import from_envpool, make
-from jaxrl_par.types import Discrete
+from jaxrl_par.envs.host.envpool import channels_last, channels_last_spec
+from jaxrl_par.types import Box, Discrete
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("envpool") is None, reason="needs EnvPool"
@@ -100,6 +101,19 @@ def test_images_have_their_channels_last():
     steps, *_ = check(env, 10)
     # The newest frame is the last channel, and moves one down in each step.
     np.testing.assert_array_equal(steps.obs[1:, ..., 2], steps.obs[:-1, ..., 3])
+
+
+def test_only_the_axis_of_channels_moves():
+    spec = Box((2, 3, 5), np.dtype(np.uint8), low=np.zeros((2, 3, 5)), high=255.0)
+    obs = np.arange(4 * 30, dtype=np.uint8).reshape(4, 2, 3, 5)
+    moved = channels_last({"a": (spec,)}, {"a": (obs,)})["a"][0]
+    assert channels_last_spec((spec,))[0].shape == (3, 5, 2)
+    assert channels_last_spec((spec,))[0].low.shape == (3, 5, 2)
+    assert moved.shape == (4, 3, 5, 2) and moved.flags.c_contiguous
+    for k in range(2):
+        np.testing.assert_array_equal(moved[..., k], obs[:, k])
+    for other in (Box((5, 3, 2), spec.dtype), Box((2, 3, 5)), Box((2, 3), spec.dtype)):
+        assert channels_last_spec(other) is other
 
 
 @installed

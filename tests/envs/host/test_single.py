@@ -6,7 +6,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from host_checks import check, lengths, random_actions
+from host_checks import check, lander, lengths, random_actions
 from toy_simulators import Counter, Faulty, Unusual
 
 from jaxrl_par.envs.host import from_callable
@@ -77,6 +77,7 @@ def test_observations_of_every_kind():
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "LunarLander-v3", "Pendulum-v1"])
 def test_simulators_of_gymnasium(name):
+    lander(name)
     env = from_callable(lambda: gymnasium.make(name), 3, 0)
     steps, *_, discount = check(env, 250)
     assert env.name == name
@@ -92,6 +93,8 @@ def test_simulators_of_gymnasium(name):
 @pytest.mark.parametrize("name", ["CartPole-v1", "LunarLander-v3", "Pendulum-v1"])
 @pytest.mark.parametrize("when", ["running", "last", "first", "reset"])
 def test_a_snapshot_brings_a_deterministic_simulator_back(name, when):
+    lander(name)
+
     def make():
         return from_callable(lambda: gymnasium.make(name), 3, 5)
 

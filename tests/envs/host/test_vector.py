@@ -14,7 +14,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics, RescaleObservation
-from host_checks import check
+from host_checks import check, lander
 from toy_simulators import Batch, Counter, Faulty, Hang, Unusual
 
 from jaxrl_par.envs.host import from_vector
@@ -188,6 +188,7 @@ def test_wrappers_of_vector_environments(mode):
 
 
 def test_names_and_limits_come_from_the_spec():
+    lander("LunarLander-v3")
     env = from_vector(gymnasium.make_vec("CartPole-v1", 2, "sync"), 0)
     assert (env.name, env.max_episode_steps) == ("CartPole-v1", 500)
     makers = [lambda: gymnasium.make("LunarLander-v3")] * 2
