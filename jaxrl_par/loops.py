@@ -179,7 +179,8 @@ def learn(
     Metrics are means over the updates, except `skipped`, their number not applied.
 
     Raises:
-      ValueError: `num_minibatches` does not divide the rows (or sequences).
+      ValueError: `num_minibatches` does not divide the rows (or sequences), or there
+        are several updates and the agent's `prepare` makes no rows.
     """
     mean = partial(average, axis_name=axis_name)
     state, batch = agent.prepare(state, trajectory, mean)
@@ -187,6 +188,11 @@ def learn(
         state, info = update(agent, state, batch, key, axis_name)
         return state, info.metrics
 
+    if isinstance(batch, Trajectory):
+        raise ValueError(
+            "this agent learns from whole trajectories, in one update: num_epochs ="
+            f" {num_epochs} and num_minibatches = {num_minibatches} must be 1"
+        )
     num_items = jax.tree.leaves(batch)[0].shape[0]
     if num_items % num_minibatches:
         raise ValueError(

@@ -56,9 +56,11 @@ class ImpalaConfig:
     """Weight of half the squared value error, relative to the policy loss."""
     entropy_cost: float = 0.01
     """Weight of the entropy bonus, per nat."""
+    reward_scale: float = 1.0
+    """Factor of rewards before they are learned from. Reported returns do not have it,
+    nor do they see the next."""
     max_abs_reward: float | None = None
-    """Rewards are clipped to this size before they are learned from; 1 for Atari.
-    Reported returns are not."""
+    """Size to which scaled rewards are clipped; 1 for Atari."""
     reduction: Literal["mean", "sum"] = "mean"
     """Of the loss over rows. The paper sums: gradients are then T * B times larger, for
     its RMSProp with a large epsilon a matter of the learning rate."""
@@ -68,7 +70,9 @@ class ImpalaConfig:
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
         found += [
             f"{name} must be above 0, got {value}"
-            for name in ("max_rho", "max_c", "max_policy_rho", "max_abs_reward")
+            for name in (
+                "max_rho", "max_c", "max_policy_rho", "reward_scale", "max_abs_reward"
+            )  # fmt: skip
             if (value := getattr(self, name)) is not None and not value > 0
         ]
         if self.max_rho < self.max_c:
@@ -174,7 +178,7 @@ def _estimates(
     config: ImpalaConfig,
 ) -> returns.VTrace:
     """Targets and advantages, corrected as the config says; no gradient flows here."""
-    rewards = trajectory.reward
+    rewards = config.reward_scale * trajectory.reward
     if config.max_abs_reward is not None:
         rewards = jnp.clip(rewards, -config.max_abs_reward, config.max_abs_reward)
     corrected = config.correction == "vtrace"

@@ -5,7 +5,7 @@ learned from next, is decided by a `Schedule`; it never waits itself.
 """
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.report import Tally
@@ -43,6 +43,7 @@ class Publisher:
         return tuple(self._params[max(v, min(self._params))] for v in versions)
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Which parameters act, and which unroll is learned from next."""
 

@@ -29,7 +29,9 @@ class Replay:
 
     @property
     def compile_seconds(self) -> float:
-        return self._system.learner.compile_seconds
+        # Asked for before `init` where an engine is recognised by what it has.
+        system = getattr(self, "_system", None)
+        return system.learner.compile_seconds if system else 0.0
 
     def init(self, key: PRNGKey) -> Run:
         self._system = System(self._parts, key)

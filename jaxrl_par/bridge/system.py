@@ -95,12 +95,12 @@ class System:
         flags: Any = np.zeros(env.num_envs, np.bool_)
         step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
 
-        def init(agent_key: PRNGKey, root: PRNGKey) -> Run:
+        def init(agent_key: PRNGKey, root: PRNGKey, step: TimeStep) -> Run:
             run = loops.new_run(self.parts.agent.init(agent_key, step), (), root)
             # Strong types, as those that come from a file.
             return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
-        run = jax.jit(init)(self._agent_key, self._root)
+        run = jax.jit(init)(self._agent_key, self._root, step)
         run = self.learner.place(run)
         behaviour = (self.behaviour(run),) * self.parts.num_behaviours
         states = tuple(actor.state() for actor in actors)

@@ -66,7 +66,9 @@ class Threaded:
 
     @property
     def compile_seconds(self) -> float:
-        return self._system.learner.compile_seconds
+        # Asked for before `init` where an engine is recognised by what it has.
+        system = getattr(self, "_system", None)
+        return system.learner.compile_seconds if system else 0.0
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.

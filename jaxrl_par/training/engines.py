@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -13,6 +13,7 @@ from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.types import Metrics, PRNGKey
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A way of running; `topologies.threads` makes another one than `Compiled`."""
 

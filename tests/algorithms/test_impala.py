@@ -10,7 +10,7 @@ import pytest
 
 from jaxrl_par import envs, loops, random, rollout
 from jaxrl_par.algorithms import impala as module
-from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.algorithms.a2c import A2CConfig, A2CState, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -43,8 +43,13 @@ def stale(env, config=ImpalaConfig(), network=SMALL, length=7):
     net, agent = make(env, network, config)
     workers = rollout.start(agent, env, random.key(0))
     old, new = (agent.init(random.key(i), workers.step) for i in (1, 2))
-    # Both start near uniform: other weights make their policies differ.
-    new = new._replace(params=jax.tree.map(lambda x: 3.0 * x + 0.3, new.params))
+    # Both start near uniform: without noise their policies would hardly differ.
+    leaves, tree = jax.tree.flatten(new.params)
+    keys = jax.random.split(random.key(4), len(leaves))
+    leaves = [
+        x + jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)
+    ]
+    new = new._replace(params=jax.tree.unflatten(tree, leaves))
     _, trajectory, _ = rollout.unroll(
         agent, env, old.params, workers, random.key(3), length
     )
@@ -68,13 +73,14 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
     """Section 4.2 and the variants of 5.2.2, as a loop over rows."""
     config = ImpalaConfig(
         gamma=0.9, vtrace_lambda=0.8, max_rho=1.3, max_c=0.9, max_policy_rho=1.1,
-        correction=correction, epsilon=0.05, max_abs_reward=max_abs_reward,
+        correction=correction, epsilon=0.05, reward_scale=2.0,
+        max_abs_reward=max_abs_reward,
     )  # fmt: skip
     net, _, state, batch = stale(probes.counter(2), config)
     policy, values = net.unroll(state.params, (), batch.steps)
     log_probs, v = np.asarray(policy.log_probs), np.asarray(values)
     mu = np.asarray(batch.extras["log_prob"])
-    reward, discount = np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
+    reward, discount = 2 * np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
     if max_abs_reward:
         assert np.abs(reward).max() > max_abs_reward
         reward = np.clip(reward, -max_abs_reward, max_abs_reward)
@@ -118,9 +124,8 @@ def test_without_lag_it_is_a2c(memory):
     state = agent.init(random.key(1), workers.step)
     _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
     ours, info = agent.grad(state, batch, random.key(3))
-    theirs, _ = a2c(net, optax.adam(0.01), A2CConfig()).grad(
-        state, batch, random.key(3)
-    )
+    other = a2c(net, optax.adam(0.01), A2CConfig())
+    theirs, _ = other.grad(A2CState(*state), batch, random.key(3))
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         ours,

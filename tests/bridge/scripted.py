@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -178,7 +178,9 @@ AGENT = Agent(
 """It sums mean rewards, and learns nothing."""
 
 
-def engine(world: World, agent: Agent = AGENT, **config):
+def engine(world: World, agent: Agent = AGENT, close_seconds: float = 5.0, **config):
     """Threads of that world, with little patience."""
     settings = {"num_actors": 2, "env_timeout": 20.0, "patience": 60.0} | config
-    return threads(agent, world.make, LENGTH, ThreadsConfig(**settings), data_mesh(1))
+    made = threads(agent, world.make, LENGTH, ThreadsConfig(**settings), data_mesh(1))
+    made._limits = replace(made._limits, close_seconds=close_seconds)
+    return made
