@@ -1,7 +1,9 @@
 """Actors in threads, an uploader, and the learner in the thread of its owner."""
 
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +64,7 @@ class Threaded:
         self._recorder: Recorder | None = None
         self._started = self._closed = False
         self._retired: list[Actor] = []
+        self._news: deque[str] = deque()
         self._abandoned: list[str] = []
 
     @property
@@ -89,12 +92,12 @@ class Threaded:
         Where a simulator cannot be brought back, new environments are made, and a
         warning says so.
         """
-        for actor in self._in_order():
-            _free(actor)
+        old = dict(self._actors)
         local: Local = run.local
         fresh = []
 
         def resume(actor: Actor) -> None:
+            self._free(old[actor.index])
             if not self._system.resume(actor, local.actors[actor.index]):
                 fresh.append(actor.index)
 
@@ -129,7 +132,7 @@ class Threaded:
         local: Local = run.local
         states, metrics = list(local.actors), []
         run = run._replace(local=())
-        with self._supervisor.working():
+        with self._supervisor.working(), self._telling():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
                 self._compile(run, batch)
@@ -200,7 +203,7 @@ class Threaded:
         ]
         freeing = Supervisor(timeout)
         for actor in ended:
-            freeing.start(f"closing actor {actor.index}", partial(_free, actor))
+            freeing.start(f"closing actor {actor.index}", partial(self._free, actor))
         self._abandoned += freeing.stop(timeout)
 
     def _start(self, run: Run, version: int) -> None:
@@ -229,7 +232,7 @@ class Threaded:
             try:
                 work()
             finally:
-                _free(actor)
+                self._free(actor)
 
         self._threads[actor.index] = name
         self._supervisor.start(name, body)
@@ -268,7 +271,7 @@ class Threaded:
         """Makes an actor's environments anew, or raises the error."""
         while True:
             generation = self._count_restart(actor, error)
-            _free(actor)
+            self._free(actor)
             key = self._system.env_key(actor.index, generation)
             try:
                 return actor.start(key, generation, actor.next_unroll)
@@ -285,10 +288,9 @@ class Threaded:
         with self._supervisor.condition:
             tally.restarts += 1
             tally.dropped_rows += actor.rows_in_progress
-        warnings.warn(
+        self._news.append(
             f"actor {actor.index}: made its environments anew after"
-            f" {type(error).__name__}: {error}",
-            stacklevel=2,
+            f" {type(error).__name__}: {error}"
         )
         return actor.generation + 1
 
@@ -390,7 +392,7 @@ class Threaded:
             try:
                 work(actor)
             except BaseException:
-                _free(actor)
+                self._free(actor)
                 raise
             with self._supervisor.condition:
                 done.append(actor.index)
@@ -406,16 +408,24 @@ class Threaded:
                 "environments",
             )
 
+    def _free(self, actor: Actor) -> None:
+        """Frees environments. That they fail even at this is worth only a line."""
+        try:
+            actor.close()
+        except Stopped:
+            raise
+        except Exception as error:
+            self._news.append(
+                f"actor {actor.index}: closing its environments failed with"
+                f" {type(error).__name__}: {error}"
+            )
 
-def _free(actor: Actor) -> None:
-    """Frees environments. That they fail even at this is worth no more than a line."""
-    try:
-        actor.close()
-    except Stopped:
-        raise
-    except Exception as error:
-        warnings.warn(
-            f"actor {actor.index}: closing its environments failed with"
-            f" {type(error).__name__}: {error}",
-            stacklevel=2,
-        )
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Warns, at the end and in the owner's thread, of what happened in others:
+        from there Python may lose a warning."""
+        try:
+            yield
+        finally:
+            while self._news:
+                warnings.warn(self._news.popleft(), stacklevel=4)

@@ -306,8 +306,10 @@ def test_a_restarted_actor_goes_on_with_its_unroll_in_lockstep(world):
         states = run.local.actors
         assert [int(x.unroll) for x in states] == [6, 6]
         assert [int(x.generation) for x in states] == [1, 0]
-        # New environments for unrolls 2 to 5 of actor 0, and nothing in between.
-        assert [x.steps for x in world.made] in ([9, 24, 16], [24, 9, 16])
+    # New environments from unroll 2 of actor 0 on; the seventh may have begun.
+    steps = {(x.actor, x.life): x.steps for x in world.made}
+    assert steps[0, 0] == 9
+    assert 4 <= steps[0, 1] / LENGTH <= 5 and 6 <= steps[1, 0] / LENGTH <= 7
 
 
 @pytest.mark.parametrize("kind", ["step", "make", "reset"])
@@ -508,9 +510,11 @@ def test_closing_that_hangs_before_a_restart_is_noticed(world):
         hanging(world, at(9, "close"))(call)
 
     world.before = before
-    with closing(engine(world, **HANGS, **RESTARTS)) as threads:
-        with pytest.warns(UserWarning, match="actor 0: close has not returned"):
-            advance_until(threads, restarts=2)
+    with (
+        closing(engine(world, **HANGS, **RESTARTS)) as threads,
+        pytest.warns(UserWarning, match="actor 0: close has not returned"),
+    ):
+        advance_until(threads, restarts=2)
 
 
 def test_slow_is_not_hung(world):
