@@ -183,18 +183,19 @@ class Threaded:
         if self._closed:
             return
         self._closed = True
-        for actor in self._in_order():
-            actor.cancel()
-        limit = self._limits.close_seconds
-        self._abandoned = self._supervisor.stop(limit * 0.6)
-        if self._started:
-            acted = sum(actor.rows for actor in self._all_actors())
-            learned = sum(self._system.tally.lags.values())
-            self._system.tally.dropped_rows = acted - learned
-        else:
-            self._free_all(limit * 0.3)
-        if self._recorder:
-            self._recorder.close()
+        with self._telling():
+            for actor in self._in_order():
+                actor.cancel()
+            limit = self._limits.close_seconds
+            self._abandoned = self._supervisor.stop(limit * 0.6)
+            if self._started:
+                acted = sum(actor.rows for actor in self._all_actors())
+                learned = sum(self._system.tally.lags.values())
+                self._system.tally.dropped_rows = acted - learned
+            else:
+                self._free_all(limit * 0.3)
+            if self._recorder:
+                self._recorder.close()
 
     def _free_all(self, timeout: float) -> None:
         """Frees what no thread frees, within so many seconds."""

@@ -50,7 +50,7 @@ class ThreadsArgs:
     """Show the previous action and reward with each observation."""
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
-    replay: Path | None = None
+    replay: str | None = None
     """The schedule.jsonl of a run with the free schedule and these settings, to be
     repeated bit for bit in one thread."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -93,7 +93,7 @@ class ThreadsArgs:
         if self.replay is None:
             return threads(*parts)
         try:
-            return replay(*parts, self.replay)
+            return replay(*parts, Path(self.replay))
         except RecordError as error:
             raise TrainingError(f"replay: {error}") from error
 

@@ -3,9 +3,11 @@
 import threading
 import time
 import traceback
+from types import SimpleNamespace
 
 import pytest
 
+from jaxrl_par.bridge import supervision
 from jaxrl_par.bridge.supervision import (
     Activity,
     DeadlineError,
@@ -112,25 +114,34 @@ def test_the_deadline_is_that_of_each_wait_not_of_all():
 # The clock -----------------------------------------------------------------------
 
 
-def test_the_clock_stands_still_unless_the_owner_works():
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that a test makes pass, by `clock.now`."""
+    clock = SimpleNamespace(now=50.0)
+    clock.perf_counter = clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(supervision, "time", clock)
+    return clock
+
+
+def test_the_clock_stands_still_unless_the_owner_works(clock):
     supervisor = Supervisor(LONG)
 
     def moves():
         before = supervisor.clock()
-        time.sleep(0.01)
-        return supervisor.clock() > before
+        clock.now += 1.0
+        return supervisor.clock() - before
 
     start = supervisor.clock()
-    assert not moves()
+    assert moves() == 0
     with supervisor.working():
-        assert supervisor.clock() - start < 0.01 and moves()
+        assert supervisor.clock() == start and moves() == 1
         with supervisor.paused():
-            assert not moves()
-        assert moves()
-    assert not moves()
+            assert moves() == 0
+        assert supervisor.clock() == start + 1 and moves() == 1
+    assert moves() == 0
     with pytest.raises(ValueError, match="mine"), supervisor.working():
         raise ValueError("mine")
-    assert not moves()
+    assert moves() == 0 and supervisor.clock() == start + 2
 
 
 def test_the_clock_never_goes_back():
@@ -220,28 +231,29 @@ def test_what_fails_after_the_stop_is_of_no_interest():
 # Hangs ---------------------------------------------------------------------------
 
 
-def test_an_activity_is_late_only_in_a_call_and_after_its_limit():
-    activity = Activity("actor 0", limit=0.05)
+def test_an_activity_is_late_only_in_a_call_and_after_its_limit(clock):
+    activity = Activity("actor 0", limit=5.0)
+    clock.now += 10
     assert not activity.give_up_if_late()
     activity.begin("step")
+    clock.now += 5
     assert not activity.give_up_if_late() and not activity.given_up
-    time.sleep(0.1)
-    assert activity.give_up_if_late() and activity.given_up
-    punctual = Activity("actor 0", limit=0.05)
-    punctual.begin("step")
-    punctual.end()
-    time.sleep(0.1)
-    assert not punctual.give_up_if_late() and not punctual.given_up
-
-
-def test_a_call_that_comes_back_too_late_ends_its_thread():
-    activity = Activity("actor 0", limit=0.0)
+    activity.end()
+    clock.now += 10
+    assert not activity.give_up_if_late() and not activity.given_up
     activity.begin("step")
-    time.sleep(0.001)
+    clock.now += 6
+    assert activity.give_up_if_late() and activity.given_up
+
+
+def test_a_call_that_comes_back_too_late_ends_its_thread(clock):
+    activity = Activity("actor 0", limit=5.0)
+    activity.begin("step")
+    clock.now += 6
     assert activity.give_up_if_late()
     with pytest.raises(Stopped):
         activity.end()
-    cancelled = Activity("actor 0", limit=LONG)
+    cancelled = Activity("actor 0", limit=5.0)
     cancelled.begin("step")
     cancelled.give_up()
     with pytest.raises(Stopped):
@@ -304,7 +316,7 @@ def test_stop_ends_waits_and_names_who_does_not_end():
     release = threading.Event()
     supervisor.start("waits", lambda: supervisor.wait(never, "nothing"))
     supervisor.start("hangs", lambda: release.wait(LONG))
-    assert supervisor.stop(0.5) == ["hangs"]
+    assert supervisor.stop(1.0) == ["hangs"]
     release.set()
     assert supervisor.stop(LONG) == []
 
