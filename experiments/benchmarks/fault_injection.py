@@ -426,8 +426,11 @@ def terminate(
     time.sleep(dice.uniform(0, whole["seconds"]))
     process.send_signal(signal.SIGTERM)
     code, out = runs.finish(process)
-    if code == 0 and runs.summary(name)["updates"] == whole["updates"]:
-        return "ended before", []
+    finished = (runs.folder / name / "summary.json").exists()
+    # Once all is written, signals do again what they do to any process.
+    if finished and code in (0, -signal.SIGTERM):
+        same = runs.summary(name)["updates"] == whole["updates"]
+        return "ended before", [] if same else [out]
     problems = []
     stopped = re.search(r"stopped at update ([\d,]+)\.", out)
     saved = int(stopped[1].replace(",", "")) if stopped else -1

@@ -68,11 +68,10 @@ class ImpalaConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
+        positive = ("max_rho", "max_c", "max_policy_rho", "reward_scale")
         found += [
             f"{name} must be above 0, got {value}"
-            for name in (
-                "max_rho", "max_c", "max_policy_rho", "reward_scale", "max_abs_reward"
-            )  # fmt: skip
+            for name in (*positive, "max_abs_reward")
             if (value := getattr(self, name)) is not None and not value > 0
         ]
         if self.max_rho < self.max_c:

@@ -1,11 +1,14 @@
 """Progress while training runs: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from jaxrl_par.training.metrics import Row, scalar
 
 _LINES = 20
+_LEVELS = "▁▂▃▄▅▆▇█"
 
 
 @runtime_checkable
@@ -59,6 +62,7 @@ class _Bar:
             TextColumn("{task.fields[text]}"),
         )
         self._task = self._progress.add_task(name, total=1.0, text="compiling")
+        self._returns: list[float] = []
 
     def __enter__(self) -> "_Bar":
         self._progress.start()
@@ -69,8 +73,22 @@ class _Bar:
 
     def show(self, fraction: float, row: Row) -> None:
         left = _clock(_seconds_left(fraction, row["seconds"]))
-        text = f"{_text(row)}  {left} left"
+        if (value := scalar(row.get("episode_return"))) is not None:
+            self._returns.append(value)
+        text = f"{_text(row)}  {sparkline(self._returns)}  {left} left"
         self._progress.update(self._task, completed=fraction, text=text)
+
+
+def sparkline(values: Sequence[float], width: int = 20) -> str:
+    """A curve in one line of text; each character is a mean over a part of it."""
+    if not values:
+        return ""
+    bounds = [len(values) * i // width for i in range(width + 1)]
+    parts = [values[a:b] for a, b in pairwise(bounds) if b > a]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    return "".join(_LEVELS[round((x - low) / span * (len(_LEVELS) - 1))] for x in means)
 
 
 def _text(row: Row) -> str:

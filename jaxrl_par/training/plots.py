@@ -1,11 +1,37 @@
 """The curve of a run as a picture, drawn without matplotlib's global state."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxrl_par.training.metrics import Row
+
+_SECONDS = 10.0
+
+
+class LiveCurve:
+    """A sink that keeps `curve.png` up to date while training runs."""
+
+    def __init__(self, path: Path, rows: Sequence[Row]):
+        """`rows`: those of the run so far, to which others append."""
+        self._path = path
+        self._rows = rows
+        self._next = time.monotonic() + _SECONDS
+
+    def write(self, row: Row) -> None:
+        del row
+        if (now := time.monotonic()) >= self._next:
+            draw_curve(self._rows, self._path)
+            # A picture takes a moment: never more than a hundredth of the time.
+            self._next = now + max(_SECONDS, 100 * (time.monotonic() - now))
+
+    def flush(self) -> None:
+        """A picture can be drawn again from metrics.jsonl."""
+
+    def close(self) -> None:
+        draw_curve(self._rows, self._path)
 
 
 def draw_curve(rows: Sequence[Row], path: Path, metric: str = "episode_return") -> None:

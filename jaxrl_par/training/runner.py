@@ -35,7 +35,7 @@ from jaxrl_par.training.metrics import (
     summarize,
     total,
 )
-from jaxrl_par.training.plots import draw_curve
+from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
     Summary,
@@ -130,7 +130,6 @@ def train(
             loop = _Loop(settings, budget, engine, store, sinks, lines, shown)
             run = loop.advance(run, evaluate, stop)
         results = evaluate(run) if evaluate else {}
-        draw_curve(lines.rows, directory.curve)
         summary = _summarize(run, lines, engine, results, directory.path.name)
         summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
@@ -263,7 +262,7 @@ def _sinks(
     run: Run,
     resumed: bool,
 ) -> list[Sink]:
-    sinks: list[Sink] = [lines]
+    sinks: list[Sink] = [lines, LiveCurve(directory.curve, lines.rows)]
     if settings.tensorboard:
         purge_step = _progress(run)[1] + 1 if resumed else None
         sinks.append(TensorBoard(directory.tensorboard, purge_step))

@@ -8,7 +8,9 @@ from PIL import Image
 
 from jaxrl_par import envs, random
 from jaxrl_par.envs.wrappers import select_observation
+from jaxrl_par.training import plots
 from jaxrl_par.training.animation import _VECTORS, _frame, animate, can_draw
+from jaxrl_par.training.display import sparkline
 from jaxrl_par.training.plots import draw_curve
 from jaxrl_par.types import Agent, Discrete
 
@@ -105,3 +107,27 @@ def test_what_cannot_be_drawn_is_refused_with_what_can(tmp_path):
     with pytest.raises(ValueError, match="one environment, got 2"):
         env = envs.make("CartPole-v1", 2)
         animate(constant(env, 0), env, None, tmp_path / "x.gif", random.key(0))
+
+
+def test_the_curve_is_there_while_training_runs(tmp_path, monkeypatch):
+    rows = []
+    live = plots.LiveCurve(tmp_path / "curve.png", rows)
+    clock = iter([1e9, 1e9, 1e9 + 1.0])
+    monkeypatch.setattr(plots.time, "monotonic", lambda: next(clock))
+    rows.append({"env_steps": 1, "episode_return": 1.0})
+    live.write(rows[-1])
+    drawn = (tmp_path / "curve.png").read_bytes()
+    rows.append({"env_steps": 2, "episode_return": 5.0})
+    live.write(rows[-1])  # a second later: too soon
+    assert (tmp_path / "curve.png").read_bytes() == drawn
+    live.close()
+    assert (tmp_path / "curve.png").read_bytes() != drawn
+
+
+def test_a_sparkline_rises_with_its_values():
+    assert sparkline([]) == ""
+    assert sparkline([1.0]) == "▁"
+    assert sparkline([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
+    long = sparkline([float(i) for i in range(1000)])
+    assert len(long) == 20
+    assert long == "".join(sorted(long)) and (long[0], long[-1]) == ("▁", "█")
