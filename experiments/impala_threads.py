@@ -14,9 +14,26 @@ class Args(training.ThreadsArgs):
     """IMPALA on a simulator: actors in threads, V-trace for the lag of their data."""
 
     total_steps: int = 2_000_000
+    num_epochs: int = 1
+    """Passes over a batch, which V-trace corrects for too."""
+    num_minibatches: int = 1
+    """Updates in each pass; must divide the environments that a device learns from."""
     optimizer: OptimizerConfig = OptimizerConfig("rmsprop", learning_rate=2e-3)
     network: NetworkConfig = NetworkConfig(widths=(64, 64), shared=False)
     impala: ImpalaConfig = ImpalaConfig(vtrace_lambda=0.95)
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = super().problems()
+        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        if not found:
+            lanes = self.threads.batch * self.envs_per_actor // self.num_devices
+            if lanes % self.num_minibatches:
+                found.append(
+                    f"num_minibatches must divide the {lanes} environments that a"
+                    f" device learns from, got {self.num_minibatches}"
+                )
+        return found
 
 
 def run(args: Args) -> training.Trained:
@@ -24,11 +41,13 @@ def run(args: Args) -> training.Trained:
     env = args.make_env(random.key(args.seed), 1)
     env.close()
     network = actor_critic(env.observation_spec, env.action_spec, args.network)
-    optimizer = make_optimizer(args.optimizer, args.num_updates)
+    num_steps = args.num_updates * args.num_epochs * args.num_minibatches
+    optimizer = make_optimizer(args.optimizer, num_steps)
     agent = impala(network, optimizer, args.impala)
     if args.normalize:
         agent = normalize_observations(agent)
-    return args.train(args.place(agent), agent)
+    engine = args.place(agent, args.num_epochs, args.num_minibatches)
+    return args.train(engine, agent)
 
 
 if __name__ == "__main__":

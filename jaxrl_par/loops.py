@@ -179,8 +179,7 @@ def learn(
     Metrics are means over the updates, except `skipped`, their number not applied.
 
     Raises:
-      ValueError: `num_minibatches` does not divide the rows (or sequences), or there
-        are several updates and the agent's `prepare` makes no rows.
+      ValueError: `num_minibatches` does not divide the rows (or sequences).
     """
     mean = partial(average, axis_name=axis_name)
     state, batch = agent.prepare(state, trajectory, mean)
@@ -188,12 +187,7 @@ def learn(
         state, info = update(agent, state, batch, key, axis_name)
         return state, info.metrics
 
-    if isinstance(batch, Trajectory):
-        raise ValueError(
-            "this agent learns from whole trajectories, in one update: num_epochs ="
-            f" {num_epochs} and num_minibatches = {num_minibatches} must be 1"
-        )
-    num_items = jax.tree.leaves(batch)[0].shape[0]
+    num_items, take = _items(batch)
     if num_items % num_minibatches:
         raise ValueError(
             f"num_minibatches = {num_minibatches} does not divide the {num_items} rows"
@@ -202,8 +196,7 @@ def learn(
 
     def minibatch(state, inputs):
         rows, key = inputs
-        items = jax.tree.map(lambda x: _take(x, rows), batch)
-        state, info = update(agent, state, items, key, axis_name)
+        state, info = update(agent, state, take(rows), key, axis_name)
         return state, info.metrics
 
     def epoch(state, key):
@@ -270,6 +263,25 @@ def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) ->
         return any(axis_name in leaf.manual_axis_type.varying for leaf in leaves)
 
     return axis_name is not None and varies(batch) and not varies(grads)
+
+
+def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:
+    """How many items a batch has, and what takes some of them.
+
+    Those of a trajectory, which an agent with the default `prepare` learns from, are
+    its environments, [T, B, ...]; of any other batch, its rows [N, ...].
+    """
+    if not isinstance(batch, Trajectory):
+        num_rows = jax.tree.leaves(batch)[0].shape[0]
+        return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
+
+    def take(lanes: Int[Array, " N"]) -> Trajectory:
+        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
+        over_time = batch._replace(carry=())
+        taken = jax.tree.map(lambda x: x[:, lanes], over_time)
+        return taken._replace(carry=carry)
+
+    return batch.reward.shape[1], take
 
 
 def _take(x: Array, index: Int[Array, " N"]) -> Array:

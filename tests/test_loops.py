@@ -1,6 +1,7 @@
 """A step of training is the same wherever it runs, and survives what is not finite."""
 
 from functools import cache, partial
+from itertools import permutations
 from typing import NamedTuple
 
 import jax
@@ -466,3 +467,39 @@ def test_wrong_arguments_are_rejected():
     program = loops.on_policy(agent, env, 4, num_minibatches=3)
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 8"):
         jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_minibatches_of_a_trajectory_are_whole_environments(memory):
+    """One pass in halves is one update with each half, in the order drawn."""
+    env = probes.counter(4)
+    network = actor_critic(
+        env.observation_spec, env.action_spec, NetworkConfig(widths=(4,), memory=memory)
+    )
+    agent = a2c(network, SGD)
+    workers = rollout.start(agent, env, KEY)
+    state = agent.init(KEY, workers.step)
+    _, batch, _ = rollout.unroll(agent, env, state.params, workers, KEY, 12)
+    after, _ = loops.learn(agent, state, batch, KEY, num_minibatches=2)
+
+    def some(lanes):
+        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
+        rows = jax.tree.map(lambda x: x[:, lanes], batch._replace(carry=()))
+        return rows._replace(carry=carry)
+
+    def halves(order):
+        now = state
+        for lanes in (order[:2], order[2:]):
+            grads, _ = agent.grad(now, some(np.array(lanes)), KEY)
+            now = agent.apply(now, grads)
+        return now
+
+    def near(x, y):
+        pairs = zip(jax.tree.leaves(x.params), jax.tree.leaves(y.params), strict=True)
+        return all(np.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
+
+    equal = [near(after, halves(order)) for order in permutations(range(4))]
+    # The order within a half does not matter: 2 * 2 of 24 are the one that was drawn.
+    assert sum(equal) == 4
+    with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 4"):
+        loops.learn(agent, state, batch, KEY, num_minibatches=3)

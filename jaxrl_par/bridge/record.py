@@ -5,6 +5,7 @@ with which the run can be repeated serially, bit for bit.
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,12 @@ class Recorder:
     def __init__(self, path: Path, first_update: int):
         """Continues a file; lines of later updates, after a crash, are dropped."""
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if len(lines) < first_update:
+            warnings.warn(
+                f"{path} has {len(lines)} of {first_update} updates: the run goes on,"
+                " but cannot be replayed",
+                stacklevel=2,
+            )
         path.write_text("".join(lines[:first_update]))
         self._file = path.open("a")
 

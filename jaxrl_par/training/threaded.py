@@ -79,8 +79,13 @@ class ThreadsArgs:
         )
         return previous_action_and_reward(env) if self.show_previous else env
 
-    def place(self, agent: Agent) -> Engine:
+    def place(
+        self, agent: Agent, num_epochs: int = 1, num_minibatches: int = 1
+    ) -> Engine:
         """The agent in actor threads and on the learner's devices.
+
+        Args:
+          num_epochs, num_minibatches: as `loops.on_policy`.
 
         Raises:
           TrainingError: this machine has fewer devices, or the record is damaged.
@@ -90,10 +95,11 @@ class ThreadsArgs:
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
         parts = (agent, self.make_env, self.unroll_length, self.threads, mesh)
+        passes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
         if self.replay is None:
-            return threads(*parts)
+            return threads(*parts, **passes)
         try:
-            return replay(*parts, Path(self.replay))
+            return replay(*parts, Path(self.replay), **passes)
         except RecordError as error:
             raise TrainingError(f"replay: {error}") from error
 
