@@ -15,9 +15,9 @@ class Args(training.OnPolicyArgs):
 
     env_name: str = "Breakout-MinAtar"
     unroll_length: int = 16
-    total_steps: int = 5_000_000
+    total_steps: int = 10_000_000
     optimizer: OptimizerConfig = OptimizerConfig(
-        "rmsprop", learning_rate=2e-3, max_grad_norm=1.0, epsilon=1e-5
+        "rmsprop", learning_rate=5e-3, max_grad_norm=1.0
     )
     network: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
     impala: ImpalaConfig = ImpalaConfig(entropy_cost=0.06)

@@ -7,20 +7,26 @@ from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.threads import ThreadsConfig
 
 
 @dataclass(frozen=True)
 class Args(training.ThreadsArgs):
     """IMPALA on a simulator: actors in threads, V-trace for the lag of their data."""
 
-    total_steps: int = 2_000_000
-    num_epochs: int = 1
+    total_steps: int = 3_000_000
+    num_envs: int = 16
+    unroll_length: int = 128
+    num_epochs: int = 4
     """Passes over a batch, which V-trace corrects for too."""
-    num_minibatches: int = 1
+    num_minibatches: int = 8
     """Updates in each pass; must divide the environments that a device learns from."""
-    optimizer: OptimizerConfig = OptimizerConfig("rmsprop", learning_rate=2e-3)
-    network: NetworkConfig = NetworkConfig(widths=(64, 64), shared=False)
-    impala: ImpalaConfig = ImpalaConfig(vtrace_lambda=0.95)
+    threads: ThreadsConfig = ThreadsConfig(schedule="lockstep")
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    network: NetworkConfig = NetworkConfig(shared=False)
+    impala: ImpalaConfig = ImpalaConfig(
+        gamma=0.999, vtrace_lambda=0.98, reward_scale=0.05, entropy_cost=0.001
+    )
 
     def problems(self) -> list[str]:
         """What is out of range."""
