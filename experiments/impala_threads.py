@@ -21,7 +21,7 @@ class Args(training.ThreadsArgs):
     """Passes over a batch, which V-trace corrects for too."""
     num_minibatches: int = 8
     """Updates in each pass; must divide the environments that a device learns from."""
-    threads: ThreadsConfig = ThreadsConfig(schedule="lockstep")
+    threads: ThreadsConfig = ThreadsConfig(num_actors=1, schedule="lockstep")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     network: NetworkConfig = NetworkConfig(shared=False)
     impala: ImpalaConfig = ImpalaConfig(

@@ -22,7 +22,7 @@ class Args(training.ThreadsArgs):
     num_minibatches: int = 8
     """Updates in each pass; must divide the rows, with memory the environments, of
     each device."""
-    threads: ThreadsConfig = ThreadsConfig(schedule="lockstep")
+    threads: ThreadsConfig = ThreadsConfig(num_actors=1, schedule="lockstep")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     network: NetworkConfig = NetworkConfig(shared=False)
     ppo: PPOConfig = PPOConfig(entropy_cost=0.0)

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
@@ -28,7 +29,7 @@ from jaxrl_par import random, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.bridge.actor import acting
 from jaxrl_par.envs import host
-from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
@@ -49,7 +50,8 @@ class Case:
     """Of all actors."""
     num_actors: int
     unroll_length: int
-    network: NetworkConfig
+    network: NetworkConfig | None
+    """None reads 49 pixels: what is left is the cost of the bridge itself."""
     target: float
     """Share of the simulators' own rate that the bridge is to reach."""
 
@@ -64,10 +66,12 @@ CASES = {
     "LunarLander, Gymnasium": Case(
         "LunarLander-v3", "gymnasium", 32, 2, 20, SMALL, 0.7
     ),
-    "Pong, ALE, shallow network": Case("ALE/Pong-v5", "auto", 32, 2, 20, ATARI, 0.85),
-    "Pong, ALE, 64 units": Case(
-        "ALE/Pong-v5", "auto", 32, 2, 20, NetworkConfig("mlp", widths=(64,)), 0.85
+    "LunarLander, Gymnasium, 1 actor": Case(
+        "LunarLander-v3", "gymnasium", 32, 1, 64, SMALL, 0.7
     ),
+    "Pong, ALE, shallow network": Case("ALE/Pong-v5", "auto", 32, 2, 20, ATARI, 0.85),
+    "Pong, ALE, 49 pixels": Case("ALE/Pong-v5", "auto", 32, 2, 20, None, 0.85),
+    "Pong, ALE, 49 pixels, 1 actor": Case("ALE/Pong-v5", "auto", 32, 1, 20, None, 0.85),
 }
 
 
@@ -143,11 +147,28 @@ def alone(case: Case, seconds: float) -> dict[str, float]:
     return {"env_steps": sum(counts), "wall_seconds": wall, "cpu_seconds": cpu}
 
 
+def make_network(case: Case, env: host.HostEnvironment) -> Network:
+    """That of the case."""
+    if case.network is not None:
+        return actor_critic(env.observation_spec, env.action_spec, case.network)
+    inner = actor_critic(Box((49,)), env.action_spec, NetworkConfig(widths=()))
+
+    def few(step: TimeStep) -> TimeStep:
+        pixels = jnp.asarray(step.obs)[..., 6::12, 6::12, 0].astype(jnp.float32)
+        return step._replace(obs=pixels.reshape(*step.first.shape, 49))
+
+    return inner._replace(
+        init=lambda key, step: inner.init(key, few(step)),
+        apply=lambda params, carry, step: inner.apply(params, carry, few(step)),
+        unroll=lambda params, carry, steps: inner.unroll(params, carry, few(steps)),
+    )
+
+
 def bridged(case: Case, seconds: float, schedule: str) -> dict[str, float]:
     """IMPALA: acting, moving and learning."""
     env = make_env(case, random.key(0))
     env.close()
-    network = actor_critic(env.observation_spec, env.action_spec, case.network)
+    network = make_network(case, env)
     config = OptimizerConfig("rmsprop", learning_rate=6e-4, anneal=False)
     agent = impala(network, make_optimizer(config, 1), ImpalaConfig())
     options = ThreadsConfig(num_actors=case.num_actors, schedule=schedule)
