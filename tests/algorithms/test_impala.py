@@ -189,8 +189,12 @@ def test_an_ignored_action_cannot_spoil_the_loss():
     assert last.any()
     log_prob = jnp.where(last, -jnp.inf, batch.extras["log_prob"])
     spoilt = batch._replace(extras={"log_prob": log_prob})
-    good, _ = module.loss(state.params, batch, net, ImpalaConfig())
-    bad, metrics = module.loss(state.params, spoilt, net, ImpalaConfig())
+    endless = float("inf")
+    config = ImpalaConfig(
+        correction="one_step", max_rho=endless, max_policy_rho=endless
+    )
+    good, _ = module.loss(state.params, batch, net, config)
+    bad, metrics = module.loss(state.params, spoilt, net, config)
     np.testing.assert_array_equal(good, bad)
     assert all(np.isfinite(x.total) for x in metrics.values())
 
