@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -95,7 +96,9 @@ class ThreadsArgs:
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
         parts = (agent, self.make_env, self.unroll_length, self.threads, mesh)
-        passes = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
+        passes: dict[str, Any] = {
+            "num_epochs": num_epochs, "num_minibatches": num_minibatches
+        }  # fmt: skip
         if self.replay is None:
             return threads(*parts, **passes)
         try:

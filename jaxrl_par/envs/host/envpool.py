@@ -43,8 +43,7 @@ def from_envpool(
     """
     rows.check_arguments(num_envs, seed)
     check_name(name)
-    import envpool
-
+    envpool = _package()
     refused = options.keys() & {"batch_size", "max_num_players", "env_seed"}
     if refused:
         raise ValueError(
@@ -70,15 +69,19 @@ def check_name(name: str) -> None:
       ImportError: EnvPool is not installed.
       ValueError: it has no such environment.
     """
+    known = _package().list_all_envs()
+    if name not in known:
+        raise unknown_environment(name, known)
+
+
+def _package() -> Any:
     try:
         import envpool
     except ImportError as error:
         raise ImportError(
             "EnvPool is not installed: pip install 'jaxrl-par[envpool]'"
         ) from error
-    known = envpool.list_all_envs()
-    if name not in known:
-        raise unknown_environment(name, known)
+    return envpool
 
 
 def unknown_environment(name: str, known: list[str]) -> ValueError:
