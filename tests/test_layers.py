@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "topologies": {"types", "errors", "random", "loops", "bridge"},
     "training": {"types", "errors", "random", "envs", "networks", "optimizers"}
     | {"rollout", "loops", "bridge", "topologies"},
-    "testing": {"types", "random", "networks", "envs", "rollout", "loops"},
+    "testing": {"types", "random", "networks", "envs", "rollout", "loops", "bridge"},
     "__init__": set(),
 }
 # Their modules do not know each other: each can be read, and removed, by itself.

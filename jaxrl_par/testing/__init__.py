@@ -7,10 +7,12 @@ from jaxrl_par.testing.checks import (
     check_learns,
     check_network,
 )
+from jaxrl_par.testing.hosts import check_host_environment
 
 __all__ = [
     "check_agent",
     "check_environment",
+    "check_host_environment",
     "check_learns",
     "check_network",
     "probes",

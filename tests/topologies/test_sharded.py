@@ -8,6 +8,7 @@ import pytest
 
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import NormalizedState, normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
@@ -32,6 +33,10 @@ AGENTS = {
     "a2c": lambda: a2c(network(), SGD),
     "a2c, summed": lambda: a2c(network(), SGD, A2CConfig(reduction="sum")),
     "a2c, lstm": lambda: a2c(network("lstm"), SGD),
+    "impala": lambda: impala(network(), SGD),
+    "impala, lstm, summed": lambda: impala(
+        network("lstm"), SGD, ImpalaConfig(reduction="sum")
+    ),
     "ppo": lambda: ppo(network(), SGD),
     "ppo, gru": lambda: ppo(network("gru"), SGD),
     "reinforce, mean": lambda: reinforce(network(), SGD),

@@ -1,0 +1,55 @@
+"""A check of simulators against the contract of `envs.host`."""
+
+import jax
+import numpy as np
+
+from jaxrl_par import random
+from jaxrl_par.bridge.boundary import Rows
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.types import Discrete
+
+
+def check_host_environment(
+    env: HostEnvironment, num_steps: int = 200, seed: int = 0
+) -> None:
+    """Follows the stream of `env` under random actions, and closes it.
+
+    What does not happen within `num_steps` is not checked: choose it such that some
+    episodes end, and in each way that they can. Where `env` has snapshots, their shapes
+    must never change.
+
+    Raises:
+      BadRowError: as in actor threads, for whatever the specs exclude: the field, the
+        environment and the row.
+      AssertionError: the first observations do not start episodes, or a snapshot has
+        another shape than the first one.
+    """
+    rng = np.random.default_rng(seed)
+    rows = Rows(env.observation_spec, env.action_spec, num_steps, env.num_envs)
+    try:
+        step = env.reset()
+        assert np.all(step.first) and not np.any(step.last), (
+            "a reset must show `first`, and no `last`, in every environment"
+        )
+        rows.show(0, step)
+        start = jax.tree.map(np.shape, env.snapshot())
+        env.plan(jax.random.split(random.key(seed), num_steps))
+        for t in range(num_steps):
+            step, reward, discount = env.step(_action(env, rng))
+            rows.show(t + 1, step)
+            rows.pay(t, reward, discount)
+            shapes = jax.tree.map(np.shape, env.snapshot())
+            assert shapes == start, f"the snapshot has shapes {shapes}, not {start}"
+        rows.check()
+    finally:
+        env.close()
+
+
+def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:
+    spec = env.action_spec
+    shape = (env.num_envs, *spec.shape)
+    if isinstance(spec, Discrete):
+        return rng.integers(spec.num_values, size=shape).astype(spec.dtype)
+    low, high = (np.broadcast_to(x, spec.shape) for x in (spec.low, spec.high))
+    low, high = np.maximum(low, -1e3), np.minimum(high, 1e3)
+    return rng.uniform(low, high, size=shape).astype(spec.dtype)
