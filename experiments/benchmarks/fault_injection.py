@@ -36,8 +36,8 @@ from jaxrl_par.types import Agent, Box, Discrete, Info, TimeStep
 
 FAULTS = ("raise", "hang", "nan", "slow actor", "slow learner", "stop")
 SCHEDULES = {
-    "free": {},
-    "free, max_lag 1": {"max_lag": 1},
+    "free": {"schedule": "free"},
+    "free, max_lag 1": {"schedule": "free", "max_lag": 1},
     "lockstep 0": {"schedule": "lockstep", "lag": 0},
     "lockstep 1": {"schedule": "lockstep", "lag": 1},
 }
@@ -352,6 +352,7 @@ RUN = [
     *("--unroll-length", "8", "--total-steps", "24000", "--log-interval", "5"),
     *("--evaluation-envs", "1", "--evaluation-episodes", "1", "--no-gif"),
     *("--no-tensorboard", "--network.widths", "8"),
+    *("--num-epochs", "1", "--num-minibatches", "1"),
 ]
 
 

@@ -114,6 +114,7 @@ def script(tmp_path, *options):
     command = [
         sys.executable, str(SCRIPT), "--env-name", "CartPole-v1", "--runs-dir",
         str(tmp_path), "--name", "run", "--num-envs", "4", "--unroll-length", "8",
+        "--num-epochs", "1", "--num-minibatches", "1", "--threads.num-actors", "2",
         "--network.widths", "8", "--log-interval", "5", "--total-steps", "32000",
         "--evaluation-envs", "1", "--evaluation-episodes", "1", *options,
     ]  # fmt: skip
