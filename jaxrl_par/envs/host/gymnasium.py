@@ -270,8 +270,11 @@ def _failed(vector_env: Any) -> str:
     processes = getattr(vector_env.unwrapped, "processes", None)
     if processes is None:
         return ""
-    # The pipe breaks a little before the process has ended.
-    wait([process.sentinel for process in processes], timeout=_GRACE)
+    # The pipe breaks a little before the process has ended; on a busy machine, seconds.
+    ended = wait([process.sentinel for process in processes], timeout=5 * _GRACE)
+    for process in processes:
+        if process.sentinel in ended:
+            process.join(_GRACE)
     codes = {
         i: process.exitcode
         for i, process in enumerate(processes)
