@@ -289,10 +289,11 @@ class Threaded:
         with self._supervisor.condition:
             tally.restarts += 1
             tally.dropped_rows += actor.rows_in_progress
-        self._news.append(
-            f"actor {actor.index}: made its environments anew after"
-            f" {type(error).__name__}: {error}"
-        )
+            # Who sees the count is told of it at the next occasion.
+            self._news.append(
+                f"actor {actor.index}: made its environments anew after"
+                f" {type(error).__name__}: {error}"
+            )
         return actor.generation + 1
 
     def _on_hang(self, activity: Activity, error: HangError) -> None:

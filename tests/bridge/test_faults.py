@@ -103,11 +103,12 @@ def advance(engine, run=None, updates: int = 8):
 
 
 def advance_until(threads, restarts: int):
-    """Until so many were counted: others go on while one hangs."""
+    """Until so many were counted, and told: others go on while one hangs."""
     run = threads.init(KEY)
     while threads.report() is None or threads.report().restarts < restarts:
         run = advance(threads, run, 1)
-    return run
+    # The last one may have been counted after the update told what it knew.
+    return advance(threads, run, 1)
 
 
 def notes(error: BaseException) -> str:
