@@ -1,6 +1,14 @@
 """Networks as pure functions of their parameters. Only this part knows flax."""
 
 from jaxrl_par.networks.actor_critic import NetworkConfig, actor_critic
+from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.gtrxl import TransformerConfig
 
-__all__ = ["Network", "NetworkConfig", "actor_critic"]
+__all__ = [
+    "Network",
+    "NetworkConfig",
+    "TransformerConfig",
+    "actor_critic",
+    "asymmetric",
+]

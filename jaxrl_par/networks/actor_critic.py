@@ -1,6 +1,7 @@
 """Policy and value networks for any observation and action, from one config."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -16,7 +17,9 @@ from jaxrl_par.distributions import (
     SquashedNormal,
 )
 from jaxrl_par.errors import not_chosen
+from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
 from jaxrl_par.networks.images import Deep, Shallow
 from jaxrl_par.networks.layers import MLP, PatchConv, linear, orthogonal
 from jaxrl_par.networks.memory import Memory, initial_carry
@@ -43,9 +46,11 @@ class NetworkConfig:
     """Units of the dense layers, after convolutions if there are any. IMPALA: 256."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Of mlp and conv; shallow and deep take relu throughout."""
-    memory: Literal["none", "lstm", "gru"] = "none"
+    memory: Literal["none", "lstm", "gru", "gtrxl"] = "none"
     """What follows the dense layers."""
     memory_width: int = 128
+    transformer: TransformerConfig = TransformerConfig()
+    """Shape of gtrxl, but for its width."""
     shared: bool = True
     """Policy and value read the same torso and memory, or each has its own."""
     policy: Literal["gaussian", "squashed"] = "gaussian"
@@ -57,11 +62,18 @@ class NetworkConfig:
         """What is out of range."""
         sizes = {"channels": self.channels, "memory_width": self.memory_width}
         sizes |= {f"widths[{i}]": width for i, width in enumerate(self.widths)}
-        return not_chosen(self) + [
+        problems = not_chosen(self) + [
             f"{name} must be at least 1, got {size}"
             for name, size in sizes.items()
             if size < 1
         ]
+        num_heads = self.transformer.num_heads
+        if self.memory == "gtrxl" and num_heads > 0 and self.memory_width % num_heads:
+            problems.append(
+                f"memory_width must be a multiple of the {num_heads} heads of gtrxl,"
+                f" got {self.memory_width}"
+            )
+        return problems
 
 
 def actor_critic(
@@ -78,7 +90,8 @@ def actor_critic(
     Sources: Andrychowicz et al., arXiv:2006.05990, section 3.2, for the initial scales;
     Espeholt et al., arXiv:1802.01561, figure 3, for shallow and deep.
     """
-    if problems := config.problems():
+    parts = config.transformer.problems() if config.memory == "gtrxl" else []
+    if problems := config.problems() + [f"transformer.{part}" for part in parts]:
         raise ValueError("; ".join(problems))
     if config.policy == "squashed" and isinstance(action_spec, Box):
         if not action_spec.bounded:
@@ -92,17 +105,21 @@ def actor_critic(
         )
     _check_images(observation_spec, config.torso)
     module = _ActorCritic(_Static(observation_spec, action_spec), config)
-    memory = config.memory
+    memory, width = config.memory, config.memory_width
 
     def start(num_envs: int):
         if memory == "none":
             return ()
-        one = initial_carry(memory, config.memory_width, num_envs)
+        if memory == "gtrxl":
+            dtype = _DTYPES[config.compute_dtype]
+            one = gtrxl.initial_carry(config.transformer, width, num_envs, dtype)
+        else:
+            one = initial_carry(memory, width, num_envs)
         return one if config.shared else (one, one)
 
     def apply(params, carry, step):
         steps = jax.tree.map(lambda x: x[None], step)
-        outputs, carry = module.apply(params, carry, steps)
+        outputs, carry = module.apply(params, carry, steps, acting=True)
         return jax.tree.map(lambda x: x[0], outputs), carry
 
     return Network(
@@ -111,7 +128,7 @@ def actor_critic(
         ),
         initial_carry=start,
         apply=apply,
-        unroll=lambda params, carry, steps: module.apply(params, carry, steps)[0],
+        unroll=module.apply,
     )
 
 
@@ -128,30 +145,31 @@ class _ActorCritic(nn.Module):
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, carry, steps):
+    def __call__(self, carry, steps, acting=False):
+        read = partial(self._read, first=steps.first, acting=acting)
         shape = steps.first.shape
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.obs)
         if self.config.shared:
-            features, carry = self._read("torso", carry, rows, steps.first)
+            features, carry = read("torso", carry, rows)
             outputs = _Heads(self.specs.action, self.config.policy)(features, features)
         else:
             old = carry if carry else ((), ())
-            actor, actor_carry = self._read("actor", old[0], rows, steps.first)
-            critic, critic_carry = self._read("critic", old[1], rows, steps.first)
+            actor, actor_carry = read("actor", old[0], rows)
+            critic, critic_carry = read("critic", old[1], rows)
             carry = (actor_carry, critic_carry) if carry else ()
             outputs = _Heads(self.specs.action, self.config.policy)(actor, critic)
         return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), outputs), carry
 
-    def _read(self, name, carry, rows, first):
-        config = self.config
+    def _read(self, name, carry, rows, *, first, acting):
+        config, dtype = self.config, _DTYPES[self.config.compute_dtype]
         x = _Torso(self.specs, config, name=name)(rows)
-        if config.memory != "none":
-            dtype = _DTYPES[config.compute_dtype]
-            memory = Memory(
-                config.memory, config.memory_width, dtype, name=f"{name}_memory"
-            )
-            x, carry = memory(carry, x, first)
-        return x, carry
+        if config.memory == "none":
+            return x, carry
+        name, width = f"{name}_memory", config.memory_width
+        if config.memory == "gtrxl":
+            transformer = GTrXL(config.transformer, width, dtype, name=name)
+            return transformer(carry, x, first, acting)
+        return Memory(config.memory, width, dtype, name=name)(carry, x, first)
 
 
 class _Torso(nn.Module):
@@ -173,18 +191,18 @@ class _Torso(nn.Module):
             _DTYPES[config.compute_dtype],
             _ACTIVATIONS[config.activation],
         )
-        torso = _chosen(spec, config.torso)
+        torso = chosen_torso(spec, config.torso)
         if torso in _IMAGE_NETWORKS:
             activation = nn.relu
         before, after = [], []
         for leaf_spec, leaf in zip(_leaves(spec), jax.tree.leaves(obs), strict=True):
-            is_image = _is_image(leaf_spec)
-            if is_image:
+            image = is_image(leaf_spec)
+            if image:
                 leaf = self._read_image(torso, leaf_spec, leaf)
             elif isinstance(leaf_spec, Discrete):
                 leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
             vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
-            late = torso in _IMAGE_NETWORKS and not is_image
+            late = torso in _IMAGE_NETWORKS and not image
             (after if late else before).append(vector)
         x = MLP(config.widths, activation, dtype)(_joined(before))
         return _joined([x, *after])
@@ -250,19 +268,20 @@ def _leaves(specs: Specs) -> list[Spec]:
     return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
 
 
-def _is_image(spec: Spec) -> bool:
+def is_image(spec: Spec) -> bool:
+    """Whether a torso for images reads it: [height, width, channels]."""
     return isinstance(spec, Box) and len(spec.shape) == 3 and min(spec.shape[:2]) >= 3
 
 
 def _fit(specs: Specs, torso: str) -> bool:
     """There are images, and all are large enough."""
-    images = [spec for spec in _leaves(specs) if _is_image(spec)]
+    images = [spec for spec in _leaves(specs) if is_image(spec)]
     return bool(images) and all(
         min(image.shape[:2]) >= _SMALLEST[torso] for image in images
     )
 
 
-def _chosen(specs: Specs, torso: str) -> str:
+def chosen_torso(specs: Specs, torso: str) -> str:
     """What `auto` stands for."""
     if torso != "auto":
         return torso

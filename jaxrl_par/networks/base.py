@@ -14,5 +14,6 @@ class Network(NamedTuple):
     """Empty memory for so many environments, leaves [B, ...]; () without memory."""
     apply: Callable[[Params, Carry, TimeStep], tuple[Any, Carry]]
     """One step [B, ...]. Clears the memory where the step is `first`."""
-    unroll: Callable[[Params, Carry, TimeStep], Any]
-    """What `apply` gives over the steps [T, B, ...], in one call."""
+    unroll: Callable[[Params, Carry, TimeStep], tuple[Any, Carry]]
+    """What `apply` gives over the steps [T, B, ...], in one call: outputs [T, B, ...],
+    and the memory after the last step."""

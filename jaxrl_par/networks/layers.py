@@ -60,6 +60,14 @@ def _transposed(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
     )
 
 
+def product(
+    x: Float[Array, "N D"], kernel: Float[Array, "D F"], dtype: DTypeLike
+) -> Float[Array, "N F"]:
+    """x @ kernel, computed in `dtype`, in float32."""
+    no_bias = jnp.zeros(kernel.shape[1], dtype)
+    return linear(x.astype(dtype), kernel.astype(dtype), no_bias).astype(jnp.float32)
+
+
 def orthogonal(scale: float) -> Callable[..., Array]:
     """Initialiser of matrices [in, out]: orthonormal rows or columns, times `scale`.
 

@@ -127,7 +127,7 @@ def assert_close(actual, expected, **tolerance):
 @every_case
 def test_unroll_gives_what_apply_gives_in_a_row(case):
     network, params, carry, steps = build(case)
-    outputs = network.unroll(params, carry, steps)
+    outputs, _ = network.unroll(params, carry, steps)
     policy, values = outputs
     kind = Categorical
     if isinstance(case[1], Box):
@@ -147,10 +147,10 @@ def test_unroll_gives_what_apply_gives_in_a_row(case):
 def test_environments_do_not_meet(case):
     """Each environment's outputs depend on its own observations and memory only."""
     network, params, carry, steps = build(case)
-    expected = network.unroll(params, carry, steps)
+    expected, _ = network.unroll(params, carry, steps)
     turned = jax.tree.map(lambda x: jnp.roll(x, 1, axis=1), steps)
     carry = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), carry)
-    actual = network.unroll(params, carry, turned)
+    actual, _ = network.unroll(params, carry, turned)
     actual = jax.tree.map(lambda x: jnp.roll(x, -1, axis=1), actual)
     assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -160,7 +160,7 @@ def test_every_observation_and_parameter_matters(case):
     network, params, carry, steps = build(case)
 
     def total(params, obs):
-        policy, values = network.unroll(params, carry, steps._replace(obs=obs))
+        (policy, values), _ = network.unroll(params, carry, steps._replace(obs=obs))
         outputs = [values, *jax.tree.leaves(policy)[:2]]
         return sum(jnp.sum(jnp.sin(3 * x)) for x in outputs)
 
@@ -188,8 +188,8 @@ def test_nothing_before_a_first_step_changes_an_output(memory, shared):
     steps = steps._replace(first=jnp.zeros((T, B), bool).at[2, :2].set(True))
     obs = steps.obs.at[:2, :2].set(1e20)
     bad = jax.tree.map(lambda x: x.at[:2].set(jnp.nan), carry)
-    clean = network.unroll(params, carry, steps)
-    dirty = network.unroll(params, bad, steps._replace(obs=obs))
+    clean, _ = network.unroll(params, carry, steps)
+    dirty, _ = network.unroll(params, bad, steps._replace(obs=obs))
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2:], y[2:]), clean, dirty)
     assert not np.array_equal(clean[1][:2], dirty[1][:2])
 
@@ -220,7 +220,7 @@ def test_the_policy_starts_near_uniform(options):
     for seed in range(3):
         steps = stream(VECTOR, seed, num_envs=64)
         params = network.init(jax.random.key(seed), row(steps, 0))
-        policy, values = network.unroll(params, network.initial_carry(64), steps)
+        (policy, values), _ = network.unroll(params, network.initial_carry(64), steps)
         probabilities = jax.nn.softmax(policy.logits)
         np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
         assert float(jnp.std(values)) > 0.01
@@ -231,7 +231,7 @@ def test_continuous_policies_start_in_the_middle(policy):
     network = make(VECTOR, BOUNDED, policy=policy, widths=(64, 64))
     steps = stream(VECTOR, num_envs=64)
     params = network.init(jax.random.key(0), row(steps, 0))
-    distribution, _ = network.unroll(params, (), steps)
+    (distribution, _), _ = network.unroll(params, (), steps)
     np.testing.assert_allclose(distribution.mean, 0.0, atol=0.05)
     np.testing.assert_array_equal(distribution.log_std, np.zeros((T, 64, 2)))
     if policy == "squashed":
@@ -248,13 +248,13 @@ def test_continuous_policies_start_in_the_middle(policy):
 )
 def test_bfloat16_computes_but_outputs_and_parameters_are_float32(specs, options):
     network, params, carry, steps = build((specs, ARMS, options))
-    expected = network.unroll(params, carry, steps)
+    expected, _ = network.unroll(params, carry, steps)
     half = make(specs, ARMS, **options, compute_dtype="bfloat16")
     fresh = jax.eval_shape(half.init, jax.random.key(0), row(steps, 0))
     gradient = jax.eval_shape(
-        jax.grad(lambda p: half.unroll(p, carry, steps)[1].sum()), params
+        jax.grad(lambda p: half.unroll(p, carry, steps)[0][1].sum()), params
     )
-    actual = half.unroll(params, carry, steps)
+    actual, _ = half.unroll(params, carry, steps)
     one, after = half.apply(params, carry, row(steps, 0))
     for leaf in jax.tree.leaves((fresh, actual, one, after, gradient)):
         assert leaf.dtype == jnp.float32
@@ -334,8 +334,9 @@ def test_pixels_of_type_uint8_are_divided_by_255(torso):
     network, params, carry, steps = build((PIXELS, ARMS, {"torso": torso}))
     floats = make(Box(PIXELS.shape), ARMS, torso=torso)
     scaled = steps._replace(obs=steps.obs.astype(jnp.float32) / 255)
-    actual = network.unroll(params, carry, steps)
-    assert_close(actual, floats.unroll(params, carry, scaled), rtol=1e-4, atol=1e-4)
+    actual, _ = network.unroll(params, carry, steps)
+    expected, _ = floats.unroll(params, carry, scaled)
+    assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     assert float(jnp.std(actual[1])) > 1e-3
 
 
@@ -367,8 +368,8 @@ def test_image_networks_have_relu_whatever_the_activation(case):
     specs, action, options = CASES[case]
     network, params, carry, steps = build(CASES[case])
     other = make(specs, action, **options, activation="relu")
-    expected = network.unroll(params, carry, steps)
-    assert_close(other.unroll(params, carry, steps), expected, rtol=1e-6)
+    expected, _ = network.unroll(params, carry, steps)
+    assert_close(other.unroll(params, carry, steps)[0], expected, rtol=1e-6)
 
 
 def test_image_networks_show_rewards_as_they_are():
@@ -377,7 +378,7 @@ def test_image_networks_show_rewards_as_they_are():
     values = [
         network.unroll(
             params, carry, steps._replace(obs=steps.obs._replace(reward=reward))
-        )[1]
+        )[0][1]
         for reward in jnp.broadcast_to(
             jnp.array([0.0, 5.0, 10.0])[:, None, None], (3, T, B)
         )
@@ -391,7 +392,7 @@ def test_image_networks_start_near_uniform(torso):
     network = make(ATARI, Discrete(6), torso=torso, widths=(64,))
     steps = stream(ATARI, length=1, num_envs=8)
     params = network.init(jax.random.key(0), row(steps, 0))
-    policy, values = network.unroll(params, (), steps)
+    (policy, values), _ = network.unroll(params, (), steps)
     probabilities = jax.nn.softmax(policy.logits)
     np.testing.assert_allclose(probabilities, 1 / 6, atol=0.02)
     assert 0.01 < float(jnp.std(values)) < 1.0
