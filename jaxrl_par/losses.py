@@ -5,12 +5,13 @@ all rows, with the weightless ones, because only a constant makes the mean over 
 the mean over their joint batch.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrl_par.types import Mean
+from jaxrl_par.types import Extras, Mean
 
 Rows = Float[Array, "*N"]
 Reduction = Literal["mean", "sum"]
@@ -32,6 +33,25 @@ def row_mean(x: Rows, last: Bool[Array, "*N"]) -> Mean:
     """The mean over rows that are not `last`, for metrics."""
     count = jnp.sum(jnp.where(last, 0.0, 1.0))
     return Mean(jnp.sum(jnp.where(last, 0.0, x)), count)
+
+
+def in_use(cost: Any) -> bool:
+    """Whether a weight is not 0, or may not be because it is traced."""
+    return not isinstance(cost, int | float) or cost != 0
+
+
+def acting_policy(extras: Extras) -> Any:
+    """mu, the distributions that acted, [T, B, ...]; no gradient flows into them.
+
+    Raises:
+      ValueError: they were not recorded.
+    """
+    if "policy" not in extras:
+        raise ValueError(
+            'behaviour_cost needs the distribution that acted in extras["policy"],'
+            f" found {sorted(extras)}: record it, or set the cost to 0"
+        )
+    return jax.lax.stop_gradient(extras["policy"])
 
 
 def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:

@@ -110,7 +110,7 @@ def loss(
     params: Params, trajectory: Trajectory, network: Network, config: A2CConfig
 ) -> tuple[Float[Array, ""], Metrics]:
     """Policy, value and entropy losses over the T * B rows."""
-    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    (policy, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
     policy = jax.tree.map(lambda x: x[:-1], policy)
     last = trajectory.steps.last[:-1]
     rows = {

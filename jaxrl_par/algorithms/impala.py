@@ -56,6 +56,10 @@ class ImpalaConfig:
     """Weight of half the squared value error, relative to the policy loss."""
     entropy_cost: float = 0.01
     """Weight of the entropy bonus, per nat."""
+    behaviour_cost: float = 0.0
+    """Weight of KL(mu || pi), per nat, which pulls the policy to the one that acted:
+    in actor-learner distillation, that the learner does not leave its actor behind.
+    Above 0 it needs the acting policy in the extras, as `distilled` leaves it."""
     reward_scale: float = 1.0
     """Factor of rewards before they are learned from. Reported returns do not have it,
     nor do they see the next."""
@@ -74,6 +78,10 @@ class ImpalaConfig:
             for name in (*positive, "max_abs_reward")
             if (value := getattr(self, name)) is not None and not value > 0
         ]
+        if not self.behaviour_cost >= 0:
+            found.append(
+                f"behaviour_cost must be at least 0, got {self.behaviour_cost}"
+            )
         if self.max_rho < self.max_c:
             found.append(
                 f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
@@ -135,8 +143,11 @@ def loss(
     """Policy, value and entropy losses over the T * B rows.
 
     `trajectory.extras["log_prob"]` is log mu(a|o), [T, B], recorded when acting.
+
+    Raises:
+      ValueError: `behaviour_cost` is set, but the policy that acted was not recorded.
     """
-    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    (policy, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
     policy = jax.tree.map(lambda x: x[:-1], policy)
     last = trajectory.steps.last[:-1]
     log_probs = policy.log_prob(trajectory.action)
@@ -150,13 +161,12 @@ def loss(
     entropies = policy.entropy()
     policy_losses = -log_probs * advantages
     value_losses = 0.5 * jnp.square(targets - values[:-1])
-    total = losses.over_rows(
-        policy_losses
-        + config.value_cost * value_losses
-        - config.entropy_cost * entropies,
-        last,
-        config.reduction,
-    )
+    row_losses = policy_losses + config.value_cost * value_losses
+    row_losses -= config.entropy_cost * entropies
+    if losses.in_use(config.behaviour_cost):
+        acted = losses.acting_policy(trajectory.extras)
+        row_losses += config.behaviour_cost * acted.kl(policy)
+    total = losses.over_rows(row_losses, last, config.reduction)
     ratios = jnp.exp(log_ratios)
     clipped = (ratios > config.max_rho).astype(jnp.float32)
     metrics: Metrics = {

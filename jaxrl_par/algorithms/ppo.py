@@ -131,7 +131,7 @@ def make_batch(
     mean: MeanFn,
 ) -> PPOBatch:
     """Values, advantages and targets of the parameters that acted."""
-    _, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    (_, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
     last = trajectory.steps.last[:-1]
     advantages = returns.gae(
         rewards=trajectory.reward,
@@ -166,7 +166,7 @@ def loss(
     has_memory = bool(jax.tree.leaves(batch.carry))
     if has_memory:
         rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch._replace(carry=()))
-        policy, values = network.unroll(params, batch.carry, rows.steps)
+        (policy, values), _ = network.unroll(params, batch.carry, rows.steps)
     else:
         rows = batch
         (policy, values), _ = network.apply(params, (), rows.steps)

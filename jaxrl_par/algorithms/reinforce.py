@@ -172,7 +172,7 @@ def loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """The policy gradient's surrogate, summed over steps, reduced over workers."""
     trajectory = batch.trajectory
-    policy, values = network.unroll(params, trajectory.carry, trajectory.steps)
+    (policy, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
     policy, values = jax.tree.map(lambda x: x[:-1], (policy, values))
     last = trajectory.steps.last[:-1]
     baseline = batch.baseline

@@ -64,7 +64,7 @@ def test_the_loss_follows_the_paper(n_step):
     env = probes.counter(2)
     net, agent = make(env, config=config)
     state, batch = unrolled(env, agent)
-    policy, values = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = net.unroll(state.params, (), batch.steps)
     log_probs, values = np.asarray(policy.log_probs), np.asarray(values)
     reward, discount = np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
     last, action = np.asarray(batch.steps.last), np.asarray(batch.action)
@@ -95,7 +95,7 @@ def test_the_gradient_leaves_targets_alone():
     env = probes.constant_reward(2, continuing=True)
     net, agent = make(env, config=config)
     state, batch = unrolled(env, agent)
-    _, values = net.unroll(state.params, (), batch.steps)
+    (_, values), _ = net.unroll(state.params, (), batch.steps)
     targets = jnp.stack(
         [
             sum(0.99**i for i in range(6 - t)) + 0.99 ** (6 - t) * values[6]
@@ -104,7 +104,7 @@ def test_the_gradient_leaves_targets_alone():
     )
 
     def regression(params):
-        policy, v = net.unroll(params, (), batch.steps)
+        (policy, v), _ = net.unroll(params, (), batch.steps)
         policy = jax.tree.map(lambda x: x[:-1], policy)
         advantages = targets - values[:-1]
         policy_loss = -jnp.mean(policy.log_prob(batch.action) * advantages)
@@ -187,7 +187,8 @@ def test_previous_actions_and_rewards_are_read():
     shown = TimeStep(batch.steps.obs, batch.steps.first, batch.steps.last)
     hidden = shown._replace(obs=shown.obs._replace(reward=shown.obs.reward + 1.0))
     assert not np.allclose(
-        net.unroll(state.params, (), shown)[1], net.unroll(state.params, (), hidden)[1]
+        net.unroll(state.params, (), shown)[0][1],
+        net.unroll(state.params, (), hidden)[0][1],
     )
 
 

@@ -77,7 +77,7 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
         max_abs_reward=max_abs_reward,
     )  # fmt: skip
     net, _, state, batch = stale(probes.counter(2), config)
-    policy, values = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = net.unroll(state.params, (), batch.steps)
     log_probs, v = np.asarray(policy.log_probs), np.asarray(values)
     mu = np.asarray(batch.extras["log_prob"])
     reward, discount = 2 * np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
@@ -141,7 +141,7 @@ def test_the_recorded_probability_is_that_of_the_policy_that_acted():
     workers = rollout.start(agent, env, random.key(0))
     state = agent.init(random.key(1), workers.step)
     _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
-    policy, _ = net.unroll(state.params, batch.carry, batch.steps)
+    (policy, _), _ = net.unroll(state.params, batch.carry, batch.steps)
     policy = jax.tree.map(lambda x: x[:-1], policy)
     np.testing.assert_allclose(
         batch.extras["log_prob"], policy.log_prob(batch.action), rtol=1e-5, atol=1e-6
@@ -152,7 +152,7 @@ def test_targets_and_weights_carry_no_gradient():
     """The gradient is that of log-probabilities and values under fixed weights."""
     config = ImpalaConfig(entropy_cost=0.0, value_cost=1.0)
     net, agent, state, batch = stale(probes.counter(2), config)
-    policy, values = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = net.unroll(state.params, (), batch.steps)
     head = jax.tree.map(lambda x: x[:-1], policy)
     ratios = head.log_prob(batch.action) - batch.extras["log_prob"]
     ratios = jnp.where(batch.steps.last[:-1], 0.0, ratios)
@@ -160,7 +160,7 @@ def test_targets_and_weights_carry_no_gradient():
     weight = ~batch.steps.last[:-1]
 
     def regression(params):
-        policy, v = net.unroll(params, (), batch.steps)
+        (policy, v), _ = net.unroll(params, (), batch.steps)
         policy = jax.tree.map(lambda x: x[:-1], policy)
         rows = -policy.log_prob(batch.action) * fixed.advantages
         rows += 0.5 * jnp.square(fixed.targets - v[:-1])

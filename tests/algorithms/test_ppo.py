@@ -65,7 +65,7 @@ def test_the_first_minibatch_follows_the_policy_gradient():
     grads, info = jax.jit(agent.grad)(state, batch, random.key(0))
 
     def policy_gradient(params):
-        policy, _ = net.unroll(params, (), trajectory.steps)
+        (policy, _), _ = net.unroll(params, (), trajectory.steps)
         policy = jax.tree.map(lambda x: x[:-1], policy)
         rows = policy.log_prob(trajectory.action) * batch.advantage.reshape(6, 3)
         return -jnp.sum(jnp.where(trajectory.steps.last[:-1], 0.0, rows)) / 18
@@ -118,8 +118,8 @@ def test_sequences_keep_their_memory_in_a_minibatch():
     chosen = jnp.array([2, 0])
     part = jax.tree.map(lambda x: x[chosen], batch)
     rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), part.steps)
-    _, values = net.unroll(state.params, part.carry, rows)
-    _, all_values = net.unroll(state.params, carry, trajectory.steps)
+    (_, values), _ = net.unroll(state.params, part.carry, rows)
+    (_, all_values), _ = net.unroll(state.params, carry, trajectory.steps)
     np.testing.assert_allclose(values, all_values[:-1, chosen], rtol=1e-5, atol=1e-6)
 
 

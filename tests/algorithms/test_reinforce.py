@@ -34,7 +34,7 @@ def tabular(num_actions=2):
         init=lambda key, step: jnp.zeros(num_actions),
         initial_carry=lambda num_envs: (),
         apply=lambda params, carry, step: (outputs(params, step), carry),
-        unroll=lambda params, carry, steps: outputs(params, steps),
+        unroll=lambda params, carry, steps: (outputs(params, steps), carry),
     )
 
 
