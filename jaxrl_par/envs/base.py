@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
 
@@ -40,3 +41,5 @@ class Environment(NamedTuple):
     """Time limit in environment steps, None where there is none."""
     episode: Callable[[EnvState], Episode] | None = None
     """Statistics of the episodes; `wrappers.episode_statistics` adds them."""
+    draw: Callable[[EnvState, int], UInt8[np.ndarray, "H W 3"]] | None = None
+    """(env_state, i) -> picture of environment i, with what observations hide."""

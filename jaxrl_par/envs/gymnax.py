@@ -1,15 +1,10 @@
-"""gymnax environments as streams. Only this module knows gymnax, and imports it late.
+"""Environments with gymnax's interface as streams.
 
 gymnax's own `step` resets in the step that ends an episode and so never shows the final
 observation where a network would read it. Here `step_env` and `reset_env` are composed
 into the stream of `Environment`; both are computed in each step, as in gymnax.
 """
 
-import ast
-import sys
-from dataclasses import fields
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,54 +14,10 @@ from jaxtyping import PyTree
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
-from jaxrl_par.errors import unknown_name
 from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 
-_NAMES = "_BUILTIN_ENV_IDS"
 # gymnax 1.0.1 declares bounds that the observations of these exceed.
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
-
-
-def names() -> tuple[str, ...]:
-    """Every environment that `make` knows. MNISTBandit-bsuite downloads its images.
-
-    Importing gymnax starts a JAX backend. So that a wrong name is refused before a
-    device is touched, the names are read from its source unless it is imported already.
-    """
-    if "gymnax" in sys.modules:
-        return tuple(sys.modules["gymnax"].registered_envs)
-    spec = find_spec("gymnax")
-    assert spec is not None and spec.origin is not None
-    tree = ast.parse(Path(spec.origin).with_name("registration.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _NAMES:
-            return tuple(ast.literal_eval(node.value))
-    raise ImportError(f"gymnax no longer lists its environments in {_NAMES}")
-
-
-def make(name: str, num_envs: int, **params: Any) -> Environment:
-    """Copies of a gymnax environment, with statistics of their episodes.
-
-    Args:
-      name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar".
-      params: fields of the environment's `EnvParams` that differ from the default.
-
-    Raises:
-      ValueError: no such environment or parameter, or `num_envs` is below 1.
-    """
-    import gymnax
-
-    if name not in gymnax.registered_envs:
-        raise unknown_name("environment", name, gymnax.registered_envs)
-    env, defaults = gymnax.make(name)
-    known = {field.name for field in fields(defaults)}
-    for unknown in params.keys() - known:
-        raise unknown_name(f"parameter of {name}", unknown, known)
-    for field, value in params.items():
-        # gymnax selects between arrays, which must have the same dtype.
-        if isinstance(value, int) and isinstance(getattr(defaults, field), float):
-            params[field] = float(value)
-    return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
 
 
 def from_gymnax(
@@ -75,14 +26,17 @@ def from_gymnax(
     """Copies of an environment object that has gymnax's interface.
 
     Args:
+      env: may have a method `draw(state)` besides, for `Environment.draw`.
       params: its `EnvParams`, by default `env.default_params`.
 
     Raises:
-      ValueError: `num_envs` is below 1.
+      ValueError: `num_envs` or `max_steps_in_episode` is below 1.
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     params = env.default_params if params is None else params
+    limit = int(params.max_steps_in_episode)
+    for setting, value in ("num_envs", num_envs), ("max_steps_in_episode", limit):
+        if value < 1:
+            raise ValueError(f"{setting} must be at least 1, got {value}")
     action_spec = _spec(env.action_space(params))
     strong_dtypes = _strong_dtypes(env, params)
 
@@ -113,6 +67,9 @@ def from_gymnax(
         fresh = jax.lax.optimization_barrier(fresh)
         return jax.vmap(step_one)(env_state, action, step_keys, fresh)
 
+    def draw(env_state, i):
+        return env.draw(jax.tree.map(lambda x: np.asarray(x[i]), env_state[0]))
+
     return episode_statistics(
         Environment(
             reset=reset,
@@ -121,7 +78,8 @@ def from_gymnax(
             observation_spec=_observation_spec(env, params),
             action_spec=action_spec,
             name=name or env.name,
-            max_episode_steps=int(params.max_steps_in_episode),
+            max_episode_steps=limit,
+            draw=draw if hasattr(env, "draw") else None,
         )
     )
 

@@ -1,8 +1,8 @@
 """Changes of what an environment shows or pays: functions from one to another.
 
 A wrapper keeps its own state beside the inner one, so that all of it is saved and
-resumed. `Environment.episode` goes through unchanged: statistics are those of the
-environment itself.
+resumed. `Environment.episode` and `draw` go through unchanged: statistics and pictures
+are those of the environment itself.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +40,10 @@ def episode_statistics(env: Environment) -> Environment:
         return _WithEpisode(inner, episode), step, reward, discount
 
     return env._replace(
-        reset=reset, step=step, episode=lambda env_state: env_state.episode
+        reset=reset,
+        step=step,
+        episode=lambda env_state: env_state.episode,
+        draw=_of_inner(env.draw),
     )
 
 
@@ -173,12 +176,19 @@ def normalize_rewards(
         scaled = jnp.clip(reward / jnp.where(moments[0] > 1, std, 1.0), -clip, clip)
         return _WithReturns(inner, returns, *moments), step, scaled, discount
 
-    episode = env.episode
-    if episode is None:
-        return env._replace(reset=reset, step=step)
     return env._replace(
-        reset=reset, step=step, episode=lambda env_state: episode(env_state.inner)
+        reset=reset,
+        step=step,
+        episode=_of_inner(env.episode),
+        draw=_of_inner(env.draw),
     )
+
+
+def _of_inner(function):
+    """The same function, if any, of a state that has the old one in `inner`."""
+    if function is None:
+        return None
+    return lambda env_state, *args: function(env_state.inner, *args)
 
 
 def _merge(count, mean, m2, new_count, new_sum, new_squares):

@@ -1,7 +1,8 @@
-"""An episode as a picture that moves, drawn from observations.
+"""An episode as a picture that moves.
 
-Grids are shown as they are, a colour for each channel. Classic control is drawn from
-its numbers, since what gymnasium would draw it with is a large dependency.
+Environments that draw themselves, from their state, are asked to. Others are drawn from
+observations: grids are shown as they are, a colour for each channel, classic control
+from its numbers, since what gymnasium would draw it with is a large dependency.
 """
 
 import colorsys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 _SIZE = 320
 _MAX_FRAMES = 150
 _MAX_STEPS = 600
-_MILLISECONDS = 40
+_MILLISECONDS, _MILLISECONDS_OF_A_MOVE = 40, 160
+_MILLISECONDS_AT_END = 1000
 _DARK, _LIGHT, _RED = (40, 44, 52), (250, 250, 250), (204, 71, 64)
 
 Draw = Callable[["ImageDraw", np.ndarray], None]
@@ -31,6 +34,8 @@ Draw = Callable[["ImageDraw", np.ndarray], None]
 
 def can_draw(env: Environment) -> bool:
     """Whether `animate` knows how."""
+    if env.draw is not None:
+        return True
     spec = env.observation_spec
     if not isinstance(spec, Box):
         return False
@@ -55,11 +60,15 @@ def animate(
     if not can_draw(env):
         raise ValueError(
             f"{env.name} cannot be drawn from {env.observation_spec}. What can be:"
-            f" observations that are images, and {', '.join(sorted(_VECTORS))}"
+            f" observations that are images, {', '.join(sorted(_VECTORS))}, and"
+            " environments with a function `draw`"
         )
-    observations = _greedy_episode(agent, env, params, key)
-    stride = -(-len(observations) // _MAX_FRAMES)
-    frames = [_frame(env.name, obs) for obs in observations[::stride]]
+    shown = _greedy_episode(agent, env, params, key)
+    stride = -(-len(shown) // _MAX_FRAMES)
+    # The end is always among them.
+    frames = [_picture(env, x) for x in shown[::-stride][::-1]]
+    milliseconds = _MILLISECONDS if env.draw is None else _MILLISECONDS_OF_A_MOVE
+    durations = [milliseconds * stride] * (len(frames) - 1) + [_MILLISECONDS_AT_END]
     path = Path(path)
     temporary = path.with_name(f"{path.name}.new")
     frames[0].save(
@@ -67,7 +76,7 @@ def animate(
         format="GIF",
         save_all=True,
         append_images=frames[1:],
-        duration=_MILLISECONDS * stride,
+        duration=durations,
         loop=0,
     )
     temporary.replace(path)
@@ -75,36 +84,57 @@ def animate(
 
 def _greedy_episode(
     agent: Agent, env: Environment, params: Params, key: PRNGKey
-) -> np.ndarray:
-    """Observations [T+1, ...] of one episode."""
+) -> list[PyTree]:
+    """The T+1 observations of one episode, or its states if they are what is drawn."""
     start_key, act_key = jax.random.split(key)
-    agent = agent._replace(act=agent.greedy)
     length = min(env.max_episode_steps or _MAX_STEPS, _MAX_STEPS)
 
     @jax.jit
     def play(params: Params):
-        workers = rollout.start(agent, env, start_key)
-        _, trajectory, _ = rollout.unroll(agent, env, params, workers, act_key, length)
-        return trajectory.steps
+        def advance(workers, key):
+            act_key, env_key = jax.random.split(key)
+            step = workers.step
+            action, carry, _ = agent.greedy(params, workers.carry, step, act_key)
+            env_state, after, _, _ = env.step(workers.env_state, action, env_key)
+            shown = step.obs if env.draw is None else workers.env_state
+            return rollout.Workers(env_state, after, carry), (shown, step.last)
 
-    steps = jax.device_get(play(params))
-    ends = np.flatnonzero(steps.last[:, 0])
+        # One more than the steps, since each shows where it starts.
+        keys = jax.random.split(act_key, length + 1)
+        return jax.lax.scan(advance, rollout.start(agent, env, start_key), keys)[1]
+
+    shown, last = jax.device_get(play(params))
+    ends = np.flatnonzero(last[:, 0])
     end = ends[0] if ends.size else length
-    return steps.obs[: end + 1, 0]
+    return [jax.tree.map(lambda x, t=t: x[t], shown) for t in range(end + 1)]
+
+
+def _picture(env: Environment, shown: PyTree) -> Any:
+    """Of an observation or a state of the one environment."""
+    if env.draw is None:
+        return _frame(env.name, shown[0])
+    return _enlarged(env.draw(shown, 0))
 
 
 def _frame(name: str, obs: np.ndarray) -> Any:
     from PIL import Image, ImageDraw
 
     if name not in _VECTORS:
-        image = Image.fromarray(_grid(obs))
-        height, width = obs.shape[:2]
-        scale = max(_SIZE // max(height, width), 1)
-        size = (width * scale, height * scale)
-        return image.resize(size, Image.Resampling.NEAREST).convert("P")
+        return _enlarged(_grid(obs))
     image = Image.new("RGB", (_SIZE, _SIZE), _LIGHT)
     _VECTORS[name][1](ImageDraw.Draw(image), obs)
     return image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+
+
+def _enlarged(picture: np.ndarray) -> Any:
+    """An image of it, with large pixels if they are few."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    scale = max(_SIZE // max(height, width), 1)
+    size = (width * scale, height * scale)
+    image = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
+    return image.convert("P", palette=Image.Palette.ADAPTIVE)
 
 
 def _grid(obs: np.ndarray) -> np.ndarray:

@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from jaxrl_par import envs, random
-from jaxrl_par.envs.wrappers import select_observation
+from jaxrl_par.envs.wrappers import (
+    normalize_rewards,
+    previous_action_and_reward,
+    select_observation,
+)
 from jaxrl_par.training import plots
 from jaxrl_par.training.animation import _VECTORS, _frame, animate, can_draw
 from jaxrl_par.training.display import sparkline
@@ -80,6 +84,44 @@ def test_a_long_episode_is_thinned(tmp_path):
     env = envs.make("Pendulum-v1", 1, max_steps_in_episode=400)
     animate(constant(env, 0), env, None, tmp_path / "episode.gif", random.key(0))
     assert 100 < Image.open(tmp_path / "episode.gif").n_frames <= 150
+
+
+def test_environments_that_draw_themselves_are_asked_to(tmp_path):
+    inner = envs.make("IMaze-5x5", 1)
+    # Neither its observation nor the state around its state can be drawn.
+    env = normalize_rewards(previous_action_and_reward(inner), gamma=0.9)
+    assert can_draw(env) and not can_draw(env._replace(draw=None))
+    animate(constant(env, 0), env, None, tmp_path / "episode.gif", random.key(0))
+    image = Image.open(tmp_path / "episode.gif")
+    assert min(image.size) >= 320
+    # Ahead, into the wall above the goals: the stands that follow are one frame.
+    assert image.n_frames == 3
+    durations = []
+    for i in range(3):
+        image.seek(i)
+        durations.append(image.info["duration"])
+    stands = env.max_episode_steps - 2
+    assert durations == [160, 160, 160 * stands + 1000]
+    start_key = jax.random.split(random.key(0))[0]
+    expected = env.draw(jax.jit(env.reset)(start_key)[0], 0).astype(np.int64)
+    np.testing.assert_allclose(pixels(tmp_path / "episode.gif"), expected, atol=8)
+
+
+def test_the_end_of_an_episode_is_always_shown(tmp_path):
+    seen = []
+
+    def draw(env_state, i):
+        seen.append(int(env_state.episode.length[i]))
+        return np.zeros((2, 3, 3), np.uint8)
+
+    for length, shown in ((4, [0, 1, 2, 3, 4]), (299, [*range(1, 300, 2)])):
+        env = envs.make("Pendulum-v1", 1, max_steps_in_episode=length)
+        env = env._replace(draw=draw)
+        seen.clear()
+        animate(constant(env, 0), env, None, tmp_path / "x.gif", random.key(0))
+        assert seen == shown
+    # A small picture is enlarged, as far as whole pixels go.
+    assert Image.open(tmp_path / "x.gif").size == (318, 212)
 
 
 def test_a_pendulum_is_drawn_as_it_hangs():

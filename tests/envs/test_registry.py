@@ -1,0 +1,52 @@
+"""Names of environments: those of gymnax and our own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jaxrl_par import envs
+
+
+def test_sizes_of_our_own_are_refused_where_their_classes_refuse_them():
+    for family in ("IMaze", "MetaFetch"):
+        for size in range(12):
+            name = f"{family}-{size}x{size}"
+            if envs.is_name(name):
+                assert envs.make(name, 1).name == name
+            else:
+                with pytest.raises(ValueError, match=f"unknown environment '{name}'"):
+                    envs.make(name, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IMaze-9x11",
+        "IMaze-9",
+        "IMaze",
+        "Maze-9x9",
+        "imaze-9x9",
+        "IMaze-9x9 ",
+        "IMaze-09x09",
+    ],
+)
+def test_what_resembles_a_name_is_none(name):
+    assert not envs.is_name(name)
+
+
+def test_all_names_that_are_listed_are_names():
+    listed = envs.names()
+    assert {"IMaze-9x9", "IMaze-15x15", "MetaFetch-7x7", "CartPole-v1"} <= {*listed}
+    assert all(map(envs.is_name, listed)) and len({*listed}) == len(listed)
+    assert envs.is_name("IMaze-21x21") and envs.is_name("MetaFetch-4x4")
+
+
+def test_names_are_known_without_gymnax():
+    code = (
+        "import sys; from jaxrl_par import envs;"
+        "names = envs.names(), envs.is_name('IMaze-11x11'), envs.is_name('IMaze-8x8');"
+        "assert 'gymnax' not in sys.modules and names[1:] == (True, False);"
+        "import gymnax; assert envs.names() == names[0]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
