@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import random, training
+from jaxrl_par import loops, random, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -52,7 +52,10 @@ def run(args: Args) -> training.Trained:
     agent = impala(network, optimizer, args.impala)
     if args.normalize:
         agent = normalize_observations(agent)
-    engine = args.place(agent, args.num_epochs, args.num_minibatches)
+    learning = loops.learner(
+        agent, num_epochs=args.num_epochs, num_minibatches=args.num_minibatches
+    )
+    engine = args.place(agent, learning)
     return args.train(engine, agent)
 
 

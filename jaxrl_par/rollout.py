@@ -1,6 +1,6 @@
 """Acting in environments: from parameters to trajectories."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,33 @@ def start(agent: Agent, env: Environment, key: PRNGKey) -> Workers:
     """Resets the environments and the agent's memory."""
     env_state, step = env.reset(key)
     return Workers(env_state, step, agent.initial_carry(env.num_envs))
+
+
+def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Trajectory:
+    """Shapes and dtypes of what so many steps give, from one step [B]."""
+    num_envs = step.first.shape[0]
+
+    def act(params: Params, step: TimeStep):
+        carry = agent.initial_carry(num_envs)
+        action, _, extras = agent.act(params, carry, step, jax.random.key(0))
+        return action, extras, carry
+
+    action, extras, carry = jax.eval_shape(act, params, step)
+
+    def over_time(length: int, tree):
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), tree
+        )
+
+    number: Any = jax.ShapeDtypeStruct((length, num_envs), jnp.float32)
+    return Trajectory(
+        over_time(length + 1, step),
+        over_time(length, action),
+        number,
+        number,
+        over_time(length, extras),
+        carry,
+    )
 
 
 def unroll(

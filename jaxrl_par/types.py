@@ -55,6 +55,19 @@ class Trajectory(NamedTuple):
     """[B, ...], the agent's memory before the first row."""
 
 
+class Lesson(NamedTuple):
+    """What a teacher makes of T rows of B environments that another agent acted in."""
+
+    steps: TimeStep
+    """[T, B, ...]"""
+    carry: Carry
+    """[B, ...], the pupil's memory before the first row."""
+    policy: Any
+    """The teacher's distributions of the action, leaves [T, B, ...]."""
+    values: Float[Array, "T B"]
+    """What the teacher expects from here on."""
+
+
 class Mean(NamedTuple):
     """A mean in two parts, so that means over devices and updates stay exact."""
 
@@ -62,7 +75,8 @@ class Mean(NamedTuple):
     count: Float[Array, ""]
 
 
-Metrics = dict[str, Float[Array, ""] | Mean]
+Metrics = dict[str, Float[Array, "..."] | Mean]
+"""By name: scalars, or [num_updates] where those of several updates are stacked."""
 
 
 class Info(NamedTuple):

@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "envs": {"types", "errors"},
     "algorithms": {"types", "errors", "returns", "losses", "networks", "policies"},
     "rollout": {"types", "envs"},
-    "loops": {"types", "random", "envs", "rollout"},
-    "bridge": {"types", "envs", "loops"},
+    "replay": {"types"},
+    "loops": {"types", "errors", "random", "envs", "rollout", "replay"},
+    "bridge": {"types", "envs", "rollout", "loops"},
     "topologies": {"types", "errors", "random", "loops", "bridge"},
     "training": {"types", "errors", "random", "envs", "networks", "optimizers"}
     | {"rollout", "loops", "bridge", "topologies"},

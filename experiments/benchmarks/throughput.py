@@ -184,7 +184,7 @@ def products_beside(env: Environment, program: Program, length: int) -> Counter[
     """Those of a step of the program that are not the environments' own."""
     run = jax.eval_shape(program.init, random.key(0))
     action = example(env.action_spec, env.num_envs)
-    own = products_of(env.step, run.local.env_state, action, random.key(0))
+    own = products_of(env.step, run.local.workers.env_state, action, random.key(0))
     found = products_of(program.step, run)
     found.subtract({dot: n * length for dot, n in own.items()})
     return +found

@@ -133,6 +133,15 @@ class Lockstep:
         return None
 
 
+class InTurn(Lockstep):
+    """As `Lockstep`, but acts with the newest parameters, at most `lag` updates before
+    those that learn from it."""
+
+    def admit(self, actor: int, unroll: int, newest: int) -> int | None:
+        version = super().admit(actor, unroll, newest)
+        return None if version is None else newest
+
+
 class Queue:
     """Unrolls that wait to be learned from, with back-pressure."""
 

@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.report import Tally
-from jaxrl_par.loops import Run
+from jaxrl_par.loops import Learning, Run, learn_from
 from jaxrl_par.types import Mean, Metrics, Params, Trajectory
-
-LearnFrom = Callable[[Run, Trajectory], tuple[Run, Metrics]]
 
 
 class Batch(NamedTuple):
@@ -27,26 +27,45 @@ class Batch(NamedTuple):
 class Learner:
     """Compiles and runs updates on a mesh."""
 
-    def __init__(self, learn_from: LearnFrom, mesh: Mesh, axis_name: str, tally: Tally):
-        """`learn_from`: as `loops.learner`, with that axis."""
+    def __init__(self, learning: Learning, mesh: Mesh, axis_name: str, tally: Tally):
         self.compile_seconds = 0.0
         self._mesh = mesh
         self._tally = tally
         rows, lanes = P(None, axis_name), P(axis_name)
         self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
-        self._function = jax.shard_map(
-            learn_from,
-            mesh=mesh,
-            in_specs=(P(), self._specs),
-            out_specs=(P(), P()),
-            # As in `topologies.sharded`.
-            check_vma=False,
+        # The memory has a leading device axis, as `Run.local` in `topologies.sharded`.
+        run: Any = Run(P(), lanes, P(), P())  # pyright: ignore
+        learn = learn_from(learning, axis_name)
+
+        def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
+            own = jax.tree.map(lambda x: x[0], run.local)
+            run, metrics = learn(run._replace(local=own), trajectory)
+            shared = jax.tree.map(lambda x: x[None], run.local)
+            return run._replace(local=shared), metrics
+
+        def start(trajectory: Trajectory) -> Any:
+            return jax.tree.map(lambda x: x[None], learning.start(trajectory))
+
+        # As in `topologies.sharded`.
+        on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
+        self._function = on_mesh(
+            step, in_specs=(run, self._specs), out_specs=(run, P())
         )
+        self._start = on_mesh(start, in_specs=(self._specs,), out_specs=lanes)
         self._compiled: Callable | None = None
 
     def place(self, run: Run) -> Run:
         """The run, replicated over the mesh."""
         return jax.device_put(run, NamedSharding(self._mesh, P()))
+
+    def memory(self, shapes: Trajectory) -> Any:
+        """Empty memories of all devices, for batches of these shapes."""
+
+        def start() -> Any:
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            return self._start(zeros)
+
+        return jax.jit(start)()
 
     def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
         """Joins unrolls along the environments, and shares these over the devices."""

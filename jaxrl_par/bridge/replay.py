@@ -62,7 +62,7 @@ class Replay:
             )
         local: Local = run.local
         states = list(local.actors)
-        run = run._replace(local=())
+        run = run._replace(local=local.memory)
         for entries in self._schedule[self._update : self._update + num_updates]:
             batch = system.learner.upload([self._unroll(entry) for entry in entries])
             counted = system.learner.count(batch, self._update)
@@ -72,7 +72,8 @@ class Replay:
                 states[item.actor] = item.after
             self._update += 1
             self._keep(self._update, run)
-        return system.with_local(run, Local(tuple(states), ())), stacked(metrics)
+        local = Local(tuple(states), (), run.local)
+        return system.with_local(run, local), stacked(metrics)
 
     def record(self, path: Path) -> None:
         """The schedule is known."""

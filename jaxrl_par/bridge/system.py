@@ -5,28 +5,39 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from jaxrl_par import loops
+from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
-from jaxrl_par.bridge.learner import Learner, LearnFrom, copied
+from jaxrl_par.bridge.learner import Learner, copied
 from jaxrl_par.bridge.report import Tally
-from jaxrl_par.loops import Run
-from jaxrl_par.types import Agent, Metrics, Params, PRNGKey, TimeStep, example
+from jaxrl_par.loops import Learning, Run
+from jaxrl_par.types import (
+    Agent,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+    example,
+)
 
 # A fold of the root that no update comes to: see `loops.act_key`.
 _FRESH = np.uint32(0xFFFFFFFE)
 
 
 class Local(NamedTuple):
-    """What a bridge keeps in `Run.local`, on the CPU."""
+    """What a bridge keeps in `Run.local`."""
 
     actors: tuple[ActorState, ...]
     """Each after the last of its unrolls that was learned from."""
     behaviour: tuple[Params, ...]
     """The parameters before the newest, oldest first, that lockstep still acts with."""
+    memory: Any
+    """The learner's, on the devices of its mesh."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,9 @@ class Parts:
     """From a key to the environments of one actor."""
     unroll_length: int
     num_actors: int
-    learn_from: LearnFrom
-    """As `loops.learner`, along `axis_name` of the mesh."""
+    batch: int
+    """Unrolls of actors that make a batch."""
+    learning: Learning
     mesh: Mesh
     axis_name: str
     actor_device: Any
@@ -59,9 +71,7 @@ class System:
         """
         self.parts = parts
         self.tally = Tally()
-        self.learner = Learner(
-            parts.learn_from, parts.mesh, parts.axis_name, self.tally
-        )
+        self.learner = Learner(parts.learning, parts.mesh, parts.axis_name, self.tally)
         self._acting = acting(parts.agent, parts.unroll_length)
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
         self._cpu = jax.local_devices(backend="cpu")[0]
@@ -96,7 +106,7 @@ class System:
         step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
 
         def init(agent_key: PRNGKey, root: PRNGKey, step: TimeStep) -> Run:
-            run = loops.new_run(self.parts.agent.init(agent_key, step), (), root)
+            run = loops.new_run(self.parts.learning.init(agent_key, step), (), root)
             # Strong types, as those that come from a file.
             return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
@@ -104,7 +114,9 @@ class System:
         run = self.learner.place(run)
         behaviour = (self.behaviour(run),) * self.parts.num_behaviours
         states = tuple(actor.state() for actor in actors)
-        return self.with_local(run, Local(states, behaviour))
+        shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
+        memory = self.learner.memory(shapes)
+        return self.with_local(run, Local(states, behaviour, memory))
 
     def resume(self, actor: Actor, state: ActorState) -> bool:
         """As `Actor.resume`, with the keys of this system."""
@@ -121,7 +133,21 @@ class System:
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
-        return run._replace(local=jax.device_put(local, self._cpu))
+        actors, behaviour = jax.device_put(local[:2], self._cpu)
+        return run._replace(local=Local(actors, behaviour, local.memory))
+
+    def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
+        """Zeros in the shapes of a batch, to be traced and not computed."""
+        parts = self.parts
+        shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
+        one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        carry = jax.tree.map(lambda x: jnp.concatenate([x] * parts.batch), one.carry)
+        rows = jax.tree.map(
+            lambda x: jnp.concatenate([x] * parts.batch, axis=1),
+            one._replace(carry=()),
+        )
+        version = jnp.zeros(rows.reward.shape, jnp.int32)
+        return rows._replace(carry=carry, extras=rows.extras | {"version": version})
 
 
 def stacked(metrics: Sequence[Metrics]) -> PyTree:

@@ -42,7 +42,6 @@ class Threaded:
         self,
         parts: Parts,
         make_schedule: Callable[[int], Schedule],
-        unrolls_per_update: int,
         limits: Limits,
     ):
         """
@@ -51,7 +50,6 @@ class Threaded:
         """
         self._parts = parts
         self._make_schedule = make_schedule
-        self._per_update = unrolls_per_update
         self._limits = limits
         self._record: Path | None = None
         self._supervisor = Supervisor(limits.patience)
@@ -131,7 +129,7 @@ class Threaded:
         system, times = self._system, self._learner_times
         local: Local = run.local
         states, metrics = list(local.actors), []
-        run = run._replace(local=())
+        run = run._replace(local=local.memory)
         with self._supervisor.working(), self._telling():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
@@ -147,7 +145,8 @@ class Threaded:
                     states[item.actor] = item.after
                 self._write(batch)
         behaviour = self._publisher.older(self._parts.num_behaviours)
-        return system.with_local(run, Local(tuple(states), behaviour)), stacked(metrics)
+        local = Local(tuple(states), behaviour, run.local)
+        return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> Report | None:
         """Where the time went until now; None before the first update."""
@@ -330,7 +329,7 @@ class Threaded:
         while True:
             unrolls = [
                 times.timed("waiting for unrolls", self._queue.get)
-                for _ in range(self._per_update)
+                for _ in range(self._parts.batch)
             ]
             batch = times.timed("uploading", self._system.learner.upload, unrolls)
             times.timed("waiting for the learner", self._put_batch, batch)

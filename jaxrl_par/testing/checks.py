@@ -114,7 +114,7 @@ def check_network(
 
     apply, unroll = jax.jit(network.apply), jax.jit(network.unroll)
     garbage = _garbage(empty, garbage_key)
-    outputs = unroll(params, garbage, steps)
+    outputs, after = unroll(params, garbage, steps)
     stepped, carry = [], garbage
     for t in range(num_steps + 1):
         row, carry = apply(params, carry, jax.tree.map(lambda x, t=t: x[t], steps))
@@ -123,10 +123,22 @@ def check_network(
     _check_finite(stepped, "outputs of apply")
     _check_equal(outputs, stepped, "unroll differs from apply", tolerance)
 
-    all_first = step._replace(first=jnp.ones_like(step.first))
+    # Memories are compared by what is read from them: they may hold what is not.
+    further = step._replace(first=jnp.zeros_like(step.first))
     _check_equal(
-        apply(params, garbage, all_first),
-        apply(params, empty, all_first),
+        apply(params, after, further)[0],
+        apply(params, carry, further)[0],
+        "the memory after unroll differs from that after apply",
+        tolerance,
+    )
+
+    def anew(carry: Carry):
+        started, carry = apply(params, carry, further._replace(first=~further.first))
+        return started, apply(params, carry, further)[0]
+
+    _check_equal(
+        anew(garbage),
+        anew(empty),
         "apply does not clear the memory where the step is first",
     )
     alone = jax.tree.map(lambda x: x[:1], (garbage, step))

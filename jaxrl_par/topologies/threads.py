@@ -27,6 +27,7 @@ from jaxrl_par.bridge.replay import Replay
 from jaxrl_par.bridge.system import Parts
 from jaxrl_par.bridge.threaded import Limits, Threaded
 from jaxrl_par.errors import not_chosen
+from jaxrl_par.loops import Learning
 from jaxrl_par.types import Agent
 
 
@@ -102,8 +103,7 @@ def threads(
     config: ThreadsConfig,
     mesh: Mesh,
     *,
-    num_epochs: int = 1,
-    num_minibatches: int = 1,
+    learning: Learning | None = None,
     axis_name: str = "data",
 ) -> Threaded:
     """An engine for `training.train`, which starts its threads when it first advances.
@@ -113,29 +113,42 @@ def threads(
     Args:
       make_env: the environments of one actor, from a key. All have the same specs.
       mesh: the learner's devices, which share the environments of each batch.
-      num_epochs, num_minibatches: as `loops.on_policy`.
+      learning: learns what acts, by default `loops.learner` of the agent. One that
+        needs its trajectories in order gets an unroll of every actor in each batch,
+        and in the free schedule a bound on the lag of 1 unless there is one.
 
     Raises:
       ValueError: the config is out of range.
     """
-    if problems := config.problems():
+    learning = learning or loops.learner(agent)
+    problems = config.problems()
+    if learning.in_order and config.batch != config.num_actors:
+        problems.append(
+            "unrolls_per_update: this learner goes on from unroll to unroll, and needs"
+            f" one of each of the {config.num_actors} actors, got"
+            f" {config.unrolls_per_update}"
+        )
+    if problems:
         raise ValueError("; ".join(problems))
     lockstep = config.schedule == "lockstep"
     parts = _parts(
-        agent, make_env, unroll_length, config, mesh, axis_name,
-        num_epochs, num_minibatches, config.lag if lockstep else 0,
+        agent, make_env, unroll_length, config, mesh, axis_name, learning,
+        config.lag if lockstep else 0,
     )  # fmt: skip
 
     def schedule(first_update: int) -> exchange.Schedule:
         if lockstep:
             return exchange.Lockstep(config.lag, config.num_actors, first_update)
+        if learning.in_order:
+            max_lag = 1 if config.max_lag is None else config.max_lag
+            return exchange.InTurn(max_lag, config.num_actors, first_update)
         if config.max_lag is not None:
             return exchange.Bounded(config.max_lag, config.batch, first_update)
         return exchange.Free(config.queue_size or config.batch)
 
     restarts = config.max_restarts if config.on_error == "restart" else 0
     limits = Limits(config.patience, config.env_timeout, restarts)
-    return Threaded(parts, schedule, config.batch, limits)
+    return Threaded(parts, schedule, limits)
 
 
 def replay(
@@ -146,8 +159,7 @@ def replay(
     mesh: Mesh,
     recorded: Path,
     *,
-    num_epochs: int = 1,
-    num_minibatches: int = 1,
+    learning: Learning | None = None,
     axis_name: str = "data",
 ) -> Replay:
     """An engine that repeats a run which `threads` recorded, in one thread.
@@ -157,10 +169,8 @@ def replay(
     Raises:
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    parts = _parts(
-        agent, make_env, unroll_length, config, mesh, axis_name,
-        num_epochs, num_minibatches, 0,
-    )  # fmt: skip
+    learning = learning or loops.learner(agent)
+    parts = _parts(agent, make_env, unroll_length, config, mesh, axis_name, learning, 0)
     return Replay(parts, record.read(recorded))
 
 
@@ -171,8 +181,7 @@ def _parts(
     config: ThreadsConfig,
     mesh: Mesh,
     axis_name: str,
-    num_epochs: int,
-    num_minibatches: int,
+    learning: Learning,
     num_behaviours: int,
 ) -> Parts:
     if unroll_length < 1:
@@ -185,12 +194,8 @@ def _parts(
         make_env,
         unroll_length,
         config.num_actors,
-        loops.learner(
-            agent,
-            num_epochs=num_epochs,
-            num_minibatches=num_minibatches,
-            axis_name=axis_name,
-        ),
+        config.batch,
+        learning,
         mesh,
         axis_name,
         device,

@@ -1,5 +1,6 @@
 """Training as an experiment: a folder, metrics, checkpoints, evaluation, pictures."""
 
+from jaxrl_par.training import export
 from jaxrl_par.training.config import Flat, above, at_least, cli
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import (
@@ -35,6 +36,7 @@ __all__ = [
     "evaluate",
     "evaluator",
     "experiment",
+    "export",
     "host_evaluator",
     "main",
     "train",

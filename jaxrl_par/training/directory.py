@@ -29,6 +29,7 @@ class RunDirectory:
         self.parallelism = path / "parallelism.png"
         self.schedule = path / "schedule.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.actor = path / "actor"
         self.tensorboard = path / "tensorboard"
 
 

@@ -15,6 +15,7 @@ from jaxrl_par.errors import unknown_name
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.config import cli
+from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.runner import Evaluate, Trained, train
@@ -58,7 +59,7 @@ def configure_jax() -> None:
 
 
 def experiment(
-    program: Program,
+    program: Program | Engine,
     agent: Agent,
     make_env: Callable[[int], Environment],
     args: Any,
@@ -95,8 +96,9 @@ def experiment(
 
 def environment_problems(name: str) -> list[str]:
     """For `Args.problems`: that there is no such environment."""
-    known = envs.names()
-    return [] if name in known else [f"env_name: {unknown_name('name', name, known)}"]
+    if envs.is_name(name):
+        return []
+    return [f"env_name: {unknown_name('name', name, envs.names())}"]
 
 
 def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Evaluate:

@@ -11,6 +11,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 from jaxrl_par.training.config import Flat, at_least
+from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import environment_problems, experiment
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.runner import Trained
@@ -72,7 +73,7 @@ class OnPolicyArgs:
             raise TrainingError(f"num_devices: {error}") from error
         return sharded(make_program(env, "data"), mesh)
 
-    def train(self, program: Program, agent: Agent) -> Trained:
+    def train(self, program: Program | Engine, agent: Agent) -> Trained:
         """Trains, evaluates, and draws an episode.
 
         Raises:

@@ -3,7 +3,6 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
-from jaxrl_par.loops import Run
+from jaxrl_par.loops import Learning, Run
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh
@@ -80,13 +79,11 @@ class ThreadsArgs:
         )
         return previous_action_and_reward(env) if self.show_previous else env
 
-    def place(
-        self, agent: Agent, num_epochs: int = 1, num_minibatches: int = 1
-    ) -> Engine:
-        """The agent in actor threads and on the learner's devices.
+    def place(self, agent: Agent, learning: Learning | None = None) -> Engine:
+        """The agent in actor threads, what learns on the learner's devices.
 
         Args:
-          num_epochs, num_minibatches: as `loops.on_policy`.
+          learning: by default `loops.learner` of the agent.
 
         Raises:
           TrainingError: this machine has fewer devices, or the record is damaged.
@@ -96,13 +93,10 @@ class ThreadsArgs:
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
         parts = (agent, self.make_env, self.unroll_length, self.threads, mesh)
-        passes: dict[str, Any] = {
-            "num_epochs": num_epochs, "num_minibatches": num_minibatches
-        }  # fmt: skip
         if self.replay is None:
-            return threads(*parts, **passes)
+            return threads(*parts, learning=learning)
         try:
-            return replay(*parts, Path(self.replay), **passes)
+            return replay(*parts, Path(self.replay), learning=learning)
         except RecordError as error:
             raise TrainingError(f"replay: {error}") from error
 

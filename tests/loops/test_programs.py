@@ -404,10 +404,14 @@ def test_no_two_instances_or_steps_share_a_key(num_instances):
     def run(key):
         def step(run, _):
             run, _ = program.step(run)
-            return run, (run.local.step.obs, run.local.carry, run.learner.params)
+            return run, (
+                run.local.workers.step.obs,
+                run.local.workers.carry,
+                run.learner.params,
+            )
 
         start = program.init(key)
-        return start.local.step.obs, *jax.lax.scan(step, start, length=6)[1]
+        return start.local.workers.step.obs, *jax.lax.scan(step, start, length=6)[1]
 
     mapped = jax.vmap(run, axis_name="data", axis_size=num_instances, in_axes=None)
     reset, env, act, learned = jax.jit(mapped)(KEY)
@@ -428,7 +432,7 @@ def test_keys_do_not_repeat_after_a_million_steps():
     for updates in (Count.zero(), Count.zero().add(1_000_000)):
         progress = run.progress._replace(updates=updates)
         after, _ = jax.jit(program.step)(run._replace(progress=progress))
-        drawn.append(np.asarray(after.local.carry))
+        drawn.append(np.asarray(after.local.workers.carry))
     assert (drawn[0] != drawn[1]).any()
 
 
@@ -443,7 +447,7 @@ def test_instances_act_differently_and_learn_the_same():
 
     mapped = jax.vmap(run, axis_name="data", axis_size=4, in_axes=None)
     runs, metrics = jax.jit(mapped)(KEY)
-    assert len(np.unique(runs.local.step.obs[..., 0], axis=0)) > 1
+    assert len(np.unique(runs.local.workers.step.obs[..., 0], axis=0)) > 1
     for leaf in jax.tree.leaves((runs.learner, runs.progress, metrics)):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
     # 3 + 3 + 3 rows, every second of which ended an episode: 5 steps in 16 streams.

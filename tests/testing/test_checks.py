@@ -257,7 +257,8 @@ def mixing_environments():
         return mixed(outputs), carry
 
     def unroll(params, carry, steps):
-        return mixed(right.unroll(params, carry, steps))
+        outputs, carry = right.unroll(params, carry, steps)
+        return mixed(outputs), carry
 
     return right._replace(apply=apply, unroll=unroll)
 

@@ -114,7 +114,7 @@ def test_devices_act_differently_and_learn_the_same():
     run, metrics = jax.jit(lambda key: scanned(program, 3)(program.init(key)))(
         random.key(0)
     )
-    assert run.local.step.obs.shape[:2] == (4, 2)
+    assert run.local.workers.step.obs.shape[:2] == (4, 2)
     assert metrics["grad_norm"].shape == (3,)
     for leaf in jax.tree.leaves(run.learner.params):
         first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
@@ -127,7 +127,7 @@ def test_no_two_devices_draw_the_same_numbers():
     program = sharded(loops.on_policy(agent, env, 4, axis_name="data"), data_mesh(8))
     run = jax.jit(lambda key: program.step(program.init(key))[0])(random.key(0))
     # Bits that each device drew for its 16 environments: alike once in 2**16 pairs.
-    shown = np.asarray(run.local.step.obs).reshape(8, 16)
+    shown = np.asarray(run.local.workers.step.obs).reshape(8, 16)
     assert len(np.unique(shown, axis=0)) == 8
 
 

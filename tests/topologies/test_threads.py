@@ -109,7 +109,8 @@ def test_actors_in_lockstep_are_devices_of_the_synchronous_program(num_devices):
 def test_minibatches_and_epochs_are_those_of_the_synchronous_program():
     agent = ppo(network(), optax.adam(0.03))
     options = {"num_epochs": 2, "num_minibatches": 5}
-    ours, _ = advanced(engine(agent, lockstep(), **options), 4)
+    learning = loops.learner(agent, **options)
+    ours, _ = advanced(engine(agent, lockstep(), learning=learning), 4)
     theirs, _ = synchronous(agent, 1, 4, **options)
     assert learner_hash(ours) == learner_hash(theirs)
 
@@ -121,8 +122,8 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     ours, metrics = advanced(engine(agent, lockstep(lag=lag)), 7)
     learn_from = jax.jit(
         jax.vmap(
-            loops.learner(agent, axis_name="data"), axis_name="data", in_axes=(None, 0),
-            out_axes=None,
+            loops.learn_from(loops.learner(agent), "data"),
+            axis_name="data", in_axes=(None, 0), out_axes=None,
         )
     )  # fmt: skip
     agent_key, env_key, root = jax.random.split(KEY, 3)

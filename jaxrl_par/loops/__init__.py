@@ -1,0 +1,35 @@
+"""What one training step does, as a program that a topology can place on hardware."""
+
+from jaxrl_par.loops.distillation import (
+    DistillationConfig,
+    DistillationState,
+    Teacher,
+    distillation,
+)
+from jaxrl_par.loops.learning import Learning, Remember, learn_from, learner
+from jaxrl_par.loops.programs import Local, episodic, on_policy, program
+from jaxrl_par.loops.run import Program, Progress, Run, act_key, new_run
+from jaxrl_par.loops.updates import average, learn, update
+
+__all__ = [
+    "DistillationConfig",
+    "DistillationState",
+    "Learning",
+    "Local",
+    "Program",
+    "Progress",
+    "Remember",
+    "Run",
+    "Teacher",
+    "act_key",
+    "average",
+    "distillation",
+    "episodic",
+    "learn",
+    "learn_from",
+    "learner",
+    "new_run",
+    "on_policy",
+    "program",
+    "update",
+]

@@ -1,0 +1,227 @@
+"""Actor-learner distillation: one model acts, another one learns and teaches it.
+
+A step of the loop is one round of the paper's processes, in a fixed order:
+
+    runner     the learner reads what was acted: its policy and values are the lesson
+    archive    the lesson goes to a replay, with the actor's memory before it
+    learner    one update of the learner, by its own algorithm
+    distil     `updates_per_step` updates of the actor, from lessons of the replay
+
+The learner never acts and the actor never sees a reward. The learner's own memory is
+kept here, not by the actors, and goes on from trajectory to trajectory.
+
+Source: Parisotto and Salakhutdinov, arXiv:2104.01655, sections 4 and 4.1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxrl_par.errors import not_chosen
+from jaxrl_par.loops.learning import Learning
+from jaxrl_par.loops.updates import average, learn, update
+from jaxrl_par.replay import uniform
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Lesson,
+    Mean,
+    Metrics,
+    Params,
+    PRNGKey,
+    State,
+    TimeStep,
+    Trajectory,
+)
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How much is distilled, and from which lessons."""
+
+    updates_per_step: int = 4
+    """DpRL: updates of the actor for each of the learner."""
+    batch_size: int = 32
+    """Sequences of a device in an update of the actor."""
+    capacity: int = 1024
+    """Newest sequences of a device that are kept."""
+    teacher: Literal["stored", "recomputed"] = "stored"
+    """Lessons are what the learner said when they were archived, or what it says now,
+    which costs a forward pass of the learner in every update of the actor."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return not_chosen(self) + [
+            f"{name} must be at least 1, got {getattr(self, name)}"
+            for name in ("updates_per_step", "batch_size", "capacity")
+            if getattr(self, name) < 1
+        ]
+
+
+class Teacher(NamedTuple):
+    """What the learner says of what an actor has seen: a network's two functions."""
+
+    initial: Callable[[int], Carry]
+    unroll: Callable[[Params, Carry, TimeStep], tuple[tuple[Any, Array], Carry]]
+    """(params, memory, steps [T, B]) -> ((distributions, values), memory)"""
+
+
+class DistillationState(NamedTuple):
+    """Both models."""
+
+    actor: State
+    learner: State
+    updates: Int[Array, ""]
+    """Of the learner."""
+
+    @property
+    def params(self) -> Params:
+        """Those that act."""
+        return self.actor.params
+
+
+class DistillationMemory(NamedTuple):
+    """What a device keeps of the data."""
+
+    teacher: Carry
+    """The learner's memory before the next row of each environment."""
+    replay: uniform.Replay
+    """Of `Archived`."""
+
+
+class Archived(NamedTuple):
+    """A sequence of T rows, leaves [T, ...] (and [...] of carries)."""
+
+    steps: TimeStep
+    carry: Carry
+    """Of the actor."""
+    policy: PyTree
+    """The stored teacher's; () where it is recomputed."""
+    values: Float[Array, "*K T"] | tuple[()]
+    teacher: Carry
+    """The learner's memory; () where the stored lessons do."""
+    updates: Int[Array, "*K"]
+    """Of the learner, when this was archived."""
+
+
+def distillation(
+    actor: Agent, learner: Agent, teacher: Teacher, config: DistillationConfig
+) -> Learning:
+    """Learns with `learner` from what `actor` did, and teaches it.
+
+    `DistillationState.params` are the actor's, so `actor` acts and is evaluated with
+    them like any other agent. Metrics of the actor's updates begin with "distil_".
+
+    Args:
+      actor: learns from lessons, as `algorithms.distilled`, and leaves its policy in
+        the extras.
+      learner: learns from trajectories of another policy, with the carry of `teacher`.
+      teacher: the learner's network.
+
+    Raises:
+      ValueError: the config is out of range.
+    """
+    if problems := config.problems():
+        raise ValueError("; ".join(problems))
+    stored = config.teacher == "stored"
+
+    def init(key: PRNGKey, step: TimeStep) -> DistillationState:
+        actor_key, learner_key = jax.random.split(key)
+        return DistillationState(
+            actor.init(actor_key, step), learner.init(learner_key, step), jnp.int32(0)
+        )
+
+    def archived(trajectory: Trajectory, memory: Carry, policy, values, updates):
+        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        num_envs = trajectory.reward.shape[1]
+        return Archived(
+            steps=_swapped(steps),
+            carry=trajectory.carry,
+            policy=_swapped(policy) if stored else (),
+            values=_swapped(values) if stored else (),
+            teacher=() if stored else memory,
+            updates=jnp.full(num_envs, updates, jnp.int32),
+        )
+
+    def start(trajectory: Trajectory) -> DistillationMemory:
+        memory = teacher.initial(trajectory.reward.shape[1])
+        batch = jax.eval_shape(
+            lambda x, memory: archived(
+                x, memory, x.extras["policy"], x.reward, jnp.int32(0)
+            ),
+            trajectory, memory,
+        )  # fmt: skip
+        return DistillationMemory(memory, uniform.empty(batch, config.capacity))
+
+    def step(
+        state: DistillationState,
+        memory: DistillationMemory,
+        trajectory: Trajectory,
+        key: PRNGKey,
+        axis_name: str | None,
+    ) -> tuple[DistillationState, DistillationMemory, Metrics]:
+        learner_key, distil_key = jax.random.split(key)
+        rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        (policy, values), after = teacher.unroll(
+            state.learner.params, memory.teacher, rows
+        )
+        item = archived(trajectory, memory.teacher, policy, values, state.updates)
+        replay = uniform.add(memory.replay, item)
+        fresh = _fresh(trajectory, policy)
+
+        batch = trajectory._replace(carry=memory.teacher)
+        learned, metrics = learn(
+            learner, state.learner, batch, learner_key, axis_name=axis_name
+        )
+        updates = state.updates + 1
+
+        def distil(pupil: State, key: PRNGKey):
+            sample_key, update_key = jax.random.split(key)
+            sampled = uniform.sample(replay, sample_key, config.batch_size)
+            lesson = taught(learned.params, sampled)
+            pupil, info = update(actor, pupil, lesson, update_key, axis_name)
+            age = jnp.mean((state.updates - sampled.updates).astype(jnp.float32))
+            return pupil, info.metrics | {"age": average(age, axis_name=axis_name)}
+
+        keys = jax.random.split(distil_key, config.updates_per_step)
+        pupil, distilled = jax.lax.scan(distil, state.actor, keys)
+        skipped: Any = distilled.pop("skipped")
+        skipped = metrics["skipped"] + jnp.sum(skipped)
+        distilled = jax.tree.map(lambda x: jnp.mean(x, axis=0), distilled)
+        metrics |= {f"distil_{name}": x for name, x in distilled.items()}
+        metrics |= average(fresh, axis_name=axis_name) | {"skipped": skipped}
+        state = DistillationState(pupil, learned, updates)
+        return state, DistillationMemory(after, replay), metrics
+
+    def taught(params: Params, sampled: Archived) -> Lesson:
+        steps = _swapped(sampled.steps)
+        if stored:
+            policy, values = _swapped((sampled.policy, sampled.values))
+        else:
+            (policy, values), _ = teacher.unroll(params, sampled.teacher, steps)
+        return Lesson(steps, sampled.carry, policy, values)
+
+    return Learning(init, start, step, in_order=True)
+
+
+def _fresh(trajectory: Trajectory, policy: Any) -> Metrics:
+    """How far the actor that acted was from its teacher, before either learned from it:
+    the replay's lessons are older."""
+    acted = trajectory.extras["policy"]
+    weight = 1.0 - trajectory.steps.last[:-1]
+    same = acted.mode() == policy.mode()
+    same = jnp.all(same.reshape(*weight.shape, -1), axis=-1)
+
+    def mean(x: Array) -> Mean:
+        return Mean(jnp.sum(weight * x), jnp.sum(weight))
+
+    return {"fresh_kl": mean(acted.kl(policy)), "fresh_agreement": mean(same)}
+
+
+def _swapped(tree: PyTree) -> PyTree:
+    """From time first to items first, and back."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

@@ -1,0 +1,125 @@
+"""The half of a training step that learns, whoever acted and wherever that was."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import jax
+from jaxtyping import PyTree
+
+from jaxrl_par.loops.run import Run, advance, check_counts, step_keys
+from jaxrl_par.loops.updates import learn
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Metrics,
+    Params,
+    PRNGKey,
+    State,
+    TimeStep,
+    Trajectory,
+)
+
+Memory = PyTree
+
+
+class LearnFn(Protocol):
+    """From the learner's state and memory to those after a trajectory."""
+
+    def __call__(
+        self,
+        state: State,
+        memory: Memory,
+        trajectory: Trajectory,
+        key: PRNGKey,
+        axis_name: str | None,
+    ) -> tuple[State, Memory, Metrics]:
+        """`axis_name`: a mapped axis over which gradients and metrics are averaged."""
+        ...
+
+
+class Learning(NamedTuple):
+    """How to learn from one trajectory after the other of the same B environments.
+
+    What is learned is the state, the same on every device. What a learner keeps of the
+    data, such as a replay, is its memory: each device has its own.
+    """
+
+    init: Callable[[PRNGKey, TimeStep], State]
+    start: Callable[[Trajectory], Memory]
+    """Empty memory for trajectories of these shapes and dtypes."""
+    learn: LearnFn
+    in_order: bool = False
+    """The memory goes on from trajectory to trajectory: lane b of each must be the
+    same environment, where it was left."""
+
+
+class Remember(NamedTuple):
+    """A memory of the environments that only the learner has, and no actor computes.
+
+    A batch to learn from then has the carry (that of the actors, the learner's).
+    """
+
+    initial: Callable[[int], Carry]
+    advance: Callable[[Params, Carry, TimeStep], Carry]
+    """(params, memory, steps [T, B]) -> memory after the last step"""
+
+
+def learner(
+    agent: Agent,
+    *,
+    num_epochs: int = 1,
+    num_minibatches: int = 1,
+    remember: Remember | None = None,
+) -> Learning:
+    """Learns with one agent, and by default remembers nothing.
+
+    Args:
+      num_epochs: passes over a trajectory, each in a new order.
+      num_minibatches: updates in each pass.
+
+    Raises:
+      ValueError: a count is below 1.
+    """
+    check_counts(num_epochs=num_epochs, num_minibatches=num_minibatches)
+    passes = partial(
+        learn, agent, num_epochs=num_epochs, num_minibatches=num_minibatches
+    )
+
+    def forgetful(state, memory, trajectory, key, axis_name):
+        state, metrics = passes(state, trajectory, key, axis_name=axis_name)
+        return state, memory, metrics
+
+    if remember is None:
+        return Learning(agent.init, lambda trajectory: (), forgetful)
+
+    def remembering(state, memory, trajectory, key, axis_name):
+        # The final row comes again, as the first of the next trajectory.
+        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        after = remember.advance(state.params, memory, steps)
+        batch = trajectory._replace(carry=(trajectory.carry, memory))
+        state, metrics = passes(state, batch, key, axis_name=axis_name)
+        return state, after, metrics
+
+    return Learning(
+        agent.init,
+        lambda trajectory: remember.initial(trajectory.reward.shape[1]),
+        remembering,
+        in_order=True,
+    )
+
+
+def learn_from(
+    learning: Learning, axis_name: str | None = None
+) -> Callable[[Run, Trajectory], tuple[Run, Metrics]]:
+    """One step of a run that acted elsewhere; its `local` is the learner's memory."""
+
+    def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
+        _, key = step_keys(run, axis_name)
+        state, memory, metrics = learning.learn(
+            run.learner, run.local, trajectory, key, axis_name
+        )
+        run = run._replace(learner=state, local=memory)
+        return advance(run, trajectory, metrics, axis_name)
+
+    return step

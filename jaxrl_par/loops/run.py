@@ -1,0 +1,105 @@
+"""A run: everything that training carries from one step to the next."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from jaxrl_par.loops.updates import average
+from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    updates: Count
+    """Steps of the program."""
+    env_steps: Count
+    """Rows that are no `last`, of all environments on all devices."""
+    skipped: Int[Array, ""]
+    """Gradients that were not finite and therefore not applied."""
+    skipped_in_a_row: Int[Array, ""]
+    """Latest steps of the program in each of which one or more were skipped."""
+
+
+class Run(NamedTuple):
+    """All that training carries from one step to the next, and so all that is saved."""
+
+    learner: Any
+    """The agent's state, the same on every device."""
+    local: PyTree
+    """What each device has for itself: environments, replay."""
+    key: PRNGKey
+    """Root of all randomness. It never changes: step n draws from its fold by n."""
+    progress: Progress
+
+
+class Program(NamedTuple):
+    """Training as two pure functions, to be jitted, scanned, sharded or vmapped."""
+
+    init: Callable[[PRNGKey], Run]
+    step: Callable[[Run], tuple[Run, Metrics]]
+
+
+def check_counts(**counts: int) -> None:
+    """Refuses counts below 1.
+
+    Raises:
+      ValueError: one is, and which.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def new_run(learner: Any, local: PyTree, key: PRNGKey) -> Run:
+    """A run at its start. `key` is its root, from which every step's is folded."""
+    zero = jnp.int32(0)
+    return Run(learner, local, key, Progress(Count.zero(), Count.zero(), zero, zero))
+
+
+def act_key(root: PRNGKey, unroll: Count, index: Int[Array, ""] | int) -> PRNGKey:
+    """The key with which instance `index` along the mapped axis acts in an unroll.
+
+    An actor that is no instance of a program, but a thread, draws with it what the
+    instance would have drawn.
+    """
+    key, _ = jax.random.split(jax.random.fold_in(_fold(root, unroll), index))
+    return key
+
+
+def step_keys(run: Run, axis_name: str | None) -> tuple[PRNGKey, PRNGKey]:
+    """To act and to learn with, in the next step of this instance along the axis."""
+    step_key = _fold(run.key, run.progress.updates)
+    act_key, learn_key = jax.random.split(local_key(step_key, axis_name))
+    return act_key, learn_key
+
+
+def _fold(key: PRNGKey, count: Count) -> PRNGKey:
+    return jax.random.fold_in(jax.random.fold_in(key, count.millions), count.units)
+
+
+def advance(
+    run: Run, trajectory: Trajectory, metrics: Metrics, axis_name: str | None
+) -> tuple[Run, Metrics]:
+    """Counts what was learned from."""
+    env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
+    env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
+    before = run.progress
+    skipped = jnp.asarray(metrics["skipped"], jnp.int32)
+    progress = Progress(
+        updates=before.updates.add(1),
+        env_steps=before.env_steps.add(env_steps),
+        skipped=before.skipped + skipped,
+        skipped_in_a_row=jnp.where(skipped > 0, before.skipped_in_a_row + 1, 0),
+    )
+    return run._replace(progress=progress), metrics
+
+
+def local_key(key: PRNGKey, axis_name: str | None) -> PRNGKey:
+    """A key of this instance's own along the axis."""
+    if axis_name is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))

@@ -1,0 +1,143 @@
+"""From a batch to new parameters: one synchronous update, or many in a row."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Int, PyTree
+
+from jaxrl_par import random
+from jaxrl_par.types import Agent, Batch, Info, Metrics, PRNGKey, State, Trajectory
+
+
+def learn(
+    agent: Agent,
+    state: State,
+    trajectory: Trajectory,
+    key: PRNGKey,
+    *,
+    num_epochs: int = 1,
+    num_minibatches: int = 1,
+    axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+    """All updates from one trajectory: prepared once, then by minibatches.
+
+    Metrics are means over the updates, except `skipped`, their number not applied.
+
+    Raises:
+      ValueError: `num_minibatches` does not divide the rows (or sequences).
+    """
+    mean = partial(average, axis_name=axis_name)
+    state, batch = agent.prepare(state, trajectory, mean)
+    if num_epochs == num_minibatches == 1:
+        state, info = update(agent, state, batch, key, axis_name)
+        return state, info.metrics
+
+    num_items, take = _items(batch)
+    if num_items % num_minibatches:
+        raise ValueError(
+            f"num_minibatches = {num_minibatches} does not divide the {num_items} rows"
+            " or sequences that one device learns from"
+        )
+
+    def minibatch(state, inputs):
+        rows, key = inputs
+        state, info = update(agent, state, take(rows), key, axis_name)
+        return state, info.metrics
+
+    def epoch(state, key):
+        order_key, update_key = jax.random.split(key)
+        order = random.permutation(order_key, num_items).reshape(num_minibatches, -1)
+        keys = jax.random.split(update_key, num_minibatches)
+        return jax.lax.scan(minibatch, state, (order, keys))
+
+    keys = jax.random.split(key, num_epochs)
+    state, metrics = jax.lax.scan(epoch, state, keys)
+    skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
+    return state, jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
+
+
+def update(
+    agent: Agent, state: State, batch: Batch, key: PRNGKey, axis_name: str | None = None
+) -> tuple[State, Info]:
+    """One synchronous update: the gradient, its mean over `axis_name`, its use.
+
+    The same under `jit`, `vmap(axis_name=...)`, `pmap` and `shard_map`. A gradient that
+    is not finite is not applied: `skipped` is then 1. `grad_norm` is that of the whole
+    gradient, before the optimizer's clipping.
+    """
+    grads, info = agent.grad(state, batch, key)
+    if _summed_by_shard_map(grads, batch, axis_name):
+        scale = 1 if agent.reduction == "sum" else jax.lax.axis_size(axis_name)
+        grads = jax.tree.map(lambda x: x / scale, grads)
+    else:
+        grads = average(grads, axis_name=axis_name, reduction=agent.reduction)
+    # Raveled, the norm is two kernels for all leaves, not two for each.
+    norm = optax.tree.norm(ravel_pytree(grads)[0])
+    finite = jnp.isfinite(norm)
+    applied = agent.apply(state, grads)
+    state = jax.tree.map(lambda new, old: _where(finite, new, old), applied, state)
+    metrics = average(info.metrics, axis_name=axis_name)
+    metrics |= {"grad_norm": norm, "skipped": 1.0 - finite}
+    return state, info._replace(metrics=metrics)
+
+
+def average(
+    tree: PyTree,
+    *,
+    axis_name: str | None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> PyTree:
+    """The mean or sum over a mapped axis; without one, the tree as it is."""
+    if axis_name is None:
+        return tree
+    collective = jax.lax.psum if reduction == "sum" else jax.lax.pmean
+    return collective(tree, axis_name)
+
+
+def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) -> bool:
+    """Whether JAX has summed the gradient over the devices by itself.
+
+    It does so under `shard_map` with its default `check_vma=True`: data that differ
+    between devices are then marked as varying, and the gradient with respect to
+    replicated parameters is not. A mean after that sum would be too large by the number
+    of devices, which Adam hides.
+    """
+
+    def varies(tree):
+        leaves = [jax.typeof(x) for x in jax.tree.leaves(tree)]
+        return any(axis_name in leaf.manual_axis_type.varying for leaf in leaves)
+
+    return axis_name is not None and varies(batch) and not varies(grads)
+
+
+def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:
+    """How many items a batch has, and what takes some of them.
+
+    Those of a trajectory, which an agent with the default `prepare` learns from, are
+    its environments, [T, B, ...]; of any other batch, its rows [N, ...].
+    """
+    if not isinstance(batch, Trajectory):
+        num_rows = jax.tree.leaves(batch)[0].shape[0]
+        return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
+
+    def take(lanes: Int[Array, " N"]) -> Trajectory:
+        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
+        over_time = batch._replace(carry=())
+        taken = jax.tree.map(lambda x: x[:, lanes], over_time)
+        return taken._replace(carry=carry)
+
+    return batch.reward.shape[1], take
+
+
+def _take(x: Array, index: Int[Array, " N"]) -> Array:
+    # Rows of one axis are copied three times faster on CPU than rows of several.
+    return x.reshape(len(x), -1)[index].reshape(*index.shape, *x.shape[1:])
+
+
+def _where(condition: Bool[Array, ""], x: Array, y: Array) -> Array:
+    return jax.lax.select(jnp.broadcast_to(condition, jnp.shape(x)), x, y)
