@@ -75,7 +75,7 @@ class Mean(NamedTuple):
     count: Float[Array, ""]
 
 
-Metrics = dict[str, Float[Array, "..."] | Mean]
+Metrics = dict[str, Float[Array | np.ndarray, "..."] | Mean]
 """By name: scalars, or [num_updates] where those of several updates are stacked."""
 
 

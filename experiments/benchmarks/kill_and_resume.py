@@ -1,4 +1,4 @@
-"""Kills A2C with SIGKILL at random moments, resumes it, and compares the final bits.
+"""Kills training with SIGKILL at random moments, resumes it, and compares final bits.
 
 Each trial starts the same short run, kills it somewhere between its first file and its
 end, resumes it, and compares the SHA-256 of the final state with that of a run which
@@ -14,22 +14,32 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jaxrl_par.training import at_least, cli
 
-A2C = Path(__file__).parent.parent / "a2c.py"
+EXPERIMENTS = Path(__file__).parent.parent
+# Saves so often that many kills fall into one.
 RUN = [
-    *("--num-envs", "8", "--unroll-length", "8", "--total-steps", "25600"),
-    # Saves so often that many kills fall into one.
     *("--log-interval", "10", "--checkpoint-interval", "20", "--no-gif"),
     *("--evaluation-envs", "2", "--evaluation-episodes", "1"),
 ]
+SIZES = {
+    "a2c": "--num-envs 8 --unroll-length 8 --total-steps 25600",
+    # Two models and optimizers, a replay, and memories of both.
+    "actor_learner_distillation": (
+        "--num-envs 8 --unroll-length 8 --total-steps 25600 --env-name IMaze-5x5"
+        " --learner.transformer.num-layers 1 --learner.memory-width 16"
+        " --distillation.capacity 64 --distillation.batch-size 8"
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Args:
     """How often, and where."""
 
+    experiment: Literal["a2c", "actor_learner_distillation"] = "a2c"
     num_kills: int = 100
     seed: int = 0
     """Of the moments."""
@@ -46,19 +56,20 @@ def run(args: Args) -> dict[str, object]:
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        finish(runs, "warm-up", args.timeout)  # fills the cache of compiled programs
-        duration = finish(runs, "undisturbed", args.timeout)
+        finish(runs, "warm-up", args)  # fills the cache of compiled programs
+        duration = finish(runs, "undisturbed", args)
         expected = state(runs / "undisturbed")
         results = []
         for trial in range(args.num_kills):
             seconds = moments.uniform(0, duration)
             path = runs / f"trial-{trial}"
-            rows = kill(path, seconds, args.timeout)
-            finish(runs, path.name, args.timeout)
+            rows = kill(path, seconds, args)
+            finish(runs, path.name, args)
             results.append({"rows": rows, "equal": state(path) == expected})
             print(f"{trial + 1}: {results[-1]}", file=sys.stderr)
             shutil.rmtree(path)
     return {
+        "experiment": args.experiment,
         "kills": args.num_kills,
         "equal": sum(result["equal"] for result in results),
         "killed_while_training": sum(result["rows"] > 0 for result in results),
@@ -66,11 +77,13 @@ def run(args: Args) -> dict[str, object]:
     }
 
 
-def kill(path: Path, seconds: float, timeout: float) -> int:
+def kill(path: Path, seconds: float, args: Args) -> int:
     """Kills a new run so long after its folder is there; the rows it had written."""
-    process = subprocess.Popen(command(path, resume=False), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(path, args, resume=False), stdout=subprocess.DEVNULL
+    )
     try:
-        appeared(path, process, timeout)
+        appeared(path, process, args.timeout)
         time.sleep(seconds)
     finally:
         process.kill()
@@ -79,16 +92,16 @@ def kill(path: Path, seconds: float, timeout: float) -> int:
     return metrics.read_text().count("\n") if metrics.exists() else 0
 
 
-def finish(runs: Path, name: str, timeout: float) -> float:
+def finish(runs: Path, name: str, args: Args) -> float:
     """Runs or resumes to the end; the seconds from the folder's first moment."""
     path = runs / name
     process = subprocess.Popen(
-        command(path, resume=path.exists()), stdout=subprocess.DEVNULL
+        command(path, args, resume=path.exists()), stdout=subprocess.DEVNULL
     )
     try:
-        appeared(path, process, timeout)
+        appeared(path, process, args.timeout)
         started = time.monotonic()
-        process.wait(timeout)
+        process.wait(args.timeout)
     finally:
         process.kill()
     if process.returncode:
@@ -109,10 +122,12 @@ def appeared(path: Path, process: subprocess.Popen, timeout: float) -> None:
         time.sleep(0.01)
 
 
-def command(path: Path, *, resume: bool) -> list[str]:
+def command(path: Path, args: Args, *, resume: bool) -> list[str]:
     """The command line of the run at `path`."""
     where = ["--runs-dir", str(path.parent), "--name", path.name]
-    return [sys.executable, str(A2C), *RUN, *where, *(["--resume"] if resume else [])]
+    script = str(EXPERIMENTS / f"{args.experiment}.py")
+    options = [*SIZES[args.experiment].split(), *RUN, *where]
+    return [sys.executable, script, *options, *(["--resume"] if resume else [])]
 
 
 def state(path: Path) -> str:

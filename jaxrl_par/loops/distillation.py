@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops.learning import Learning
-from jaxrl_par.loops.updates import average, learn, update
+from jaxrl_par.loops.updates import after, average, learn, update
 from jaxrl_par.replay import uniform
 from jaxrl_par.types import (
     Agent,
@@ -166,22 +166,25 @@ def distillation(
     ) -> tuple[DistillationState, DistillationMemory, Metrics]:
         learner_key, distil_key = jax.random.split(key)
         rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-        (policy, values), after = teacher.unroll(
+        (policy, values), next_memory = teacher.unroll(
             state.learner.params, memory.teacher, rows
         )
         item = archived(trajectory, memory.teacher, policy, values, state.updates)
         replay = uniform.add(memory.replay, item)
-        fresh = _fresh(trajectory, policy)
+        fresh = average(_fresh(trajectory, policy), axis_name=axis_name)
 
         batch = trajectory._replace(carry=memory.teacher)
         learned, metrics = learn(
             learner, state.learner, batch, learner_key, axis_name=axis_name
         )
         updates = state.updates + 1
+        metrics |= fresh
+        size = after(replay.size, metrics, axis_name)
+        ready = replay._replace(size=size)
 
         def distil(pupil: State, key: PRNGKey):
             sample_key, update_key = jax.random.split(key)
-            sampled = uniform.sample(replay, sample_key, config.batch_size)
+            sampled = uniform.sample(ready, sample_key, config.batch_size)
             lesson = taught(learned.params, sampled)
             pupil, info = update(actor, pupil, lesson, update_key, axis_name)
             age = jnp.mean((state.updates - sampled.updates).astype(jnp.float32))
@@ -193,9 +196,9 @@ def distillation(
         skipped = metrics["skipped"] + jnp.sum(skipped)
         distilled = jax.tree.map(lambda x: jnp.mean(x, axis=0), distilled)
         metrics |= {f"distil_{name}": x for name, x in distilled.items()}
-        metrics |= average(fresh, axis_name=axis_name) | {"skipped": skipped}
+        metrics |= {"skipped": skipped}
         state = DistillationState(pupil, learned, updates)
-        return state, DistillationMemory(after, replay), metrics
+        return state, DistillationMemory(next_memory, replay), metrics
 
     def taught(params: Params, sampled: Archived) -> Lesson:
         steps = _swapped(sampled.steps)

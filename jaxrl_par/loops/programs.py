@@ -15,7 +15,7 @@ from jaxrl_par.loops.run import (
     new_run,
     step_keys,
 )
-from jaxrl_par.loops.updates import average
+from jaxrl_par.loops.updates import after, average
 from jaxrl_par.types import Agent, Metrics, PRNGKey
 
 
@@ -64,6 +64,7 @@ def program(
         )
         run, metrics = learn(run._replace(local=local.memory), trajectory)
         run = run._replace(local=Local(workers, run.local))
+        episodes = after(episodes, metrics, axis_name)
         return run, metrics | _episode_metrics(episodes, axis_name)
 
     return Program(init, step)
@@ -111,6 +112,7 @@ def episodic(
             agent, env, run.learner.params, act_key, max_steps
         )
         run, metrics = learn(run, trajectory)
+        episodes = after(episodes, metrics, axis_name)
         return run, metrics | _episode_metrics(episodes, axis_name)
 
     return Program(init, step)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from jaxrl_par.loops.updates import average
+from jaxrl_par.loops.updates import after, average
 from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
 
 
@@ -86,6 +86,7 @@ def advance(
 ) -> tuple[Run, Metrics]:
     """Counts what was learned from."""
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
+    env_steps = after(env_steps, metrics, axis_name)
     env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
     before = run.progress
     skipped = jnp.asarray(metrics["skipped"], jnp.int32)

@@ -99,6 +99,22 @@ def average(
     return collective(tree, axis_name)
 
 
+def after(tree: PyTree, done: PyTree, axis_name: str | None) -> PyTree:
+    """The tree, unchanged, but computed only when the floats in `done` are.
+
+    For whatever leads to a mean over devices beside a loop that has some too. On CPU
+    jaxlib gives all collectives of a program one channel, and what does not depend on
+    a loop runs at the same time: devices then meet in different collectives, and the
+    process ends. Only a dependency that XLA cannot see through keeps them in order.
+    """
+    if axis_name is None:
+        return tree
+    leaves = jax.tree.leaves(done)
+    total = sum(jnp.sum(jnp.asarray(x, jnp.float32)) for x in leaves)
+    never = (total > 1.0) & (total < 0.0)
+    return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
+
+
 def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) -> bool:
     """Whether JAX has summed the gradient over the devices by itself.
 

@@ -257,7 +257,7 @@ def test_devices_share_the_models_and_not_the_replay():
         assert len(shards) == num_devices
         assert all(np.array_equal(x, shards[0]) for x in shards)
     replay = after.local.memory.replay
-    shown = replay.items.steps.obs.obs.reshape(num_devices, -1)
+    shown = replay.items.steps.obs.action.reshape(num_devices, -1)
     assert len(np.unique(shown, axis=0)) == num_devices
 
     # What the devices sampled, drawn again from their shards.
@@ -366,7 +366,7 @@ class TestAsymmetric:
     ("options", "problem"),
     [
         ({"updates_per_step": 0}, "updates_per_step must be at least 1, got 0"),
-        ({"teacher": "store"}, "did you mean 'stored'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"capacity": 6}, "multiple of the 4 items"),
     ],
 )

@@ -201,7 +201,8 @@ def transformer(config, p, x, first):
     e = x @ p["Linear_0"]["kernel"] + p["Linear_0"]["bias"]
     for layer in range(config.num_layers):
         q = p[f"layer_{layer}"]
-        normed = [norm(q["attention_norm"], row) for row in e]
+        a = q["attention"]
+        normed = [norm({"scale": a["scale"], "bias": a["shift"]}, row) for row in e]
         outputs, start = [], 0
         for i in range(len(e)):
             start = i if first[i] else start
@@ -426,7 +427,7 @@ def test_weights_learn_from_what_the_memory_holds():
         attention["query_key_value"] = kernel + amount * direction
         return jnp.sum(n.segment(changed, carry, x, first)[0])
 
-    step = 1e-2
+    step = 2e-3
     numeric = (total(step) - total(-step)) / (2 * step)
     np.testing.assert_allclose(jax.grad(total)(0.0), numeric, rtol=1e-2)
     assert abs(numeric) > 0.1

@@ -41,7 +41,7 @@ def parts(method="distillation", teacher="stored"):
     if method == "distillation":
         actor = distilled(small, optax.adam(0.03))
         learner = impala(large, optax.adam(0.03), ImpalaConfig(behaviour_cost=0.1))
-        config = loops.DistillationConfig(2, 4, 8, teacher)
+        config = loops.DistillationConfig(2, 4, 12, teacher)
         said = loops.Teacher(large.initial_carry, large.unroll)
         return actor, loops.distillation(actor, learner, said, config)
     agent = impala(asymmetric(small, large), optax.adam(0.03))
@@ -139,7 +139,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
     finally:
         bridge.close()
     assert state_hash(resumed) == state_hash(whole)
-    assert int(resumed.local.memory.replay.size[0]) == 8
+    assert int(resumed.local.memory.replay.size[0]) == 12
 
 
 def test_a_learner_with_a_memory_needs_an_unroll_of_every_actor():
@@ -152,26 +152,22 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
     """Its next unroll starts episodes, at which the learner forgets too."""
     broken = []
 
-    class Breaking:
+    class Breaking(type(make_env(KEY))):
         """Fails once, in the middle of its third unroll."""
 
-        def __init__(self, env):
-            self._env, self._steps = env, 0
-
-        def __getattr__(self, name):
-            return getattr(self._env, name)
+        count = 0
 
         def step(self, action):
-            self._steps += 1
-            if self._steps == 2 * LENGTH + 3 and not broken:
+            self.count += 1
+            if self.count == 2 * LENGTH + 3 and not broken:
                 broken.append(True)
                 raise RuntimeError("out of fuel")
-            return self._env.step(action)
+            return super().step(action)
 
     agent, learning = parts()
     config = ThreadsConfig(num_actors=2, on_error="restart", max_lag=0)
     bridge = threads(
-        agent, lambda key: Breaking(make_env(key)), LENGTH, config, data_mesh(1),
+        agent, lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1),
         learning=learning,
     )  # fmt: skip
     firsts = []
