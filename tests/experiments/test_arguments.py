@@ -53,3 +53,16 @@ def test_minibatches_that_do_not_divide_are_refused():
 def test_members_that_devices_cannot_share_are_refused():
     message = refused("sweep.py", "--num-devices", "5")
     assert "num_devices must divide the 12 members, got 5" in message
+
+
+def test_models_that_do_not_fit_are_refused():
+    options = "--env-name IMaze-8x8 --learner.memory-width 30 --distillation.capacity 0"
+    message = refused("actor_learner_distillation.py", *options.split())
+    assert "did you mean 'IMaze-9x9'" in message
+    assert "learner." in message and "multiple of the 4 heads" in message
+    assert "distillation.capacity must be at least 1, got 0" in message
+
+
+def test_a_replay_that_trajectories_do_not_fill_is_refused():
+    message = refused("actor_learner_distillation.py", "--distillation.capacity", "100")
+    assert "distillation.capacity must be a multiple of the 64 environments" in message
