@@ -5,25 +5,16 @@ products, both measured in the same run:
 
 * environment: the same environments, stepped with random actions in a scan of the same
   length. Their own matrix products, if any, are counted here and nowhere else.
-* products: every `dot_general` of one program step, found by walking its jaxpr (without
-  what is dead, and as often as scans repeat it). Each costs its flops divided by the
-  rate that this machine reaches for exactly its shapes, dtypes and contracted
-  dimensions, alone in a scan. Both operands change in each iteration: a transpose of
-  one that stays the same would be hoisted out of the loop, and the rate look too good.
-  Of a branch, the cheapest way counts; of a `while`, one turn.
+* products: every `dot_general` of one program step at the rate that this machine
+  reaches for it alone, in the layout in which it is written; see `products.py`.
 
-The jaxpr's layouts need not be those that XLA chooses, and they differ by a factor of
-three and more. So there is a second, stricter share, of a bound in which each product
-has the best of its layouts: as written, or as [m, k] times [k, n] in either order.
+There is a second, stricter share, of a bound in which each product has the best of its
+layouts.
 
 Not in the bound are activations, random numbers for actions, returns, losses, the
 optimizer and everything that moves memory: its share is what they leave. The products
 with ones that sum a bias's gradient are products of the program and so are counted; the
 JSON lists each product, with its time.
-
-All functions are compiled first, then called in turn, again and again, so that a change
-of the machine's speed meets all of them. Reported are medians. A CPU-second is a second
-of one core, in user or system mode, of all threads of this process.
 
     python experiments/benchmarks/throughput.py --env-name Breakout-MinAtar --only a2c
 
@@ -32,23 +23,27 @@ the line that `pairs.py` reads.
 """
 
 import json
-import os
-import platform
-import resource
-import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import tyro
-from jax.interpreters.partial_eval import dce_jaxpr
+from products import (
+    Dot,
+    Subject,
+    Used,
+    cpu_seconds,
+    listed,
+    machine,
+    medians_of,
+    product_subjects,
+    products_of,
+    subject,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -100,86 +95,6 @@ PUREJAXRL = {
 }
 
 
-class Used(NamedTuple):
-    """Seconds that passed, and that all threads worked, for so many steps."""
-
-    wall: float
-    cpu: float
-    steps: float
-
-
-class Subject(NamedTuple):
-    """Something to time, compiled."""
-
-    call: Callable[[], Any]
-    """Returns the environment steps done."""
-    amount: int
-    """Rows, or products, of one call."""
-    compile_seconds: float
-    megabytes: float
-    products: "dict[Dot, int] | None" = None
-    """In one step of a program, and how often."""
-
-
-class Dot(NamedTuple):
-    """A matrix product, by all that decides its speed."""
-
-    lhs: jax.ShapeDtypeStruct
-    rhs: jax.ShapeDtypeStruct
-    dimensions: Any
-
-    @property
-    def flops(self) -> int:
-        (contracting, _), (batch, _) = self.dimensions
-        common = prod(self.lhs.shape[i] for i in (*contracting, *batch))
-        return 2 * self.lhs.size * self.rhs.size // common
-
-    def layouts(self) -> set["Dot"]:
-        """As written, and as [m, k] times [k, n] in both orders of its operands."""
-        (lhs_axes, rhs_axes), (batch, _) = self.dimensions
-        if batch or len(lhs_axes) != 1 or self.lhs.ndim != 2 or self.rhs.ndim != 2:
-            return {self}
-        m, n = self.lhs.shape[1 - lhs_axes[0]], self.rhs.shape[1 - rhs_axes[0]]
-        k, plain = self.lhs.shape[lhs_axes[0]], (((1,), (0,)), ((), ()))
-
-        def product(rows: int, columns: int) -> Dot:
-            lhs = jax.ShapeDtypeStruct((rows, k), self.lhs.dtype)
-            return Dot(lhs, jax.ShapeDtypeStruct((k, columns), self.rhs.dtype), plain)
-
-        return {self, product(m, n), product(n, m)}
-
-
-def dots(jaxpr: Any, times: int = 1) -> Iterator[tuple[Dot, int]]:
-    """Every product of the jaxpr, and how often it is computed."""
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            lhs, rhs = (
-                jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
-                for v in equation.invars
-            )
-            yield Dot(lhs, rhs, params["dimension_numbers"]), times
-        turns = times * params["length"] if name == "scan" else times
-        leaves = (
-            getattr(x, "jaxpr", x) for x in jax.tree.leaves(list(params.values()))
-        )
-        inner = [list(dots(leaf, turns)) for leaf in leaves if hasattr(leaf, "eqns")]
-        if name == "cond":
-            inner = [min(inner, key=lambda found: sum(d.flops * n for d, n in found))]
-        for found in inner:
-            yield from found
-
-
-def products_of(function: Callable, *args: Any) -> Counter[Dot]:
-    """The products of a function, without those that nothing uses."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    found = Counter()
-    for dot, times in dots(jaxpr):
-        found[dot] += times
-    return found
-
-
 def products_beside(env: Environment, program: Program, length: int) -> Counter[Dot]:
     """Those of a step of the program that are not the environments' own."""
     run = jax.eval_shape(program.init, random.key(0))
@@ -188,58 +103,6 @@ def products_beside(env: Environment, program: Program, length: int) -> Counter[
     found = products_of(program.step, run)
     found.subtract({dot: n * length for dot, n in own.items()})
     return +found
-
-
-def used(call: Callable[[], Any]) -> Used:
-    """What one call takes."""
-    wall, before = time.perf_counter(), cpu_seconds()
-    steps = int(call())
-    return Used(time.perf_counter() - wall, cpu_seconds() - before, steps)
-
-
-def cpu_seconds() -> float:
-    """Of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def subject(step: Callable[[Any], tuple[Any, Any]], state: Any, amount: int) -> Subject:
-    """Compiles `step`, whose calls go on from state to state."""
-    started = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state).compile()
-    seconds = time.perf_counter() - started
-    memory: Any = compiled.memory_analysis()
-    size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    latest = [jax.tree.map(jnp.copy, state)]
-
-    def call():
-        latest[0], result = jax.block_until_ready(compiled(latest[0]))
-        return result
-
-    return Subject(call, amount, seconds, size / 1e6)
-
-
-def product_subject(dot: Dot) -> Subject:
-    """One product again and again, with operands that change."""
-    iterations = min(max(int(3e8 / dot.flops), 5), 20_000)
-
-    def turn(operands, _):
-        lhs, rhs = operands
-        out = jax.lax.dot_general(lhs, rhs, dot.dimensions)
-        # All of the product is computed, although one number of it is used.
-        number = jax.lax.optimization_barrier(out).ravel()[0]
-        lhs, rhs = (x.at[(0,) * x.ndim].set(number.astype(x.dtype)) for x in (lhs, rhs))
-        return (lhs, rhs), None
-
-    def step(operands):
-        return jax.lax.scan(turn, operands, length=iterations)[0], 0
-
-    keys = jax.random.split(jax.random.key(0))
-    operands = tuple(
-        0.01 * jax.random.normal(key, x.shape, x.dtype)
-        for key, x in zip(keys, (dot.lhs, dot.rhs), strict=True)
-    )
-    return subject(step, operands, iterations)
 
 
 def environment_subject(env: Environment, length: int) -> Subject:
@@ -317,24 +180,10 @@ def measure(args: Args) -> list[dict[str, Any]]:
             one = program_subject(program, num_updates, rows, args.seed)
             found = products_beside(env, program, args.unroll_length)
             subjects[name, num_envs] = one._replace(products=found)
-    written = {dot for one in subjects.values() for dot in one.products or {}}
-    for dot in {layout for one in written for layout in one.layouts()}:
-        subjects[dot] = product_subject(dot)
-
-    times: dict[Any, list[Used]] = {name: [] for name in subjects}
-    for _ in range(1 + args.repetitions):
-        for name, one in subjects.items():
-            times[name].append(used(one.call))
-    keys = [key for key in subjects if not isinstance(key, Dot)]
-    # Without the first repetition, which warms up.
-    medians = {
-        key: Used(
-            wall=statistics.median(x.wall for x in used_[1:]),
-            cpu=statistics.median(x.cpu for x in used_[1:]),
-            steps=statistics.median(x.steps for x in used_[1:]),
-        )
-        for key, used_ in times.items()
-    }
+    found = [one.products for one in subjects.values() if one.products]
+    keys = list(subjects)
+    subjects |= product_subjects(found)
+    medians = medians_of(subjects, args.repetitions)
     return [record(args, name, n, subjects, medians) for name, n in keys]
 
 
@@ -363,28 +212,19 @@ def record(
     if one.products is None:
         return found
     rows = num_envs * args.unroll_length
-    costs = {dot: n * per_row(dot) / rows for dot, n in one.products.items()}
+    dots = listed(one.products, per_row, "ns/row", 1e9 / rows)
+    costs = sum(n * per_row(dot) for dot, n in one.products.items())
     best = sum(n * min(map(per_row, d.layouts())) for d, n in one.products.items())
     environment = per_row(("environment", num_envs))
     share, strict_share = (
         (environment + products) / per_row((name, num_envs))
-        for products in (sum(costs.values()), best / rows)
+        for products in (costs / rows, best / rows)
     )
-    products = [
-        {
-            "shapes": [dot.lhs.shape, dot.rhs.shape],
-            "contracting": dot.dimensions[0],
-            "times": one.products[dot],
-            "gigaflops": dot.flops / per_row(dot) / 1e9,
-            "ns/row": 1e9 * cost,
-        }
-        for dot, cost in sorted(costs.items(), key=lambda item: -item[1])
-    ]
     return found | {
-        "products": 1e9 * sum(costs.values()),
+        "products": 1e9 * costs / rows,
         "of_bound": share,
         "of_best_layouts": strict_share,
-        "dots": products,
+        "dots": dots,
     }
 
 
@@ -397,24 +237,6 @@ def show(title: str, found: list[dict[str, Any]]) -> None:
         cells = [f"{x:,.3g}" if isinstance(x, float) and x < 100 else x for x in values]
         table.add_row(*(f"{x:,.0f}" if isinstance(x, float) else str(x) for x in cells))
     Console(width=130).print(table)
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on, and with what."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "devices": [str(device) for device in jax.devices()],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("jax", "jaxlib", "gymnax", "flax")
-        },
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-    }
 
 
 def train_as_purejaxrl(args: Args) -> dict[str, Any]:
