@@ -2,7 +2,8 @@
 
 Each unroll depends only on its actor's environments and keys and on the parameters that
 acted, so the recorded versions decide everything. On CPU the replay ends in the bits of
-the run that was recorded.
+the run that was recorded, one distiller's lessons included: the versions that it makes
+do not depend on when it makes them.
 """
 
 from collections import Counter
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import jax
 
+from jaxrl_par.bridge.distillers import Pupil
+from jaxrl_par.bridge.learner import Batch, stacked
 from jaxrl_par.bridge.record import Entry, RecordError
-from jaxrl_par.bridge.system import Local, Parts, System, stacked
+from jaxrl_par.bridge.system import Local, Parts, System
 from jaxrl_par.loops import Run
 from jaxrl_par.types import Metrics, Params, PRNGKey
 
@@ -39,6 +42,8 @@ class Replay:
         for actor in self._actors:
             actor.start(self._system.env_key(actor.index, 0))
         run = self._system.new_run(self._actors)
+        distils = self._parts.num_distillers > 0
+        self._pupil = Pupil(run.learner.actor) if distils else None
         self._keep(0, run)
         return run
 
@@ -66,7 +71,7 @@ class Replay:
         for entries in self._schedule[self._update : self._update + num_updates]:
             batch = system.learner.upload([self._unroll(entry) for entry in entries])
             counted = system.learner.count(batch, self._update)
-            run, learned = system.learner.update(run, batch)
+            run, learned = self._learn(run, batch)
             metrics.append(learned | counted | system.learner.episodes(batch))
             for item in batch.unrolls:
                 states[item.actor] = item.after
@@ -84,6 +89,16 @@ class Replay:
     def close(self) -> None:
         for actor in self._actors:
             actor.close()
+
+    def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
+        learner, pupil = self._system.learner, self._pupil
+        run, learned, lessons = learner.update(run, batch)
+        if pupil is None:
+            return run, learned
+        numbers = range(jax.tree.leaves(lessons)[0].shape[0])
+        taught = [pupil.learn(learner.study, lessons, number) for number in numbers]
+        run, (learned,) = learner.distilled(run, pupil.read(), [learned], [taught])
+        return run, learned
 
     def _unroll(self, entry: Entry):
         actor = self._actors[entry.actor]
@@ -105,4 +120,6 @@ class Replay:
 
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:
-            self._params[version] = jax.block_until_ready(self._system.behaviour(run))
+            self._params[version] = jax.block_until_ready(
+                self._system.behaviour(run.learner.params)
+            )

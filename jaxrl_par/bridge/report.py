@@ -62,6 +62,10 @@ class Report(NamedTuple):
     """Acted, and then not learned from: of restarted actors, or at the end."""
     abandoned: list[str]
     """Threads that did not end, because an environment did not return."""
+    distillers: Sequence[dict[str, float]] = ()
+    """Share of the time of each distiller, if there are any."""
+    lessons: Sequence[int] = ()
+    """How many each distiller learned from."""
 
     def lag(self) -> float:
         """Mean lag over rows, in updates."""
@@ -70,8 +74,8 @@ class Report(NamedTuple):
 
     def advice(self) -> str:
         """What to change first, in a sentence."""
-        waits = {n: x for n, x in self.learner.items() if n.startswith(_WAITS)}
-        learner_waits = sum(waits.values())
+        learner_waits = self.learner.get("waiting for unrolls", 0.0)
+        distilling = self.learner.get("waiting for distillers", 0.0)
         actor_waits = mean_shares(self.actors)
         blocked = sum(x for n, x in actor_waits.items() if n.startswith(_WAITS))
         uploading = self.uploader.get("uploading", 0.0)
@@ -84,6 +88,11 @@ class Report(NamedTuple):
             return (
                 f"uploading takes {uploading:.0%} of the time: smaller observations"
                 " (uint8 images), or fewer copies"
+            )
+        if distilling > 0.2 and distilling >= learner_waits:
+            return (
+                f"learner waits for distillers {distilling:.0%} of the time: more of"
+                " them, up to the lessons of an update, or fewer lessons"
             )
         if learner_waits > 0.2 and learner_waits >= blocked:
             acting = actor_waits.get("acting", 0.0)
@@ -110,6 +119,7 @@ class Report(NamedTuple):
             "actor": mean_shares(self.actors),
             "uploader": self.uploader,
             "learner": self.learner,
+            "distiller": mean_shares(self.distillers),
         }
         shares = {
             f"{thread}_{doing.replace(' ', '_')}": share
@@ -125,6 +135,7 @@ class Report(NamedTuple):
             "lag_max": max(self.lags, default=0),
             "restarts": self.restarts,
             "dropped_rows": self.dropped_rows,
+            **({"lessons": sum(self.lessons)} if self.lessons else {}),
             **shares,
         }
 

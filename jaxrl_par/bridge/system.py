@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
@@ -17,7 +16,6 @@ from jaxrl_par.bridge.report import Tally
 from jaxrl_par.loops import Learning, Run
 from jaxrl_par.types import (
     Agent,
-    Metrics,
     Params,
     PRNGKey,
     TimeStep,
@@ -59,6 +57,8 @@ class Parts:
     check_bounds: bool
     num_behaviours: int
     """Older parameters that are part of the run."""
+    num_distillers: int
+    """Threads that teach what acts; 0 if the learner does it."""
 
 
 class System:
@@ -71,7 +71,13 @@ class System:
         """
         self.parts = parts
         self.tally = Tally()
-        self.learner = Learner(parts.learning, parts.mesh, parts.axis_name, self.tally)
+        self.learner = Learner(
+            parts.learning,
+            parts.mesh,
+            parts.axis_name,
+            self.tally,
+            apart=parts.num_distillers > 0,
+        )
         self._acting = acting(parts.agent, parts.unroll_length)
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
         self._cpu = jax.local_devices(backend="cpu")[0]
@@ -112,7 +118,7 @@ class System:
 
         run = jax.jit(init)(self._agent_key, self._root, step)
         run = self.learner.place(run)
-        behaviour = (self.behaviour(run),) * self.parts.num_behaviours
+        behaviour = (self.behaviour(run.learner.params),) * self.parts.num_behaviours
         states = tuple(actor.state() for actor in actors)
         shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
         memory = self.learner.memory(shapes)
@@ -127,9 +133,9 @@ class System:
             self.env_key(actor.index, generation + 1),
         )
 
-    def behaviour(self, run: Run) -> Params:
-        """The run's parameters, for actors."""
-        return copied(run.learner.params, self.parts.actor_device)
+    def behaviour(self, params: Params) -> Params:
+        """The parameters, for actors."""
+        return copied(params, self.parts.actor_device)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
@@ -148,8 +154,3 @@ class System:
         )
         version = jnp.zeros(rows.reward.shape, jnp.int32)
         return rows._replace(carry=carry, extras=rows.extras | {"version": version})
-
-
-def stacked(metrics: Sequence[Metrics]) -> PyTree:
-    """Metrics of several updates, [num_updates], in numpy."""
-    return jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(list(metrics)))

@@ -1,4 +1,5 @@
-"""Actors in threads, an uploader, and the learner in the thread of its owner."""
+"""Actors in threads, an uploader, perhaps distillers, and the learner in the thread of
+its owner."""
 
 import warnings
 from collections import deque
@@ -11,14 +12,15 @@ from pathlib import Path
 import jax
 
 from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.distillers import Distillers, Pupil
 from jaxrl_par.bridge.exchange import Publisher, Queue, Schedule
-from jaxrl_par.bridge.learner import Batch
+from jaxrl_par.bridge.learner import Batch, stacked
 from jaxrl_par.bridge.record import Entry, Recorder
 from jaxrl_par.bridge.report import Report, Times
 from jaxrl_par.bridge.supervision import Activity, HangError, Stopped, Supervisor
-from jaxrl_par.bridge.system import Local, Parts, System, stacked
+from jaxrl_par.bridge.system import Local, Parts, System
 from jaxrl_par.loops import Run
-from jaxrl_par.types import Metrics, Params, PRNGKey
+from jaxrl_par.types import Metrics, Params, PRNGKey, State
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Threaded:
         self._reset_times()
         self._batch: Batch | None = None
         self._recorder: Recorder | None = None
+        self._distillers: Distillers | None = None
         self._started = self._closed = False
         self._retired: list[Actor] = []
         self._news: deque[str] = deque()
@@ -121,7 +124,7 @@ class Threaded:
         Raises:
           DeadlineError, HangError: somebody is late.
           Exception: what an actor raised, with its own traceback, and a note that names
-            the actor, environment and step.
+            the actor, environment and step; or a distiller, with its lesson.
         """
         version = int(run.progress.updates)
         if not self._started:
@@ -135,15 +138,23 @@ class Threaded:
                 batch = times.timed("waiting for unrolls", self._take_batch)
                 self._compile(run, batch)
                 counted = system.learner.count(batch, version)
-                run, learned = times.timed(
+                run, learned, lessons = times.timed(
                     "updating", system.learner.update, run, batch
                 )
                 version += 1
-                times.timed("publishing", self._publish, version, run)
+                if distillers := self._distillers:
+                    times.timed(
+                        "waiting for distillers", distillers.hand_out, version, lessons
+                    )
+                else:
+                    times.timed("publishing", self._publish, version, run.learner)
                 metrics.append(learned | counted | system.learner.episodes(batch))
                 for item in batch.unrolls:
                     states[item.actor] = item.after
                 self._write(batch)
+            if distillers := self._distillers:
+                pupil, taught = times.timed("waiting for distillers", distillers.drain)
+                run, metrics = system.learner.distilled(run, pupil, metrics, taught)
         behaviour = self._publisher.older(self._parts.num_behaviours)
         local = Local(tuple(states), behaviour, run.local)
         return system.with_local(run, local), stacked(metrics)
@@ -155,6 +166,7 @@ class Threaded:
         tally = self._system.tally
         seconds = max(self._supervisor.clock() - self._began, 1e-9)
         actors = self._all_actors()
+        distillers = self._distillers
         return Report(
             seconds=seconds,
             actor_steps_per_second=sum(x.env_steps for x in actors) / seconds,
@@ -171,6 +183,8 @@ class Threaded:
             restarts=tally.restarts,
             dropped_rows=tally.dropped_rows,
             abandoned=self._abandoned,
+            distillers=[x.shares() for x in distillers.times] if distillers else [],
+            lessons=list(distillers.learned) if distillers else [],
         )
 
     def close(self) -> None:
@@ -214,7 +228,7 @@ class Threaded:
             if version - age >= 0:
                 params = jax.device_put(params, self._parts.actor_device)
                 self._publisher.publish(version - age, params)
-        self._publish(version, run)
+        self._publish(version, run.learner)
         self._schedule = self._make_schedule(version)
         self._queue = Queue(self._supervisor, self._schedule, self._system.tally)
         if self._record is not None:
@@ -224,6 +238,15 @@ class Threaded:
         for actor in self._in_order():
             self._run(f"actor {actor.index}", actor, partial(self._act, actor))
         self._supervisor.start("uploader", self._upload)
+        if self._parts.num_distillers:
+            self._distillers = Distillers(
+                self._supervisor,
+                self._system.learner.study,
+                Pupil(run.learner.actor),
+                self._publish,
+                self._parts.num_distillers,
+            )
+            self._distillers.start()
 
     def _run(self, name: str, actor: Actor, work: Callable[[], None]) -> None:
         """Starts the thread of an actor, which frees its environments at the end."""
@@ -359,8 +382,8 @@ class Threaded:
             with self._supervisor.paused():
                 self._system.learner.compile(run, batch)
 
-    def _publish(self, version: int, run: Run) -> None:
-        params = jax.block_until_ready(self._system.behaviour(run))
+    def _publish(self, version: int, state: State) -> None:
+        params = jax.block_until_ready(self._system.behaviour(state.params))
         self._publisher.publish(version, params)
 
     def _write(self, batch: Batch) -> None:

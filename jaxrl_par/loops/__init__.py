@@ -6,9 +6,23 @@ from jaxrl_par.loops.distillation import (
     Teacher,
     distillation,
 )
-from jaxrl_par.loops.learning import Learning, Remember, learn_from, learner
+from jaxrl_par.loops.learning import (
+    Learning,
+    Remember,
+    Teaching,
+    learn_from,
+    learner,
+    teach_from,
+)
 from jaxrl_par.loops.programs import Local, episodic, on_policy, program
-from jaxrl_par.loops.run import Program, Progress, Run, act_key, new_run
+from jaxrl_par.loops.run import (
+    Program,
+    Progress,
+    Run,
+    act_key,
+    count_skipped,
+    new_run,
+)
 from jaxrl_par.loops.updates import average, learn, update
 
 __all__ = [
@@ -21,8 +35,10 @@ __all__ = [
     "Remember",
     "Run",
     "Teacher",
+    "Teaching",
     "act_key",
     "average",
+    "count_skipped",
     "distillation",
     "episodic",
     "learn",
@@ -31,5 +47,6 @@ __all__ = [
     "new_run",
     "on_policy",
     "program",
+    "teach_from",
     "update",
 ]

@@ -10,11 +10,15 @@ A step of the loop is one round of the paper's processes, in a fixed order:
 The learner never acts and the actor never sees a reward. The learner's own memory is
 kept here, not by the actors, and goes on from trajectory to trajectory.
 
+The last phase needs nothing of the others but its lessons. In threads it can have
+workers of its own, the paper's N_D distillers: see `bridge.distillers`.
+
 Source: Parisotto and Salakhutdinov, arXiv:2104.01655, sections 4 and 4.1.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrl_par.errors import not_chosen
-from jaxrl_par.loops.learning import Learning
+from jaxrl_par.loops.learning import Learning, Teaching
 from jaxrl_par.loops.updates import after, average, learn, update
 from jaxrl_par.replay import uniform
 from jaxrl_par.types import (
@@ -108,6 +112,15 @@ class Archived(NamedTuple):
     """Of the learner, when this was archived."""
 
 
+class Drawn(NamedTuple):
+    """All that an update of the actor needs."""
+
+    lesson: Lesson
+    key: PRNGKey
+    age: Float[Array, "*N"]
+    """Mean over its sequences, in updates of the learner."""
+
+
 def distillation(
     actor: Agent, learner: Agent, teacher: Teacher, config: DistillationConfig
 ) -> Learning:
@@ -157,14 +170,14 @@ def distillation(
         )  # fmt: skip
         return DistillationMemory(memory, uniform.empty(batch, config.capacity))
 
-    def step(
+    def lead(
         state: DistillationState,
         memory: DistillationMemory,
         trajectory: Trajectory,
         key: PRNGKey,
         axis_name: str | None,
     ) -> tuple[DistillationState, DistillationMemory, Metrics]:
-        learner_key, distil_key = jax.random.split(key)
+        """Runner, archive and learner."""
         rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
         (policy, values), next_memory = teacher.unroll(
             state.learner.params, memory.teacher, rows
@@ -175,30 +188,55 @@ def distillation(
 
         batch = trajectory._replace(carry=memory.teacher)
         learned, metrics = learn(
-            learner, state.learner, batch, learner_key, axis_name=axis_name
+            learner, state.learner, batch, key, axis_name=axis_name
         )
-        updates = state.updates + 1
-        metrics |= fresh
-        size = after(replay.size, metrics, axis_name)
-        ready = replay._replace(size=size)
+        state = DistillationState(state.actor, learned, state.updates + 1)
+        return state, DistillationMemory(next_memory, replay), metrics | fresh
+
+    def draw(state: DistillationState, memory: DistillationMemory, key: PRNGKey):
+        """Of the replay, after the learner's update."""
+        sample_key, update_key = jax.random.split(key)
+        sampled = uniform.sample(memory.replay, sample_key, config.batch_size)
+        age = (state.updates - 1 - sampled.updates).astype(jnp.float32)
+        return Drawn(taught(state.learner.params, sampled), update_key, jnp.mean(age))
+
+    def study(pupil: State, drawn: Drawn, axis_name: str | None):
+        pupil, info = update(actor, pupil, drawn.lesson, drawn.key, axis_name)
+        age = average(drawn.age, axis_name=axis_name)
+        return pupil, info.metrics | {"age": age}
+
+    def join(metrics: Metrics, distilled: Metrics) -> Metrics:
+        skipped: Any = metrics["skipped"]
+        rest = dict(distilled)
+        lessons: Any = rest.pop("skipped")
+        means = jax.tree.map(lambda x: jnp.mean(x, axis=0), rest)
+        metrics = metrics | {f"distil_{name}": x for name, x in means.items()}
+        return metrics | {"skipped": skipped + jnp.sum(lessons)}
+
+    def keys(key: PRNGKey):
+        """The learner's, and one for each lesson."""
+        learner_key, distil_key = jax.random.split(key)
+        return learner_key, jax.random.split(distil_key, config.updates_per_step)
+
+    def step(state, memory, trajectory, key, axis_name):
+        learner_key, lesson_keys = keys(key)
+        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis_name)
+        # The loop has collectives of its own: see `after`.
+        size = after(memory.replay.size, metrics, axis_name)
+        memory = memory._replace(replay=memory.replay._replace(size=size))
 
         def distil(pupil: State, key: PRNGKey):
-            sample_key, update_key = jax.random.split(key)
-            sampled = uniform.sample(ready, sample_key, config.batch_size)
-            lesson = taught(learned.params, sampled)
-            pupil, info = update(actor, pupil, lesson, update_key, axis_name)
-            age = jnp.mean((state.updates - sampled.updates).astype(jnp.float32))
-            return pupil, info.metrics | {"age": average(age, axis_name=axis_name)}
+            return study(pupil, draw(state, memory, key), axis_name)
 
-        keys = jax.random.split(distil_key, config.updates_per_step)
-        pupil, distilled = jax.lax.scan(distil, state.actor, keys)
-        skipped: Any = distilled.pop("skipped")
-        skipped = metrics["skipped"] + jnp.sum(skipped)
-        distilled = jax.tree.map(lambda x: jnp.mean(x, axis=0), distilled)
-        metrics |= {f"distil_{name}": x for name, x in distilled.items()}
-        metrics |= {"skipped": skipped}
-        state = DistillationState(pupil, learned, updates)
-        return state, DistillationMemory(next_memory, replay), metrics
+        pupil, distilled = jax.lax.scan(distil, state.actor, lesson_keys)
+        return state._replace(actor=pupil), memory, join(metrics, distilled)
+
+    def teach(state, memory, trajectory, key, axis_name):
+        learner_key, lesson_keys = keys(key)
+        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis_name)
+        # One by one, as in `step`: a joint forward pass would round in another way.
+        lessons = jax.lax.map(partial(draw, state, memory), lesson_keys)
+        return state, memory, metrics, lessons
 
     def taught(params: Params, sampled: Archived) -> Lesson:
         steps = _swapped(sampled.steps)
@@ -208,7 +246,8 @@ def distillation(
             (policy, values), _ = teacher.unroll(params, sampled.teacher, steps)
         return Lesson(steps, sampled.carry, policy, values)
 
-    return Learning(init, start, step, in_order=True)
+    teaching = Teaching(teach, study, join)
+    return Learning(init, start, step, in_order=True, teaching=teaching)
 
 
 def _fresh(trajectory: Trajectory, policy: Any) -> Metrics:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jaxtyping import PyTree
 
-from jaxrl_par.loops.run import Run, advance, check_counts, step_keys
+from jaxrl_par.loops.run import Run, advance, check_counts, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn
 from jaxrl_par.types import (
     Agent,
@@ -38,6 +38,36 @@ class LearnFn(Protocol):
         ...
 
 
+class TeachFn(Protocol):
+    """As `LearnFn`, but what acts stays as it is, and its lessons are left for it."""
+
+    def __call__(
+        self,
+        state: State,
+        memory: Memory,
+        trajectory: Trajectory,
+        key: PRNGKey,
+        axis_name: str | None,
+    ) -> tuple[State, Memory, Metrics, Any]:
+        """The last result is the lessons, leaves [num_lessons, ...]."""
+        ...
+
+
+class Teaching(NamedTuple):
+    """Learning in two halves, of which the pupil's can be done somewhere else.
+
+    The pupil is the state's field `actor`. All lessons of a step, one after the other,
+    make of both halves what `Learning.learn` does.
+    """
+
+    teach: TeachFn
+    study: Callable[[State, Any, str | None], tuple[State, Metrics]]
+    """(pupil, one of the lessons, axis_name) -> (pupil after it, metrics)"""
+    join: Callable[[Metrics, Metrics], Metrics]
+    """The step's metrics, from those of `teach` and those of its lessons
+    [num_lessons]."""
+
+
 class Learning(NamedTuple):
     """How to learn from one trajectory after the other of the same B environments.
 
@@ -52,6 +82,8 @@ class Learning(NamedTuple):
     in_order: bool = False
     """The memory goes on from trajectory to trajectory: lane b of each must be the
     same environment, where it was left."""
+    teaching: Teaching | None = None
+    """Its halves, if what acts learns from lessons of what learns."""
 
 
 class Remember(NamedTuple):
@@ -120,6 +152,27 @@ def learn_from(
             run.learner, run.local, trajectory, key, axis_name
         )
         run = run._replace(learner=state, local=memory)
-        return advance(run, trajectory, metrics, axis_name)
+        run = advance(run, trajectory, metrics, axis_name)
+        progress = count_skipped(run.progress, metrics)
+        return run._replace(progress=progress), metrics
+
+    return step
+
+
+def teach_from(
+    teaching: Teaching, axis_name: str | None = None
+) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
+    """As `learn_from`, up to the lessons, which it returns.
+
+    What is skipped is counted when they were learned: see `count_skipped`.
+    """
+
+    def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
+        _, key = step_keys(run, axis_name)
+        state, memory, metrics, lessons = teaching.teach(
+            run.learner, run.local, trajectory, key, axis_name
+        )
+        run = run._replace(learner=state, local=memory)
+        return advance(run, trajectory, metrics, axis_name), metrics, lessons
 
     return step

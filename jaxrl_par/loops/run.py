@@ -83,20 +83,25 @@ def _fold(key: PRNGKey, count: Count) -> PRNGKey:
 
 def advance(
     run: Run, trajectory: Trajectory, metrics: Metrics, axis_name: str | None
-) -> tuple[Run, Metrics]:
-    """Counts what was learned from."""
+) -> Run:
+    """Counts what was learned from, but not yet what was skipped of it."""
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
     env_steps = after(env_steps, metrics, axis_name)
     env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
     before = run.progress
-    skipped = jnp.asarray(metrics["skipped"], jnp.int32)
-    progress = Progress(
-        updates=before.updates.add(1),
-        env_steps=before.env_steps.add(env_steps),
-        skipped=before.skipped + skipped,
-        skipped_in_a_row=jnp.where(skipped > 0, before.skipped_in_a_row + 1, 0),
+    progress = before._replace(
+        updates=before.updates.add(1), env_steps=before.env_steps.add(env_steps)
     )
-    return run._replace(progress=progress), metrics
+    return run._replace(progress=progress)
+
+
+def count_skipped(progress: Progress, metrics: Metrics) -> Progress:
+    """Counts what was skipped in one more step, once all of the step is done."""
+    skipped = jnp.asarray(metrics["skipped"], jnp.int32)
+    in_a_row = jnp.where(skipped > 0, progress.skipped_in_a_row + 1, 0)
+    return progress._replace(
+        skipped=progress.skipped + skipped, skipped_in_a_row=in_a_row
+    )
 
 
 def local_key(key: PRNGKey, axis_name: str | None) -> PRNGKey:

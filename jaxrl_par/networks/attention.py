@@ -23,7 +23,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxrl_par.networks.layers import product
+from jaxrl_par.networks.layers import linear, product
 
 Biases = tuple[Float[Array, "H K"], Float[Array, "H K"]]
 """c and p."""
@@ -37,17 +37,19 @@ class KeysValues(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Queries attend to themselves and to up to M steps before them, as `reach` says:
-    how many steps before it a query may see."""
+    """Attention of normed inputs, in which queries see themselves and as many steps
+    before them as `reach` says, at most M."""
 
     num_heads: int
     memory_length: int
     width: int
     dtype: DTypeLike = jnp.float32
-    """Of the products; the softmax is float32."""
+    """Of the products; norm and softmax are float32."""
 
     def setup(self):
         init, width = nn.initializers.lecun_normal(), self.width
+        self.scale = self.param("scale", nn.initializers.ones, (width,))
+        self.shift = self.param("shift", nn.initializers.zeros, (width,))
         self.qkv = self.param("query_key_value", init, (width, 3 * width))
         # Transposed, [H K, D]: acting multiplies queries by it.
         self.position = self.param("position", init, (width, width))
@@ -61,77 +63,92 @@ class Attention(nn.Module):
         biases: Biases,
     ) -> tuple[Float[Array, "N D"], KeysValues]:
         """T steps after a memory of M, whose keys and values are computed anew."""
-        num_steps, width = x.shape[1:]
+        length = self.memory_length
         q, k, v = self._heads(x, self.qkv)
-        old_k, old_v = self._heads(memory, self.qkv[:, width:])
-        k, v = (
-            jnp.concatenate(pair, axis=2).astype(self.dtype)
-            for pair in ((old_k, k), (old_v, v))
-        )
+        old_k, old_v = self._heads(memory, self.qkv[:, self.width :])
         content, position = self._queries(q, biases)
-        content = jnp.einsum("bhtk,bhsk->bhts", content, k)
-        scores = content + skewed(self._by_distance(position))
-        seen = _seen(reach, self.memory_length)[:, None]
-        weights = self._softmax(scores, seen)
-        mixed = jnp.einsum("bhts,bhsk->bthk", weights, v)
-        return self._output(mixed), KeysValues(k, v)
+        # Concatenated scores are smaller than concatenated keys and values.
+        scores = [jnp.einsum("hbtk,hbsk->hbts", content, keys) for keys in (old_k, k)]
+        scores = jnp.concatenate(scores, axis=3) + skewed(self._by_distance(position))
+        weights = self._softmax(scores, _seen(reach, length))
+        mixed = jnp.einsum("hbts,hbsk->hbtk", weights[..., :length], old_v)
+        mixed += jnp.einsum("hbts,hbsk->hbtk", weights[..., length:], v)
+        rows = KeysValues(
+            jnp.concatenate([old_k, k], axis=2).swapaxes(0, 1),
+            jnp.concatenate([old_v, v], axis=2).swapaxes(0, 1),
+        )
+        return self._output(mixed), rows
 
     def step(
         self,
-        x: Float[Array, "B D"],
+        x: Float[Array, "B 1 D"],
         ring: KeysValues,
         slot: Int[Array, " B"],
-        reach: Int[Array, " B"],
+        reach: Int[Array, "B 1"],
         biases: Biases,
     ) -> tuple[Float[Array, "B D"], KeysValues]:
         """One step, which takes the oldest's `slot` in a ring of M + 1."""
         num_slots = self.memory_length + 1
-        q, k, v = self._heads(x[:, None], self.qkv)
+        q, k, v = self._heads(x, self.qkv)
         # Written before it is read: the other order makes XLA copy the ring.
-        new = KeysValues(k.astype(self.dtype), v.astype(self.dtype))
-        ring = written(ring, new, slot)
+        ring = written(ring, KeysValues(k.swapaxes(0, 1), v.swapaxes(0, 1)), slot)
         content, position = self._queries(q, biases)
-        content = jnp.einsum("bhtk,bhsk->bhts", content, ring.keys)
-        position = rolled(self._by_distance(position), slot + 1, axis=-1)
+        # Products in the ring's order of axes leave it where it is.
+        content = content.swapaxes(0, 1)
+        scores = jnp.einsum("bhtk,bhsk->bhts", content, ring.keys)
+        position = self._by_distance(position).swapaxes(0, 1)
+        scores += rolled(position, slot + 1, axis=-1)
         age = (slot[:, None] - jnp.arange(num_slots)) % num_slots
-        seen = (age <= reach[:, None])[:, None, None]
-        weights = self._softmax(content + position, seen)
-        mixed = jnp.einsum("bhts,bhsk->bthk", weights, ring.values)
-        return self._output(mixed), ring
+        weights = self._softmax(scores, (age <= reach)[:, None, None])
+        mixed = jnp.einsum("bhts,bhsk->bhtk", weights, ring.values)
+        return self._output(mixed.swapaxes(0, 1)), ring
 
     def _heads(self, x: Float[Array, "B S D"], kernel: Float[Array, "D F"]):
-        """x @ kernel as arrays [B, H, S, K], one for each D columns of the kernel."""
+        """norm(x) @ kernel: an array [H, B, S, K] for each D columns of the kernel."""
         num_envs, num_steps, width = x.shape
-        y = product(x.reshape(-1, width), kernel, self.dtype)
+        x = normalised(x).reshape(-1, width)
+        if len(x) < width:
+            y = product(x * self.scale + self.shift, kernel, self.dtype)
+        else:
+            # The kernel has fewer rows to scale, and gradients end at it for memory.
+            kernel, bias = self.scale[:, None] * kernel, self.shift @ kernel
+            y = linear(*(leaf.astype(self.dtype) for leaf in (x, kernel, bias)))
         y = y.reshape(num_envs, num_steps, -1, self.num_heads, width // self.num_heads)
-        return tuple(jnp.transpose(y, (2, 0, 3, 1, 4)))
+        return tuple(jnp.transpose(y.astype(self.dtype), (2, 3, 0, 1, 4)))
 
-    def _queries(self, q: Float[Array, "B H T K"], biases: Biases):
+    def _queries(self, q: Float[Array, "H B T K"], biases: Biases):
         """Queries of content and of position, scaled."""
+        scale = q.shape[-1] ** -0.5
         return tuple(
-            ((q + bias[:, None]) * q.shape[-1] ** -0.5).astype(self.dtype)
-            for bias in biases
+            ((q + bias[:, None, None]) * scale).astype(self.dtype) for bias in biases
         )
 
-    def _by_distance(self, q: Float[Array, "B H T K"]) -> Float[Array, "B H T E"]:
+    def _by_distance(self, q: Float[Array, "H B T K"]) -> Float[Array, "H B T E"]:
         """q r_d for the distances d = M .. 0."""
-        num_envs, num_heads, num_steps, _ = q.shape
+        num_heads, num_envs, num_steps, _ = q.shape
         distances, width = self.memory_length + 1, self.width
         table = jnp.asarray(sinusoids(distances, width)[::-1], self.dtype)
-        rows = num_envs * num_steps
-        kernel = self.position.astype(self.dtype)
+        kernel, rows = self.position.astype(self.dtype), num_envs * num_steps
         if rows * (width + (num_heads - 1) * distances) < distances * width:
-            q = jnp.einsum("bhtk,hkd->bhtd", q, kernel.reshape(num_heads, -1, width))
-            return jnp.einsum("bhtd,ed->bhte", q, table)
-        r = (table @ kernel.T).reshape(distances, num_heads, -1)
-        return jnp.einsum("bhtk,ehk->bhte", q, r)
+            q = jnp.einsum("hbtk,hkd->hbtd", q, kernel.reshape(num_heads, -1, width))
+            return jnp.einsum("hbtd,ed->hbte", q, table)
+        r = (kernel @ table.T).reshape(num_heads, -1, distances)
+        return jnp.einsum("hbtk,hke->hbte", q, r)
 
-    def _softmax(self, scores, seen: Bool[Array, "B 1 T S"]):
+    def _softmax(self, scores: Float[Array, "*N T S"], seen: Bool[Array, "..."]):
         scores = jnp.where(seen, scores.astype(jnp.float32), -jnp.inf)
         return jax.nn.softmax(scores).astype(self.dtype)
 
-    def _output(self, mixed: Float[Array, "B T H K"]) -> Float[Array, "N D"]:
-        return product(mixed.reshape(-1, self.width), self.output, self.dtype)
+    def _output(self, mixed: Float[Array, "H B T K"]) -> Float[Array, "N D"]:
+        rows = jnp.transpose(mixed, (1, 2, 0, 3)).reshape(-1, self.width)
+        return product(rows, self.output, self.dtype)
+
+
+def normalised(x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
+    """Rows of mean 0 and variance 1."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1e-5)
 
 
 def sinusoids(num_distances: int, width: int) -> Float[np.ndarray, "E D"]:
@@ -141,8 +158,8 @@ def sinusoids(num_distances: int, width: int) -> Float[np.ndarray, "E D"]:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width]
 
 
-def skewed(scores: Float[Array, "B H T E"]) -> Float[Array, "B H T S"]:
-    """Moves row t of scores by distance, M .. 0, to the columns t .. t + M of S = M + T.
+def skewed(scores: Float[Array, "H B T E"]) -> Float[Array, "H B T S"]:
+    """Moves row t, scores by distance M .. 0, to the columns t .. t + M of M + T.
 
     Other columns are 0. Rows that are longer by one than the result's make the shift.
     """

@@ -75,7 +75,7 @@ class TransformerCarry(NamedTuple):
     cursor: Int[Array, " B"]
     """The slot of the oldest step, which the next one takes."""
     length: Int[Array, " B"]
-    """How many of the newest steps are of this episode, at most M."""
+    """How many of the newest steps are of this episode, at most M + 1."""
 
 
 def initial_carry(
@@ -133,7 +133,7 @@ class GTrXL(nn.Module):
         carry = TransformerCarry(
             tuple(layers),
             (carry.cursor + num_steps) % (most + 1),
-            jnp.minimum(reach[:, -1] + 1, most),
+            reach[:, -1] + 1,
         )
         return x.swapaxes(0, 1).reshape(-1, self.width), carry
 
@@ -154,7 +154,6 @@ class _Layer(nn.Module):
         acting: bool,
     ) -> tuple[Float[Array, "B T D"], LayerMemory]:
         config, shape = self.config, x.shape
-        norm = nn.LayerNorm(epsilon=1e-5, name="attention_norm")
         attention = Attention(
             config.num_heads,
             config.memory_length,
@@ -164,18 +163,15 @@ class _Layer(nn.Module):
         )
         if acting:
             ring = KeysValues(memory.keys, memory.values)
-            y, ring = attention.step(norm(x)[:, 0], ring, cursor, reach[:, 0], biases)
+            y, ring = attention.step(x, ring, cursor, reach, biases)
             memory = LayerMemory(written(memory.inputs, x, cursor), *ring)
         else:
             inputs = rolled(memory.inputs, -cursor, axis=0)[:, 1:]
-            y, rows = attention.segment(norm(x), norm(inputs), reach, biases)
-            inputs = jnp.concatenate([inputs, x], axis=1)
-            newest = jax.tree.map(
-                lambda rows: rows[..., -config.memory_length - 1 :, :],
-                LayerMemory(inputs, *rows),
-            )
-            memory = jax.tree.map(
-                lambda rows: rolled(rows, cursor + x.shape[1], axis=-2), newest
+            y, rows = attention.segment(x, inputs, reach, biases)
+            memory = _newest(
+                LayerMemory(jnp.concatenate([inputs, x], axis=1), *rows),
+                config.memory_length + 1,
+                cursor + x.shape[1],
             )
         x = x.reshape(-1, self.width)
         x = self._gate("attention_gate")(x, nn.relu(y))
@@ -195,3 +191,8 @@ def _reach(length: Int[Array, " B"], first: Bool[Array, "T B"]) -> Int[Array, "B
     time = jnp.arange(len(first))[:, None]
     start = jax.lax.cummax(jnp.where(first, time, -length))
     return (time - start).T
+
+
+def _newest(rows: LayerMemory, count: int, slot: Int[Array, " B"]) -> LayerMemory:
+    """The last `count` rows as rings whose oldest is at `slot`."""
+    return jax.tree.map(lambda rows: rolled(rows[..., -count:, :], slot, axis=-2), rows)

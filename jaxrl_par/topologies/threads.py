@@ -10,7 +10,13 @@ deterministic: update n learns from the n-th unroll of every actor, acted with t
 parameters of a fixed number of updates before; with lag 0 that is the synchronous
 program, bit for bit. A recorded free run can be run again by `replay`.
 
-Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561.
+Where what acts is taught by what learns, distillers can teach it in threads of their
+own while the learner goes on: see `bridge.distillers`. Version n of the parameters has
+the lessons of n updates in every schedule. So with one distiller all of the above
+holds; several race, and no schedule makes them deterministic.
+
+Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561;
+Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.1.
 """
 
 from dataclasses import dataclass
@@ -63,6 +69,10 @@ class ThreadsConfig:
     actor_device: Literal["cpu", "learner"] = "cpu"
     """Where actors act. The CPU answers soonest for small networks; the learner's first
     device pays for large ones, or many environments."""
+    num_distillers: int = 0
+    """Distillation: threads that update the actor at the same time, without a lock,
+    while the learner goes on. One is deterministic; more than updates_per_step have
+    nothing to do. 0 leaves it to the learner's program."""
 
     @property
     def batch(self) -> int:
@@ -74,7 +84,7 @@ class ThreadsConfig:
         found = not_chosen(self)
         for name, least in (
             ("num_actors", 1), ("lag", 0), ("max_lag", 0), ("unrolls_per_update", 1),
-            ("queue_size", 1), ("max_restarts", 0),
+            ("queue_size", 1), ("max_restarts", 0), ("num_distillers", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
@@ -128,6 +138,7 @@ def threads(
             f" one of each of the {config.num_actors} actors, got"
             f" {config.unrolls_per_update}"
         )
+    problems += _distiller_problems(config, learning, mesh)
     if problems:
         raise ValueError("; ".join(problems))
     lockstep = config.schedule == "lockstep"
@@ -167,11 +178,40 @@ def replay(
     Arguments are those of the recorded run. On CPU it ends in the same bits.
 
     Raises:
+      ValueError: the run had several distillers, whose races are in no record.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
     learning = learning or loops.learner(agent)
+    problems = _distiller_problems(config, learning, mesh)
+    if config.num_distillers > 1:
+        problems.append(
+            "num_distillers: several write at the same time, which no record repeats;"
+            f" a run with 0 or 1 can be replayed, got {config.num_distillers}"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
     parts = _parts(agent, make_env, unroll_length, config, mesh, axis_name, learning, 0)
     return Replay(parts, record.read(recorded))
+
+
+def _distiller_problems(
+    config: ThreadsConfig, learning: Learning, mesh: Mesh
+) -> list[str]:
+    """Where there is nothing to distil, or more devices than distillers can serve."""
+    if not config.num_distillers:
+        return []
+    found = []
+    if learning.teaching is None:
+        found.append(
+            "num_distillers: this learner teaches nobody, so it must be 0, got"
+            f" {config.num_distillers}"
+        )
+    if mesh.size > 1:
+        found.append(
+            "num_distillers: distillers draw lessons from the replay of one device, and"
+            f" the learner has {mesh.size}. Use one, or 0 distillers"
+        )
+    return found
 
 
 def _parts(
@@ -201,4 +241,5 @@ def _parts(
         device,
         config.check_bounds,
         num_behaviours,
+        config.num_distillers,
     )

@@ -10,6 +10,7 @@ _COLORS = {
     "updating": "#c44e52",
     "uploading": "#8172b3",
     "publishing": "#ccb974",
+    "distilling": "#64b5cd",
     "other": "#dddddd",
 }
 _WAITING = "#999999"
@@ -28,6 +29,7 @@ def text(report: Report) -> str:
         f" on average; {report.uploaded_bytes / 1e6:,.1f} MB uploaded",
         f"  lag         {report.lag():.2f} updates on average:"
         f" {', '.join(_lags(report)) or 'nothing was learned'}",
+        *([f"  lessons     {_lessons(report)}"] if report.lessons else []),
         f"  compiling   {report.compile_seconds:.1f} s for the learner",
         f"  lost        {report.restarts} restarts, {report.dropped_rows:,} rows"
         " acted and not learned from",
@@ -47,6 +49,7 @@ def draw(report: Report, path: Path) -> None:
     times, lags = figure.subplots(1, 2, width_ratios=(2, 1))
     bars = {f"actor {i}": shares for i, shares in enumerate(report.actors)}
     bars |= {"uploader": report.uploader, "learner": report.learner}
+    bars |= {f"distiller {i}": shares for i, shares in enumerate(report.distillers)}
     seen = set()
     for name, shares in bars.items():
         left = 0.0
@@ -68,11 +71,14 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _threads(report: Report) -> dict[str, dict[str, float]]:
-    return {
+    threads = {
         f"{len(report.actors)} actors": mean_shares(report.actors),
         "uploader": report.uploader,
         "learner": report.learner,
     }
+    if report.distillers:
+        threads["distillers"] = mean_shares(report.distillers)
+    return threads
 
 
 def _line(shares: dict[str, float]) -> str:
@@ -83,3 +89,8 @@ def _line(shares: dict[str, float]) -> str:
 def _lags(report: Report) -> list[str]:
     rows = sum(report.lags.values())
     return [f"{lag}: {count / rows:.0%}" for lag, count in report.lags.items()]
+
+
+def _lessons(report: Report) -> str:
+    each = ", ".join(f"{count:,}" for count in report.lessons)
+    return f"{sum(report.lessons):,} by {len(report.lessons)} distillers: {each}"

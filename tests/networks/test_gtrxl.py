@@ -1,5 +1,6 @@
 """GTrXL against its equations, written for one query and one key at a time."""
 
+import re
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -294,9 +295,7 @@ def test_parameter_counts_are_the_papers():
 # Memory --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("memory_length", "length"), [(4, 12), (9, 4), (5, 1), (1, 3), (5, 5)]
-)
+@pytest.mark.parametrize(("memory_length", "length"), [(4, 12), (9, 4), (5, 1), (1, 3)])
 def test_steps_one_by_one_equal_segments(memory_length, length):
     """From an empty memory, and from one that the segment before has left."""
     n = net(replace(SMALL, memory_length=memory_length))
@@ -343,11 +342,10 @@ def test_outputs_depend_on_no_later_step_and_on_as_many_before_as_layers_reach()
     assert changed[t : t + seen + 1].all() and t + seen + 1 < T
 
 
-@pytest.mark.parametrize("garbage", [1.0, 1e15])
 @pytest.mark.parametrize("acting", [False, True])
-def test_nothing_before_a_first_step_changes_an_output(garbage, acting):
+def test_nothing_before_a_first_step_changes_an_output(acting):
     """Bit for bit, whatever memory and features before it hold."""
-    n = net()
+    n, garbage = net(), 1e15
     x, _ = stream(T)
     first = jnp.zeros((T, B), bool).at[3, :2].set(True)
     carry = filled(n)
@@ -414,9 +412,9 @@ def test_no_gradient_reaches_the_memory(acting):
 
 def test_weights_learn_from_what_the_memory_holds():
     """The gradient is the derivative of outputs with the memory's inputs as they are,
-    whose keys and values change with the weights."""
+    whose keys and values change with the weights, in a segment of one step too."""
     n = net()
-    x, first = stream(2, resets=0.0)
+    x, first = stream(1, resets=0.0)
     carry = filled(n)
     kernel = n.params["params"]["layer_0"]["attention"]["query_key_value"]
     direction = normal(1, *kernel.shape).at[:, :D].set(0.0)
@@ -433,16 +431,18 @@ def test_weights_learn_from_what_the_memory_holds():
     assert abs(numeric) > 0.1
 
 
-def test_a_step_copies_no_memory():
-    """Temporaries of a compiled step are smaller than one leaf of the memory."""
+def test_a_step_neither_copies_the_memory_nor_projects_all_distances():
+    """Temporaries are smaller than one leaf of the memory; products, than W_r R."""
     config = replace(SMALL, memory_length=256)
     module, carry = GTrXL(config, 64), initial_carry(config, 64, B)
     x, first = normal(0, B, F), jnp.zeros((1, B), bool)
     params = jax.eval_shape(module.init, jax.random.key(0), carry, x, first)
     one = jax.jit(partial(module.apply, acting=True), donate_argnums=1)
-    memory = one.lower(params, carry, x, first).compile().memory_analysis()
+    compiled = one.lower(params, carry, x, first).compile()
+    memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < carry.layers[0].keys.nbytes
     assert memory.alias_size_in_bytes >= sum(x.nbytes for x in jax.tree.leaves(carry))
+    assert compiled.cost_analysis()["flops"] < 2 * config.num_layers * 257 * 64 * 64
 
 
 def test_bfloat16_is_close_and_only_in_products():
@@ -455,7 +455,10 @@ def test_bfloat16_is_close_and_only_in_products():
     assert 1e-4 < float(jnp.max(jnp.abs(coarse - exact))) < 0.1
     steps, after = one_by_one(half, half.empty, x, first)
     np.testing.assert_allclose(steps, coarse, atol=0.05)
-    assert jax.tree.map(jnp.dtype, after) == jax.tree.map(jnp.dtype, half.empty)
+    assert jax.tree.leaves(after)[1].dtype == jnp.bfloat16
+    operations = str(jax.make_jaxpr(half.segment)(half.params, half.empty, x, first))
+    assert re.search(r"bf16\[[^]]*\] = dot_general", operations)
+    assert not re.search(r"bf16\[[^]]*\] = (exp|rsqrt|logistic|tanh)", operations)
 
 
 def test_odd_widths_have_sinusoids_too():
@@ -484,8 +487,7 @@ def test_networks_read_with_two_memories_under_vmap():
     members = [randomised(shape, seed) for seed in range(2)]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     start = network.initial_carry(B)
-    policy, carry = start
-    assert isinstance(policy, TransformerCarry) and len(start) == 2
+    assert [type(carry) for carry in start] == [TransformerCarry] * 2
 
     def read(params):
         def one(carry, step):
@@ -502,19 +504,34 @@ def test_networks_read_with_two_memories_under_vmap():
         np.testing.assert_allclose(stepped[0].logits[i], policy.logits, atol=1e-5)
         assert jax.tree.structure(after) == jax.tree.structure(start)
 
+    # Acting reads the cache of keys and values, learning the inputs they are made of.
+    other = jax.tree.map(
+        lambda leaf: leaf.at[..., 0].add(1.0) if leaf.ndim == 3 else leaf, after
+    )
+    further = row._replace(first=jnp.zeros(B, bool))
+    act = jax.jit(network.apply)
+    (_, expected), _ = act(params, after, further)
+    (_, actual), _ = act(params, other, further)
+    np.testing.assert_array_equal(actual, expected)
+    one = jax.tree.map(lambda leaf: leaf[None], further)
+    (_, learned), _ = unroll(params, other, one)
+    assert not np.any(np.isclose(learned[0], expected, atol=1e-4))
 
-@pytest.mark.parametrize("algorithm", [impala, ppo])
-def test_agents_with_a_transformer_are_accepted(algorithm):
+
+def one_layer(env):
+    config = replace(CONFIG, transformer=replace(SMALL, num_layers=1))
+    return actor_critic(env.observation_spec, env.action_spec, config)
+
+
+def test_agents_with_a_transformer_are_accepted():
     env = probes.counter(4)
-    network = actor_critic(env.observation_spec, env.action_spec, CONFIG)
-    check_agent(algorithm(network, optax.sgd(0.1)), env)
+    check_agent(ppo(one_layer(env), optax.sgd(0.1)), env, unroll_length=5)
 
 
 def test_a_transformer_learns_to_remember():
     env = probes.memory(16, length=3)
-    network = actor_critic(env.observation_spec, env.action_spec, CONFIG)
-    agent = impala(network, optax.adam(0.01))
-    check_learns(agent, env, 0.95, num_updates=200, unroll_length=10)
+    agent = impala(one_layer(env), optax.adam(0.01))
+    check_learns(agent, env, 0.95, num_updates=150, unroll_length=8)
 
 
 @pytest.mark.parametrize(
