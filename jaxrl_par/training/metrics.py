@@ -33,7 +33,9 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def summarize(metrics: Mapping[str, Float[Array, "..."] | Mean]) -> dict[str, Value]:
+def summarize(
+    metrics: Mapping[str, Float[Array | np.ndarray, "..."] | Mean],
+) -> dict[str, Value]:
     """Means over the updates of a chunk, the leading axis; None where not finite.
 
     A `Mean` is the sum of its totals over the sum of its counts, so that every episode
