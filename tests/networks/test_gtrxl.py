@@ -518,6 +518,21 @@ def test_networks_read_with_two_memories_under_vmap():
     assert not np.any(np.isclose(learned[0], expected, atol=1e-4))
 
 
+def test_networks_keep_the_dtypes_of_their_memory():
+    config = replace(CONFIG, compute_dtype="bfloat16")
+    network = actor_critic(Box((F,)), Discrete(3), config)
+    start, (x, first) = network.initial_carry(B), stream(T)
+    steps = TimeStep(x, first, first)
+    row = jax.tree.map(lambda leaf: leaf[0], steps)
+    params = jax.eval_shape(network.init, jax.random.key(0), row)
+    assert start.layers[0].keys.dtype == jnp.bfloat16
+    for read, shown in ((network.apply, row), (network.unroll, steps)):
+        _, after = jax.eval_shape(read, params, start, shown)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), start
+        )
+
+
 def one_layer(env):
     config = replace(CONFIG, transformer=replace(SMALL, num_layers=1))
     return actor_critic(env.observation_spec, env.action_spec, config)

@@ -170,13 +170,15 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
         agent, lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1),
         learning=learning,
     )  # fmt: skip
-    firsts = []
+    shown = {}
     try:
         run = bridge.init(KEY)
         upload = bridge._system.learner.upload
 
         def watch(unrolls):
-            firsts.append([x.trajectory.steps.first[0].all() for x in unrolls])
+            for x in unrolls:
+                first = bool(x.trajectory.steps.first[0].all())
+                shown.setdefault((x.actor, x.generation), []).append(first)
             return upload(unrolls)
 
         bridge._system.learner.upload = watch
@@ -184,6 +186,9 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
             run, metrics = bridge.advance(run, 6)
     finally:
         bridge.close()
-    assert broken and sum(map(sum, firsts[1:6])) == 1
+    # One of the two actors is of generation 1 since its third unroll.
+    (anew,) = (key for key in shown if key[1] == 1)
+    assert len(shown) == 3 and shown[anew][0]
+    assert sorted(map(len, shown.values())) == [2, 4, 6]
     assert np.all(np.isfinite(metrics["fresh_kl"].total))
     assert int(run.learner.updates) == 6
