@@ -214,7 +214,8 @@ def test_rewards_of_wrapped_environments_may_differ_from_the_statistics():
 
 
 @pytest.mark.parametrize(
-    ("memory", "shared"), [("none", True), ("lstm", True), ("gru", False)]
+    ("memory", "shared"),
+    [("none", True), ("lstm", True), ("gru", False), ("gtrxl", True)],
 )
 def test_networks_are_accepted(memory, shared):
     env = probes.memory(4)
