@@ -65,7 +65,7 @@ def test_training_sees_normalised_observations():
     program = loops.on_policy(AGENT, ENV, 16)
     run, _ = jax.jit(lambda key: scanned(program, 20)(program.init(key)))(random.key(0))
     statistics = run.learner.params.statistics
-    seen = module.normalized(statistics, run.local.step.obs, 10.0)
+    seen = module.normalized(statistics, run.local.workers.step.obs, 10.0)
     assert float(statistics.count) == 16 * 4 * 20
     assert np.all(np.abs(seen) < 6.0)
     assert np.all(np.asarray(statistics.variance) < 1.0)
