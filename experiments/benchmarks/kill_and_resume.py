@@ -28,7 +28,7 @@ SIZES = {
     "a2c": "--num-envs 8 --unroll-length 8 --total-steps 25600",
     # Two models and optimizers, a replay, and memories of both.
     "actor_learner_distillation": (
-        "--num-envs 8 --unroll-length 8 --total-steps 25600 --env-name IMaze-5x5"
+        "--num-envs 8 --unroll-length 8 --total-steps 192000 --env-name IMaze-5x5"
         " --learner.transformer.num-layers 1 --learner.memory-width 16"
         " --distillation.capacity 64 --distillation.batch-size 8"
     ),
