@@ -107,7 +107,7 @@ class Attention(nn.Module):
         """norm(x) @ kernel: an array [H, B, S, K] for each D columns of the kernel."""
         num_envs, num_steps, width = x.shape
         x = normalised(x).reshape(-1, width)
-        if len(x) < width:
+        if x.shape[0] < width:
             y = product(x * self.scale + self.shift, kernel, self.dtype)
         else:
             # The kernel has fewer rows to scale, and gradients end at it for memory.
