@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jaxrl_par.envs import Environment
 from jaxrl_par.types import (
@@ -33,10 +34,34 @@ class Episodes(NamedTuple):
     length: Mean
 
 
-def start(agent: Agent, env: Environment, key: PRNGKey) -> Workers:
-    """Resets the environments and the agent's memory."""
+def start(
+    agent: Agent,
+    env: Environment,
+    key: PRNGKey,
+    index: Int[Array, ""] | int = 0,
+    num_parts: int = 1,
+) -> Workers:
+    """Resets the environments and the agent's memory, as part `index` of `num_parts`
+    of the same size."""
     env_state, step = env.reset(key)
-    return Workers(env_state, step, agent.initial_carry(env.num_envs))
+    carry = initial_carry(agent, env.num_envs, index, num_parts)
+    return Workers(env_state, step, carry)
+
+
+def initial_carry(
+    agent: Agent, num_envs: int, index: Int[Array, ""] | int = 0, num_parts: int = 1
+) -> Carry:
+    """The share of one part in the memory of all environments.
+
+    Memory may differ between environments from the start, as a ladder of exploration
+    rates does, and is then one ladder over all parts.
+    """
+    carry = agent.initial_carry(num_parts * num_envs)
+    if num_parts == 1:
+        return carry
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, index * num_envs, num_envs), carry
+    )
 
 
 def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Trajectory:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par import loops
+from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.boundary import BadRowError, Rows
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.supervision import Activity, Stopped
@@ -73,14 +73,14 @@ class Acting(NamedTuple):
     plan: Callable
     """(root, unroll, actor) -> keys to act with [T], keys of the environment [T]"""
     carry: Callable
-    """num_envs -> memory at the start"""
+    """(num_envs, actor) -> memory at the start, its share in that of all actors"""
     extras: Callable
     """(params, carry, step) -> (extras of a whole unroll, still 0, and the row, 0)"""
     act: Callable
     """(params, carry, (extras, t), step, keys) -> action, carry, (extras, t + 1)"""
 
 
-def acting(agent: Agent, length: int) -> Acting:
+def acting(agent: Agent, length: int, num_actors: int) -> Acting:
     """Compiles on first use.
 
     What `act` leaves in extras stays on the device until the unroll is complete: a
@@ -89,7 +89,8 @@ def acting(agent: Agent, length: int) -> Acting:
 
     def plan(root: PRNGKey, unroll: Count, actor):
         # As in `rollout.unroll`, where both are drawn from the key of each step.
-        keys = jax.random.split(loops.act_key(root, unroll, actor), length)
+        act_key, _ = loops.unroll_keys(root, unroll, actor)
+        keys = jax.random.split(act_key, length)
         both = jax.vmap(jax.random.split)(keys)
         return both[:, 0], both[:, 1]
 
@@ -104,9 +105,12 @@ def acting(agent: Agent, length: int) -> Acting:
         extras = jax.tree.map(lambda x, row: x.at[t].set(row), extras, row)
         return action, carry, (extras, t + 1)
 
+    def carry(num_envs: int, actor) -> Carry:
+        return rollout.initial_carry(agent, num_envs, actor, num_actors)
+
     return Acting(
         jax.jit(plan),
-        jax.jit(agent.initial_carry, static_argnums=0),
+        jax.jit(carry, static_argnums=0),
         jax.jit(extras),
         jax.jit(act, donate_argnums=2),
     )
@@ -186,7 +190,7 @@ class Actor:
         with jax.default_device(self._device):
             env = self._make(key)
             self._step = self._timed("reset", env.reset)
-            self._carry = self._acting.carry(env.num_envs)
+            self._carry = self._acting.carry(env.num_envs, np.int32(self.index))
         self._returns = np.zeros(env.num_envs, np.float32)
         self._lengths = np.zeros(env.num_envs, np.int32)
 

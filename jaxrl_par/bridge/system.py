@@ -23,7 +23,7 @@ from jaxrl_par.types import (
     example,
 )
 
-# A fold of the root that no update comes to: see `loops.act_key`.
+# A fold of the root that no update comes to: see `loops.unroll_keys`.
 _FRESH = np.uint32(0xFFFFFFFE)
 
 
@@ -78,7 +78,7 @@ class System:
             self.tally,
             apart=parts.num_distillers > 0,
         )
-        self._acting = acting(parts.agent, parts.unroll_length)
+        self._acting = acting(parts.agent, parts.unroll_length, parts.num_actors)
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
         self._cpu = jax.local_devices(backend="cpu")[0]
 

@@ -19,7 +19,6 @@ from jaxrl_par.loops.run import (
     Program,
     Progress,
     Run,
-    act_key,
     count_skipped,
     new_run,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "Run",
     "Teacher",
     "Teaching",
-    "act_key",
     "average",
     "count_skipped",
     "distillation",

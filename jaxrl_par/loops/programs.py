@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
@@ -11,11 +12,12 @@ from jaxrl_par.loops.run import (
     Program,
     Run,
     check_counts,
+    episode_metrics,
     local_key,
     new_run,
     step_keys,
 )
-from jaxrl_par.loops.updates import after, average
+from jaxrl_par.loops.updates import after
 from jaxrl_par.types import Agent, Metrics, PRNGKey
 
 
@@ -50,7 +52,8 @@ def program(
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
-        workers = rollout.start(actor, env, local_key(env_key, axis_name))
+        place = () if axis_name is None else _place(axis_name)
+        workers = rollout.start(actor, env, local_key(env_key, axis_name), *place)
         state = learning.init(learn_key, workers.step)
         shapes = rollout.shapes(actor, state.params, workers.step, unroll_length)
         memory = learning.start(shapes)
@@ -65,7 +68,7 @@ def program(
         run, metrics = learn(run._replace(local=local.memory), trajectory)
         run = run._replace(local=Local(workers, run.local))
         episodes = after(episodes, metrics, axis_name)
-        return run, metrics | _episode_metrics(episodes, axis_name)
+        return run, metrics | episode_metrics(episodes, axis_name)
 
     return Program(init, step)
 
@@ -113,11 +116,11 @@ def episodic(
         )
         run, metrics = learn(run, trajectory)
         episodes = after(episodes, metrics, axis_name)
-        return run, metrics | _episode_metrics(episodes, axis_name)
+        return run, metrics | episode_metrics(episodes, axis_name)
 
     return Program(init, step)
 
 
-def _episode_metrics(episodes: rollout.Episodes, axis_name: str | None) -> Metrics:
-    episodes = average(episodes, axis_name=axis_name, reduction="sum")
-    return {"episode_return": episodes.return_, "episode_length": episodes.length}
+def _place(axis_name: str) -> tuple[Int[Array, ""], int]:
+    """Of this instance along the axis, and how many there are."""
+    return jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)

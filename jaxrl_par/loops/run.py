@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from jaxrl_par import rollout
 from jaxrl_par.loops.updates import after, average
 from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
 
@@ -60,14 +61,17 @@ def new_run(learner: Any, local: PyTree, key: PRNGKey) -> Run:
     return Run(learner, local, key, Progress(Count.zero(), Count.zero(), zero, zero))
 
 
-def act_key(root: PRNGKey, unroll: Count, index: Int[Array, ""] | int) -> PRNGKey:
-    """The key with which instance `index` along the mapped axis acts in an unroll.
+def unroll_keys(
+    root: PRNGKey, unroll: Count, index: Int[Array, ""] | int
+) -> tuple[PRNGKey, PRNGKey]:
+    """To act and to learn with, of instance `index` along the axis in an unroll.
 
-    An actor that is no instance of a program, but a thread, draws with it what the
-    instance would have drawn.
+    Who is no instance of a program, but a thread, draws with them what the instance
+    would have drawn.
     """
-    key, _ = jax.random.split(jax.random.fold_in(_fold(root, unroll), index))
-    return key
+    key = jax.random.fold_in(_fold(root, unroll), index)
+    act_key, learn_key = jax.random.split(key)
+    return act_key, learn_key
 
 
 def step_keys(run: Run, axis_name: str | None) -> tuple[PRNGKey, PRNGKey]:
@@ -109,3 +113,9 @@ def local_key(key: PRNGKey, axis_name: str | None) -> PRNGKey:
     if axis_name is None:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def episode_metrics(episodes: rollout.Episodes, axis_name: str | None) -> Metrics:
+    """Means over the episodes that ended on all devices."""
+    episodes = average(episodes, axis_name=axis_name, reduction="sum")
+    return {"episode_return": episodes.return_, "episode_length": episodes.length}

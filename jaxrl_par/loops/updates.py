@@ -11,7 +11,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import random
-from jaxrl_par.types import Agent, Batch, Info, Metrics, PRNGKey, State, Trajectory
+from jaxrl_par.types import (
+    Agent,
+    Batch,
+    Grads,
+    Info,
+    Metrics,
+    PRNGKey,
+    State,
+    Trajectory,
+)
 
 
 def learn(
@@ -76,14 +85,28 @@ def update(
         grads = jax.tree.map(lambda x: x / scale, grads)
     else:
         grads = average(grads, axis_name=axis_name, reduction=agent.reduction)
+    state, applied = apply_finite(agent, state, grads)
+    metrics = average(info.metrics, axis_name=axis_name) | applied
+    return state, info._replace(metrics=metrics)
+
+
+def apply_finite(
+    agent: Agent,
+    state: State,
+    grads: Grads,
+    accepted: Bool[Array, ""] | bool = True,
+) -> tuple[State, Metrics]:
+    """The state with a gradient applied, if the gradient is finite and `accepted`.
+
+    Metrics: `grad_norm`, and `skipped`, 1 if it is not finite.
+    """
     # Raveled, the norm is two kernels for all leaves, not two for each.
     norm = optax.tree.norm(ravel_pytree(grads)[0])
     finite = jnp.isfinite(norm)
+    use = finite & accepted
     applied = agent.apply(state, grads)
-    state = jax.tree.map(lambda new, old: _where(finite, new, old), applied, state)
-    metrics = average(info.metrics, axis_name=axis_name)
-    metrics |= {"grad_norm": norm, "skipped": 1.0 - finite}
-    return state, info._replace(metrics=metrics)
+    state = jax.tree.map(lambda new, old: _where(use, new, old), applied, state)
+    return state, {"grad_norm": norm, "skipped": 1.0 - finite}
 
 
 def average(

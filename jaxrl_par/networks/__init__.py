@@ -4,6 +4,7 @@ from jaxrl_par.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import TransformerConfig
+from jaxrl_par.networks.q_values import q_network
 
 __all__ = [
     "Network",
@@ -11,4 +12,5 @@ __all__ = [
     "TransformerConfig",
     "actor_critic",
     "asymmetric",
+    "q_network",
 ]

@@ -136,7 +136,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     )
     behaviours = [run.learner.params]
     for n in range(7):
-        key = loops.act_key(root, Count.zero().add(n), 0)
+        key, _ = loops.unroll_keys(root, Count.zero().add(n), 0)
         params = behaviours[max(0, n - lag)]
         workers, trajectory, _ = unroll(params, workers, key)
         run, _ = learn_from(run, jax.tree.map(lambda x: x[None], trajectory))

@@ -1,0 +1,281 @@
+"""Q-learning, SARSA and n-step Q-learning from what many environments show now.
+
+No replay: environments that explore at different rates make data diverse enough. A copy
+of the parameters, renewed from time to time, predicts what the next state is worth, and
+Q(o[t], a[t]) regresses on
+
+    q        r[t] + d[t] max_a Q(o[t+1], a; target)
+    sarsa    r[t] + d[t] Q(o[t+1], a[t+1]; target)
+    n_step   r[t] + d[t] r[t+1] + ... + d[t]...d[T-1] max_a Q(o[T], a; target)
+
+d is gamma, or 0 where the episode terminated. n_step bootstraps at the unroll's end, or
+where a time limit cuts the episode, so that targets of one batch are of 1 to T steps.
+
+Workers that send `grad` to a server without waiting for each other make it the paper's
+asynchronous methods.
+
+Source: Mnih et al., arXiv:1602.01783, section 4, algorithms 1 and S2.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxrl_par import exploration, losses, returns
+from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.exploration import Probabilities, QValues
+from jaxrl_par.networks import Network
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Grads,
+    Info,
+    Mean,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+@dataclass(frozen=True)
+class QConfig:
+    """Hyperparameters of Q-learning."""
+
+    method: Literal["q", "sarsa", "n_step"] = "n_step"
+    """What Q regresses on: see the module."""
+    gamma: float = 0.99
+    """Discount per environment step."""
+    target_period: int = 100
+    """Updates between two copies of the parameters to the target network."""
+    exploration: Literal["epsilon_greedy", "boltzmann"] = "epsilon_greedy"
+    """A random action with probability epsilon, or probabilities that grow with Q."""
+    epsilon_start: float = 1.0
+    """Of every environment."""
+    epsilon_finals: tuple[float, ...] = (0.1, 0.01, 0.5)
+    """Each environment ends at one of them."""
+    epsilon_weights: tuple[float, ...] = (0.4, 0.3, 0.3)
+    """Shares of the environments that end at each."""
+    anneal_updates: int = 1000
+    """Updates over which epsilon goes linearly from its start to its end."""
+    inverse_temperature: float = 1.0
+    """Of boltzmann: uniform at 0, greedy as it grows."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the loss over rows. The paper's workers sum: gradients are then T * B times
+    larger."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_between(self, gamma=(0, 1), epsilon_start=(0, 1))
+        found += not_between(self, anneal_updates=(1, 10**9)) + not_chosen(self)
+        if self.target_period < 1:
+            found.append(f"target_period must be at least 1, got {self.target_period}")
+        found += [
+            f"epsilon_finals[{i}] must be in [0, 1], got {epsilon}"
+            for i, epsilon in enumerate(self.epsilon_finals)
+            if not 0 <= epsilon <= 1
+        ]
+        try:
+            exploration.shares(len(self.epsilon_finals), self.epsilon_weights)
+        except ValueError as error:
+            found.append(f"epsilon_weights: {error}")
+        if not self.inverse_temperature >= 0:
+            found.append(
+                "inverse_temperature must be at least 0, got"
+                f" {self.inverse_temperature}"
+            )
+        return found
+
+
+class Acting(NamedTuple):
+    """What acts: parameters, and how far exploration is annealed."""
+
+    online: Params
+    explored: Int[Array, ""]
+
+
+class QState(NamedTuple):
+    """What Q-learning learns."""
+
+    online: Params
+    target: Params
+    """A copy of `online` of some updates ago."""
+    opt_state: optax.OptState
+    explored: Int[Array, ""]
+    """Updates, up to those of the annealing: it stops there, and so cannot overflow."""
+    phase: Int[Array, ""]
+    """Updates since the target was copied, below `target_period`."""
+
+    @property
+    def params(self) -> Acting:
+        return Acting(self.online, self.explored)
+
+
+class QCarry(NamedTuple):
+    """What an environment's actions depend on besides what it shows."""
+
+    memory: Carry
+    """Of the network."""
+    epsilon: Float[Array, " B"]
+    """Where the annealing ends. It is an environment's own, and never changes."""
+
+
+def q_learning(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: QConfig = QConfig(),
+) -> Agent:
+    """Q-learning for discrete actions, with or without memory.
+
+    `greedy` takes the action of the largest Q, the first of equals.
+
+    Args:
+      network: maps steps to the values of all actions [..., A].
+      optimizer: clips, schedules and scales the gradient of the online parameters.
+      config: may hold traced numbers, so that a population can be vmapped over them.
+    """
+
+    def init(key: PRNGKey, step: TimeStep) -> QState:
+        online = network.init(key, step)
+        # Copied, because a buffer that is in the state twice cannot be donated.
+        target = jax.tree.map(jnp.copy, online)
+        zero = jnp.int32(0)
+        return QState(online, target, optimizer.init(online), zero, zero)
+
+    def initial_carry(num_envs: int) -> QCarry:
+        finals, weights = config.epsilon_finals, config.epsilon_weights
+        epsilon = exploration.ladder(num_envs, finals, weights)
+        return QCarry(network.initial_carry(num_envs), epsilon)
+
+    def act(params: Acting, carry: QCarry, step: TimeStep, key: PRNGKey):
+        q_values, memory = network.apply(params.online, carry.memory, step)
+        if config.exploration == "boltzmann":
+            rho = config.inverse_temperature
+            action = exploration.boltzmann(key, q_values, rho)
+        else:
+            epsilon = annealed(params.explored, carry.epsilon, config)
+            action = exploration.epsilon_greedy(key, q_values, epsilon)
+        return action, QCarry(memory, carry.epsilon), {}
+
+    def greedy(params: Acting, carry: QCarry, step: TimeStep, key: PRNGKey):
+        del key  # the largest needs none
+        q_values, memory = network.apply(params.online, carry.memory, step)
+        action = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
+        return action, QCarry(memory, carry.epsilon), {}
+
+    def grad(state: QState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
+        del key  # the loss is deterministic
+        loss_grad = jax.grad(loss, has_aux=True)
+        grads, metrics = loss_grad(
+            state.online, state.target, state.explored, batch, network, config
+        )
+        return grads, Info(metrics)
+
+    def apply(state: QState, grads: Grads) -> QState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.online)
+        online = optax.apply_updates(state.online, updates)
+        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
+        # Whatever a race between workers leaves in it, the phase is soon in step again.
+        renew = state.phase + 1 >= config.target_period
+        phase = (state.phase + 1) % config.target_period
+        target = jax.tree.map(
+            lambda new, old: jnp.where(renew, new, old), online, state.target
+        )
+        return QState(online, target, opt_state, explored, phase)
+
+    return Agent(
+        init, initial_carry, act, grad, apply, greedy, reduction=config.reduction
+    )
+
+
+def annealed(
+    explored: Int[Array, ""], final: Float[Array, " B"], config: QConfig
+) -> Float[Array, " B"]:
+    """The epsilon of each environment after so many updates."""
+    done = jnp.minimum(explored / config.anneal_updates, 1.0)
+    return (1.0 - done) * config.epsilon_start + done * final
+
+
+def loss(
+    online: Params,
+    target: Params,
+    explored: Int[Array, ""],
+    trajectory: Trajectory,
+    network: Network,
+    config: QConfig,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Half the squared error of Q(o[t], a[t]), over the T * B rows.
+
+    Both networks read the steps from the same memory, which the one that acted left.
+    """
+    steps, memory = trajectory.steps, trajectory.carry.memory
+    q_values, _ = network.unroll(online, memory, steps)
+    target_q_values, _ = network.unroll(target, memory, steps)
+    epsilon = annealed(explored, trajectory.carry.epsilon, config)
+    behaviour = _behaviour(q_values, epsilon, config)
+    targets = jax.lax.stop_gradient(
+        q_targets(trajectory, target_q_values, behaviour, config)
+    )
+    chosen = _of(trajectory.action, q_values[:-1])
+    last = steps.last[:-1]
+    value_losses = 0.5 * jnp.square(targets - chosen)
+    metrics: Metrics = {
+        "value_loss": losses.row_mean(value_losses, last),
+        "q_value": losses.row_mean(chosen, last),
+        "target": losses.row_mean(targets, last),
+    }
+    if config.exploration == "epsilon_greedy":
+        metrics["epsilon"] = Mean(jnp.sum(epsilon), jnp.float32(epsilon.size))
+    return losses.over_rows(value_losses, last, config.reduction), metrics
+
+
+def q_targets(
+    trajectory: Trajectory,
+    target_q_values: Float[Array, "T+1 B A"],
+    behaviour: Float[Array, "T+1 B A"],
+    config: QConfig,
+) -> Float[Array, "T B"]:
+    """What Q(o[t], a[t]) regresses on: see the module.
+
+    SARSA has no next action where the unroll ends, as it is not taken yet, and none
+    where the episode does, as it never is. There it takes what that action's value is
+    on average, sum_a behaviour(a) Q(o, a; target): the same target without its noise.
+
+    Args:
+      behaviour: probabilities with which the policy takes each action.
+    """
+    last = trajectory.steps.last
+    if config.method == "sarsa":
+        mean = jnp.sum(behaviour * target_q_values, axis=-1)
+        taken = _of(trajectory.action, target_q_values[:-1])
+        values = mean.at[:-1].set(jnp.where(last[:-1], mean[:-1], taken))
+    else:
+        values = jnp.max(target_q_values, axis=-1)
+    advantages = returns.gae(
+        rewards=trajectory.reward,
+        discounts=config.gamma * trajectory.discount,
+        last=last[:-1],
+        values=values,
+        lambda_=1.0 if config.method == "n_step" else 0.0,
+    )
+    return advantages + values[:-1]
+
+
+def _behaviour(
+    q_values: QValues, epsilon: Float[Array, " B"], config: QConfig
+) -> Probabilities:
+    if config.exploration == "boltzmann":
+        rho = config.inverse_temperature
+        return exploration.boltzmann_probabilities(q_values, rho)
+    rates = jnp.broadcast_to(epsilon, q_values.shape[:-1])
+    return exploration.epsilon_greedy_probabilities(q_values, rates)
+
+
+def _of(action: Int[Array, "T B"], q_values: Float[Array, "T B A"]):
+    """Q(o[t], a[t]), [T, B]."""
+    return jnp.take_along_axis(q_values, action[..., None], axis=-1)[..., 0]

@@ -1,0 +1,103 @@
+"""Tabular methods: small finite problems, solved where they are known, or learned.
+
+    sarsa = ControlConfig("sarsa", step_size=constant(0.5))
+    table, transitions = learned_action_values(
+        jax.random.key(0), cliff_walking(), sarsa, num_steps=10_000
+    )
+
+Everything is a pure function of arrays, so that thousands of learners are one `vmap`.
+"""
+
+from jaxrl_par.algorithms.tabular.control import (
+    ControlConfig,
+    ControlState,
+    control_step,
+    control_update,
+    learned_action_values,
+)
+from jaxrl_par.algorithms.tabular.evaluation import (
+    action_values,
+    evaluate,
+    evaluate_by_sweeps,
+    evaluate_episodic,
+    evaluate_until,
+    state_values,
+    sweep,
+)
+from jaxrl_par.algorithms.tabular.mdp import (
+    MDP,
+    Transition,
+    checked_policy,
+    finite_mdp,
+    uniform_policy,
+)
+from jaxrl_par.algorithms.tabular.model import Estimate, estimate
+from jaxrl_par.algorithms.tabular.parallel import accumulated, averaged
+from jaxrl_par.algorithms.tabular.planning import (
+    improved,
+    policy_iteration,
+    value_iteration,
+)
+from jaxrl_par.algorithms.tabular.problems import (
+    cliff_walking,
+    random_mdp,
+    random_walk,
+    two_state,
+)
+from jaxrl_par.algorithms.tabular.tables import (
+    HARMONIC,
+    POLYNOMIAL,
+    StepSize,
+    Table,
+    constant,
+    new_table,
+)
+from jaxrl_par.algorithms.tabular.td import (
+    TDState,
+    learned_values,
+    replay,
+    td_step,
+    td_update,
+)
+
+__all__ = [
+    "HARMONIC",
+    "MDP",
+    "POLYNOMIAL",
+    "ControlConfig",
+    "ControlState",
+    "Estimate",
+    "StepSize",
+    "TDState",
+    "Table",
+    "Transition",
+    "accumulated",
+    "action_values",
+    "averaged",
+    "checked_policy",
+    "cliff_walking",
+    "constant",
+    "control_step",
+    "control_update",
+    "estimate",
+    "evaluate",
+    "evaluate_by_sweeps",
+    "evaluate_episodic",
+    "evaluate_until",
+    "finite_mdp",
+    "improved",
+    "learned_action_values",
+    "learned_values",
+    "new_table",
+    "policy_iteration",
+    "random_mdp",
+    "random_walk",
+    "replay",
+    "state_values",
+    "sweep",
+    "td_step",
+    "td_update",
+    "two_state",
+    "uniform_policy",
+    "value_iteration",
+]

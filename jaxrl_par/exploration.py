@@ -1,0 +1,109 @@
+"""Policies that explore, made of the values of actions.
+
+Values are q_values[..., a], of A discrete actions in environments [*B]. What decides
+how much is explored is one number for all environments, or one for each, [*B].
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxrl_par.types import PRNGKey
+
+QValues = Float[Array, "*B A"]
+Probabilities = Float[Array, "*B A"]
+Actions = Int[Array, "*B"]
+Rates = Float[Array, "*#B"] | float
+"""One for all environments or one for each."""
+
+
+def epsilon_greedy_probabilities(q_values: QValues, epsilon: Rates) -> Probabilities:
+    """Any action with probability `epsilon`, else one of the largest value.
+
+        pi(a) = epsilon / A + (1 - epsilon) [q(a) = max q] / (number of maxima)
+
+    The largest is explored too, so its probability is not 1 - epsilon but above.
+    """
+    best = q_values == jnp.max(q_values, axis=-1, keepdims=True)
+    greedy = best / jnp.sum(best, axis=-1, keepdims=True)
+    rate = jnp.asarray(epsilon)[..., None]
+    return rate / q_values.shape[-1] + (1.0 - rate) * greedy
+
+
+def epsilon_greedy(key: PRNGKey, q_values: QValues, epsilon: Rates) -> Actions:
+    """An action for each environment; ties of values are broken at random."""
+    probabilities = epsilon_greedy_probabilities(q_values, epsilon)
+    return jax.random.categorical(key, jnp.log(probabilities)).astype(jnp.int32)
+
+
+def boltzmann_probabilities(
+    q_values: QValues, inverse_temperature: Rates
+) -> Probabilities:
+    """More of what is worth more: pi(a) = exp(rho q(a)) / sum_b exp(rho q(b)).
+
+    Uniform for an inverse temperature rho of 0, greedy as it grows. No finite number
+    overflows.
+    """
+    return jax.nn.softmax(_logits(q_values, inverse_temperature))
+
+
+def boltzmann(key: PRNGKey, q_values: QValues, inverse_temperature: Rates) -> Actions:
+    """An action for each environment."""
+    logits = _logits(q_values, inverse_temperature)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def ladder(
+    num_envs: int,
+    choices: Sequence[float] | Float[Array, " C"],
+    weights: Sequence[float],
+) -> Float[Array, " num_envs"]:
+    """A rate for each environment: choice c for a share `weights[c]` of them.
+
+    Not drawn: environment i gets the choice that is furthest behind its share of the
+    first i + 1, the earlier of equals. So any number of environments in a row has each
+    choice as often as it should, but for less than two: workers that take a block each
+    may be of any size. With weights 0.4, 0.3, 0.3, any ten in a row have 4, 3 and 3.
+
+    Args:
+      choices: may be traced.
+      weights: of any positive sum.
+
+    Raises:
+      ValueError: `shares` refuses the weights.
+
+    Source: Mnih et al., arXiv:1602.01783, section 5.1, where threads draw theirs.
+    """
+    due = shares(len(choices), weights)
+    counts, indices = np.zeros(len(due)), np.zeros(num_envs, np.int32)
+    for i in range(num_envs):
+        # Rounded, or the last bits would break ties, and the order had no period.
+        indices[i] = np.argmax(np.round((i + 1) * due - counts, 9))
+        counts[indices[i]] += 1
+    return jnp.asarray(choices, jnp.float32)[indices]
+
+
+def shares(num_choices: int, weights: Sequence[float]) -> Float[np.ndarray, " C"]:
+    """Weights, one for each choice, divided by their sum.
+
+    Raises:
+      ValueError: there is not one for each, one is negative, or none is positive.
+    """
+    given = np.asarray(weights, np.float64)
+    if given.shape != (num_choices,):
+        raise ValueError(
+            f"each choice needs one weight, got {num_choices} choices and weights"
+            f" {weights}"
+        )
+    if np.any(~(given >= 0)) or not 0 < given.sum() < np.inf:
+        raise ValueError(f"weights must be 0 or more, and one above, got {weights}")
+    return given / given.sum()
+
+
+def _logits(q_values: QValues, inverse_temperature: Rates) -> Float[Array, "*B A"]:
+    # The largest is subtracted first: times a large rho, it would overflow.
+    below = q_values - jnp.max(q_values, axis=-1, keepdims=True)
+    return jnp.asarray(inverse_temperature)[..., None] * below

@@ -1,0 +1,237 @@
+"""From observations to features, with or without memory: what networks share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jaxrl_par.errors import not_chosen
+from jaxrl_par.networks import gtrxl
+from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
+from jaxrl_par.networks.images import Deep, Shallow
+from jaxrl_par.networks.layers import MLP, PatchConv
+from jaxrl_par.networks.memory import Memory, initial_carry
+from jaxrl_par.types import Box, Carry, Discrete, Obs, Spec, Specs, TimeStep
+
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
+_IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
+# Pixels of the smaller side below which what is left of an image says too little.
+_SMALLEST = {"conv": 3, "shallow": 36, "deep": 8}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a network."""
+
+    torso: Literal["auto", "mlp", "conv", "shallow", "deep"] = "auto"
+    """What reads observations: dense layers, after a 3x3 convolution, or after IMPALA's
+    image networks. auto: shallow if images have at least 36 x 36 pixels, conv if they
+    have fewer, mlp if there are none."""
+    channels: int = 16
+    """Filters of the 3x3 convolution. Those of shallow and deep are the paper's."""
+    widths: tuple[int, ...] = (64, 64)
+    """Units of the dense layers, after convolutions if there are any. IMPALA: 256."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Of mlp and conv; shallow and deep take relu throughout."""
+    memory: Literal["none", "lstm", "gru", "gtrxl"] = "none"
+    """What follows the dense layers."""
+    memory_width: int = 128
+    transformer: TransformerConfig = TransformerConfig()
+    """Shape of gtrxl, but for its width."""
+    shared: bool = True
+    """Policy and value read the same torso and memory, or each has its own."""
+    policy: Literal["gaussian", "squashed"] = "gaussian"
+    """For continuous actions: unbounded, which the environment clips, or tanh."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the torso and memory's matmuls; parameters and outputs are float32."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        sizes = {"channels": self.channels, "memory_width": self.memory_width}
+        sizes |= {f"widths[{i}]": width for i, width in enumerate(self.widths)}
+        problems = not_chosen(self) + [
+            f"{name} must be at least 1, got {size}"
+            for name, size in sizes.items()
+            if size < 1
+        ]
+        num_heads = self.transformer.num_heads
+        if self.memory == "gtrxl" and num_heads > 0 and self.memory_width % num_heads:
+            problems.append(
+                f"memory_width must be a multiple of the {num_heads} heads of gtrxl,"
+                f" got {self.memory_width}"
+            )
+        return problems
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    """Specs in a box, which flax neither hashes nor turns into its own containers."""
+
+    observation: Specs
+    action: Spec
+
+
+def check(observation_spec: Specs, config: NetworkConfig) -> None:
+    """Refuses a config that is out of range or does not fit what is observed.
+
+    Raises:
+      ValueError: it is, and why.
+    """
+    parts = config.transformer.problems() if config.memory == "gtrxl" else []
+    if problems := config.problems() + [f"transformer.{part}" for part in parts]:
+        raise ValueError("; ".join(problems))
+    _check_images(observation_spec, config.torso)
+
+
+def as_network(module: nn.Module, start: Callable[[int], Carry]) -> Network:
+    """A module that is called with (carry, steps [T, B], acting) as a `Network`.
+
+    Args:
+      start: empty memory for so many environments.
+    """
+
+    def apply(params, carry, step):
+        steps = jax.tree.map(lambda x: x[None], step)
+        outputs, carry = module.apply(params, carry, steps, acting=True)
+        return jax.tree.map(lambda x: x[0], outputs), carry
+
+    return Network(
+        init=lambda key, step: module.init(
+            key, start(step.first.shape[0]), jax.tree.map(lambda x: x[None], step)
+        ),
+        initial_carry=start,
+        apply=apply,
+        unroll=module.apply,
+    )
+
+
+def empty(config: NetworkConfig, num_envs: int) -> Carry:
+    """The memory of `read` before anything was seen; () without memory."""
+    if config.memory == "none":
+        return ()
+    if config.memory == "gtrxl":
+        dtype = _DTYPES[config.compute_dtype]
+        width = config.memory_width
+        return gtrxl.initial_carry(config.transformer, width, num_envs, dtype)
+    return initial_carry(config.memory, config.memory_width, num_envs)
+
+
+def read(
+    name: str,
+    specs: Static,
+    config: NetworkConfig,
+    carry: Carry,
+    steps: TimeStep,
+    acting: bool,
+) -> tuple[Float[Array, "N D"], Carry]:
+    """Features of steps [T, B], in N = T B rows, and the memory after them.
+
+    For use in a compact module, of which torso and memory become parts: `name` and
+    `name`_memory.
+    """
+    dtype = _DTYPES[config.compute_dtype]
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.obs)
+    x = Torso(specs, config, name=name)(rows)
+    if config.memory == "none":
+        return x, carry
+    name, width = f"{name}_memory", config.memory_width
+    if config.memory == "gtrxl":
+        transformer = GTrXL(config.transformer, width, dtype, name=name)
+        return transformer(carry, x, steps.first, acting)
+    return Memory(config.memory, width, dtype, name=name)(carry, x, steps.first)
+
+
+def over_time(outputs: PyTree, steps: TimeStep) -> PyTree:
+    """Outputs of N = T B rows, with the axes [T, B] of the steps again."""
+    shape = steps.first.shape
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), outputs)
+
+
+class Torso(nn.Module):
+    """Observations [N, ...] to features [N, D].
+
+    Dense layers read everything, behind a 3x3 convolution of the images. With shallow
+    and deep they read the images alone, and what else was observed, such as the last
+    action and reward, joins their features: whoever wants rewards within [-1, 1], as in
+    the paper, clips them before. Pixels of type uint8 are divided by 255.
+    """
+
+    specs: Static
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, obs: Obs) -> Float[Array, "N D"]:
+        config, spec = self.config, self.specs.observation
+        dtype, activation = (
+            _DTYPES[config.compute_dtype],
+            _ACTIVATIONS[config.activation],
+        )
+        torso = chosen_torso(spec, config.torso)
+        if torso in _IMAGE_NETWORKS:
+            activation = nn.relu
+        before, after = [], []
+        for leaf_spec, leaf in zip(_leaves(spec), jax.tree.leaves(obs), strict=True):
+            image = is_image(leaf_spec)
+            if image:
+                leaf = self._read_image(torso, leaf_spec, leaf)
+            elif isinstance(leaf_spec, Discrete):
+                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
+            vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
+            late = torso in _IMAGE_NETWORKS and not image
+            (after if late else before).append(vector)
+        x = MLP(config.widths, activation, dtype)(_joined(before))
+        return _joined([x, *after])
+
+    def _read_image(self, torso: str, spec: Spec, x: Array) -> Array:
+        dtype = _DTYPES[self.config.compute_dtype]
+        x = x.astype(dtype) / 255 if spec.dtype == np.uint8 else x.astype(dtype)
+        if torso in _IMAGE_NETWORKS:
+            return _IMAGE_NETWORKS[torso](dtype)(x)
+        if torso == "conv":
+            activation = _ACTIVATIONS[self.config.activation]
+            return activation(PatchConv(self.config.channels, dtype=dtype)(x))
+        return x
+
+
+def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
+
+
+def _leaves(specs: Specs) -> list[Spec]:
+    return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
+
+
+def is_image(spec: Spec) -> bool:
+    """Whether a torso for images reads it: [height, width, channels]."""
+    return isinstance(spec, Box) and len(spec.shape) == 3 and min(spec.shape[:2]) >= 3
+
+
+def _fit(specs: Specs, torso: str) -> bool:
+    """There are images, and all are large enough."""
+    images = [spec for spec in _leaves(specs) if is_image(spec)]
+    return bool(images) and all(
+        min(image.shape[:2]) >= _SMALLEST[torso] for image in images
+    )
+
+
+def chosen_torso(specs: Specs, torso: str) -> str:
+    """What `auto` stands for."""
+    if torso != "auto":
+        return torso
+    return next((name for name in ("shallow", "conv") if _fit(specs, name)), "mlp")
+
+
+def _check_images(specs: Specs, torso: str) -> None:
+    if torso in _SMALLEST and not _fit(specs, torso):
+        side = _SMALLEST[torso]
+        raise ValueError(
+            f"torso = {torso} needs images [height, width, channels] of at least"
+            f" {side} x {side}; observations are {specs}"
+        )

@@ -1,0 +1,210 @@
+"""Asynchrony as data: late gradients inside one compiled program, bit for bit again.
+
+Which worker finishes next, and how old the parameters are that it had read, is a
+schedule, an array. A step of the program is one turn of it: the worker acts with the
+old parameters in its own environments, and its gradient is applied to the newest ones.
+So A3C, Gorila and Hogwild's stale reads are studied on any device, with any number of
+workers, and the same schedule gives the same numbers. What this leaves out is races:
+see `topologies.workers` for real threads.
+
+With one worker and no delay it is the synchronous program, bit for bit. Schedules may
+be traced, so a `population` over delays is one program.
+
+Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxrl_par import rollout
+from jaxrl_par.envs import Environment
+from jaxrl_par.errors import not_chosen
+from jaxrl_par.loops import Program, Run, asynchronous, count_skipped, new_run, schedules
+from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.run import check_counts
+from jaxrl_par.loops.schedules import Schedule
+from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
+
+Storage = Literal["ring", "copies"]
+
+
+class Past(NamedTuple):
+    """Parameters that some worker still has to use, in slots [S]."""
+
+    leaves: list[Array]
+    """Those of the agent's state that acting and gradients read."""
+    version: Int[Array, " S"]
+    """Updates that were applied until then, modulo 2**32."""
+
+
+class Local(NamedTuple):
+    """What the workers have, each [W, ...], and what they have read."""
+
+    workers: rollout.Workers
+    unroll: Count
+    """Number of each one's next unroll."""
+    past: Past
+    newest: Int[Array, ""]
+    """Slot of the ring with the newest parameters."""
+    turn: Int[Array, ""]
+    """Of the schedule, the next one."""
+    version: Int[Array, ""]
+
+
+def delayed(
+    agent: Agent,
+    env: Environment,
+    unroll_length: int,
+    schedule: Schedule,
+    *,
+    num_workers: int,
+    max_delay: int | None = None,
+    storage: Storage = "ring",
+    stale: Literal["gradients", "data"] = "gradients",
+    staleness: StalenessConfig = StalenessConfig(),
+) -> Program:
+    """One turn of the schedule in each step.
+
+    Args:
+      env: the environments of one worker.
+      max_delay: largest delay of the schedule, needed if that is traced. A larger one
+        gives a gradient that is not finite, which is skipped.
+      storage: ring keeps the last `max_delay` + 1 parameters, copies one for each
+        worker. They give the same numbers; take what needs less memory. Copies are for
+        schedules in which each worker reads when it has finished.
+      stale: what is computed with old parameters. gradients: all, as by A3C's workers.
+        data: only the actions, as by IMPALA's actors; the gradient is at the newest.
+
+    Raises:
+      ValueError: the schedule does not fit, or a count is below 1.
+    """
+    check_counts(unroll_length=unroll_length, num_workers=num_workers)
+    if problems := staleness.problems():
+        raise ValueError("; ".join(problems))
+    traced = isinstance(schedule.delay, jax.core.Tracer)
+    if max_delay is None:
+        if traced:
+            raise ValueError("a traced schedule needs max_delay")
+        max_delay = int(np.max(schedule.delay))
+    if problems := schedules.problems(schedule, num_workers, max_delay):
+        raise ValueError("; ".join(problems))
+    if storage == "copies" and (traced or not schedules.own_copies(schedule)):
+        raise ValueError(
+            "storage = copies is for a known schedule in which each worker reads the"
+            " newest parameters when it has finished; this one needs a ring"
+        )
+    length = len(schedule.worker)
+    slots = num_workers if storage == "copies" else max_delay + 1
+    work = asynchronous.work(agent, env, unroll_length)
+
+    def contribute(state: State, newest: State, workers, root, unroll, worker):
+        workers, trajectory, episodes = work(state, workers, root, unroll, worker)
+        at = newest if stale == "data" else state
+        given = asynchronous.contribution(
+            agent, at, trajectory, root, unroll, worker
+        )
+        return workers, given._replace(metrics=given.metrics | episodes)
+
+    def reads(state: State, workers: rollout.Workers, root: PRNGKey) -> list[bool]:
+        return asynchronous.parts_read(
+            contribute, state, state, workers, root, Count.zero(), jnp.int32(0)
+        )
+
+    def init(key: PRNGKey) -> Run:
+        learn_key, env_key, root = jax.random.split(key, 3)
+
+        def start(index: Int[Array, ""]) -> rollout.Workers:
+            own = jax.random.fold_in(env_key, index)
+            return rollout.start(agent, env, own, index, num_workers)
+
+        workers = jax.vmap(start)(jnp.arange(num_workers))
+        one = jax.tree.map(lambda x: x[0], workers)
+        state = agent.init(learn_key, one.step)
+        kept = _chosen(state, reads(state, one, root))
+        past = Past(
+            [jnp.broadcast_to(x, (slots, *jnp.shape(x))) for x in kept],
+            jnp.zeros(slots, jnp.int32),
+        )
+        zero = jnp.int32(0)
+        unroll: Any = jax.tree.map(
+            lambda x: jnp.zeros(num_workers, x.dtype), Count.zero()
+        )
+        return new_run(state, Local(workers, unroll, past, zero, zero, zero), root)
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        local: Local = run.local
+        worker = jnp.asarray(schedule.worker)[local.turn]
+        delay = jnp.asarray(schedule.delay)[local.turn]
+        own, unroll = _at((local.workers, local.unroll), worker)
+        slot = worker if storage == "copies" else (local.newest - delay) % slots
+        mask = reads(run.learner, own, run.key)
+        past = _at(local.past, slot)
+        old = _replaced(run.learner, mask, past.leaves)
+
+        own, given = contribute(old, run.learner, own, run.key, unroll, worker)
+        lag = local.version - past.version
+        grads = given.grads
+        if traced:
+            grads = jax.tree.map(
+                lambda x: jnp.where(delay <= max_delay, x, jnp.nan), grads
+            )
+        state, absorbed = asynchronous.absorb(
+            agent, run.learner, grads, lag, staleness
+        )
+        metrics = given.metrics | absorbed
+        refused = (absorbed["skipped"] > 0) | (absorbed["rejected"] > 0)
+        version = local.version + 1 - refused.astype(jnp.int32)
+
+        turn = (local.turn + 1) % length
+        newest = (local.newest + 1) % slots if storage == "ring" else local.newest
+        past = _kept(local.past, Past(_chosen(state, mask), version))
+        local = Local(
+            jax.tree.map(lambda x, y: x.at[worker].set(y), local.workers, own),
+            jax.tree.map(lambda x, y: x.at[worker].set(y), local.unroll, unroll.add(1)),
+            past(newest if storage == "ring" else worker, turn == 0),
+            newest,
+            turn,
+            version,
+        )
+        before = run.progress
+        progress = before._replace(
+            updates=before.updates.add(1),
+            env_steps=before.env_steps.add(given.env_steps),
+        )
+        progress = count_skipped(progress, metrics)
+        return Run(state, local, run.key, progress), metrics
+
+    def _kept(past: Past, new: Past):
+        def put(slot: Int[Array, ""], anew: Any) -> Past:
+            after = jax.tree.map(lambda x, y: x.at[slot].set(y), past, new)
+            if storage == "ring":
+                return after
+            # Where the schedule begins again, everybody reads.
+            everywhere = jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), past, new)
+            return jax.lax.cond(anew, lambda: everywhere, lambda: after)
+
+        return put
+
+    return Program(init, step)
+
+
+def _chosen(state: State, mask: list[bool]) -> list[Array]:
+    return [x for x, read in zip(jax.tree.leaves(state), mask, strict=True) if read]
+
+
+def _replaced(state: State, mask: list[bool], leaves: list[Array]) -> State:
+    new = iter(leaves)
+    old, tree = jax.tree.flatten(state)
+    return tree.unflatten(
+        [next(new) if read else x for x, read in zip(old, mask, strict=True)]
+    )
+
+
+def _at(tree: Any, index: Int[Array, ""]) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)

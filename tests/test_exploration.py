@@ -1,0 +1,145 @@
+"""Probabilities of exploring policies are exact, and actions follow them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_par import random
+from jaxrl_par.exploration import (
+    boltzmann,
+    boltzmann_probabilities,
+    epsilon_greedy,
+    epsilon_greedy_probabilities,
+    ladder,
+)
+
+CHOICES, WEIGHTS = (0.1, 0.01, 0.5), (0.4, 0.3, 0.3)
+Q = jnp.array([1.0, 3.0, 2.0, 0.0])
+TIED = jnp.array([3.0, -1.0, 3.0, 3.0])
+
+
+def frequencies(policy, q_values, rate, num_draws=40_000):
+    many = jnp.broadcast_to(q_values, (num_draws, *q_values.shape))
+    actions = policy(random.key(0), many, rate)
+    assert actions.dtype == jnp.int32 and actions.shape == (num_draws,)
+    return np.bincount(actions, minlength=q_values.shape[0]) / num_draws
+
+
+@pytest.mark.parametrize(
+    ("q_values", "epsilon", "expected"),
+    [
+        (Q, 0.0, [0, 1, 0, 0]),
+        (Q, 0.2, [0.05, 0.85, 0.05, 0.05]),
+        (Q, 1.0, [0.25] * 4),
+        (TIED, 0.0, [1 / 3, 0, 1 / 3, 1 / 3]),
+        (TIED, 0.4, [0.3, 0.1, 0.3, 0.3]),
+        (jnp.zeros(5), 0.3, [0.2] * 5),
+    ],
+)
+def test_epsilon_greedy_explores_all_actions_and_breaks_ties_evenly(
+    q_values, epsilon, expected
+):
+    actual = epsilon_greedy_probabilities(q_values, epsilon)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
+    drawn = frequencies(epsilon_greedy, q_values, epsilon)
+    # Four standard deviations at most, and never what has no probability.
+    np.testing.assert_allclose(drawn, expected, atol=4 * np.sqrt(0.25 / 40_000))
+    assert np.all(drawn[np.array(expected) == 0] == 0)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0, 3.0])
+def test_boltzmann_is_the_softmax(rho):
+    expected = np.exp(rho * np.asarray(Q)) / np.sum(np.exp(rho * np.asarray(Q)))
+    np.testing.assert_allclose(boltzmann_probabilities(Q, rho), expected, rtol=1e-5)
+    drawn = frequencies(boltzmann, Q, rho)
+    np.testing.assert_allclose(drawn, expected, atol=4 * np.sqrt(0.25 / 40_000))
+
+
+def test_boltzmann_of_one_two_three():
+    actual = boltzmann_probabilities(jnp.array([1.0, 2.0, 3.0]), 1.0)
+    np.testing.assert_allclose(actual, [0.090031, 0.244728, 0.665241], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e20, 1e38, -1e38])
+def test_boltzmann_does_not_overflow(scale):
+    q_values = scale * jnp.array([1.0, 1.0, 0.0])
+    expected = [0.5, 0.5, 0.0] if scale > 0 else [0.0, 0.0, 1.0]
+    np.testing.assert_array_equal(boltzmann_probabilities(q_values, 1e30), expected)
+    np.testing.assert_allclose(boltzmann_probabilities(q_values, 0.0), 1 / 3)
+    action = boltzmann(random.key(0), q_values, 1e30)
+    assert expected[int(action)] > 0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "draw"),
+    [
+        (epsilon_greedy_probabilities, epsilon_greedy),
+        (boltzmann_probabilities, boltzmann),
+    ],
+)
+def test_each_environment_has_a_rate_of_its_own(probabilities, draw):
+    rates = jnp.array([[0.0, 0.5, 1.0], [0.1, 0.7, 0.2]])
+    q_values = jax.random.normal(random.key(1), (2, 3, 4))
+    many = probabilities(q_values, rates)
+    for index in np.ndindex(2, 3):
+        one = probabilities(q_values[index], float(rates[index]))
+        np.testing.assert_allclose(many[index], one, rtol=1e-6)
+    np.testing.assert_allclose(many.sum(-1), 1.0, rtol=1e-6)
+    keys = jax.random.split(random.key(2), 4000)
+    actions = jax.vmap(lambda key: draw(key, q_values, rates))(keys)
+    drawn = np.mean(np.asarray(actions)[..., None] == np.arange(4), axis=0)
+    np.testing.assert_allclose(drawn, many, atol=4 * np.sqrt(0.25 / 4000))
+    # Environments draw apart.
+    alike = draw(random.key(3), jnp.zeros((1000, 2)), jnp.ones(1000))
+    assert 400 < int(alike.sum()) < 600
+
+
+def test_any_ten_in_a_row_of_the_papers_ladder_have_its_shares():
+    rates = np.asarray(ladder(200, CHOICES, WEIGHTS))
+    for start in range(190):
+        block = rates[start : start + 10]
+        counts = [np.sum(block == np.float32(choice)) for choice in CHOICES]
+        assert counts == [4, 3, 3]
+    np.testing.assert_array_equal(rates[:3], np.float32(CHOICES))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shares_of_a_ladder_hold_in_every_block(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(2, 8))
+    weights = tuple(rng.random(size))
+    rates = np.asarray(ladder(150, tuple(map(float, range(size))), weights))
+    seen = np.cumsum(rates[:, None] == np.arange(size), axis=0)
+    off = seen - np.arange(1, 151)[:, None] * np.array(weights) / sum(weights)
+    off = np.concatenate([np.zeros((1, size)), off])
+    assert np.abs(off).max() < 1
+    assert (off.max(0) - off.min(0)).max() < 2
+
+
+def test_a_ladder_goes_on_where_a_shorter_one_ends():
+    long = ladder(50, CHOICES, WEIGHTS)
+    np.testing.assert_array_equal(ladder(7, CHOICES, WEIGHTS), long[:7])
+    np.testing.assert_array_equal(ladder(50, CHOICES, (4.0, 3.0, 3.0)), long)
+    assert ladder(1, CHOICES, WEIGHTS).shape == (1,)
+    only = np.float32([0.01] * 9)
+    np.testing.assert_array_equal(ladder(9, CHOICES, (0.0, 1.0, 0.0)), only)
+
+
+def test_the_choices_of_a_ladder_may_be_traced():
+    actual = jax.jit(lambda x: ladder(12, x, WEIGHTS))(jnp.array(CHOICES))
+    np.testing.assert_array_equal(actual, ladder(12, CHOICES, WEIGHTS))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((0.5, 0.5), "one weight, got 3 choices"),
+        ((0.5, -0.1, 0.6), "0 or more, and one above"),
+        ((0.0, 0.0, 0.0), "0 or more, and one above"),
+        ((float("nan"), 1.0, 1.0), "0 or more, and one above"),
+    ],
+)
+def test_wrong_weights_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        ladder(4, CHOICES, weights)
