@@ -1,5 +1,7 @@
 """Probabilities of exploring policies are exact, and actions follow them."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +117,18 @@ def test_the_shares_of_a_ladder_hold_in_every_block(seed):
     off = np.concatenate([np.zeros((1, size)), off])
     assert np.abs(off).max() < 1
     assert (off.max(0) - off.min(0)).max() < 2
+
+
+@pytest.mark.parametrize("tenths", [(1, 1, 7), (1, 4, 1), (1, 3, 6), (4, 3, 3)])
+def test_a_ladder_breaks_ties_as_exact_numbers_do(tenths):
+    """Of equals the earlier one, which rounding errors would not keep to."""
+    due = [Fraction(x, sum(tenths)) for x in tenths]
+    expected = []
+    for i in range(40):
+        behind = [(i + 1) * x - expected.count(c) for c, x in enumerate(due)]
+        expected.append(behind.index(max(behind)))
+    actual = ladder(40, (0.0, 1.0, 2.0), tuple(x / 10 for x in tenths))
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_ladder_goes_on_where_a_shorter_one_ends():

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "replay": {"types"},
     "loops": {"types", "errors", "random", "envs", "rollout", "replay"},
     "bridge": {"types", "envs", "rollout", "loops"},
-    "topologies": {"types", "errors", "random", "loops", "bridge"},
+    "topologies": {"types", "errors", "random", "envs", "rollout", "loops", "bridge"},
     "training": {"types", "errors", "random", "envs", "networks", "optimizers"}
     | {"rollout", "loops", "bridge", "topologies"},
     "testing": {"types", "random", "networks", "envs", "rollout", "loops", "bridge"},

@@ -144,8 +144,8 @@ def q_learning(
         online = network.init(key, step)
         # Copied, because a buffer that is in the state twice cannot be donated.
         target = jax.tree.map(jnp.copy, online)
-        zero = jnp.int32(0)
-        return QState(online, target, optimizer.init(online), zero, zero)
+        opt_state = optimizer.init(online)
+        return QState(online, target, opt_state, jnp.int32(0), jnp.int32(0))
 
     def initial_carry(num_envs: int) -> QCarry:
         finals, weights = config.epsilon_finals, config.epsilon_weights
@@ -236,11 +236,11 @@ def loss(
 
 def q_targets(
     trajectory: Trajectory,
-    target_q_values: Float[Array, "T+1 B A"],
-    behaviour: Float[Array, "T+1 B A"],
+    target_q_values: Float[Array, "N B A"],
+    behaviour: Float[Array, "N B A"],
     config: QConfig,
 ) -> Float[Array, "T B"]:
-    """What Q(o[t], a[t]) regresses on: see the module.
+    """What Q(o[t], a[t]) regresses on, from values of the N = T + 1 steps.
 
     SARSA has no next action where the unroll ends, as it is not taken yet, and none
     where the episode does, as it never is. There it takes what that action's value is

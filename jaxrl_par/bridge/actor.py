@@ -269,7 +269,7 @@ class Actor:
         env, times = self.env, self.times
         assert env is not None
         self._t = 0
-        count = _count(self._unroll)
+        count = count_of(self._unroll)
         with jax.default_device(self._device):
             keys, env_keys = self._acting.plan(self._root, count, np.int32(self.index))
             env.plan(env_keys)
@@ -355,7 +355,8 @@ class Actor:
         return result
 
 
-def _count(number: int) -> Count:
+def count_of(number: int) -> Count:
+    """In numpy."""
     millions, units = map(np.int32, divmod(number, 1_000_000))
     parts: Any = (millions, units)
     return Count(*parts)

@@ -24,7 +24,6 @@ Source: Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.1; Niu et al.,
 arXiv:1106.5730; Mnih et al., arXiv:1602.01783, section 4.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,10 +31,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.bridge.report import Times
+from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Stopped, Supervisor
 from jaxrl_par.types import Metrics, State
 
@@ -43,49 +42,11 @@ StudyFn = Callable[[State, Any, Any], tuple[State, Metrics]]
 """(pupil, lessons, number of one of them) -> (pupil after it, metrics)"""
 
 
-class Pupil:
-    """A state in numpy that threads read and change at the same time."""
-
-    def __init__(self, state: State):
-        """
-        Raises:
-          ValueError: a leaf is neither of floats nor of integers.
-        """
-        for path, leaf in jax.tree.leaves_with_path(state):
-            if not jnp.issubdtype(leaf.dtype, np.number):
-                raise ValueError(
-                    f"distillers add their changes, and {leaf.dtype} cannot be added:"
-                    f" state{jax.tree_util.keystr(path)}"
-                )
-        # Never given to JAX, which on CPU would share their memory and not copy it.
-        self._leaves, self._tree = jax.tree.flatten(jax.tree.map(np.array, state))
-        self._counting = threading.Lock()
-
-    def read(self) -> State:
-        """A copy, leaf by leaf, as others may be writing."""
-        return self._tree.unflatten([leaf.copy() for leaf in self._leaves])
-
-    def write(self, old: State, new: State) -> bool:
-        """Adds what changed from `old`, which was read, to `new`; whether somebody
-        else wrote in between."""
-        rows = zip(
-            self._leaves, jax.tree.leaves(old), jax.tree.leaves(new), strict=True
-        )
-        raced = False
-        for leaf, before, after in rows:
-            if jnp.issubdtype(leaf.dtype, np.integer):
-                # A step that is not counted would be missing for ever.
-                with self._counting:
-                    raced |= _add_change(leaf, before, after)
-            else:
-                raced |= _add_change(leaf, before, after)
-        return raced
-
-    def learn(self, study: StudyFn, lessons: Any, number: int) -> Metrics:
-        """One update in place. `raced` is 1 if somebody else wrote in between."""
-        old = self.read()
-        new, metrics = jax.device_get(study(old, lessons, np.int32(number)))
-        return metrics | {"raced": np.float32(self.write(old, new))}
+def learn(pupil: Shared, study: StudyFn, lessons: Any, number: int) -> Metrics:
+    """One update in place. `raced` is 1 if somebody else wrote in between."""
+    old = pupil.read()
+    new, metrics = jax.device_get(study(old.state, lessons, np.int32(number)))
+    return metrics | {"raced": np.float32(pupil.write(old, new))}
 
 
 @dataclass
@@ -113,7 +74,7 @@ class Distillers:
         self,
         supervisor: Supervisor,
         study: StudyFn,
-        pupil: Pupil,
+        pupil: Shared,
         publish: Callable[[int, State], None],
         num_distillers: int,
     ):
@@ -159,7 +120,7 @@ class Distillers:
             return done
 
         done = self._supervisor.wait(finished, "end of the lessons")
-        return self._pupil.read(), done
+        return self._pupil.read().state, done
 
     def _work(self, index: int) -> None:
         """The life of a distiller's thread."""
@@ -170,7 +131,7 @@ class Distillers:
             )
             try:
                 metrics = times.timed(
-                    "distilling", self._pupil.learn, self._study, now.lessons, number
+                    "distilling", learn, self._pupil, self._study, now.lessons, number
                 )
                 if self._finish(index, now, number, metrics):
                     times.timed("publishing", self._finish_round, now)
@@ -198,24 +159,8 @@ class Distillers:
 
     def _finish_round(self, now: _Round) -> None:
         # Nobody writes: all have finished, and the next lessons wait for this.
-        self._publish(now.version, self._pupil.read())
+        self._publish(now.version, self._pupil.read().state)
         with self._supervisor.condition:
             self._done.append(now.metrics)
             self._round = None
             self._supervisor.condition.notify_all()
-
-
-def _add_change(leaf: np.ndarray, old: np.ndarray, new: np.ndarray) -> bool:
-    """`leaf += new - old` in place; whether `leaf` was no more `old`.
-
-    Where it was, it becomes `new` in all its bits, which the sum may miss by rounding.
-    """
-    changed = _bits(new) != _bits(old)
-    untouched = _bits(leaf) == _bits(old)
-    np.copyto(leaf, new, where=changed & untouched)
-    np.add(leaf, new - old, out=leaf, where=changed & ~untouched)
-    return not np.all(untouched)
-
-
-def _bits(x: np.ndarray) -> np.ndarray:
-    return x.view(f"u{x.itemsize}")

@@ -6,8 +6,11 @@ with which the run can be repeated serially, bit for bit.
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -19,6 +22,16 @@ class Entry(NamedTuple):
     """How often the actor's environments had been made anew."""
     version: int
     """Of the parameters that acted."""
+
+
+class Turn(NamedTuple):
+    """A push of a worker, applied or refused."""
+
+    worker: int
+    unroll: int
+    generation: int
+    read: tuple[int, ...]
+    """Pushes that were in each shard of the parameters that it used."""
 
 
 class RecordError(ValueError):
@@ -40,7 +53,7 @@ class Recorder:
         path.write_text("".join(lines[:first_update]))
         self._file = path.open("a")
 
-    def write(self, entries: list[Entry]) -> None:
+    def write(self, entries: list[Entry] | list[Turn]) -> None:
         self._file.write(json.dumps(entries) + "\n")
         self._file.flush()
 
@@ -49,19 +62,37 @@ class Recorder:
 
 
 def read(path: Path) -> list[list[Entry]]:
-    """The entries of every update.
+    """The entries of every update of actors.
 
     Raises:
       RecordError: no such file, or a line that is no list of entries. A last line that
         a crash cut off is left out.
     """
+    return _read(path, lambda rows: [Entry(*map(int, row)) for row in rows])
+
+
+def read_turns(path: Path) -> list[Turn]:
+    """The pushes of workers.
+
+    Raises:
+      RecordError: as `read`.
+    """
+
+    def turn(rows: Any) -> Turn:
+        ((worker, unroll, generation, pushes),) = rows
+        return Turn(int(worker), int(unroll), int(generation), tuple(map(int, pushes)))
+
+    return _read(path, turn)
+
+
+def _read(path: Path, decode: Callable[[Any], T]) -> list[T]:
     if not path.is_file():
         raise RecordError(f"there is no recorded schedule at {path}")
     *lines, _ = path.read_text().split("\n")
     updates = []
     for number, line in enumerate(lines, start=1):
         try:
-            updates.append([Entry(*map(int, entry)) for entry in json.loads(line)])
+            updates.append(decode(json.loads(line)))
         except (ValueError, TypeError) as error:
             raise RecordError(f"{path}, line {number}: no schedule ({error})") from None
     return updates

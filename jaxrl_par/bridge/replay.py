@@ -12,9 +12,10 @@ from pathlib import Path
 
 import jax
 
-from jaxrl_par.bridge.distillers import Pupil
+from jaxrl_par.bridge import distillers
 from jaxrl_par.bridge.learner import Batch, stacked
 from jaxrl_par.bridge.record import Entry, RecordError
+from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.system import Local, Parts, System
 from jaxrl_par.loops import Run
 from jaxrl_par.types import Metrics, Params, PRNGKey
@@ -43,7 +44,7 @@ class Replay:
             actor.start(self._system.env_key(actor.index, 0))
         run = self._system.new_run(self._actors)
         distils = self._parts.num_distillers > 0
-        self._pupil = Pupil(run.learner.actor) if distils else None
+        self._pupil = Shared(run.learner.actor) if distils else None
         self._keep(0, run)
         return run
 
@@ -96,8 +97,13 @@ class Replay:
         if pupil is None:
             return run, learned
         numbers = range(jax.tree.leaves(lessons)[0].shape[0])
-        taught = [pupil.learn(learner.study, lessons, number) for number in numbers]
-        run, (learned,) = learner.distilled(run, pupil.read(), [learned], [taught])
+        taught = [
+            distillers.learn(pupil, learner.study, lessons, number)
+            for number in numbers
+        ]
+        run, (learned,) = learner.distilled(
+            run, pupil.read().state, [learned], [taught]
+        )
         return run, learned
 
     def _unroll(self, entry: Entry):

@@ -139,6 +139,39 @@ class Report(NamedTuple):
             **shares,
         }
 
+    def lines(self) -> list[str]:
+        """Of the table in the terminal."""
+        threads = {
+            f"{len(self.actors)} actors": mean_shares(self.actors),
+            "uploader": self.uploader,
+            "learner": self.learner,
+        }
+        if self.distillers:
+            threads["distillers"] = mean_shares(self.distillers)
+        lessons = ", ".join(f"{count:,}" for count in self.lessons)
+        taught = (
+            f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
+            f" {lessons}"
+        )
+        return [
+            f"  actors      {self.actor_steps_per_second:,.0f} steps/s   learner"
+            f" {self.learner_steps_per_second:,.0f} steps/s",
+            *(f"  {name:<10}  {line(shares)}" for name, shares in threads.items()),
+            f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
+            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded",
+            *lag_lines(self.lag(), self.lags, "updates"),
+            *([taught] if self.lessons else []),
+            f"  compiling   {self.compile_seconds:.1f} s for the learner",
+            *lost_lines(self.restarts, self.dropped_rows, self.abandoned),
+        ]
+
+    def bars(self) -> dict[str, dict[str, float]]:
+        """Shares of the time by thread, for the picture."""
+        bars = {f"actor {i}": shares for i, shares in enumerate(self.actors)}
+        bars |= {"uploader": self.uploader, "learner": self.learner}
+        distillers = enumerate(self.distillers)
+        return bars | {f"distiller {i}": shares for i, shares in distillers}
+
 
 class Tally:
     """What the learner counts while it runs."""
@@ -161,3 +194,27 @@ def mean_shares(threads: Sequence[dict[str, float]]) -> dict[str, float]:
         name: sum(shares.get(name, 0.0) for shares in threads) / len(threads)
         for name in names
     }
+
+
+def line(shares: dict[str, float]) -> str:
+    """Shares of a thread's time, the largest first."""
+    largest = sorted(shares.items(), key=lambda x: -x[1])
+    return ", ".join(f"{doing} {share:.0%}" for doing, share in largest if share > 0)
+
+
+def lag_lines(mean: float, lags: dict[int, int], unit: str) -> list[str]:
+    """Mean and histogram."""
+    count = sum(lags.values())
+    each = ", ".join(f"{lag}: {n / count:.0%}" for lag, n in lags.items())
+    return [
+        f"  lag         {mean:.2f} {unit} on average: {each or 'nothing was learned'}"
+    ]
+
+
+def lost_lines(restarts: int, dropped_rows: int, abandoned: list[str]) -> list[str]:
+    """What did not go as it should."""
+    lost = (
+        f"  lost        {restarts} restarts, {dropped_rows:,} rows acted and not"
+        " learned from"
+    )
+    return [lost, *([f"  left behind {', '.join(abandoned)}"] if abandoned else [])]

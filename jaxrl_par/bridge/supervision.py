@@ -155,6 +155,18 @@ class Supervisor:
                     raise DeadlineError(self._late(what, waited))
                 self.condition.wait(_TICK)
 
+    def acquire(self, lock: threading.Lock) -> None:
+        """Takes the lock, as `wait` would wait for it.
+
+        Raises:
+          DeadlineError, BaseException: as `wait`.
+        """
+        started = self.clock()
+        while not lock.acquire(timeout=_TICK):
+            self.check()
+            if (waited := self.clock() - started) >= self.patience:
+                raise DeadlineError(self._late("lock", waited))
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """While the owner takes part, others may expect something of it."""

@@ -101,8 +101,7 @@ class System:
         a sharded program would have."""
         if generation == 0:
             return jax.random.fold_in(self._env_key, actor)
-        fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)
-        return jax.random.fold_in(fresh, generation)
+        return fresh_key(self._root, actor, generation)
 
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""
@@ -154,3 +153,9 @@ class System:
         )
         version = jnp.zeros(rows.reward.shape, jnp.int32)
         return rows._replace(carry=carry, extras=rows.extras | {"version": version})
+
+
+def fresh_key(root: PRNGKey, actor: int, generation: int) -> PRNGKey:
+    """Of the environments that an actor got after its first ones."""
+    fresh = jax.random.fold_in(jax.random.fold_in(root, _FRESH), actor)
+    return jax.random.fold_in(fresh, generation)

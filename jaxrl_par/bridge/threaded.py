@@ -1,40 +1,24 @@
 """Actors in threads, an uploader, perhaps distillers, and the learner in the thread of
 its owner."""
 
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
 
 from jaxrl_par.bridge.actor import Actor
-from jaxrl_par.bridge.distillers import Distillers, Pupil
+from jaxrl_par.bridge.crew import Crew, Limits
+from jaxrl_par.bridge.distillers import Distillers
 from jaxrl_par.bridge.exchange import Publisher, Queue, Schedule
 from jaxrl_par.bridge.learner import Batch, stacked
 from jaxrl_par.bridge.record import Entry, Recorder
 from jaxrl_par.bridge.report import Report, Times
-from jaxrl_par.bridge.supervision import Activity, HangError, Stopped, Supervisor
+from jaxrl_par.bridge.shared import Shared
+from jaxrl_par.bridge.supervision import Stopped, Supervisor
 from jaxrl_par.bridge.system import Local, Parts, System
 from jaxrl_par.loops import Run
 from jaxrl_par.types import Metrics, Params, PRNGKey, State
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When patience ends."""
-
-    patience: float
-    """Longest wait in seconds of one thread for another."""
-    env_timeout: float
-    """Longest call of an environment in seconds."""
-    max_restarts: int
-    """Errors after which an actor's environments are made anew; 0 raises the first."""
-    close_seconds: float = 5.0
-    """Longest time that `close` takes."""
 
 
 class Threaded:
@@ -55,18 +39,11 @@ class Threaded:
         self._limits = limits
         self._record: Path | None = None
         self._supervisor = Supervisor(limits.patience)
-        self._supervisor.on_hang = self._on_hang
-        self._actors: dict[int, Actor] = {}
-        self._threads: dict[int, str] = {}
-        self._restarts = dict.fromkeys(range(parts.num_actors), 0)
         self._reset_times()
         self._batch: Batch | None = None
         self._recorder: Recorder | None = None
         self._distillers: Distillers | None = None
         self._started = self._closed = False
-        self._retired: list[Actor] = []
-        self._news: deque[str] = deque()
-        self._abandoned: list[str] = []
 
     @property
     def compile_seconds(self) -> float:
@@ -82,10 +59,12 @@ class Threaded:
           Exception: as the environment raised it.
         """
         self._system = System(self._parts, key)
-        self._in_all_actors(
-            lambda actor: actor.start(self._system.env_key(actor.index, 0))
+        num_actors = self._parts.num_actors
+        self._crew: Crew[Actor] = Crew(
+            self._supervisor, self._limits, self._system, num_actors
         )
-        return self._system.new_run(self._in_order())
+        self._crew.make()
+        return self._system.new_run(list(self._crew))
 
     def resume(self, run: Run) -> None:
         """Takes the actors to where the run was saved, in place of where `init` did.
@@ -93,26 +72,7 @@ class Threaded:
         Where a simulator cannot be brought back, new environments are made, and a
         warning says so.
         """
-        old = dict(self._actors)
-        local: Local = run.local
-        fresh = []
-
-        def resume(actor: Actor) -> None:
-            self._free(old[actor.index])
-            if not self._system.resume(actor, local.actors[actor.index]):
-                fresh.append(actor.index)
-
-        self._in_all_actors(resume)
-        if fresh:
-            env = self._in_order()[0].env
-            assert env is not None
-            warnings.warn(
-                f"{env.name} cannot be brought back to where it was: the"
-                f" {env.num_envs * len(fresh)} episodes in progress of actors"
-                f" {sorted(fresh)} were dropped, and new ones started. The learner goes"
-                " on exactly",
-                stacklevel=2,
-            )
+        self._crew.resume(run.local.actors)
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for `replay`."""
@@ -133,7 +93,7 @@ class Threaded:
         local: Local = run.local
         states, metrics = list(local.actors), []
         run = run._replace(local=local.memory)
-        with self._supervisor.working(), self._telling():
+        with self._supervisor.working(), self._crew.telling():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
                 self._compile(run, batch)
@@ -165,14 +125,14 @@ class Threaded:
             return None
         tally = self._system.tally
         seconds = max(self._supervisor.clock() - self._began, 1e-9)
-        actors = self._all_actors()
+        actors = self._crew.all_actors
         distillers = self._distillers
         return Report(
             seconds=seconds,
             actor_steps_per_second=sum(x.env_steps for x in actors) / seconds,
             learner_steps_per_second=tally.env_steps / seconds,
             updates=tally.updates,
-            actors=[actor.times.shares() for actor in self._in_order()],
+            actors=[actor.times.shares() for actor in self._crew],
             uploader=self._uploader_times.shares(),
             learner=self._learner_times.shares(),
             queue_depth=tally.depths / max(tally.takes, 1),
@@ -182,7 +142,7 @@ class Threaded:
             compile_seconds=self.compile_seconds,
             restarts=tally.restarts,
             dropped_rows=tally.dropped_rows,
-            abandoned=self._abandoned,
+            abandoned=self._crew.abandoned,
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
         )
@@ -196,29 +156,17 @@ class Threaded:
         if self._closed:
             return
         self._closed = True
-        with self._telling():
-            for actor in self._in_order():
-                actor.cancel()
-            limit = self._limits.close_seconds
-            self._abandoned = self._supervisor.stop(limit * 0.6)
+        # Before `init` nothing runs.
+        if (crew := getattr(self, "_crew", None)) is None:
+            return
+        with crew.telling():
+            crew.stop()
             if self._started:
-                acted = sum(actor.rows for actor in self._all_actors())
+                acted = sum(actor.rows for actor in crew.all_actors)
                 learned = sum(self._system.tally.lags.values())
                 self._system.tally.dropped_rows = acted - learned
-            else:
-                self._free_all(limit * 0.3)
             if self._recorder:
                 self._recorder.close()
-
-    def _free_all(self, timeout: float) -> None:
-        """Frees what no thread frees, within so many seconds."""
-        ended = [
-            x for x in self._in_order() if f"actor {x.index}" not in self._abandoned
-        ]
-        freeing = Supervisor(timeout)
-        for actor in ended:
-            freeing.start(f"closing actor {actor.index}", partial(self._free, actor))
-        self._abandoned += freeing.stop(timeout)
 
     def _start(self, run: Run, version: int) -> None:
         keep = self._parts.num_behaviours + 1
@@ -235,37 +183,22 @@ class Threaded:
             self._recorder = Recorder(self._record, version)
         self._reset_times()
         self._started = True
-        for actor in self._in_order():
-            self._run(f"actor {actor.index}", actor, partial(self._act, actor))
+        self._crew.start(self._act)
         self._supervisor.start("uploader", self._upload)
         if self._parts.num_distillers:
             self._distillers = Distillers(
                 self._supervisor,
                 self._system.learner.study,
-                Pupil(run.learner.actor),
+                Shared(run.learner.actor),
                 self._publish,
                 self._parts.num_distillers,
             )
             self._distillers.start()
 
-    def _run(self, name: str, actor: Actor, work: Callable[[], None]) -> None:
-        """Starts the thread of an actor, which frees its environments at the end."""
-
-        def body() -> None:
-            try:
-                work()
-            finally:
-                self._free(actor)
-
-        self._threads[actor.index] = name
-        self._supervisor.start(name, body)
-
     def _reset_times(self) -> None:
         clock = self._supervisor.clock
         self._began = clock()
         self._uploader_times, self._learner_times = Times(clock), Times(clock)
-        for actor in self._actors.values():
-            actor.times = Times(clock)
 
     def _act(self, actor: Actor) -> None:
         """The life of an actor's thread."""
@@ -280,7 +213,7 @@ class Threaded:
             except Stopped:
                 raise
             except Exception as error:
-                self._restart(actor, error)
+                self._crew.restart(actor, error)
                 continue
             times.timed("waiting for the queue", self._queue.put, item)
 
@@ -289,62 +222,6 @@ class Threaded:
         newest = self._publisher.newest
         version = self._schedule.admit(actor.index, actor.next_unroll, newest)
         return None if version is None else (version, self._publisher.get(version))
-
-    def _restart(self, actor: Actor, error: Exception) -> None:
-        """Makes an actor's environments anew, or raises the error."""
-        while True:
-            generation = self._count_restart(actor, error)
-            self._free(actor)
-            key = self._system.env_key(actor.index, generation)
-            try:
-                return actor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as another:
-                error = another
-
-    def _count_restart(self, actor: Actor, error: Exception) -> int:
-        self._restarts[actor.index] += 1
-        if self._restarts[actor.index] > self._limits.max_restarts:
-            raise error
-        tally = self._system.tally
-        with self._supervisor.condition:
-            tally.restarts += 1
-            tally.dropped_rows += actor.rows_in_progress
-            # Who sees the count is told of it at the next occasion.
-            self._news.append(
-                f"actor {actor.index}: made its environments anew after"
-                f" {type(error).__name__}: {error}"
-            )
-        return actor.generation + 1
-
-    def _on_hang(self, activity: Activity, error: HangError) -> None:
-        """Replaces an actor whose environment does not return, or fails."""
-        actor = self._actors[int(activity.name.split()[-1])]
-        error.add_note(f"in {actor.where()}")
-        try:
-            if not self._started:
-                raise error
-            generation = self._count_restart(actor, error)
-        except HangError:
-            self._supervisor.fail(error)
-            return
-        self._retired.append(actor)
-        self._abandoned.append(self._threads[actor.index])
-        successor = self._make_actor(actor.index)
-        successor.times = actor.times
-
-        def act() -> None:
-            key = self._system.env_key(actor.index, generation)
-            try:
-                successor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as again:
-                self._restart(successor, again)
-            self._act(successor)
-
-        self._run(f"actor {actor.index}, generation {generation}", successor, act)
 
     def _upload(self) -> None:
         """The life of the uploader's thread."""
@@ -394,62 +271,3 @@ class Threaded:
                     for x in batch.unrolls
                 ]
             )
-
-    def _make_actor(self, index: int) -> Actor:
-        activity = Activity(f"actor {index}", self._limits.env_timeout)
-        self._supervisor.watch(activity)
-        self._actors[index] = self._system.actor(index, activity=activity)
-        return self._actors[index]
-
-    def _in_order(self) -> list[Actor]:
-        return [self._actors[i] for i in sorted(self._actors)]
-
-    def _all_actors(self) -> list[Actor]:
-        """Those whose threads were given up among them."""
-        return [*self._retired, *self._in_order()]
-
-    def _in_all_actors(self, work: Callable[[Actor], None]) -> None:
-        """Does something in a thread for each actor, and waits for all."""
-        done = []
-
-        def do(actor: Actor) -> None:
-            try:
-                work(actor)
-            except BaseException:
-                self._free(actor)
-                raise
-            with self._supervisor.condition:
-                done.append(actor.index)
-                self._supervisor.condition.notify_all()
-
-        for index in range(self._parts.num_actors):
-            self._supervisor.start(
-                f"actor {index}", partial(do, self._make_actor(index))
-            )
-        with self._supervisor.working():
-            self._supervisor.wait(
-                lambda: True if len(done) == self._parts.num_actors else None,
-                "environments",
-            )
-
-    def _free(self, actor: Actor) -> None:
-        """Frees environments. That they fail even at this is worth only a line."""
-        try:
-            actor.close()
-        except Stopped:
-            raise
-        except Exception as error:
-            self._news.append(
-                f"actor {actor.index}: closing its environments failed with"
-                f" {type(error).__name__}: {error}"
-            )
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Warns, at the end and in the owner's thread, of what happened in others:
-        from there Python may lose a warning."""
-        try:
-            yield
-        finally:
-            while self._news:
-                warnings.warn(self._news.popleft(), stacklevel=4)

@@ -21,6 +21,7 @@ from jaxrl_par.loops.run import (
     Run,
     count_skipped,
     new_run,
+    unroll_keys,
 )
 from jaxrl_par.loops.updates import average, learn, update
 
@@ -46,5 +47,6 @@ __all__ = [
     "on_policy",
     "program",
     "teach_from",
+    "unroll_keys",
     "update",
 ]

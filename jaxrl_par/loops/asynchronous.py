@@ -29,6 +29,7 @@ from jaxrl_par.loops.run import episode_metrics, unroll_keys
 from jaxrl_par.loops.updates import apply_finite, average
 from jaxrl_par.types import (
     Agent,
+    Batch,
     Count,
     Grads,
     Metrics,
@@ -81,35 +82,46 @@ def contribution(
         synchronous program would learn from its unroll of this number.
     """
     _, key = unroll_keys(root, unroll, worker)
-    _, batch = agent.prepare(state, trajectory, partial(average, axis_name=None))
+    state, batch = prepare(agent, state, trajectory)
     grads, info = agent.grad(state, batch, key)
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
     return Contribution(grads, info.metrics, env_steps)
 
 
-def work(
-    agent: Agent, env: Environment, unroll_length: int
-) -> Callable[..., tuple[rollout.Workers, Trajectory, Metrics]]:
-    """Acting of one worker in a pure environment.
+def prepare(agent: Agent, state: State, trajectory: Trajectory) -> tuple[State, Batch]:
+    """As `Agent.prepare`, of what one worker has alone."""
+    return agent.prepare(state, trajectory, partial(average, axis_name=None))
 
-    The function takes (state, workers, root, unroll, worker) and returns the worker's
-    environments after an unroll, the unroll, and metrics of the episodes in it.
-    """
 
-    def act(
-        state: State,
-        workers: rollout.Workers,
-        root: PRNGKey,
-        unroll: Count,
-        worker: Int[Array, ""] | int,
-    ) -> tuple[rollout.Workers, Trajectory, Metrics]:
-        key, _ = unroll_keys(root, unroll, worker)
-        workers, trajectory, episodes = rollout.unroll(
-            agent, env, state.params, workers, key, unroll_length
-        )
-        return workers, trajectory, episode_metrics(episodes, None)
+class Worked(NamedTuple):
+    """A worker's turn in a pure environment."""
 
-    return act
+    workers: rollout.Workers
+    """Its environments afterwards."""
+    contribution: Contribution
+    """With metrics of the episodes that ended."""
+    trajectory: Trajectory
+
+
+def turn(
+    agent: Agent,
+    env: Environment,
+    unroll_length: int,
+    state: State,
+    learner: State,
+    workers: rollout.Workers,
+    root: PRNGKey,
+    unroll: Count,
+    worker: Int[Array, ""] | int,
+) -> Worked:
+    """Acts with the parameters of `state`, and computes the gradient at `learner`."""
+    key, _ = unroll_keys(root, unroll, worker)
+    workers, trajectory, episodes = rollout.unroll(
+        agent, env, state.params, workers, key, unroll_length
+    )
+    given = contribution(agent, learner, trajectory, root, unroll, worker)
+    metrics = given.metrics | episode_metrics(episodes, None)
+    return Worked(workers, given._replace(metrics=metrics), trajectory)
 
 
 def absorb(
@@ -118,7 +130,7 @@ def absorb(
     grads: Grads,
     staleness: Int[Array, ""],
     config: StalenessConfig,
-) -> tuple[State, Metrics]:
+) -> tuple[State, dict[str, Array]]:
     """The state with a gradient applied to it, unless it is refused.
 
     Metrics: `grad_norm` as it came; `skipped`, 1 if it was not finite; `rejected`, 1 if
@@ -150,3 +162,14 @@ def parts_read(function: Callable, state: State, *arguments: PyTree) -> list[boo
     for equation in traced.eqns:
         used |= {x for x in equation.invars if isinstance(x, Var)}
     return [x in used for x in traced.invars[: len(jax.tree.leaves(state))]]
+
+
+def parts_prepared(agent: Agent, state: State, trajectory: Trajectory) -> list[str]:
+    """Names of the leaves of `state` that `Agent.prepare` changes.
+
+    Nothing is computed; arguments may be shapes.
+    """
+    traced = jax.make_jaxpr(lambda *given: prepare(agent, *given)[0])(state, trajectory)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state)]
+    before, after = traced.jaxpr.invars, traced.jaxpr.outvars
+    return [n for n, x, y in zip(names, before, after, strict=False) if x is not y]

@@ -52,8 +52,9 @@ def program(
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
-        place = () if axis_name is None else _place(axis_name)
-        workers = rollout.start(actor, env, local_key(env_key, axis_name), *place)
+        index, num_parts = _place(axis_name)
+        key = local_key(env_key, axis_name)
+        workers = rollout.start(actor, env, key, index, num_parts)
         state = learning.init(learn_key, workers.step)
         shapes = rollout.shapes(actor, state.params, workers.step, unroll_length)
         memory = learning.start(shapes)
@@ -121,6 +122,8 @@ def episodic(
     return Program(init, step)
 
 
-def _place(axis_name: str) -> tuple[Int[Array, ""], int]:
+def _place(axis_name: str | None) -> tuple[Int[Array, ""] | int, int]:
     """Of this instance along the axis, and how many there are."""
+    if axis_name is None:
+        return 0, 1
     return jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)

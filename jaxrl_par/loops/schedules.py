@@ -1,9 +1,9 @@
 """Who finishes when, and how old the parameters are that it used: asynchrony as data.
 
 A schedule is made before the run that follows it, and can be looked at, stored, and
-followed again. Its turns are the updates of a run: in turn n worker `worker[n]` finishes
-an unroll that it began with the parameters of `delay[n]` turns before. Each turn's
-unroll is the next one of its worker, wherever the others are.
+followed again. Its turns are the updates of a run: in turn n worker `worker[n]`
+finishes an unroll that it began with the parameters of `delay[n]` turns before. Each
+turn's unroll is the next one of its worker, wherever the others are.
 
 Times are in units of the mean time that a worker takes from one turn to its next.
 """
@@ -11,9 +11,9 @@ Times are in units of the mean time that a worker takes from one turn to its nex
 import heapq
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 Ints = Int[np.ndarray, " N"]
@@ -120,7 +120,7 @@ def resampled(schedule: Schedule, num_turns: int, seed: int) -> Schedule:
 def problems(schedule: Schedule, num_workers: int, max_delay: int) -> list[str]:
     """What is wrong with a schedule that is known: nothing is said of traced arrays."""
     worker, delay = schedule
-    if isinstance(worker, jax.core.Tracer) or isinstance(delay, jax.core.Tracer):
+    if isinstance(worker, Tracer) or isinstance(delay, Tracer):
         return []
     worker, delay = np.asarray(worker), np.asarray(delay)
     if worker.shape != delay.shape or worker.ndim != 1 or not len(worker):
@@ -149,9 +149,10 @@ def problems(schedule: Schedule, num_workers: int, max_delay: int) -> list[str]:
 def own_copies(schedule: Schedule) -> bool:
     """Whether each worker reads the newest parameters just when it has finished, so
     that one copy for each of them is all that is needed."""
-    last: dict[int, int] = {}
-    for turn, (worker, delay) in enumerate(zip(*map(np.asarray, schedule), strict=True)):
-        if turn - delay != last.get(int(worker), 0):
+    worker, delay = (np.asarray(x).tolist() for x in schedule)
+    read: dict[int, int] = {}
+    for turn in range(len(worker)):
+        if turn - delay[turn] != read.get(worker[turn], 0):
             return False
-        last[int(worker)] = turn + 1
+        read[worker[turn]] = turn + 1
     return True

@@ -95,7 +95,7 @@ def apply_finite(
     state: State,
     grads: Grads,
     accepted: Bool[Array, ""] | bool = True,
-) -> tuple[State, Metrics]:
+) -> tuple[State, dict[str, Array]]:
     """The state with a gradient applied, if the gradient is finite and `accepted`.
 
     Metrics: `grad_norm`, and `skipped`, 1 if it is not finite.

@@ -13,19 +13,24 @@ be traced, so a `population` over delays is one program.
 Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import not_chosen
-from jaxrl_par.loops import Program, Run, asynchronous, count_skipped, new_run, schedules
+from jaxrl_par.loops import (
+    Program,
+    Run,
+    asynchronous,
+    count_skipped,
+    new_run,
+    schedules,
+)
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.run import check_counts
 from jaxrl_par.loops.schedules import Schedule
@@ -87,7 +92,7 @@ def delayed(
     check_counts(unroll_length=unroll_length, num_workers=num_workers)
     if problems := staleness.problems():
         raise ValueError("; ".join(problems))
-    traced = isinstance(schedule.delay, jax.core.Tracer)
+    traced = isinstance(schedule.delay, Tracer)
     if max_delay is None:
         if traced:
             raise ValueError("a traced schedule needs max_delay")
@@ -101,19 +106,14 @@ def delayed(
         )
     length = len(schedule.worker)
     slots = num_workers if storage == "copies" else max_delay + 1
-    work = asynchronous.work(agent, env, unroll_length)
 
-    def contribute(state: State, newest: State, workers, root, unroll, worker):
-        workers, trajectory, episodes = work(state, workers, root, unroll, worker)
-        at = newest if stale == "data" else state
-        given = asynchronous.contribution(
-            agent, at, trajectory, root, unroll, worker
-        )
-        return workers, given._replace(metrics=given.metrics | episodes)
+    def take_turn(state: State, newest: State, *rest: Any) -> asynchronous.Worked:
+        learner = newest if stale == "data" else state
+        return asynchronous.turn(agent, env, unroll_length, state, learner, *rest)
 
     def reads(state: State, workers: rollout.Workers, root: PRNGKey) -> list[bool]:
         return asynchronous.parts_read(
-            contribute, state, state, workers, root, Count.zero(), jnp.int32(0)
+            take_turn, state, state, workers, root, Count.zero(), jnp.int32(0)
         )
 
     def init(key: PRNGKey) -> Run:
@@ -147,16 +147,17 @@ def delayed(
         past = _at(local.past, slot)
         old = _replaced(run.learner, mask, past.leaves)
 
-        own, given = contribute(old, run.learner, own, run.key, unroll, worker)
+        done = take_turn(old, run.learner, own, run.key, unroll, worker)
+        given = done.contribution
         lag = local.version - past.version
         grads = given.grads
         if traced:
             grads = jax.tree.map(
                 lambda x: jnp.where(delay <= max_delay, x, jnp.nan), grads
             )
-        state, absorbed = asynchronous.absorb(
-            agent, run.learner, grads, lag, staleness
-        )
+        # Statistics of the data have no gradient: they are of all that came until now.
+        state, _ = asynchronous.prepare(agent, run.learner, done.trajectory)
+        state, absorbed = asynchronous.absorb(agent, state, grads, lag, staleness)
         metrics = given.metrics | absorbed
         refused = (absorbed["skipped"] > 0) | (absorbed["rejected"] > 0)
         version = local.version + 1 - refused.astype(jnp.int32)
@@ -165,7 +166,7 @@ def delayed(
         newest = (local.newest + 1) % slots if storage == "ring" else local.newest
         past = _kept(local.past, Past(_chosen(state, mask), version))
         local = Local(
-            jax.tree.map(lambda x, y: x.at[worker].set(y), local.workers, own),
+            jax.tree.map(lambda x, y: x.at[worker].set(y), local.workers, done.workers),
             jax.tree.map(lambda x, y: x.at[worker].set(y), local.unroll, unroll.add(1)),
             past(newest if storage == "ring" else worker, turn == 0),
             newest,
@@ -186,7 +187,9 @@ def delayed(
             if storage == "ring":
                 return after
             # Where the schedule begins again, everybody reads.
-            everywhere = jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), past, new)
+            everywhere = jax.tree.map(
+                lambda x, y: jnp.broadcast_to(y, x.shape), past, new
+            )
             return jax.lax.cond(anew, lambda: everywhere, lambda: after)
 
         return put

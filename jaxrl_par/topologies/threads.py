@@ -29,9 +29,10 @@ from jax.sharding import Mesh
 from jaxrl_par import loops
 from jaxrl_par.bridge import exchange, record
 from jaxrl_par.bridge.actor import MakeEnv
+from jaxrl_par.bridge.crew import Limits
 from jaxrl_par.bridge.replay import Replay
 from jaxrl_par.bridge.system import Parts
-from jaxrl_par.bridge.threaded import Limits, Threaded
+from jaxrl_par.bridge.threaded import Threaded
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops import Learning
 from jaxrl_par.types import Agent

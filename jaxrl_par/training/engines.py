@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import jax
 
 from jaxrl_par.bridge.report import Report
+from jaxrl_par.bridge.store_report import StoreReport
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.types import Metrics, PRNGKey
@@ -38,7 +39,7 @@ class Engine(Protocol):
         """Where to write the schedule, if it is one that can be repeated from there."""
         ...
 
-    def report(self) -> Report | None:
+    def report(self) -> Report | StoreReport | None:
         """Where the time of threads went, None where there are none."""
         ...
 

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.bridge import system
-from jaxrl_par.bridge.distillers import Distillers, Pupil
+from jaxrl_par.bridge.distillers import Distillers
 from jaxrl_par.bridge.learner import Learner
+from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import DeadlineError, Supervisor
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -33,99 +32,6 @@ from jaxrl_par.types import Lesson, TimeStep
 
 KEY = random.key(7)
 
-# The pupil ------------------------------------------------------------------------
-
-
-@st.composite
-def written(draw):
-    """(what was read, what was learned from it, what is there meanwhile)"""
-    floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
-    some = st.one_of(floats, st.sampled_from([0.0, -0.0, 1e-45, np.nan]))
-    rows = draw(st.lists(st.tuples(some, some, st.booleans()), min_size=1, max_size=5))
-    old, new, others = zip(*rows, strict=True)
-    old, new = np.array(old, np.float32), np.array(new, np.float32)
-    now = np.where(others, old + np.float32(1), old)
-    return old, new, now.astype(np.float32)
-
-
-def bits(x):
-    return np.asarray(x).view(np.uint32)
-
-
-@given(written())
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_nobody_else_wrote_is_exact_and_the_rest_is_added(rows):
-    old, new, now = rows
-    pupil = Pupil(now)
-    raced = pupil.write(old, new)
-    after = pupil.read()
-    alone = bits(now) == bits(old)
-    assert raced == (not alone.all())
-    np.testing.assert_array_equal(bits(after)[alone], bits(new)[alone])
-    changed = bits(new) != bits(old)
-    added = np.where(changed, now + (new - old), now)
-    np.testing.assert_array_equal(after[~alone], added[~alone])
-
-
-def in_threads(count, work):
-    """Runs work(0) .. work(count - 1) at the same time."""
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(count)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-
-
-def test_only_what_changed_is_written():
-    """Who changes other elements never disturbs the others (Hogwild's sparse problems):
-    the result is exact, without a lock and in any order."""
-    pupil = Pupil(np.zeros(40_000, np.float32))
-
-    def work(mine):
-        for _ in range(100):
-            old = pupil.read()
-            new = old.copy()
-            new[mine::4] += 1
-            pupil.write(old, new)
-
-    in_threads(4, work)
-    np.testing.assert_array_equal(pupil.read(), 100)
-
-
-def test_a_copy_shares_no_memory_with_the_pupil():
-    start = np.zeros(1000, np.float32)
-    pupil = Pupil((start, jnp.zeros(1000)))
-    for leaf in (start, *pupil.read()):
-        assert not any(np.shares_memory(leaf, x) for x in pupil._leaves)
-    pupil.write(pupil.read(), (start + 1, start + 2))
-    assert start.sum() == 0
-
-
-class Slow(np.ndarray):
-    """What is learned, but it takes long to copy: others come in between."""
-
-    def __array_function__(self, *arguments):
-        time.sleep(0.05)
-        return super().__array_function__(*arguments)
-
-
-def test_no_count_is_lost():
-    """Integers are exact, though two write at the same time."""
-    pupil = Pupil(np.zeros(1, np.int32))
-
-    def work(_):
-        old = pupil.read()
-        pupil.write(old, (old + 1).view(Slow))
-
-    in_threads(4, work)
-    assert pupil.read() == 4
-
-
-def test_a_state_that_cannot_be_added_is_refused():
-    with pytest.raises(ValueError, match=r"bool cannot be added: state\['ok'\]"):
-        Pupil({"ok": np.array(True), "x": np.zeros(2)})
-
-
 # Distillers, without a compiler -----------------------------------------------------
 
 NUM_LESSONS = 6
@@ -135,7 +41,7 @@ class Class:
     """Distillers whose lessons are numbers, and what became of these."""
 
     def __init__(self, num_distillers, before=lambda number: None, patience=30.0):
-        self.pupil = Pupil(
+        self.pupil = Shared(
             {"count": np.zeros(1, np.int32), "sum": np.zeros(3, np.float32)}
         )
         self.seen, self.published, self.before = [], [], before
@@ -307,7 +213,7 @@ def test_several_learn_what_one_learns():
         """Mean of each update."""
         supervisor = Supervisor(60.0)
         distillers = Distillers(
-            supervisor, study, Pupil(start), lambda *_: None, num_distillers
+            supervisor, study, Shared(start), lambda *_: None, num_distillers
         )
         distillers.start()
         with supervisor.working():

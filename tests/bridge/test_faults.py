@@ -560,7 +560,7 @@ def warmed():
     """Whatever jax opens once, it has opened."""
     world = World()
     with closing(engine(world)) as threads:
-        ACTING(AGENT, LENGTH)
+        ACTING(AGENT, LENGTH, 1)
         advance(threads, updates=2)
 
 

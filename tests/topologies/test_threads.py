@@ -288,7 +288,7 @@ def test_a_free_run_goes_on_after_its_last_committed_update():
     try:
         bridge.resume(half)
         unrolls = [int(actor.unroll) for actor in half.local.actors]
-        assert [actor.next_unroll for actor in bridge._in_order()] == unrolls
+        assert [actor.next_unroll for actor in bridge._crew] == unrolls
         assert sum(unrolls) == 6 * 2
         run, _ = bridge.advance(half, 4)
     finally:

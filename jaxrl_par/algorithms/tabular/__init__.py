@@ -1,9 +1,10 @@
 """Tabular methods: small finite problems, solved where they are known, or learned.
 
     sarsa = ControlConfig("sarsa", step_size=constant(0.5))
-    table, transitions = learned_action_values(
+    learned, transitions = learned_action_values(
         jax.random.key(0), cliff_walking(), sarsa, num_steps=10_000
     )
+    learned.table.values  # Q [S, A]
 
 Everything is a pure function of arrays, so that thousands of learners are one `vmap`.
 """

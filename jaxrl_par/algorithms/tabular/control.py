@@ -119,8 +119,8 @@ def learned_action_values(
     *,
     num_steps: int,
     num_workers: int = 1,
-) -> tuple[Table, Transition]:
-    """Q after `num_steps` steps of each worker, and what they did, fields [T, W].
+) -> tuple[ControlState, Transition]:
+    """Where `num_steps` steps of each worker lead, and what they were, fields [T, W].
 
     It can be vmapped over keys, problems and the numbers of `config`.
 
@@ -137,5 +137,4 @@ def learned_action_values(
         return control_step(jax.random.fold_in(steps_key, index), now, mdp, config)
 
     first = ControlState(table, states, actions)
-    last, transitions = jax.lax.scan(step, first, jnp.arange(num_steps))
-    return last.table, transitions
+    return jax.lax.scan(step, first, jnp.arange(num_steps))

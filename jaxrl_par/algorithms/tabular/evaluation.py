@@ -41,8 +41,7 @@ def evaluate(mdp: MDP, policy: Policy) -> Values:
     num_states = mdp.terminal.shape[0]
     rewards = state_values(policy, action_values(mdp, jnp.zeros(num_states)))
     chain = jnp.sum(policy[:, :, None] * mdp.transitions, axis=1)
-    lives = ~mdp.terminal
-    chain = jnp.where(lives[:, None] & lives[None, :], chain, 0.0)
+    chain = jnp.where(mdp.terminal[:, None], 0.0, chain)
     return jnp.linalg.solve(jnp.eye(num_states) - mdp.gamma * chain, rewards)
 
 
@@ -52,7 +51,10 @@ def sweep(mdp: MDP, policy: Policy, values: Values) -> Values:
 
 
 def evaluate_by_sweeps(
-    mdp: MDP, policy: Policy, num_sweeps: int, values: Values | None = None
+    mdp: MDP,
+    policy: Policy,
+    num_sweeps: int | Int[Array, ""],
+    values: Values | None = None,
 ) -> Values:
     """What `num_sweeps` sweeps make of `values`, by default 0."""
     if values is None:

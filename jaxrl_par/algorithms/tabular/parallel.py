@@ -1,11 +1,10 @@
 """One table from those of W workers.
 
 Workers without a common table learn apart under `jax.vmap`, and `averaged` joins what
-they learned. Workers that share a table and meet at every step are the workers of
-`learned_values` and
-`learned_action_values`; those that meet after many steps, each with a copy,
-give their changes to `accumulated`. To write the copy back instead, as lecture 3 puts
-it, would lose the changes of all workers but the last.
+they learned. Workers that share a table and meet at every step are those of
+`learned_values` and `learned_action_values`. Workers that meet after many steps, each
+with a copy, give their changes to `accumulated`: to write the copy back instead, as
+lecture 3 puts it, would lose the changes of all but the last.
 
 Source: Elster, Mustafaoglu and Pingali, Parallel reinforcement learning, lecture 3,
 after Mnih et al., arXiv:1602.01783.

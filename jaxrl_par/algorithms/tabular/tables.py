@@ -18,8 +18,8 @@ Source: Elster, Mustafaoglu and Pingali, Parallel reinforcement learning, lectur
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par.errors import not_between
@@ -93,7 +93,7 @@ def concrete(
     return {
         name: interval
         for name, interval in bounds.items()
-        if not isinstance(getattr(config, name), jax.core.Tracer)
+        if not isinstance(getattr(config, name), Tracer)
     }
 
 

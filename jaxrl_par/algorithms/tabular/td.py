@@ -70,8 +70,8 @@ def learned_values(
     num_steps: int,
     num_workers: int = 1,
     initial_value: float = 0.0,
-) -> tuple[Table, Transition]:
-    """V after `num_steps` steps of each worker, and what they did, fields [T, W].
+) -> tuple[TDState, Transition]:
+    """Where `num_steps` steps of each worker lead, and what they were, fields [T, W].
 
     It can be vmapped over keys, problems, policies and the numbers of `rule`.
 
@@ -86,8 +86,7 @@ def learned_values(
     def step(now: TDState, index):
         return td_step(jax.random.fold_in(steps_key, index), now, mdp, policy, rule)
 
-    last, transitions = jax.lax.scan(step, first, jnp.arange(num_steps))
-    return last.table, transitions
+    return jax.lax.scan(step, first, jnp.arange(num_steps))
 
 
 def replay(

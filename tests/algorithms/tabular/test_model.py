@@ -3,13 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.algorithms.tabular.evaluation import evaluate
+from jaxrl_par.algorithms.tabular import evaluation, model, planning
 from jaxrl_par.algorithms.tabular.mdp import Transition, uniform_policy
-from jaxrl_par.algorithms.tabular.model import estimate
-from jaxrl_par.algorithms.tabular.planning import value_iteration
 from jaxrl_par.algorithms.tabular.problems import two_state
 
 GAMMA = 0.9
+evaluate = jax.jit(evaluation.evaluate)
+value_iteration = jax.jit(planning.value_iteration)
+estimate = jax.jit(model.estimate, static_argnums=(1, 2))
 
 
 def transitions(rows):
@@ -41,18 +42,18 @@ def test_frequencies_are_counted():
     found = estimate(transitions(ROWS), 5, 2, GAMMA)
     assert found.counts.dtype == jnp.int32
     assert found.counts.sum() == len(ROWS)
-    model = found.mdp
-    np.testing.assert_allclose(model.transitions[0, 0], [0, 2 / 3, 1 / 3, 0, 0])
-    np.testing.assert_allclose(model.transitions[0, 1], [0, 0, 0, 1, 0])
-    np.testing.assert_allclose(model.transitions[1, 0], np.zeros(5))
-    np.testing.assert_allclose(model.rewards[0, 0], [0, 1, 2, 0, 0])
-    np.testing.assert_allclose(model.rewards[1, 1, 0], 5.0)
-    np.testing.assert_array_equal(model.terminal, [False] * 3 + [True] * 2)
-    np.testing.assert_allclose(model.start, [0.5, 0.25, 0.25, 0, 0])
+    mdp = found.mdp
+    np.testing.assert_allclose(mdp.transitions[0, 0], [0, 2 / 3, 1 / 3, 0, 0])
+    np.testing.assert_allclose(mdp.transitions[0, 1], [0, 0, 0, 1, 0])
+    np.testing.assert_allclose(mdp.transitions[1, 0], np.zeros(5))
+    np.testing.assert_allclose(mdp.rewards[0, 0], [0, 1, 2, 0, 0])
+    np.testing.assert_allclose(mdp.rewards[1, 1, 0], 5.0)
+    np.testing.assert_array_equal(mdp.terminal, [False] * 3 + [True] * 2)
+    np.testing.assert_allclose(mdp.start, [0.5, 0.25, 0.25, 0, 0])
     np.testing.assert_allclose(
         found.policy, [[0.75, 0.25], [0, 1], [0.5, 0.5], [0, 0], [0, 0]]
     )
-    np.testing.assert_allclose(model.gamma, GAMMA)
+    np.testing.assert_allclose(mdp.gamma, GAMMA)
 
 
 def test_the_values_are_certainty_equivalent():

@@ -5,13 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.algorithms.tabular.evaluation import action_values, evaluate
+from jaxrl_par.algorithms.tabular import evaluation, planning
 from jaxrl_par.algorithms.tabular.mdp import uniform_policy
-from jaxrl_par.algorithms.tabular.planning import (
-    improved,
-    policy_iteration,
-    value_iteration,
-)
+from jaxrl_par.algorithms.tabular.planning import improved
 from jaxrl_par.algorithms.tabular.problems import (
     cliff_walking,
     random_mdp,
@@ -19,6 +15,12 @@ from jaxrl_par.algorithms.tabular.problems import (
 )
 
 S, A = 4, 3
+evaluate, action_values = (
+    jax.jit(evaluation.evaluate),
+    jax.jit(evaluation.action_values),
+)
+policy_iteration = jax.jit(planning.policy_iteration, static_argnums=(1, 2))
+value_iteration = jax.jit(planning.value_iteration, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("rate", [0.3, 1.0])
@@ -92,11 +94,11 @@ def test_a_walk_to_the_right_earns_everything():
 
 def test_planning_ends_at_its_limits():
     mdp = random_mdp(jax.random.key(0), S, A)
-    none = policy_iteration(mdp, max_improvements=0)
+    none = policy_iteration(mdp, 1e-5, 0)
     assert none.num_improvements == 0
     np.testing.assert_allclose(
         none.values, evaluate(mdp, uniform_policy(mdp)), rtol=1e-5
     )
-    assert 1 <= policy_iteration(mdp, tolerance=1e-4).num_improvements <= 5
-    assert policy_iteration(mdp, tolerance=100.0).num_improvements == 0
-    assert value_iteration(mdp, max_sweeps=3).num_sweeps == 3
+    assert 1 <= policy_iteration(mdp, 1e-4).num_improvements <= 5
+    assert policy_iteration(mdp, 100.0).num_improvements == 0
+    assert value_iteration(mdp, 1e-6, 3).num_sweeps == 3

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_par.algorithms.tabular import tables
 from jaxrl_par.algorithms.tabular.tables import (
     HARMONIC,
     POLYNOMIAL,
@@ -10,9 +11,9 @@ from jaxrl_par.algorithms.tabular.tables import (
     constant,
     new_table,
     step_sizes,
-    updated,
 )
 
+updated = jax.jit(tables.updated, static_argnames="rule")
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -24,7 +25,7 @@ def after_each(targets, rule, value):
     """The values of an entry as it is moved to one target after the other."""
     table, values = new_table((3,), value), []
     for target in targets:
-        table = updated(table, (one(1, jnp.int32),), one(target), rule)
+        table = updated(table, (one(1, jnp.int32),), one(target), rule=rule)
         values.append(float(table.values[1]))
     np.testing.assert_array_equal(table.visits, [0, len(targets), 0])
     np.testing.assert_array_equal(table.values[jnp.array([0, 2])], [value, value])
@@ -74,14 +75,14 @@ def test_workers_at_the_same_entry_share_a_step(rule):
     rng = np.random.default_rng(0)
     table = new_table((3, 2), 2.0)
     earlier = (jnp.array([0, 1, 1]), jnp.array([1, 0, 1]))
-    table = updated(table, earlier, jnp.array([1.0, 3.0, 2.0]), rule)
+    table = updated(table, earlier, jnp.array([1.0, 3.0, 2.0]), rule=rule)
     states, actions = np.array([0, 2, 0, 1, 0, 2]), np.array([1, 0, 1, 1, 1, 1])
     targets = rng.normal(size=6)
     found = updated(
         table,
         (jnp.asarray(states), jnp.asarray(actions)),
         jnp.asarray(targets, jnp.float32),
-        rule,
+        rule=rule,
     )
     for s, a in np.ndindex(3, 2):
         mine = targets[(states == s) & (actions == a)]
@@ -95,9 +96,9 @@ def test_workers_at_the_same_entry_share_a_step(rule):
 def test_workers_at_different_entries_do_not_matter_to_each_other():
     index, targets = jnp.array([0, 2]), jnp.array([1.0, -1.0])
     table = new_table((3,), 0.5)
-    together = updated(table, (index,), targets, POLYNOMIAL)
+    together = updated(table, (index,), targets, rule=POLYNOMIAL)
     for i in range(2):
-        table = updated(table, (index[i : i + 1],), targets[i : i + 1], POLYNOMIAL)
+        table = updated(table, (index[i : i + 1],), targets[i : i + 1], rule=POLYNOMIAL)
     jax.tree.map(np.testing.assert_array_equal, together, table)
 
 

@@ -5,11 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_par.algorithms.tabular import evaluation
 from jaxrl_par.algorithms.tabular.evaluation import (
     action_values,
-    evaluate,
-    evaluate_by_sweeps,
-    evaluate_episodic,
     evaluate_until,
     state_values,
     sweep,
@@ -22,6 +20,9 @@ from jaxrl_par.algorithms.tabular.problems import (
 )
 
 S, A = 5, 3
+evaluate = jax.jit(evaluation.evaluate)
+evaluate_by_sweeps = jax.jit(evaluation.evaluate_by_sweeps)
+evaluate_episodic = jax.jit(evaluation.evaluate_episodic)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 

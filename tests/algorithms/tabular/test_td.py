@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.algorithms.tabular.evaluation import evaluate, evaluate_by_sweeps
+from jaxrl_par.algorithms.tabular import evaluation, td
+from jaxrl_par.algorithms.tabular.evaluation import evaluate_by_sweeps
 from jaxrl_par.algorithms.tabular.mdp import Transition, uniform_policy
 from jaxrl_par.algorithms.tabular.model import estimate
 from jaxrl_par.algorithms.tabular.problems import random_mdp, random_walk, two_state
@@ -14,8 +15,10 @@ from jaxrl_par.algorithms.tabular.tables import (
     constant,
     new_table,
 )
-from jaxrl_par.algorithms.tabular.td import learned_values, replay, td_update
+from jaxrl_par.algorithms.tabular.td import learned_values, td_update
 
+evaluate = jax.jit(evaluation.evaluate)
+replay = jax.jit(td.replay, static_argnames=("rule", "num_sweeps"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 RULES = [HARMONIC, POLYNOMIAL, constant(0.1)]
 
@@ -39,7 +42,7 @@ def td_by_loops(transitions, rule, values):
 def test_td_follows_its_definition(rule, num_workers):
     """On what it did itself. The first value 0.7 of the ends must not be read."""
     mdp = random_walk(5)
-    table, transitions = learned_values(
+    learned, transitions = learned_values(
         jax.random.key(0),
         mdp,
         uniform_policy(mdp),
@@ -50,8 +53,8 @@ def test_td_follows_its_definition(rule, num_workers):
     )
     assert transitions.state.shape == (60, num_workers)
     values, visits = td_by_loops(transitions, rule, np.full(7, 0.7))
-    np.testing.assert_allclose(table.values, values, **CLOSE)
-    np.testing.assert_array_equal(table.visits, visits)
+    np.testing.assert_allclose(learned.table.values, values, **CLOSE)
+    np.testing.assert_array_equal(learned.table.visits, visits)
 
 
 def test_a_worker_walks_on_from_where_it_came():
@@ -75,36 +78,49 @@ def test_td_learns_the_policy_it_follows():
     exact = evaluate(mdp, policy)
 
     def error(key):
-        table, _ = learned_values(key, mdp, policy, HARMONIC, num_steps=4000)
-        return table.values - exact
+        learned, _ = learned_values(key, mdp, policy, num_steps=4000)
+        return learned.table.values - exact
 
     errors = jax.jit(jax.vmap(error))(jax.random.split(jax.random.key(0), 32))
-    # Of 32 learners with about 1000 visits a state, whose targets have a standard
-    # deviation below 0.5: 0.5 / sqrt(32 * 1000) is 0.003.
+    # About 1000 visits a state: steps of 0.008 leave each learner a deviation of 0.03.
     np.testing.assert_allclose(np.mean(errors, axis=0), 0.0, atol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("rule", "root_mean_square"),
-    [(POLYNOMIAL, 0.1), (constant(0.01), 0.15), (HARMONIC, 1.5)],
-)
-def test_td_converges_to_the_values_of_the_policy(rule, root_mean_square):
-    """The errors of 64 learners after 20000 steps, where values are 3.8 and 2.5."""
+def errors_after(num_steps, rule):
+    """Of 64 learners, where values are 3.8 and 2.5."""
     mdp = two_state()
     exact = evaluate(mdp, uniform_policy(mdp))
 
     def error(key):
-        table, _ = learned_values(key, mdp, uniform_policy(mdp), rule, num_steps=20_000)
-        return table.values - exact
+        learned, _ = learned_values(
+            key, mdp, uniform_policy(mdp), rule, num_steps=num_steps
+        )
+        return learned.table.values - exact
 
-    errors = jax.jit(jax.vmap(error))(jax.random.split(jax.random.key(0), 64))
-    print(rule, np.sqrt(np.mean(errors**2)), np.mean(errors, 0))
-    assert np.sqrt(np.mean(errors**2)) < root_mean_square
+    return np.asarray(jax.jit(jax.vmap(error))(jax.random.split(jax.random.key(0), 64)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "tolerance"), [(POLYNOMIAL, 0.08), (constant(0.01), 0.15)]
+)
+def test_td_converges_to_the_values_of_the_policy(rule, tolerance):
+    """After 10000 visits steps are 0.0016 and 0.01. Values remember some 1 / (step *
+    (1 - gamma)) targets of deviation 0.7, which leaves errors of about 0.03 and 0.1.
+    """
+    errors = errors_after(20_000, rule)
+    assert np.sqrt(np.mean(errors**2)) < tolerance
+    assert np.all(np.abs(errors.mean(axis=0)) < 0.04)
+
+
+def test_harmonic_steps_forget_the_first_value_slowly():
+    """The error falls like n**-(1 - gamma): to 0.79 where visits are tenfold."""
+    early, late = (errors_after(n, HARMONIC).mean(axis=0) for n in (1000, 10_000))
+    np.testing.assert_allclose(late / early, 10**-0.1, atol=0.03)
 
 
 def cyclic_samples():
     rng = np.random.default_rng(0)
-    mdp = random_mdp(jax.random.key(3), 4, 2)
+    mdp = random_mdp(jax.random.key(3), 4, 2, gamma=0.5)
     _, rows = learned_values(
         jax.random.key(1), mdp, uniform_policy(mdp), num_steps=40, num_workers=1
     )
@@ -115,21 +131,21 @@ def cyclic_samples():
 def test_repeated_samples_are_worth_what_their_model_is():
     """TD(0) that sees forty samples again and again is certainty equivalent.
 
-    The last steps are of 20000**-0.7 = 1e-3, times errors of about 1 that cancel within
-    a sweep up to the second order.
+    The last steps are of 10000**-0.85 = 4e-4, times errors of about 1 whose sum over a
+    sweep is 0.
     """
-    rows = cyclic_samples()
-    model = estimate(rows, 4, 2, 0.9)
+    rows, rule = cyclic_samples(), StepSize(1.0, 0.85)
+    model = estimate(rows, 4, 2, 0.5)
     expected = evaluate(model.mdp, model.policy)
-    found = jax.jit(lambda: replay(new_table((4,)), rows, POLYNOMIAL, 4000))()
+    found = replay(new_table((4,)), rows, rule=rule, num_sweeps=1000)
     np.testing.assert_allclose(found.values, expected, atol=1e-3)
-    np.testing.assert_array_equal(found.visits, 4000 * model.counts.sum((1, 2)))
+    np.testing.assert_array_equal(found.visits, 1000 * model.counts.sum((1, 2)))
 
 
 def test_all_samples_at_once_are_a_sweep_over_their_model():
     """Forty workers on one table: with constant steps of 1, V_i = r^ + gamma P^ V."""
     rows = cyclic_samples()
-    model = estimate(rows, 4, 2, 0.9)
+    model = estimate(rows, 4, 2, 0.5)
     table = new_table((4,))
     for num_sweeps in range(1, 4):
         table = td_update(table, rows, constant(1.0))
@@ -143,7 +159,7 @@ def test_a_replay_goes_through_its_samples_in_order():
     values, _ = td_by_loops(
         jax.tree.map(lambda x: np.asarray(x)[:, None], twice), POLYNOMIAL, np.zeros(4)
     )
-    found = replay(new_table((4,)), rows, POLYNOMIAL, 2)
+    found = replay(new_table((4,)), rows, rule=POLYNOMIAL, num_sweeps=2)
     np.testing.assert_allclose(found.values, values, **CLOSE)
 
 
@@ -159,15 +175,16 @@ def test_thousands_of_learners_are_as_one_alone():
     keys = jax.random.split(jax.random.key(0), num_learners)
     rates = jnp.linspace(0.1, 1.0, num_learners)
     powers = jnp.linspace(1.0, 0.0, num_learners)
-    tables, rows = jax.jit(jax.vmap(learn))(keys, rates, powers)
-    assert len(np.unique(np.asarray(tables.values[:, 0]))) > 2000
+    learned, rows = jax.jit(jax.vmap(learn))(keys, rates, powers)
+    table = learned.table
+    assert len(np.unique(np.asarray(table.values[:, 0]))) > 2000
     alone = jax.jit(learn)
     for i in (0, 1000, 2047):
-        table, row = alone(keys[i], rates[i], powers[i])
+        expected, row = alone(keys[i], rates[i], powers[i])
         np.testing.assert_array_equal(rows.state[i], row.state)
         np.testing.assert_array_equal(rows.action[i], row.action)
-        np.testing.assert_allclose(tables.values[i], table.values, **CLOSE)
-        np.testing.assert_array_equal(tables.visits[i], table.visits)
+        np.testing.assert_allclose(table.values[i], expected.table.values, **CLOSE)
+        np.testing.assert_array_equal(table.visits[i], expected.table.visits)
 
 
 def test_a_transition_to_the_end_bootstraps_from_nothing():

@@ -1,0 +1,230 @@
+"""A worker: environments of its own, and gradients of what it does in them.
+
+It knows nothing of threads and stores, as an `Actor` knows nothing of queues. There are
+two kinds, which do the same: one steps simulators row by row; the other one has a pure
+environment, and acts and differentiates in one compiled call, which does not hold the
+interpreter.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_par import rollout
+from jaxrl_par.bridge.actor import Acting, Actor, MakeEnv, count_of
+from jaxrl_par.bridge.report import Times
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import asynchronous
+from jaxrl_par.types import Agent, Grads, Mean, Metrics, PRNGKey, State
+
+
+class Given(NamedTuple):
+    """What a worker has made of an unroll."""
+
+    worker: int
+    unroll: int
+    generation: int
+    """How often its environments had been made anew."""
+    grads: Grads
+    metrics: Metrics
+    env_steps: Any
+    rows: int
+    after: Any
+    """The worker's state after the unroll, for checkpoints."""
+
+
+class HostWorker(Actor):
+    """Steps simulators."""
+
+    def __init__(
+        self,
+        index: int,
+        make_env: MakeEnv,
+        acting: Acting,
+        gradient: Callable,
+        length: int,
+        root: PRNGKey,
+        device: Any,
+        **options: Any,
+    ):
+        """
+        Args:
+          gradient: `gradients` of the agent.
+        """
+        super().__init__(index, make_env, acting, length, root, device, **options)
+        self._gradient = gradient
+
+    def contribute(self, state: State) -> Given:
+        """The gradient of an unroll, both with the same parameters.
+
+        Raises:
+          Stopped, Exception: as `Actor.unroll`.
+        """
+        item = self.unroll(state.params, 0)
+        trajectory = item.trajectory
+        given = self.times.timed(
+            "gradient", self._gradient, state, trajectory, self._root,
+            count_of(item.unroll), np.int32(self.index),
+        )  # fmt: skip
+        sums: Any = np.array(item.episodes, "f4")
+        metrics = given.metrics | {
+            "episode_return": Mean(sums[0], sums[2]),
+            "episode_length": Mean(sums[1], sums[2]),
+        }
+        return Given(
+            self.index, item.unroll, item.generation, given.grads, metrics,
+            given.env_steps, trajectory.reward.size, item.after,
+        )  # fmt: skip
+
+
+class PureState(NamedTuple):
+    """All of a worker between two unrolls, as `ActorState`."""
+
+    unroll: Any
+    generation: Any
+    workers: rollout.Workers
+
+
+class PureWorker:
+    """Steps a pure environment, inside the compiled function that differentiates."""
+
+    env = None
+
+    def __init__(
+        self,
+        index: int,
+        start: Callable,
+        contribute: Callable,
+        rows: int,
+        root: PRNGKey,
+        device: Any,
+        activity: Activity,
+    ):
+        """
+        Args:
+          start: (key, worker) -> its environments
+          contribute: (state, environments, root, unroll, worker) -> (environments,
+            `asynchronous.Contribution`)
+          rows: of an unroll.
+        """
+        self.index = index
+        self.times = Times()
+        self.env_steps = 0
+        self.rows = 0
+        self.rows_in_progress = 0
+        self.generation = self.next_unroll = 0
+        self._start = start
+        self._contribute = contribute
+        self._rows = rows
+        self._root = jax.device_put(root, device)
+        self._device = device
+        self._activity = activity
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._activity.given_up
+
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        del row
+        return (
+            f"worker {self.index}, unroll {self.next_unroll}, generation"
+            f" {self.generation}"
+        )
+
+    def cancel(self) -> None:
+        """Makes it end with `Stopped` after its next call, from another thread."""
+        self._activity.give_up()
+
+    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
+        """Makes the environments."""
+        self.generation, self.next_unroll = generation, unroll
+        key = jax.device_put(key, self._device)
+        self._workers = self._start(key, jnp.int32(self.index))
+
+    def resume(self, state: PureState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """Goes on from a saved state, always exactly."""
+        del key, fresh_key
+        self.generation, self.next_unroll = int(state.generation), int(state.unroll)
+        self._workers = jax.device_put(state.workers, self._device)
+        return True
+
+    def state(self) -> PureState:
+        """Valid between two unrolls."""
+        return PureState(
+            np.int32(self.next_unroll), np.int32(self.generation), self._workers
+        )
+
+    def contribute(self, state: State) -> Given:
+        """As `HostWorker.contribute`.
+
+        Raises:
+          Stopped: `cancel` was called.
+        """
+        self._activity.doing = "computing"
+        self._activity.end()
+        number = self.next_unroll
+        workers, given = self.times.timed("computing", self._compute, state, number)
+        self._workers = workers
+        self.next_unroll += 1
+        self.rows += self._rows
+        self.env_steps += int(given.env_steps)
+        return Given(
+            self.index, number, self.generation, given.grads, given.metrics,
+            given.env_steps, self._rows, self.state(),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _compute(self, state: State, number: int):
+        return jax.block_until_ready(
+            self._contribute(
+                state,
+                self._workers,
+                self._root,
+                count_of(number),
+                np.int32(self.index),
+            )
+        )
+
+
+Worker = HostWorker | PureWorker
+
+
+def gradients(agent: Agent) -> Callable:
+    """(state, trajectory, root, unroll, worker) -> `asynchronous.Contribution`"""
+
+    def gradient(state: State, *unrolled: Any) -> asynchronous.Contribution:
+        return asynchronous.contribution(agent, state, *unrolled)
+
+    compiled = jax.jit(gradient)
+
+    def done(*arguments: Any) -> asynchronous.Contribution:
+        return jax.block_until_ready(compiled(*arguments))
+
+    return done
+
+
+def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
+    """(key, worker) -> its environments"""
+
+    def start(key: PRNGKey, worker: Any) -> rollout.Workers:
+        return rollout.start(agent, env, key, worker, num_workers)
+
+    return jax.jit(start)
+
+
+def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Callable:
+    """(state, environments, root, unroll, worker) -> (environments, contribution)"""
+
+    def contribute(state: State, *rest: Any):
+        worked = asynchronous.turn(agent, env, unroll_length, state, state, *rest)
+        return worked.workers, worked.contribution
+
+    return jax.jit(contribute)
