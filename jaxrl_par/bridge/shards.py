@@ -27,6 +27,9 @@ from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Agent, Grads, State
 
+METRICS = ("grad_norm", "skipped", "rejected", "lag")
+"""Of `asynchronous.absorb`, in one array: one transfer, not one each."""
+
 
 class Shards:
     """Divides states and gradients of one agent, and updates their parts."""
@@ -69,10 +72,8 @@ class Shards:
         """shards -> state; counters are those of the first"""
         self.divide = jax.jit(self._divide)
         """gradient -> gradients of the shards"""
-        self.absorb = jax.jit(
-            partial(asynchronous.absorb, agent, config=staleness),
-        )
-        """(shard, its gradient, staleness) -> (shard, metrics)"""
+        self.absorb = jax.jit(partial(_absorb, agent, config=staleness))
+        """(shard, its gradient, staleness) -> (shard, METRICS [4])"""
 
     def _is_tree(self, part: Any) -> bool:
         """Whether it has the structure of the parameters."""
@@ -138,6 +139,11 @@ class Shards:
             leaves.append(vector[start : start + size].reshape(shape))
             start += size
         return self._grads_tree.unflatten(leaves)
+
+
+def _absorb(agent: Agent, *given: Any, config: StalenessConfig):
+    state, metrics = asynchronous.absorb(agent, *given, config=config)
+    return state, jnp.stack([metrics[name] for name in METRICS])
 
 
 def _extended(x: Float[Array, " N"], last: Any) -> Float[Array, " N+1"]:

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from jaxrl_par.bridge.report import Times
-from jaxrl_par.bridge.shards import Shards
+from jaxrl_par.bridge.shards import METRICS, Shards
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import Grads, State
@@ -115,8 +115,8 @@ class Absorbed(NamedTuple):
 
 def absorbed(shards: Shards, state: State, grads: Grads, staleness: int) -> Absorbed:
     """`Shards.absorb`, done when this returns, with metrics in numpy."""
-    state, metrics = shards.absorb(state, grads, np.int32(staleness))
-    metrics = jax.device_get(metrics)
+    state, values = shards.absorb(state, grads, np.int32(staleness))
+    metrics = dict(zip(METRICS, np.asarray(values), strict=True))
     applied = not (metrics["skipped"] or metrics["rejected"])
     return Absorbed(jax.block_until_ready(state), metrics, applied)
 
@@ -182,8 +182,9 @@ class Lock:
         staleness = current.version - version
         done = absorbed(self._shards, current.state, push.grads, staleness)
         self._current = _after(current, done, push)
-        with self._supervisor.condition:
-            self._supervisor.condition.notify_all()
+        if self._is_full():
+            with self._supervisor.condition:
+                self._supervisor.condition.notify_all()
 
 
 class Hogwild:
@@ -261,7 +262,8 @@ class Hogwild:
             self._pushes += 1
             self._version += done.applied
             self._raced += raced
-            self._supervisor.condition.notify_all()
+            if self._is_full():
+                self._supervisor.condition.notify_all()
 
 
 class Server:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Acting, Actor, MakeEnv, count_of
@@ -19,7 +20,7 @@ from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import asynchronous
-from jaxrl_par.types import Agent, Grads, Mean, Metrics, PRNGKey, State
+from jaxrl_par.types import Agent, Grads, Mean, PRNGKey, State, Trajectory
 
 
 class Given(NamedTuple):
@@ -30,8 +31,9 @@ class Given(NamedTuple):
     generation: int
     """How often its environments had been made anew."""
     grads: Grads
-    metrics: Metrics
-    env_steps: Any
+    metrics: np.ndarray
+    """[M], as `packed`."""
+    env_steps: int
     rows: int
     after: Any
     """The worker's state after the unroll, for checkpoints."""
@@ -66,18 +68,15 @@ class HostWorker(Actor):
         """
         item = self.unroll(state.params, 0)
         trajectory = item.trajectory
-        given = self.times.timed(
-            "gradient", self._gradient, state, trajectory, self._root,
-            count_of(item.unroll), np.int32(self.index),
+        grads, measured = self.times.timed(
+            "gradient", self._gradient, state, trajectory,
+            np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
+            np.int32(self.index),
         )  # fmt: skip
-        sums: Any = np.array(item.episodes, "f4")
-        metrics = given.metrics | {
-            "episode_return": Mean(sums[0], sums[2]),
-            "episode_length": Mean(sums[1], sums[2]),
-        }
+        env_steps, *metrics = np.asarray(measured)
         return Given(
-            self.index, item.unroll, item.generation, given.grads, metrics,
-            given.env_steps, trajectory.reward.size, item.after,
+            self.index, item.unroll, item.generation, grads, np.array(metrics),
+            int(env_steps), trajectory.reward.size, item.after,
         )  # fmt: skip
 
 
@@ -107,8 +106,7 @@ class PureWorker:
         """
         Args:
           start: (key, worker) -> its environments
-          contribute: (state, environments, root, unroll, worker) -> (environments,
-            `asynchronous.Contribution`)
+          contribute: `pure_contributions` of the agent.
           rows: of an unroll.
         """
         self.index = index
@@ -169,46 +167,49 @@ class PureWorker:
         self._activity.doing = "computing"
         self._activity.end()
         number = self.next_unroll
-        workers, given = self.times.timed("computing", self._compute, state, number)
+        workers, grads, measured = self.times.timed(
+            "computing", self._compute, state, number
+        )
+        env_steps, *metrics = np.asarray(measured)
         self._workers = workers
         self.next_unroll += 1
         self.rows += self._rows
-        self.env_steps += int(given.env_steps)
+        self.env_steps += int(env_steps)
         return Given(
-            self.index, number, self.generation, given.grads, given.metrics,
-            given.env_steps, self._rows, self.state(),
+            self.index, number, self.generation, grads, np.array(metrics),
+            int(env_steps), self._rows, self.state(),
         )  # fmt: skip
 
     def close(self) -> None:
         """There is nothing to free."""
 
     def _compute(self, state: State, number: int):
-        return jax.block_until_ready(
-            self._contribute(
-                state,
-                self._workers,
-                self._root,
-                count_of(number),
-                np.int32(self.index),
-            )
-        )
+        count, index = count_of(number), np.int32(self.index)
+        return self._contribute(state, self._workers, self._root, count, index)
 
 
 Worker = HostWorker | PureWorker
 
 
+def packed(given: asynchronous.Contribution) -> Float[Array, " M+1"]:
+    """Environment steps, then the metrics, leaf by leaf: one transfer, not one each."""
+    leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
+    return jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
+
+
 def gradients(agent: Agent) -> Callable:
-    """(state, trajectory, root, unroll, worker) -> `asynchronous.Contribution`"""
+    """(state, trajectory, sums over its episodes [3], root, unroll, worker) ->
+    (gradient, what `packed` packs)"""
 
-    def gradient(state: State, *unrolled: Any) -> asynchronous.Contribution:
-        return asynchronous.contribution(agent, state, *unrolled)
+    def gradient(state: State, trajectory: Trajectory, sums: Any, *place: Any):
+        given = asynchronous.contribution(agent, state, trajectory, *place)
+        metrics = given.metrics | {
+            "episode_return": Mean(sums[0], sums[2]),
+            "episode_length": Mean(sums[1], sums[2]),
+        }
+        return given.grads, packed(given._replace(metrics=metrics))
 
-    compiled = jax.jit(gradient)
-
-    def done(*arguments: Any) -> asynchronous.Contribution:
-        return jax.block_until_ready(compiled(*arguments))
-
-    return done
+    return _done(jax.jit(gradient))
 
 
 def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
@@ -221,10 +222,16 @@ def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
 
 
 def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Callable:
-    """(state, environments, root, unroll, worker) -> (environments, contribution)"""
+    """(state, environments, root, unroll, worker) ->
+    (environments, gradient, what `packed` packs)"""
 
     def contribute(state: State, *rest: Any):
         worked = asynchronous.turn(agent, env, unroll_length, state, state, *rest)
-        return worked.workers, worked.contribution
+        given = worked.contribution
+        return worked.workers, given.grads, packed(given)
 
-    return jax.jit(contribute)
+    return _done(jax.jit(contribute))
+
+
+def _done(function: Callable) -> Callable:
+    return lambda *arguments: jax.block_until_ready(function(*arguments))

@@ -16,7 +16,6 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.bridge import worker as kinds
 from jaxrl_par.bridge.actor import MakeEnv, acting, count_of
 from jaxrl_par.bridge.crew import Crew, Limits
-from jaxrl_par.bridge.learner import stacked
 from jaxrl_par.bridge.record import Recorder, RecordError, Turn
 from jaxrl_par.bridge.report import Tally
 from jaxrl_par.bridge.shards import Shards
@@ -39,6 +38,7 @@ from jaxrl_par.loops import Run, asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import (
     Agent,
+    Mean,
     Metrics,
     PRNGKey,
     State,
@@ -151,6 +151,9 @@ class Workshop:
             gradient, state, self._batch, self._root, count_of(0), np.int32(0)
         )
         self._grads = given.grads
+        mean = Mean(0, 0)  # pyright: ignore
+        episodes = {"episode_return": mean, "episode_length": mean}
+        self._metrics_tree = jax.tree.structure(given.metrics | episodes)
         return Shards(
             parts.agent, state, given.grads, parts.num_shards, parts.staleness
         )
@@ -164,12 +167,40 @@ class Workshop:
             now = worker.state().workers
             self._contribute(state, now, self._root, count, index)
         else:
-            self._gradient(state, zeros(self._batch), self._root, count, index)
+            sums = np.zeros(3, np.float32)
+            batch = zeros(self._batch)
+            self._gradient(state, batch, sums, self._root, count, index)
         parts = shards.split(state)
         for part, grads in zip(parts, shards.divide(zeros(self._grads)), strict=True):
             jax.block_until_ready(shards.absorb(part, grads, np.int32(0)))
         jax.block_until_ready(shards.join(parts))
         self.compile_seconds += time.perf_counter() - started
+
+    def after(
+        self, run: Run, state: State, updates: list[Update]
+    ) -> tuple[Run, Metrics]:
+        """The run after these updates, and their metrics, [num_updates]."""
+        items: list[Given] = [x.push.item for x in updates]
+        states = list(run.local.workers)
+        for item in items:
+            states[item.worker] = item.after
+        skipped = [bool(x.metrics["skipped"]) for x in updates]
+        before = run.progress
+        in_a_row = len(skipped) + int(before.skipped_in_a_row)
+        if not all(skipped):
+            in_a_row = skipped[::-1].index(False)
+        progress = before._replace(
+            updates=before.updates.add(len(updates)),
+            env_steps=before.env_steps.add(sum(x.env_steps for x in items)),
+            skipped=before.skipped + sum(skipped),
+            skipped_in_a_row=jnp.int32(in_a_row),
+        )
+        columns = np.stack([x.metrics for x in items], axis=1)
+        metrics = self._metrics_tree.unflatten(list(columns))
+        for name in updates[0].metrics:
+            metrics[name] = np.array([x.metrics[name] for x in updates], np.float32)
+        run = run._replace(learner=state, local=Local(tuple(states)), progress=progress)
+        return run, metrics
 
     def _check_prepare(self, state: State) -> None:
         """Workers send gradients only: statistics of their data would be lost."""
@@ -256,11 +287,7 @@ class Workforce:
             self._state, updates = self._store.take()
         self._write(updates)
         self._count(updates)
-        states = list(run.local.workers)
-        for update in updates:
-            states[update.push.item.worker] = update.push.item.after
-        run, metrics = after(run, self._state, updates)
-        return run._replace(local=Local(tuple(states))), metrics
+        return self._shop.after(run, self._state, updates)
 
     def report(self) -> StoreReport | None:
         """Where the time went until now; None before the first update."""
@@ -409,12 +436,8 @@ class Rerun:
                 f" {self._turn + num_updates}"
             )
         updates = [self._update() for _ in range(num_updates)]
-        states = list(run.local.workers)
-        for update in updates:
-            states[update.push.item.worker] = update.push.item.after
         state = self._shards.join([x for x, _ in self._current])
-        run, metrics = after(run, state, updates)
-        return run._replace(local=Local(tuple(states))), metrics
+        return self._shop.after(run, state, updates)
 
     def record(self, path: Path) -> None:
         """The schedule is known."""
@@ -462,22 +485,3 @@ class Rerun:
         ):
             if uses[turn]:
                 past[turn] = current
-
-
-def after(run: Run, state: State, updates: list[Update]) -> tuple[Run, Metrics]:
-    """The run after these updates, and their metrics, [num_updates]."""
-    progress = run.progress
-    env_steps = sum(int(x.push.item.env_steps) for x in updates)
-    skipped = [bool(x.metrics["skipped"]) for x in updates]
-    in_a_row = skipped[::-1].index(False) if not all(skipped) else None
-    before = int(progress.skipped_in_a_row)
-    progress = progress._replace(
-        updates=progress.updates.add(len(updates)),
-        env_steps=progress.env_steps.add(env_steps),
-        skipped=progress.skipped + sum(skipped),
-        skipped_in_a_row=jnp.int32(
-            before + len(skipped) if in_a_row is None else in_a_row
-        ),
-    )
-    metrics = stacked([x.push.item.metrics | x.metrics for x in updates])
-    return run._replace(learner=state, progress=progress), metrics
