@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from jaxrl_par.bridge.report import Tally, Times
 from jaxrl_par.bridge.supervision import Activity, HangError, Stopped, Supervisor
@@ -27,6 +27,7 @@ class Limits:
     """Longest time that `close` takes."""
 
 
+@runtime_checkable
 class Member(Protocol):
     """An actor, or what else has environments and a thread: see `actor.Actor`."""
 

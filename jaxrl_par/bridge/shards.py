@@ -75,6 +75,13 @@ class Shards:
         self.absorb = jax.jit(partial(_absorb, agent, config=staleness))
         """(shard, its gradient, staleness) -> (shard, METRICS [4])"""
 
+    def compile(self, state: State, grads: Grads) -> None:
+        """Before they are needed. Arrays are where those that come later will be."""
+        shards = self.split(state)
+        for shard, part in zip(shards, self.divide(grads), strict=True):
+            jax.block_until_ready(self.absorb(shard, part, np.int32(0)))
+        jax.block_until_ready(self.join(shards))
+
     def _is_tree(self, part: Any) -> bool:
         """Whether it has the structure of the parameters."""
         if jax.tree.structure(part) != self._grads_tree:

@@ -196,6 +196,7 @@ class Hogwild:
         self._supervisor = supervisor
         self._shards = shards
         self._shared = Shared(state)
+        self._place = jax.tree.map(lambda x: x.sharding, state)
         self._admitted = 0
         self._target = 0
         self._updates: list[Update] = []
@@ -207,7 +208,8 @@ class Hogwild:
         del worker
         # Counted first: what is read may be newer, but never older than it says.
         pushes, version = self._pushes, self._version
-        return Pulled(self._shared.read().state, (pushes,), (version,))
+        state = jax.device_put(self._shared.read().state, self._place)
+        return Pulled(state, (pushes,), (version,))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
         del worker
@@ -232,7 +234,8 @@ class Hogwild:
         self._supervisor.wait(self._is_full, "updates of workers")
         updates, self._updates = self._updates, []
         self._lost += self._shared.lost()
-        return self._shared.read().state, updates
+        state = jax.device_put(self._shared.read().state, self._place)
+        return state, updates
 
     def statistics(self) -> dict[str, float]:
         pushes = max(self._pushes, 1)
@@ -255,7 +258,8 @@ class Hogwild:
         (version,) = push.pulled.versions
         old = self._shared.read()
         staleness = self._version - version
-        done = absorbed(self._shards, old.state, push.grads, staleness)
+        state = jax.device_put(old.state, self._place)
+        done = absorbed(self._shards, state, push.grads, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
         with self._supervisor.condition:
             self._updates.append(Update(push, done.metrics))

@@ -67,7 +67,9 @@ class HostWorker(Actor):
           Stopped, Exception: as `Actor.unroll`.
         """
         item = self.unroll(state.params, 0)
-        trajectory = item.trajectory
+        # All rows have one version: that of `state`.
+        extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
+        trajectory = item.trajectory._replace(extras=extras)
         grads, measured = self.times.timed(
             "gradient", self._gradient, state, trajectory,
             np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
@@ -191,13 +193,31 @@ class PureWorker:
 Worker = HostWorker | PureWorker
 
 
-def packed(given: asynchronous.Contribution) -> Float[Array, " M+1"]:
+class Function:
+    """A compiled function, of which one program serves all that call it: arrays that
+    come from elsewhere, of NumPy or of another placement, do not compile it anew."""
+
+    def __init__(self, function: Callable):
+        self._jitted = jax.jit(function)
+        self._compiled: Callable | None = None
+
+    def compile(self, *arguments: Any) -> None:
+        """For arguments of these shapes, unless it is done."""
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(*arguments).compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The result, computed when this returns."""
+        return jax.block_until_ready((self._compiled or self._jitted)(*arguments))
+
+
+def packed(given: asynchronous.Contribution) -> Float[Array, " M"]:
     """Environment steps, then the metrics, leaf by leaf: one transfer, not one each."""
     leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
 
 
-def gradients(agent: Agent) -> Callable:
+def gradients(agent: Agent) -> Function:
     """(state, trajectory, sums over its episodes [3], root, unroll, worker) ->
     (gradient, what `packed` packs)"""
 
@@ -209,7 +229,7 @@ def gradients(agent: Agent) -> Callable:
         }
         return given.grads, packed(given._replace(metrics=metrics))
 
-    return _done(jax.jit(gradient))
+    return Function(gradient)
 
 
 def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
@@ -221,7 +241,7 @@ def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
     return jax.jit(start)
 
 
-def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Callable:
+def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Function:
     """(state, environments, root, unroll, worker) ->
     (environments, gradient, what `packed` packs)"""
 
@@ -230,8 +250,4 @@ def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Ca
         given = worked.contribution
         return worked.workers, given.grads, packed(given)
 
-    return _done(jax.jit(contribute))
-
-
-def _done(function: Callable) -> Callable:
-    return lambda *arguments: jax.block_until_ready(function(*arguments))
+    return Function(contribute)

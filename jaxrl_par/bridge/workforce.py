@@ -165,15 +165,11 @@ class Workshop:
         count, index = count_of(0), np.int32(0)
         if isinstance(worker, PureWorker):
             now = worker.state().workers
-            self._contribute(state, now, self._root, count, index)
+            self._contribute.compile(state, now, self._root, count, index)
         else:
-            sums = np.zeros(3, np.float32)
-            batch = zeros(self._batch)
-            self._gradient(state, batch, sums, self._root, count, index)
-        parts = shards.split(state)
-        for part, grads in zip(parts, shards.divide(zeros(self._grads)), strict=True):
-            jax.block_until_ready(shards.absorb(part, grads, np.int32(0)))
-        jax.block_until_ready(shards.join(parts))
+            sums, batch = np.zeros(3, np.float32), zeros(self._batch)
+            self._gradient.compile(state, batch, sums, self._root, count, index)
+        shards.compile(state, jax.device_put(zeros(self._grads), self.parts.device))
         self.compile_seconds += time.perf_counter() - started
 
     def after(
@@ -330,13 +326,14 @@ class Workforce:
 
     def _start(self, run: Run) -> None:
         worker = next(iter(self._crew))
-        self._shop.compile(worker, self._shards, run.learner)
+        state = jax.device_put(run.learner, self._parts.device)
+        self._shop.compile(worker, self._shards, state)
         self._first = int(run.progress.updates)
         self._rejected = self._rows = 0
         if self._record is not None:
             self._recorder = Recorder(self._record, self._first)
         self._began = self._supervisor.clock()
-        store = self._make_store(self._supervisor, self._shards, run.learner)
+        store = self._make_store(self._supervisor, self._shards, state)
         if isinstance(store, Server):
             store.start()
         self._store = store
@@ -404,7 +401,8 @@ class Rerun:
             worker.start(self._shop.env_key(worker.index, 0))
         run = self._shop.new_run(self._workers)
         self._shards = self._shop.shards(run.learner)
-        self._shop.compile(self._workers[0], self._shards, run.learner)
+        state = jax.device_put(run.learner, self._parts.device)
+        self._shop.compile(self._workers[0], self._shards, state)
         num_shards = self._parts.num_shards
         if self._turns and len(self._turns[0].read) != num_shards:
             raise RecordError(
@@ -414,7 +412,7 @@ class Rerun:
         shards = range(num_shards)
         self._uses = [Counter(x.read[j] for x in self._turns) for j in shards]
         self._past: list[dict[int, tuple[State, int]]] = [{} for _ in shards]
-        self._current = [(x, 0) for x in self._shards.split(run.learner)]
+        self._current = [(x, 0) for x in self._shards.split(state)]
         self._keep(0)
         return run
 

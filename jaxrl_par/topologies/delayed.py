@@ -13,6 +13,8 @@ be traced, so a `population` over delays is one program.
 Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,7 +24,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
+from jaxrl_par.bridge.record import RecordError, read_turns
 from jaxrl_par.envs import Environment
+from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops import (
     Program,
     Run,
@@ -37,6 +41,101 @@ from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
 
 Storage = Literal["ring", "copies"]
+
+
+@dataclass(frozen=True)
+class DelaysConfig:
+    """Who finishes when: what makes the schedule of a run."""
+
+    model: Literal[
+        "none", "constant", "per_worker", "random", "heavy_tailed", "recorded"
+    ] = "random"
+    """none, constant: workers in turn, with parameters of 0 or `delay` updates before.
+    per_worker: each is always as fast; random: durations are exponential, heavy_tailed:
+    Pareto, and nobody waits. recorded: as threads were."""
+    delay: int = 4
+    """Of constant, in updates."""
+    slowest: float = 4.0
+    """Of per_worker: how many times as long as the fastest worker the slowest takes.
+    The others are between them, in equal ratios."""
+    tail: float = 1.5
+    """Of heavy_tailed: P(duration > x) falls as x**-tail."""
+    record: str | None = None
+    """Of recorded: the schedule.jsonl of a run with topology workers and one shard. A
+    longer run begins it again."""
+    storage: Storage = "ring"
+    """ring keeps as many parameters as the largest delay, copies one for each worker:
+    the same numbers, and less memory where delays may be long. Copies are for
+    per_worker, random and heavy_tailed."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_chosen(self)
+        if self.delay < 0:
+            found.append(f"delay must be at least 0, got {self.delay}")
+        if not 1 <= self.slowest < float("inf"):
+            found.append(f"slowest must be at least 1, got {self.slowest}")
+        if not self.tail > 1:
+            found.append(f"tail must be above 1, got {self.tail}")
+        if self.model == "recorded" and self.record is None:
+            found.append("record must be a schedule.jsonl for model = recorded")
+        if self.model != "recorded" and self.record is not None:
+            found.append(f"record is for model = recorded, not {self.model}")
+        if self.storage == "copies" and self.model in ("none", "constant", "recorded"):
+            found.append(
+                "storage = copies is for per_worker, random and heavy_tailed;"
+                f" {self.model} needs ring"
+            )
+        return found
+
+    def schedule(self, num_workers: int, num_turns: int, seed: int) -> Schedule:
+        """
+        Args:
+          num_turns: of all models but recorded, which is as long as its record.
+          seed: of random and heavy_tailed.
+
+        Raises:
+          ValueError: the config is out of range.
+          RecordError: there is no record, or none of so many workers and one shard.
+        """
+        if problems := self.problems():
+            raise ValueError("; ".join(problems))
+        size = num_turns, num_workers
+        if self.model == "per_worker":
+            speeds = np.geomspace(1.0, 1.0 / self.slowest, num_workers)
+            return schedules.simulated(schedules.steady(num_turns, speeds))
+        if self.model == "random":
+            return schedules.simulated(schedules.exponential(*size, seed))
+        if self.model == "heavy_tailed":
+            durations = schedules.heavy_tailed(*size, seed, self.tail)
+            return schedules.simulated(durations)
+        if self.record is not None:
+            return recorded(Path(self.record), num_workers)
+        delay = self.delay if self.model == "constant" else 0
+        return schedules.in_turn(num_workers, num_turns, delay)
+
+
+def recorded(path: Path, num_workers: int) -> Schedule:
+    """The schedule of a run of `topologies.workers`, which it recorded at `path`.
+
+    Raises:
+      RecordError: as `read_turns`; or the record is empty, or not of one shard and so
+        many workers.
+    """
+    turns = read_turns(path)
+    worker = np.array([x.worker for x in turns], np.int32)
+    if set(worker.tolist()) != set(range(num_workers)):
+        raise RecordError(
+            f"{path} is a schedule of {len(set(worker.tolist()))} workers, asked for"
+            f" {num_workers}"
+        )
+    if any(len(x.read) != 1 for x in turns):
+        raise RecordError(
+            f"{path}: parameters in several shards, whose delays differ; a schedule"
+            " has one delay for all of them"
+        )
+    read = np.array([x.read[0] for x in turns], np.int32)
+    return Schedule(worker, np.arange(len(turns), dtype=np.int32) - read)
 
 
 class Past(NamedTuple):

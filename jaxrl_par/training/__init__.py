@@ -1,12 +1,14 @@
 """Training as an experiment: a folder, metrics, checkpoints, evaluation, pictures."""
 
 from jaxrl_par.training import export
+from jaxrl_par.training.asynchronous import AsyncArgs
 from jaxrl_par.training.config import Flat, above, at_least, cli
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import (
     configure_jax,
     environment_problems,
     experiment,
+    host_experiment,
     main,
 )
 from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
@@ -19,6 +21,7 @@ from jaxrl_par.training.summary import Summary
 from jaxrl_par.training.threaded import ThreadsArgs
 
 __all__ = [
+    "AsyncArgs",
     "Engine",
     "Evaluation",
     "Flat",
@@ -38,6 +41,7 @@ __all__ = [
     "experiment",
     "export",
     "host_evaluator",
+    "host_experiment",
     "main",
     "train",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrl_par import envs, random
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.training import animation
@@ -18,9 +19,10 @@ from jaxrl_par.training.config import cli
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.training.runner import Evaluate, Trained, train
 from jaxrl_par.training.settings import TrainingConfig
-from jaxrl_par.types import Agent
+from jaxrl_par.types import Agent, PRNGKey
 
 Args = TypeVar("Args")
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
@@ -94,6 +96,36 @@ def experiment(
     return trained
 
 
+def host_experiment(
+    engine: Engine,
+    agent: Agent,
+    make_env: Callable[[PRNGKey, int], HostEnvironment],
+    args: Any,
+    settings: TrainingConfig,
+    *,
+    env_name: str,
+    seed: int,
+    num_updates: int,
+) -> Trained:
+    """As `experiment`, on simulators: trains and evaluates.
+
+    Args:
+      make_env: simulators to evaluate in, so many as it is asked for.
+
+    Raises:
+      TrainingError, Interrupted: as `train`.
+    """
+    return train(
+        engine,
+        args,
+        settings,
+        key=random.key(seed),
+        num_updates=num_updates,
+        evaluate=_host_evaluations(agent, make_env, settings),
+        default_name=f"{Path(sys.argv[0]).stem}-{env_name.replace('/', '-')}",
+    )
+
+
 def environment_problems(name: str) -> list[str]:
     """For `Args.problems`: that there is no such environment."""
     if envs.is_name(name):
@@ -104,10 +136,7 @@ def environment_problems(name: str) -> list[str]:
 def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Evaluate:
     """Mean returns of sampled and greedy actions, with the same starts each time."""
     episodes = settings.evaluation_episodes
-    agents = {
-        "sampled_return": agent,
-        "greedy_return": agent._replace(act=agent.greedy),
-    }
+    agents = _evaluated(agent)
     play = {n: jax.jit(evaluator(x, env, episodes)) for n, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
@@ -116,6 +145,36 @@ def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Ev
         return {n: float(x.returns.mean()) for n, x in results.items()}
 
     return evaluate
+
+
+def _host_evaluations(
+    agent: Agent,
+    make_env: Callable[[PRNGKey, int], HostEnvironment],
+    settings: TrainingConfig,
+) -> Evaluate:
+    """As `_evaluations`, in simulators that are made each time."""
+    episodes = settings.evaluation_episodes
+    play = {n: host_evaluator(x, episodes) for n, x in _evaluated(agent).items()}
+
+    def evaluate(run: Run) -> dict[str, float]:
+        key = evaluation_key(run)
+        results = {}
+        for name, plays in play.items():
+            env = make_env(key, settings.evaluation_envs)
+            try:
+                returns = plays(env, run.learner.params, key)
+            finally:
+                env.close()
+            results[name] = float(np.mean(returns))
+        return results
+
+    return evaluate
+
+
+def _evaluated(agent: Agent) -> dict[str, Agent]:
+    """Who plays in an evaluation, by the name of its result."""
+    greedy = agent._replace(act=agent.greedy)
+    return {"sampled_return": agent, "greedy_return": greedy}
 
 
 def evaluation_key(run: Run) -> jax.Array:

@@ -1,28 +1,24 @@
 """What experiments on simulators share: environments, budget, threads, devices."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from jaxrl_par import random
 from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
-from jaxrl_par.loops import Learning, Run
+from jaxrl_par.loops import Learning
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
 from jaxrl_par.training.config import Flat, at_least
 from jaxrl_par.training.engines import Engine
-from jaxrl_par.training.entry import evaluation_key
+from jaxrl_par.training.entry import host_experiment
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.host_evaluation import host_evaluator
-from jaxrl_par.training.runner import Trained, train
+from jaxrl_par.training.runner import Trained
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey
 
@@ -106,37 +102,15 @@ class ThreadsArgs:
         Raises:
           TrainingError, Interrupted: as `training.train`.
         """
-        settings = self.training
-        agents = {
-            "sampled_return": agent,
-            "greedy_return": agent._replace(act=agent.greedy),
-        }
-        play = {
-            name: host_evaluator(x, settings.evaluation_episodes)
-            for name, x in agents.items()
-        }
-
-        def evaluate(run: Run) -> dict[str, float]:
-            key = evaluation_key(run)
-            results = {}
-            for name, evaluator in play.items():
-                env = self.make_env(key, settings.evaluation_envs)
-                try:
-                    returns = evaluator(env, run.learner.params, key)
-                finally:
-                    env.close()
-                results[name] = float(np.mean(returns))
-            return results
-
-        name = self.env_name.replace("/", "-")
-        return train(
+        return host_experiment(
             engine,
+            agent,
+            self.make_env,
             self,
-            settings,
-            key=random.key(self.seed),
+            self.training,
+            env_name=self.env_name,
+            seed=self.seed,
             num_updates=self.num_updates,
-            evaluate=evaluate,
-            default_name=f"{Path(sys.argv[0]).stem}-{name}",
         )
 
     def problems(self) -> list[str]:

@@ -27,7 +27,9 @@ def refused(script, *options):
     return done.stderr
 
 
-@pytest.mark.parametrize("script", ["a2c.py", "ppo.py", "reinforce.py", "sweep.py"])
+@pytest.mark.parametrize(
+    "script", ["a2c.py", "ppo.py", "reinforce.py", "sweep.py", "a3c.py", "async_q.py"]
+)
 def test_a_wrong_environment_gets_the_nearest_name(script):
     assert "did you mean 'CartPole-v1'" in refused(script, "--env-name", "Cartpole-v1")
 
