@@ -25,9 +25,9 @@ class Args(training.AsyncArgs):
 
     num_envs: int = 32
     unroll_length: int = 32
-    total_steps: int = 2_000_000
+    total_steps: int = 2_048_000
     optimizer: OptimizerConfig = OptimizerConfig(
-        name="rmsprop", learning_rate=3e-3, max_grad_norm=1.0
+        name="rmsprop", learning_rate=4e-3, max_grad_norm=1.0
     )
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95, entropy_cost=0.0)
     training: Flat[TrainingConfig] = TrainingConfig(log_interval=100)

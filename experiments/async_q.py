@@ -24,7 +24,7 @@ class Args(training.AsyncArgs):
     total_steps: int = 2_000_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, max_grad_norm=10.0)
     q: QConfig = QConfig()
-    training: Flat[TrainingConfig] = TrainingConfig(log_interval=100)
+    training: Flat[TrainingConfig] = TrainingConfig(log_interval=125)
 
 
 def run(args: Args) -> training.Trained:

@@ -63,7 +63,10 @@ class Shards:
         self._slices = [slice(a, b) for a, b in itertools.pairwise(cuts)]
         parts, self._tree = jax.tree.flatten(state, is_leaf=self._is_tree)
         self._trees = [self._is_tree(part) for part in parts]
-        self._vectors = [jnp.shape(part) == (size,) for part in parts]
+        self._vectors = [
+            not tree and jnp.shape(part) == (size,)
+            for part, tree in zip(parts, self._trees, strict=True)
+        ]
         if num_shards > 1:
             self._check(state)
         self.split = jax.jit(self._split)
@@ -92,7 +95,7 @@ class Shards:
         parts = jax.tree.leaves_with_path(state, is_leaf=self._is_tree)
         divided = zip(self._trees, self._vectors, strict=True)
         for (path, part), known in zip(parts, divided, strict=True):
-            if jnp.ndim(part) if not any(known) else False:
+            if not any(known) and jnp.ndim(part):
                 raise ValueError(
                     f"state{jax.tree_util.keystr(path)}, of shape {jnp.shape(part)},"
                     " has not the structure of the parameters: it cannot be divided"

@@ -13,7 +13,7 @@ Source: Niu et al., arXiv:1106.5730.
 """
 
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def _is_integer(x: np.ndarray) -> bool:
     return bool(jnp.issubdtype(x.dtype, np.integer))
 
 
-def _counted(leaf: np.ndarray, count: float) -> np.ndarray:
+def _counted(leaf: np.ndarray, count: Any) -> np.ndarray:
     """Raveled, with a counting element behind floats."""
     leaf = np.asarray(leaf)
     if _is_integer(leaf):

@@ -20,6 +20,7 @@ arXiv:1507.04296, section 4.
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -134,7 +135,8 @@ class Lock:
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
         self._supervisor = supervisor
         self._shards = shards
-        self._mutex = threading.Lock()
+        # Of a thread: see `_release`.
+        self._mutex = threading.RLock()
         self._current = _Current(state, 0, 0, None)
         self._target = 0
 
@@ -145,15 +147,15 @@ class Lock:
 
     def push(self, worker: int, push: Push, times: Times) -> None:
         del worker
-        times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
         try:
+            times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
             times.timed(
                 "waiting for the owner", self._supervisor.wait, self._is_open,
                 "leave to update",
             )  # fmt: skip
             times.timed("updating", self._update, push)
         finally:
-            self._mutex.release()
+            self._release()
 
     def open(self, target: int) -> None:
         with self._supervisor.condition:
@@ -183,8 +185,19 @@ class Lock:
         done = absorbed(self._shards, current.state, push.grads, staleness)
         self._current = _after(current, done, push)
         if self._is_full():
-            with self._supervisor.condition:
-                self._supervisor.condition.notify_all()
+            self._supervisor.wait(self._told, "leave to tell the owner")
+
+    def _told(self) -> bool:
+        # Under `wait`: who is killed at the end of a `with` keeps what it holds.
+        self._supervisor.condition.notify_all()
+        return True
+
+    def _release(self) -> None:
+        """Lets go of it as often as this thread has it: a push that was killed even
+        here has left it to the next one."""
+        with suppress(RuntimeError):  # not ours any more, or never
+            while True:
+                self._mutex.release()
 
 
 class Hogwild:
@@ -197,31 +210,32 @@ class Hogwild:
         self._shards = shards
         self._shared = Shared(state)
         self._place = jax.tree.map(lambda x: x.sharding, state)
-        self._admitted = 0
+        self._writing: set[int] = set()
+        """Workers that were let in."""
         self._target = 0
-        self._updates: list[Update] = []
-        self._pushes = self._version = 0
+        self._counted = _Current((), 0, 0, None)
+        """Without the state."""
         self._raced = 0
         self._lost = 0.0
 
     def pull(self, worker: int) -> Pulled:
         del worker
         # Counted first: what is read may be newer, but never older than it says.
-        pushes, version = self._pushes, self._version
+        counted = self._counted
         state = jax.device_put(self._shared.read().state, self._place)
-        return Pulled(state, (pushes,), (version,))
+        return Pulled(state, (counted.pushes,), (counted.version,))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
-        del worker
+        admit = partial(self._admit, worker)
         times.timed(
-            "waiting for the owner", self._supervisor.wait, self._admit,
-            "leave to update",
-        )  # fmt: skip
+            "waiting for the owner", self._supervisor.wait, admit, "leave to update"
+        )
         try:
-            times.timed("updating", self._update, push)
+            times.timed("updating", self._update, worker, push)
         except BaseException:
             with self._supervisor.condition:
-                self._admitted -= 1
+                # Unless it was counted already.
+                self._writing.discard(worker)
                 self._supervisor.condition.notify_all()
             raise
 
@@ -232,42 +246,48 @@ class Hogwild:
 
     def take(self) -> tuple[State, list[Update]]:
         self._supervisor.wait(self._is_full, "updates of workers")
-        updates, self._updates = self._updates, []
+        updates = _in_order(self._counted.updates)
+        self._counted = self._counted._replace(updates=None)
         self._lost += self._shared.lost()
         state = jax.device_put(self._shared.read().state, self._place)
         return state, updates
 
     def statistics(self) -> dict[str, float]:
-        pushes = max(self._pushes, 1)
+        pushes = max(self._counted.pushes, 1)
         return {
             "raced_share": self._raced / pushes,
             "lost_updates": self._lost,
             "lost_share": self._lost / pushes,
         }
 
-    def _admit(self) -> bool | None:
-        if self._admitted >= self._target:
+    def _admit(self, worker: int) -> bool | None:
+        # It is in already if its last push was killed at the door.
+        if self._counted.pushes + len(self._writing - {worker}) >= self._target:
             return None
-        self._admitted += 1
+        self._writing.add(worker)
         return True
 
     def _is_full(self) -> bool | None:
-        return None if self._pushes < self._target else True
+        return None if self._counted.pushes < self._target else True
 
-    def _update(self, push: Push) -> None:
+    def _update(self, worker: int, push: Push) -> None:
         (version,) = push.pulled.versions
         old = self._shared.read()
-        staleness = self._version - version
+        staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
         done = absorbed(self._shards, state, push.grads, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
-        with self._supervisor.condition:
-            self._updates.append(Update(push, done.metrics))
-            self._pushes += 1
-            self._version += done.applied
+
+        def counted() -> bool:
+            self._counted = _after(self._counted, done._replace(state=()), push)
+            self._writing.discard(worker)
             self._raced += raced
             if self._is_full():
                 self._supervisor.condition.notify_all()
+            return True
+
+        # Not `with`: who is killed at its end keeps what it holds.
+        self._supervisor.wait(counted, "leave to count")
 
 
 class Server:

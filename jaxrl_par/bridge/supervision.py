@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _TICK = 0.1
@@ -155,8 +155,8 @@ class Supervisor:
                     raise DeadlineError(self._late(what, waited))
                 self.condition.wait(_TICK)
 
-    def acquire(self, lock: threading.Lock) -> None:
-        """Takes the lock, as `wait` would wait for it.
+    def acquire(self, lock: Any) -> None:
+        """Takes the lock of `threading`, as `wait` would wait for it.
 
         Raises:
           DeadlineError, BaseException: as `wait`.

@@ -60,6 +60,10 @@ class HostWorker(Actor):
         super().__init__(index, make_env, acting, length, root, device, **options)
         self._gradient = gradient
 
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        return super().where(row).replace("actor", "worker", 1)
+
     def contribute(self, state: State) -> Given:
         """The gradient of an unroll, both with the same parameters.
 

@@ -137,7 +137,7 @@ class Workshop:
             self.parts.agent, run.learner.params, step, self.parts.unroll_length
         )
         self._check_prepare(run.learner)
-        return run._replace(local=Local(tuple(x.state() for x in workers)))
+        return run._replace(local=self._local([x.state() for x in workers]))
 
     def shards(self, state: State) -> Shards:
         """What divides the learner's state.
@@ -195,8 +195,12 @@ class Workshop:
         metrics = self._metrics_tree.unflatten(list(columns))
         for name in updates[0].metrics:
             metrics[name] = np.array([x.metrics[name] for x in updates], np.float32)
-        run = run._replace(learner=state, local=Local(tuple(states)), progress=progress)
+        run = run._replace(learner=state, local=self._local(states), progress=progress)
         return run, metrics
+
+    def _local(self, states: Sequence[Any]) -> Local:
+        """As arrays of JAX, which is what checkpoints restore."""
+        return jax.device_put(Local(tuple(states)), self.parts.device)
 
     def _check_prepare(self, state: State) -> None:
         """Workers send gradients only: statistics of their data would be lost."""
@@ -444,11 +448,17 @@ class Rerun:
         """Nothing runs in parallel here."""
 
     def close(self) -> None:
-        for worker in self._workers:
+        # Before `init` there are none.
+        for worker in getattr(self, "_workers", ()):
             worker.close()
 
     def _update(self) -> Update:
         turn = self._turns[self._turn]
+        if not 0 <= turn.worker < len(self._workers):
+            raise RecordError(
+                f"update {self._turn} of the record is of worker {turn.worker}, and"
+                f" there are {len(self._workers)}"
+            )
         worker = self._workers[turn.worker]
         if turn.generation != worker.generation:
             worker.close()

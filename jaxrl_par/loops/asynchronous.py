@@ -155,7 +155,8 @@ def parts_read(function: Callable, state: State, *arguments: PyTree) -> list[boo
     """For each leaf of `state`, whether `function(state, *arguments)` reads it.
 
     Nothing is computed; arguments may be shapes. A worker needs a copy of those leaves
-    only: of A2C the parameters, and not what the optimizer keeps.
+    only: of A2C the parameters, and not what the optimizer keeps. What a loop is given
+    counts as read, whether or not the loop uses it.
     """
     traced = jax.make_jaxpr(function)(state, *arguments).jaxpr
     used = {x for x in traced.outvars if isinstance(x, Var)}

@@ -155,7 +155,7 @@ class Local(NamedTuple):
     """Number of each one's next unroll."""
     past: Past
     newest: Int[Array, ""]
-    """Slot of the ring with the newest parameters."""
+    """Slot of the ring with the newest parameters; 0 where everybody has a copy."""
     turn: Int[Array, ""]
     """Of the schedule, the next one."""
     version: Int[Array, ""]
@@ -177,8 +177,8 @@ def delayed(
 
     Args:
       env: the environments of one worker.
-      max_delay: largest delay of the schedule, needed if that is traced. A larger one
-        gives a gradient that is not finite, which is skipped.
+      max_delay: largest delay of the schedule, needed if that is traced. A traced turn
+        that does not fit gives a gradient that is not finite, which is skipped.
       storage: ring keeps the last `max_delay` + 1 parameters, copies one for each
         worker. They give the same numbers; take what needs less memory. Copies are for
         schedules in which each worker reads when it has finished.
@@ -191,11 +191,11 @@ def delayed(
     check_counts(unroll_length=unroll_length, num_workers=num_workers)
     if problems := staleness.problems():
         raise ValueError("; ".join(problems))
-    traced = isinstance(schedule.delay, Tracer)
+    traced = any(isinstance(x, Tracer) for x in schedule)
     if max_delay is None:
         if traced:
             raise ValueError("a traced schedule needs max_delay")
-        max_delay = int(np.max(schedule.delay))
+        max_delay = int(np.max(schedule.delay, initial=0))
     if problems := schedules.problems(schedule, num_workers, max_delay):
         raise ValueError("; ".join(problems))
     if storage == "copies" and (traced or not schedules.own_copies(schedule)):
@@ -225,9 +225,9 @@ def delayed(
         workers = jax.vmap(start)(jnp.arange(num_workers))
         one = jax.tree.map(lambda x: x[0], workers)
         state = agent.init(learn_key, one.step)
-        kept = _chosen(state, reads(state, one, root))
+        leaves = _chosen(state, reads(state, one, root))
         past = Past(
-            [jnp.broadcast_to(x, (slots, *jnp.shape(x))) for x in kept],
+            [jnp.broadcast_to(x, (slots, *jnp.shape(x))) for x in leaves],
             jnp.zeros(slots, jnp.int32),
         )
         zero = jnp.int32(0)
@@ -238,40 +238,34 @@ def delayed(
 
     def step(run: Run) -> tuple[Run, Metrics]:
         local: Local = run.local
-        worker = jnp.asarray(schedule.worker)[local.turn]
-        delay = jnp.asarray(schedule.delay)[local.turn]
+        worker, delay = _at(jax.tree.map(jnp.asarray, schedule), local.turn)
         own, unroll = _at((local.workers, local.unroll), worker)
-        slot = worker if storage == "copies" else (local.newest - delay) % slots
         mask = reads(run.learner, own, run.key)
-        past = _at(local.past, slot)
+        past = _at(local.past, read_from(local, worker, delay))
         old = _replaced(run.learner, mask, past.leaves)
 
         done = take_turn(old, run.learner, own, run.key, unroll, worker)
         given = done.contribution
-        lag = local.version - past.version
         grads = given.grads
         if traced:
-            grads = jax.tree.map(
-                lambda x: jnp.where(delay <= max_delay, x, jnp.nan), grads
-            )
+            fits = (worker >= 0) & (worker < num_workers)
+            fits &= (delay >= 0) & (delay <= max_delay)
+            grads = jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), grads)
         # Statistics of the data have no gradient: they are of all that came until now.
         state, _ = asynchronous.prepare(agent, run.learner, done.trajectory)
+        lag = local.version - past.version
         state, absorbed = asynchronous.absorb(agent, state, grads, lag, staleness)
         metrics = given.metrics | absorbed
         refused = (absorbed["skipped"] > 0) | (absorbed["rejected"] > 0)
         version = local.version + 1 - refused.astype(jnp.int32)
 
-        turn = (local.turn + 1) % length
-        newest = (local.newest + 1) % slots if storage == "ring" else local.newest
-        past = _kept(local.past, Past(_chosen(state, mask), version))
-        local = Local(
-            jax.tree.map(lambda x, y: x.at[worker].set(y), local.workers, done.workers),
-            jax.tree.map(lambda x, y: x.at[worker].set(y), local.unroll, unroll.add(1)),
-            past(newest if storage == "ring" else worker, turn == 0),
-            newest,
-            turn,
-            version,
+        local = local._replace(
+            workers=_put(local.workers, worker, done.workers),
+            unroll=_put(local.unroll, worker, unroll.add(1)),
+            turn=(local.turn + 1) % length,
+            version=version,
         )
+        local = kept(local, worker, Past(_chosen(state, mask), version))
         before = run.progress
         progress = before._replace(
             updates=before.updates.add(1),
@@ -280,18 +274,24 @@ def delayed(
         progress = count_skipped(progress, metrics)
         return Run(state, local, run.key, progress), metrics
 
-    def _kept(past: Past, new: Past):
-        def put(slot: Int[Array, ""], anew: Any) -> Past:
-            after = jax.tree.map(lambda x, y: x.at[slot].set(y), past, new)
-            if storage == "ring":
-                return after
-            # Where the schedule begins again, everybody reads.
-            everywhere = jax.tree.map(
-                lambda x, y: jnp.broadcast_to(y, x.shape), past, new
-            )
-            return jax.lax.cond(anew, lambda: everywhere, lambda: after)
+    def read_from(local: Local, worker: Int[Array, ""], delay: Int[Array, ""]):
+        """Slot of what the worker read so many turns before."""
+        return worker if storage == "copies" else (local.newest - delay) % slots
 
-        return put
+    def kept(local: Local, worker: Int[Array, ""], new: Past) -> Local:
+        """With the newest parameters, for whoever reads them in a later turn."""
+        if storage == "ring":
+            newest = (local.newest + 1) % slots
+            return local._replace(past=_put(local.past, newest, new), newest=newest)
+        # Where the schedule begins again, everybody reads.
+        past = jax.lax.cond(
+            local.turn == 0,
+            lambda: jax.tree.map(
+                lambda x, y: jnp.broadcast_to(y, x.shape), local.past, new
+            ),
+            lambda: _put(local.past, worker, new),
+        )
+        return local._replace(past=past)
 
     return Program(init, step)
 
@@ -310,3 +310,7 @@ def _replaced(state: State, mask: list[bool], leaves: list[Array]) -> State:
 
 def _at(tree: Any, index: Int[Array, ""]) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
+
+
+def _put(tree: Any, index: Int[Array, ""], new: Any) -> Any:
+    return jax.tree.map(lambda x, y: x.at[index].set(y), tree, new)

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrl_par.bridge.record import Entry, Recorder, RecordError, read
+from jaxrl_par.bridge.record import (
+    Entry,
+    Recorder,
+    RecordError,
+    Turn,
+    read,
+    read_turns,
+)
 
 numbers = st.integers(0, 2**40)
 entries = st.builds(Entry, numbers, numbers, numbers, numbers)
@@ -85,3 +92,44 @@ def test_a_damaged_line_is_an_error_with_its_number(tmp_path, line):
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(RecordError, match=r"schedule\.jsonl, line 3: no schedule"):
         read(path)
+
+
+# Of workers -----------------------------------------------------------------------
+
+turns = st.builds(
+    Turn,
+    numbers,
+    numbers,
+    numbers,
+    st.lists(numbers, min_size=1, max_size=3).map(tuple),
+)
+
+
+@given(pushes=st.lists(turns, max_size=8))
+def test_turns_that_are_written_are_read(folder, pushes):
+    path = folder / "turns.jsonl"
+    write(path, [[turn] for turn in pushes])
+    assert read_turns(path) == pushes
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "7", "[]", "[7]", "[[1, 2, 3]]", "[[1, 2, 3, 4]]", '[[1, 2, 3, ["a"]]]',
+     "[[1, 2, 3, [4], 5]]", "[[1, 2, 3, [4]], [1, 3, 3, [5]]]"],
+)  # fmt: skip
+def test_a_damaged_turn_is_an_error_with_its_number(tmp_path, line):
+    path = tmp_path / "schedule.jsonl"
+    write(path, [[Turn(0, 0, 0, (0, 0))]])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(RecordError, match=r"schedule\.jsonl, line 2: no schedule"):
+        read_turns(path)
+
+
+def test_turns_of_actors_and_of_workers_are_not_mistaken_for_each_other(tmp_path):
+    path = tmp_path / "schedule.jsonl"
+    write(path, [[Turn(0, 0, 0, (0,))]])
+    with pytest.raises(RecordError, match="line 1"):
+        read(path)
+    write(path, [[Entry(0, 0, 0, 0)]])
+    with pytest.raises(RecordError, match="line 1"):
+        read_turns(path)

@@ -58,6 +58,8 @@ ADDS = TOY._replace(apply=lambda state, grads: state._replace(
     params=state.params + grads, updates=state.updates + 1
 ))  # fmt: skip
 """Its parameters are the sum of the gradients."""
+ON_HOST = TOY._replace(greedy=lambda *arguments: None)
+"""The same for other environments: what is compiled is for shapes."""
 
 
 def share_compiled(monkeypatch) -> None:
@@ -112,7 +114,7 @@ _shards = once_by(by_shape, Shards)
 
 
 def config_of(store="lock", num_workers=2, num_shards=1, **options) -> WorkersConfig:
-    settings = {"env_timeout": 20.0, "patience": 60.0} | options
+    settings = {"env_timeout": 20.0, "patience": 20.0} | options
     return WorkersConfig(num_workers, store, num_shards, **settings)
 
 

@@ -1,0 +1,260 @@
+"""More workers: episodes to solve, time to solve, time an episode, and speed-up.
+
+    python experiments/worker_scaling.py
+    python experiments/worker_scaling.py --settings.env-name LunarLander-v3 \\
+        --threshold 200 --settings.total-steps 4000000 --out runs/scaling_lunarlander
+
+Trains A3C until the last 100 episodes have a mean return of `threshold`, for numbers of
+workers and kinds of store. Up to as many workers as this machine has cores they are
+threads. Beyond that the number of threads says nothing about asynchrony: a pure
+environment then runs under `topologies.delayed`, on one core, with the schedule of
+equally fast workers; a simulator runs in threads that share the cores. Every point says
+which it is. Each case is kept as soon as it is done: started again, the study goes on.
+
+After a project of Stone and Sachdev (2019), who compared a lock, a parameter server and
+Hogwild on LunarLander.
+"""
+
+import json
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+from a3c import Args as Method
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_par import random, training
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.loops import Program
+from jaxrl_par.networks import actor_critic
+from jaxrl_par.optimizers import make_optimizer
+from jaxrl_par.training.config import to_json
+from jaxrl_par.training.engines import Compiled
+
+LAST = 100
+"""Episodes whose mean decides."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which cases, and where to write."""
+
+    out: Path = Path("runs/worker_scaling")
+    num_workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    stores: tuple[str, ...] = ("lock", "hogwild", "server-1", "server-4")
+    """A server with its number of shards. Late gradients know no stores: beyond the
+    cores of this machine a pure environment has one point for all of them."""
+    num_seeds: int = 3
+    threshold: float = 475.0
+    """Mean return at which the task is solved."""
+    max_threads: int = os.cpu_count() or 1
+    """Workers up to which a pure environment runs in threads."""
+    envs_per_worker: int = 8
+    settings: Method = field(default_factory=Method)
+    """Of all cases but for workers and seed; total_steps is where they give up."""
+    draw_only: bool = False
+    """Train nothing."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = training.at_least(
+            self, num_seeds=1, max_threads=1, envs_per_worker=1
+        ) + [
+            f"num_workers must be at least 1, got {n}"
+            for n in self.num_workers
+            if n < 1
+        ]
+        known = ("lock", "hogwild")
+        for store in self.stores:
+            kind, _, shards = store.partition("-")
+            server = kind == "server" and shards.isdigit() and int(shards) > 0
+            if store not in known and not server:
+                found.append(f"stores are lock, hogwild and server-4, got {store!r}")
+        return found
+
+
+def run(args: Args) -> None:
+    """Trains what is missing, and draws all there is."""
+    cases = args.out / "cases"
+    cases.mkdir(parents=True, exist_ok=True)
+    for name, mode, settings in [] if args.draw_only else planned(args):
+        path = cases / f"{name}.json"
+        if not path.exists():
+            result = trained(settings, args.threshold) | {"name": name, "mode": mode}
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(result, indent=1))
+            temporary.replace(path)
+            print(name, result["episodes"], f"{result['seconds']:.1f} s", flush=True)
+    results = [json.loads(path.read_text()) for path in sorted(cases.glob("*.json"))]
+    if not results:
+        raise training.TrainingError(f"no case has been trained in {cases}")
+    write(args, results)
+
+
+def planned(args: Args) -> Iterator[tuple[str, str, Method]]:
+    """Name, mode and settings of every case."""
+    pure = args.settings.is_pure
+    for seed in range(args.num_seeds):
+        for n in args.num_workers:
+            late = pure and n > args.max_threads
+            crowded = not pure and n > args.max_threads
+            mode = (
+                "delayed" if late else "threads, shared cores" if crowded else "threads"
+            )
+            for store in ("lock",) if late else args.stores:
+                kind, _, shards = store.partition("-")
+                workers = replace(
+                    args.settings.workers,
+                    num_workers=n,
+                    store=kind,  # pyright: ignore
+                    num_shards=int(shards or 1),
+                )
+                delays = replace(args.settings.delays, model="per_worker", slowest=1.0)
+                settings = replace(
+                    args.settings,
+                    seed=seed,
+                    workers=workers,
+                    delays=delays,
+                    topology="delayed" if late else "workers",
+                    num_envs=n * args.envs_per_worker,
+                )
+                label = "delayed" if late else store
+                yield f"{label}-{n}-{seed}", mode, settings
+
+
+def trained(settings: Method, threshold: float) -> dict[str, Any]:
+    """One case, until it is solved or gives up."""
+    env = settings.example_env()
+    network = actor_critic(env.observation_spec, env.action_spec, settings.network)
+    optimizer = make_optimizer(settings.optimizer, settings.num_updates)
+    agent = a2c(network, optimizer, settings.a2c)
+    placed = settings.place(agent)
+    engine = Compiled(placed) if isinstance(placed, Program) else placed
+    chunk = settings.training.log_interval
+    last: deque[tuple[float, float]] = deque()
+    episodes, seconds, cpu, solved = 0, 0.0, 0.0, False
+    try:
+        run = engine.init(random.key(settings.seed))
+        for _ in range(settings.num_updates // chunk):
+            started, used = time.perf_counter(), time.process_time()
+            compiled = engine.compile_seconds
+            run, metrics = engine.advance(run, chunk)
+            compiled = engine.compile_seconds - compiled
+            seconds += time.perf_counter() - started - compiled
+            cpu += time.process_time() - used - compiled
+            returns = metrics["episode_return"]
+            for total, count in zip(*map(np.asarray, returns), strict=True):
+                episodes += int(count)
+                last.append((float(total), float(count)))
+                while sum(x for _, x in last) - last[0][1] >= LAST:
+                    last.popleft()
+                total_return, number = (sum(x) for x in zip(*last, strict=True))
+                if number >= LAST and total_return / number >= threshold:
+                    solved = True
+                    break
+            if solved:
+                break
+    finally:
+        engine.close()
+    report = engine.report()
+    return {
+        "env_name": settings.env_name,
+        "num_workers": settings.workers.num_workers,
+        "store": settings.workers.store,
+        "seed": settings.seed,
+        "solved": solved,
+        "episodes": episodes,
+        "env_steps": int(run.progress.env_steps),
+        "updates": int(run.progress.updates),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "report": None if report is None else report.row(),
+    }
+
+
+def write(args: Args, results: list[dict[str, Any]]) -> None:
+    """Table, numbers and figure."""
+    rows = []
+    for key in sorted(
+        {(x["name"].rsplit("-", 2)[0], x["num_workers"]) for x in results}
+    ):
+        mine = [
+            x for x in results if (x["name"].rsplit("-", 2)[0], x["num_workers"]) == key
+        ]
+        rows.append(
+            {
+                "store": key[0],
+                "num_workers": key[1],
+                "mode": mine[0]["mode"],
+                "solved": [x["solved"] for x in mine],
+                "episodes": median(x["episodes"] for x in mine),
+                "env_steps": median(x["env_steps"] for x in mine),
+                "seconds": median(x["seconds"] for x in mine),
+                "seconds_per_episode": median(
+                    x["seconds"] / x["episodes"] for x in mine
+                ),
+            }
+        )
+    alone = {x["store"]: x["seconds"] for x in rows if x["num_workers"] == 1}
+    table = Table(
+        "store", "workers", "mode", "solved", "episodes", "seconds", "ms an episode",
+        "speed-up", title=f"{args.settings.env_name}: medians over seeds",
+    )  # fmt: skip
+    for row in rows:
+        if row["store"] in alone:
+            row["speed_up"] = alone[row["store"]] / row["seconds"]
+        speed_up = f"{row['speed_up']:.2f}" if "speed_up" in row else ""
+        table.add_row(
+            row["store"], str(row["num_workers"]), row["mode"],
+            f"{sum(row['solved'])} of {len(row['solved'])}", f"{row['episodes']:,.0f}",
+            f"{row['seconds']:.1f}", f"{1e3 * row['seconds_per_episode']:.2f}",
+            speed_up,
+        )  # fmt: skip
+    Console(width=110).print(table)
+    machine = {
+        "cpus": os.cpu_count(), "processor": platform.machine(),
+        "python": platform.python_version(), "jax": jax.__version__,
+    }  # fmt: skip
+    summary = {
+        "settings": to_json(args.settings), "threshold": args.threshold,
+        "machine": machine, "rows": rows, "cases": results,
+    }  # fmt: skip
+    (args.out / "scaling.json").write_text(json.dumps(summary, indent=1))
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    quantities = {
+        "episodes": "episodes to solve",
+        "seconds": "seconds to solve",
+        "seconds_per_episode": "seconds an episode",
+    }
+    for axis, (name, label) in zip(
+        figure.subplots(1, 3), quantities.items(), strict=True
+    ):
+        for store in sorted({x["store"] for x in rows}):
+            line = [x for x in rows if x["store"] == store]
+            line.sort(key=lambda x: x["num_workers"])
+            dashed = line[0]["mode"] == "delayed"
+            axis.plot(
+                [x["num_workers"] for x in line], [x[name] for x in line],
+                "o--" if dashed else "o-",
+                label="delayed, one core" if dashed else f"{store}, threads",
+            )  # fmt: skip
+        axis.set(xlabel="workers", ylabel=label, xscale="log")
+        axis.set_xticks(args.num_workers, [str(n) for n in args.num_workers])
+        axis.set_ylim(bottom=0)
+    figure.axes[0].legend(fontsize=7)
+    figure.suptitle(f"{args.settings.env_name} to a mean return of {args.threshold:g}")
+    figure.savefig(args.out / "scaling.png", dpi=120)
+
+
+if __name__ == "__main__":
+    training.main(run, Args)
