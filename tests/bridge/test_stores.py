@@ -297,11 +297,13 @@ def test_others_do_not_wait_for_a_shard(monkeypatch):
             assert time.monotonic() < end
         np.testing.assert_array_equal(seen.state.params, [3, 3, 0, 3, 3])
         assert seen.versions == (3, 0, 3)
+        at.store.open(4)
+        at.push(ones(), seen, 1)
         go.set()
         state, updates = at.store.take()
-    np.testing.assert_array_equal(state.params, 3)
-    # Means over shards.
-    assert [x.metrics["lag"] for x in updates] == [0, 1, 2]
+    np.testing.assert_array_equal(state.params, 4)
+    # Means over shards; the last one was 3 updates late in one of them.
+    assert [x.metrics["lag"] for x in updates] == [0, 1, 2, 1]
 
 
 # Memory ---------------------------------------------------------------------------
@@ -352,11 +354,40 @@ def test_another_is_let_in_instead_of_who_failed(kind, monkeypatch):
         pushed = []
 
         def work(worker):
-            pushed.append(at.push(ones(), at.store.pull(worker), worker))
+            pushed.append(at.push(ones(), at.store.pull(worker + 1), worker + 1))
 
         at.start(1, work)
         state, updates = at.store.take()
     assert len(updates) == 1 and state.params[0] == 1
+
+
+def test_a_lock_that_was_kept_is_let_go_of_by_the_next_push(monkeypatch):
+    """Of a thread that was killed before it could."""
+    with at_work("lock") as at:
+        at.store.open(3)
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="mine"):
+            patch.setattr(at.store, "_release", raising)
+            at.push(ones(), at.store.pull(0))
+        at.push(ones(), at.store.pull(0))
+        at.start(1, lambda _: at.push(ones(), at.store.pull(1), 1))
+        state, updates = at.store.take()
+    assert len(updates) == 3 and state.params[0] == 3
+
+
+def test_who_was_killed_before_the_push_does_not_wait_for_it():
+    with at_work("server") as at:
+
+        class Broken(list):
+            append = raising
+
+        at.store.open(1)
+        line, at.store._line = at.store._line, Broken()
+        with pytest.raises(RuntimeError, match="mine"):
+            at.push(ones(), at.store.pull(0))
+        at.store._line = line
+        assert at.store.pull(0).pushes == (0,)
+        at.push(ones(), at.store.pull(0))
+        assert len(at.store.take()[1]) == 1
 
 
 def raising(*arguments):
