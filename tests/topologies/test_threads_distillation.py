@@ -176,7 +176,7 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
         upload = bridge._system.learner.upload
 
         def watch(unrolls):
-            # What is uploaded before the end, for an update that never comes, is not it.
+            # Not what is uploaded ahead, for an update that never comes.
             for x in [x for x in unrolls if x.unroll < 6]:
                 first = bool(x.trajectory.steps.first[0].all())
                 shown.setdefault((x.actor, x.generation), []).append(first)
