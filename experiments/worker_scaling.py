@@ -74,6 +74,13 @@ class Args:
             for n in self.num_workers
             if n < 1
         ]
+        settings, chunk = self.settings, self.settings.training.log_interval
+        rows = self.envs_per_worker * settings.unroll_length * chunk
+        if settings.total_steps < rows:
+            found.append(
+                f"settings.total_steps must allow {chunk} gradients, one log_interval,"
+                f" of {rows // max(chunk, 1)} rows each, got {settings.total_steps}"
+            )
         known = ("lock", "hogwild")
         for store in self.stores:
             kind, _, shards = store.partition("-")
