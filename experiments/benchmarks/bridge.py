@@ -201,7 +201,7 @@ def act_latency(num_envs: int, repetitions: int = 2000) -> float:
         np.zeros((num_envs, 8), np.float32), *[np.zeros(num_envs, bool)] * 2
     )
     state = jax.jit(agent.init)(random.key(0), step)
-    calls = acting(agent, repetitions)
+    calls = acting(agent, repetitions, num_actors=1)
     keys, _ = calls.plan(random.key(0), Count.zero(), np.int32(0))
     kept, times = calls.extras(state.params, (), step), []
     for _ in range(repetitions):
