@@ -14,11 +14,10 @@ does not count; bind it to one core, and it is the wall time of that core alone:
 """
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
@@ -73,18 +72,11 @@ class Args:
 
 def run(args: Args) -> None:
     """Trains what is missing, and draws all there is."""
-    cases = args.out / "cases"
-    cases.mkdir(parents=True, exist_ok=True)
-    for name, method in [] if args.draw_only else planned(args):
-        path = cases / f"{name}.json"
-        if not path.exists():
-            result = json.dumps(trained(method, args.num_points), indent=1)
-            temporary = path.with_suffix(".new")
-            temporary.write_text(result)
-            temporary.replace(path)
-    results = [json.loads(path.read_text()) for path in sorted(cases.glob("*.json"))]
-    if not results:
-        raise training.TrainingError(f"no case has been trained in {cases}")
+    missing = [
+        (name, partial(trained, method, args.num_points))
+        for name, method in ([] if args.draw_only else planned(args))
+    ]
+    results = training.kept_cases(args.out / "cases", missing)
     write(args.out, results, args.settings)
 
 
@@ -186,14 +178,10 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
         )
     summary = {
         "settings": to_json(settings),
-        "machine": {
-            "cpus": os.cpu_count(), "processor": platform.machine(),
-            "python": platform.python_version(), "jax": jax.__version__,
-            "devices": [x.device_kind for x in jax.devices()],
-        },
+        "machine": training.machine(),
         "rows": rows,
         "cases": results,
-    }  # fmt: skip
+    }
     (out / "study.json").write_text(json.dumps(summary, indent=1))
     on_cpu = jax.default_backend() == "cpu"
     clock = "cpu_seconds" if on_cpu else "seconds"

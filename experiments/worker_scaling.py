@@ -17,16 +17,15 @@ Hogwild on LunarLander.
 
 import json
 import os
-import platform
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jax
 import numpy as np
 from a3c import Args as Method
 from matplotlib.figure import Figure
@@ -92,24 +91,12 @@ class Args:
 
 def run(args: Args) -> None:
     """Trains what is missing, and draws all there is."""
-    cases = args.out / "cases"
-    cases.mkdir(parents=True, exist_ok=True)
-    for name, mode, settings in [] if args.draw_only else planned(args):
-        path = cases / f"{name}.json"
-        if not path.exists():
-            result = trained(settings, args.threshold) | {"name": name, "mode": mode}
-            temporary = path.with_suffix(".new")
-            temporary.write_text(json.dumps(result, indent=1))
-            temporary.replace(path)
-            print(name, result["episodes"], f"{result['seconds']:.1f} s", flush=True)
-    results = [json.loads(path.read_text()) for path in sorted(cases.glob("*.json"))]
-    if not results:
-        raise training.TrainingError(f"no case has been trained in {cases}")
-    write(args, results)
+    missing = [] if args.draw_only else planned(args)
+    write(args, training.kept_cases(args.out / "cases", missing))
 
 
-def planned(args: Args) -> Iterator[tuple[str, str, Method]]:
-    """Name, mode and settings of every case."""
+def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name of every case, and what trains it."""
     pure = args.settings.is_pure
     for seed in range(args.num_seeds):
         for n in args.num_workers:
@@ -135,11 +122,11 @@ def planned(args: Args) -> Iterator[tuple[str, str, Method]]:
                     topology="delayed" if late else "workers",
                     num_envs=n * args.envs_per_worker,
                 )
-                label = "delayed" if late else store
-                yield f"{label}-{n}-{seed}", mode, settings
+                name = f"{'delayed' if late else store}-{n}-{seed}"
+                yield name, partial(trained, name, mode, settings, args.threshold)
 
 
-def trained(settings: Method, threshold: float) -> dict[str, Any]:
+def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[str, Any]:
     """One case, until it is solved or gives up."""
     env = settings.example_env()
     network = actor_critic(env.observation_spec, env.action_spec, settings.network)
@@ -174,7 +161,10 @@ def trained(settings: Method, threshold: float) -> dict[str, Any]:
     finally:
         engine.close()
     report = engine.report()
+    print(name, episodes, f"{seconds:.1f} s", flush=True)
     return {
+        "name": name,
+        "mode": mode,
         "env_name": settings.env_name,
         "num_workers": settings.workers.num_workers,
         "store": settings.workers.store,
@@ -228,13 +218,9 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
             speed_up,
         )  # fmt: skip
     Console(width=110).print(table)
-    machine = {
-        "cpus": os.cpu_count(), "processor": platform.machine(),
-        "python": platform.python_version(), "jax": jax.__version__,
-    }  # fmt: skip
     summary = {
         "settings": to_json(args.settings), "threshold": args.threshold,
-        "machine": machine, "rows": rows, "cases": results,
+        "machine": training.machine(), "rows": rows, "cases": results,
     }  # fmt: skip
     (args.out / "scaling.json").write_text(json.dumps(summary, indent=1))
     figure = Figure(figsize=(11, 3.6), layout="constrained")

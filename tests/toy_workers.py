@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge import workforce
+from jaxrl_par.bridge import workshop
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.testing import probes
@@ -64,11 +64,11 @@ ON_HOST = TOY._replace(greedy=lambda *arguments: None)
 
 def share_compiled(monkeypatch) -> None:
     """All engines of an agent call the same compiled functions."""
-    monkeypatch.setattr(workforce.kinds, "gradients", _gradients)
-    monkeypatch.setattr(workforce.kinds, "pure_starts", _pure_starts)
-    monkeypatch.setattr(workforce.kinds, "pure_contributions", _pure_contributions)
-    monkeypatch.setattr(workforce, "acting", _acting)
-    monkeypatch.setattr(workforce, "Shards", _shards)
+    monkeypatch.setattr(workshop.kinds, "gradients", _gradients)
+    monkeypatch.setattr(workshop.kinds, "pure_starts", _pure_starts)
+    monkeypatch.setattr(workshop.kinds, "pure_contributions", _pure_contributions)
+    monkeypatch.setattr(workshop, "acting", _acting)
+    monkeypatch.setattr(workshop, "Shards", _shards)
 
 
 def _once(function):
@@ -106,10 +106,10 @@ def by_identity(*arguments):
     return tuple(x if isinstance(x, int) else id(x) for x in arguments)
 
 
-_gradients = _once(workforce.kinds.gradients)
-_pure_starts = once_by(by_identity, workforce.kinds.pure_starts)
-_pure_contributions = once_by(by_identity, workforce.kinds.pure_contributions)
-_acting = _once(workforce.acting)
+_gradients = _once(workshop.kinds.gradients)
+_pure_starts = once_by(by_identity, workshop.kinds.pure_starts)
+_pure_contributions = once_by(by_identity, workshop.kinds.pure_contributions)
+_acting = _once(workshop.acting)
 _shards = once_by(by_shape, Shards)
 
 

@@ -31,8 +31,8 @@ from products import (
     Subject,
     Used,
     listed,
-    machine,
     medians_of,
+    peak_megabytes,
     product_subjects,
     products_of,
     subject,
@@ -242,7 +242,8 @@ def main(args: Args) -> None:
     show(found)
     report = {
         "args": asdict(args),
-        "machine": machine(),
+        "machine": training.machine(),
+        "peak_megabytes": peak_megabytes(),
         "sizes": {name: size._asdict() for name, size in SIZES.items()},
         "records": found,
     }

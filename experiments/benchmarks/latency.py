@@ -17,12 +17,9 @@ them better.
 """
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -224,31 +221,13 @@ def show(results: dict[str, Any], batch_sizes: tuple[int, ...]) -> None:
             print(f"GTrXL / LSTM 256, batch {batch}, {kind} time: {text}")
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on, and with what."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "cores_used": len(os.sched_getaffinity(0)),
-        "devices": [str(device) for device in jax.devices()],
-        "environment": {
-            name: os.environ.get(name, "") for name in ("XLA_FLAGS", "OMP_NUM_THREADS")
-        },
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")},
-    }
-
-
 def main(args: Args) -> None:
     """Measures, prints and writes."""
     results = measure(args)
     show(results, args.batch_sizes)
     report = {
         "args": asdict(args),
-        "machine": machine(),
+        "machine": training.machine(),
         "networks": {name: asdict(config) for name, config in CONFIGS.items()},
         "us": results,
         "gtrxl_per_lstm": {

@@ -8,18 +8,18 @@ learning.json, and learning.png with the curves of training.
 """
 
 import json
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import jax
 import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from jaxrl_par import training
 
 EXPERIMENTS = Path(__file__).parent.parent
 BREAKOUT = (
@@ -79,8 +79,7 @@ def main(args: Args) -> None:
                 f"{median(run['env_steps'] for run in runs):,.0f}",
                 f"{rate:,.0f}",
             )
-    versions = {"jax": jax.__version__, "python": platform.python_version()}
-    report = {"versions": versions, "tasks": results}
+    report = {"machine": training.machine(), "tasks": results}
     (args.out / "learning.json").write_text(json.dumps(report, indent=1))
     draw(results, args.out / "learning.png")
     Console(width=110).print(table)

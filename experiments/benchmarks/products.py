@@ -17,16 +17,12 @@ of the machine's speed meets all of them. Reported are medians. A CPU-second is 
 of one core, in user or system mode, of all threads of this process.
 """
 
-import os
-import platform
 import resource
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -225,20 +221,6 @@ def listed(
     return sorted(found, key=lambda one: -one[unit])
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on, and with what."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "cores_used": len(os.sched_getaffinity(0)),
-        "devices": [str(device) for device in jax.devices()],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("jax", "jaxlib", "gymnax", "flax")
-        },
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-    }
+def peak_megabytes() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -38,8 +38,8 @@ from products import (
     Used,
     cpu_seconds,
     listed,
-    machine,
     medians_of,
+    peak_megabytes,
     product_subjects,
     products_of,
     subject,
@@ -287,7 +287,10 @@ def main(args: Args) -> None:
         return
     found = measure(args)
     show(f"{args.env_name}, unroll {args.unroll_length}, medians", found)
-    report = {"args": asdict(args), "machine": machine(), "records": found}
+    report = {
+        "args": asdict(args), "machine": training.machine(),
+        "peak_megabytes": peak_megabytes(), "records": found,
+    }  # fmt: skip
     args.output.write_text(json.dumps(report, indent=1, default=str))
     print(f"written to {args.output}")
 

@@ -14,8 +14,6 @@ Measures, all alternately so that each meets the same machine, medians over roun
 """
 
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -259,11 +257,8 @@ def run(args: Args) -> None:
         "rows": rows,
         "races": raced,
         "delayed_over_synchronous": rates,
-        "machine": {
-            "cpus": os.cpu_count(), "processor": platform.machine(),
-            "python": platform.python_version(), "jax": jax.__version__,
-        },
-    }  # fmt: skip
+        "machine": training.machine(),
+    }
     args.output.write_text(json.dumps(result, indent=1))
     console.print(f"written to {args.output}")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic
 
-from jaxrl_par.bridge.report import Tally, Times
+from jaxrl_par.bridge.report import Times
+from jaxrl_par.bridge.source import M, Source
 from jaxrl_par.bridge.supervision import Activity, HangError, Stopped, Supervisor
-from jaxrl_par.types import PRNGKey
 
 
 @dataclass(frozen=True)
@@ -27,47 +27,6 @@ class Limits:
     """Longest time that `close` takes."""
 
 
-@runtime_checkable
-class Member(Protocol):
-    """An actor, or what else has environments and a thread: see `actor.Actor`."""
-
-    index: int
-    times: Times
-    env: Any
-
-    @property
-    def generation(self) -> int: ...
-
-    @property
-    def next_unroll(self) -> int: ...
-
-    @property
-    def rows_in_progress(self) -> int: ...
-
-    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None: ...
-
-    def where(self, row: int | None = None) -> str: ...
-
-    def cancel(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-M = TypeVar("M", bound=Member)
-
-
-class Source(Protocol[M]):
-    """What makes actors, and the keys of their environments."""
-
-    tally: Tally
-
-    def actor(self, index: int, **options: Any) -> M: ...
-
-    def env_key(self, actor: int, generation: int) -> PRNGKey: ...
-
-    def resume(self, actor: M, state: Any) -> bool: ...
-
-
 class Crew(Generic[M]):
     """Actors in threads of their own, who may be replaced at work."""
 
@@ -75,13 +34,12 @@ class Crew(Generic[M]):
         self,
         supervisor: Supervisor,
         limits: Limits,
-        source: Any,
+        source: Source[M],
         num_actors: int,
         name: str = "actor",
     ):
         """
         Args:
-          source: a `Source` of members.
           name: what an actor is called in errors and reports.
         """
         self.abandoned: list[str] = []
@@ -89,7 +47,7 @@ class Crew(Generic[M]):
         self._supervisor = supervisor
         self._supervisor.on_hang = self._on_hang
         self._limits = limits
-        self._source: Source[M] = source
+        self._source = source
         self._num_actors = num_actors
         self._name = name
         self._actors: dict[int, M] = {}

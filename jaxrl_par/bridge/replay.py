@@ -8,11 +8,12 @@ do not depend on when it makes them.
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
 from jaxrl_par.bridge import distillers
+from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.following import Following
 from jaxrl_par.bridge.learner import Batch, stacked
 from jaxrl_par.bridge.record import Entry, RecordError
 from jaxrl_par.bridge.shared import Shared
@@ -21,39 +22,23 @@ from jaxrl_par.loops import Run
 from jaxrl_par.types import Metrics, Params, PRNGKey
 
 
-class Replay:
+class Replay(Following[Actor]):
     """An engine of `training.train` that follows a record."""
 
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
+        super().__init__(parts.num_actors, len(schedule), name="actor")
         self._parts = parts
         self._schedule = schedule
         self._uses = Counter(entry.version for update in schedule for entry in update)
         self._params: dict[int, Params] = {}
-        self._update = 0
-
-    @property
-    def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        system = getattr(self, "_system", None)
-        return system.learner.compile_seconds if system else 0.0
 
     def init(self, key: PRNGKey) -> Run:
         self._system = System(self._parts, key)
-        self._actors = [self._system.actor(i) for i in range(self._parts.num_actors)]
-        for actor in self._actors:
-            actor.start(self._system.env_key(actor.index, 0))
-        run = self._system.new_run(self._actors)
+        run = self._system.new_run(self._start(self._system))
         distils = self._parts.num_distillers > 0
         self._pupil = Shared(run.learner.actor) if distils else None
         self._keep(0, run)
         return run
-
-    def resume(self, run: Run) -> None:
-        """
-        Raises:
-          RecordError: parameters of the past, which the record asks for, are not kept.
-        """
-        raise RecordError("a replay starts at the beginning: it cannot be resumed")
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         """
@@ -61,11 +46,7 @@ class Replay:
           RecordError: the record ends earlier, or does not fit the run.
         """
         system, metrics = self._system, []
-        if self._update + num_updates > len(self._schedule):
-            raise RecordError(
-                f"the record has {len(self._schedule)} updates, asked for"
-                f" {self._update + num_updates}"
-            )
+        self._check(num_updates)
         local: Local = run.local
         states = list(local.actors)
         run = run._replace(local=local.memory)
@@ -80,16 +61,6 @@ class Replay:
             self._keep(self._update, run)
         local = Local(tuple(states), (), run.local)
         return system.with_local(run, local), stacked(metrics)
-
-    def record(self, path: Path) -> None:
-        """The schedule is known."""
-
-    def report(self) -> None:
-        """Nothing runs in parallel here."""
-
-    def close(self) -> None:
-        for actor in self._actors:
-            actor.close()
 
     def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
         learner, pupil = self._system.learner, self._pupil
@@ -107,16 +78,11 @@ class Replay:
         return run, learned
 
     def _unroll(self, entry: Entry):
-        actor = self._actors[entry.actor]
-        if entry.generation != actor.generation:
-            actor.close()
-            key = self._system.env_key(entry.actor, entry.generation)
-            actor.start(key, entry.generation, entry.unroll)
-        if (actor.next_unroll, entry.version in self._params) != (entry.unroll, True):
+        actor = self._member(entry.actor, entry.generation, entry.unroll)
+        if entry.version not in self._params:
             raise RecordError(
-                f"update {self._update} of the record wants unroll {entry.unroll} of"
-                f" actor {entry.actor} with version {entry.version}; the actor is at"
-                f" {actor.next_unroll}, and versions {sorted(self._params)} are there"
+                f"update {self._update} of the record wants version {entry.version};"
+                f" there are {sorted(self._params)}"
             )
         item = actor.unroll(self._params[entry.version], entry.version)
         self._uses[entry.version] -= 1

@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from jaxrl_par import loops, rollout
+from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.learner import Learner, copied
-from jaxrl_par.bridge.report import Tally
+from jaxrl_par.bridge.source import Source
 from jaxrl_par.loops import Learning, Run
 from jaxrl_par.types import (
     Agent,
@@ -20,11 +19,7 @@ from jaxrl_par.types import (
     PRNGKey,
     TimeStep,
     Trajectory,
-    example,
 )
-
-# A fold of the root that no update comes to: see `loops.unroll_keys`.
-_FRESH = np.uint32(0xFFFFFFFE)
 
 
 class Local(NamedTuple):
@@ -61,16 +56,12 @@ class Parts:
     """Threads that teach what acts; 0 if the learner does it."""
 
 
-class System:
+class System(Source[Actor]):
     """Actors and a learner, without anything that decides when they run."""
 
     def __init__(self, parts: Parts, key: PRNGKey):
-        """
-        Args:
-          key: of a new run. Its parts are those that `loops.on_policy` splits it into.
-        """
+        super().__init__(key)
         self.parts = parts
-        self.tally = Tally()
         self.learner = Learner(
             parts.learning,
             parts.mesh,
@@ -79,8 +70,11 @@ class System:
             apart=parts.num_distillers > 0,
         )
         self._acting = acting(parts.agent, parts.unroll_length, parts.num_actors)
-        self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
         self._cpu = jax.local_devices(backend="cpu")[0]
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.learner.compile_seconds
 
     def actor(self, index: int, **options: Any) -> Actor:
         """An actor, still without environments."""
@@ -96,41 +90,15 @@ class System:
             **options,
         )
 
-    def env_key(self, actor: int, generation: int) -> PRNGKey:
-        """Of an actor's environments; those of generation 0 are what device `actor` of
-        a sharded program would have."""
-        if generation == 0:
-            return jax.random.fold_in(self._env_key, actor)
-        return fresh_key(self._root, actor, generation)
-
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""
-        env = actors[0].env
-        assert env is not None
-        flags: Any = np.zeros(env.num_envs, np.bool_)
-        step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
-
-        def init(agent_key: PRNGKey, root: PRNGKey, step: TimeStep) -> Run:
-            run = loops.new_run(self.parts.learning.init(agent_key, step), (), root)
-            # Strong types, as those that come from a file.
-            return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
-
-        run = jax.jit(init)(self._agent_key, self._root, step)
+        run, step = self.first_run(self.parts.learning.init, actors[0].env)
         run = self.learner.place(run)
         behaviour = (self.behaviour(run.learner.params),) * self.parts.num_behaviours
         states = tuple(actor.state() for actor in actors)
         shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
         memory = self.learner.memory(shapes)
         return self.with_local(run, Local(states, behaviour, memory))
-
-    def resume(self, actor: Actor, state: ActorState) -> bool:
-        """As `Actor.resume`, with the keys of this system."""
-        generation = int(state.generation)
-        return actor.resume(
-            state,
-            self.env_key(actor.index, generation),
-            self.env_key(actor.index, generation + 1),
-        )
 
     def behaviour(self, params: Params) -> Params:
         """The parameters, for actors."""
@@ -153,9 +121,3 @@ class System:
         )
         version = jnp.zeros(rows.reward.shape, jnp.int32)
         return rows._replace(carry=carry, extras=rows.extras | {"version": version})
-
-
-def fresh_key(root: PRNGKey, actor: int, generation: int) -> PRNGKey:
-    """Of the environments that an actor got after its first ones."""
-    fresh = jax.random.fold_in(jax.random.fold_in(root, _FRESH), actor)
-    return jax.random.fold_in(fresh, generation)

@@ -3,25 +3,25 @@ its owner."""
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 
 from jaxrl_par.bridge.actor import Actor
-from jaxrl_par.bridge.crew import Crew, Limits
+from jaxrl_par.bridge.crew import Limits
 from jaxrl_par.bridge.distillers import Distillers
+from jaxrl_par.bridge.engine import CrewEngine
 from jaxrl_par.bridge.exchange import Publisher, Queue, Schedule
 from jaxrl_par.bridge.learner import Batch, stacked
-from jaxrl_par.bridge.record import Entry, Recorder
+from jaxrl_par.bridge.record import Entry
 from jaxrl_par.bridge.report import Report, Times
 from jaxrl_par.bridge.shared import Shared
-from jaxrl_par.bridge.supervision import Stopped, Supervisor
+from jaxrl_par.bridge.supervision import Stopped
 from jaxrl_par.bridge.system import Local, Parts, System
 from jaxrl_par.loops import Run
 from jaxrl_par.types import Metrics, Params, PRNGKey, State
 
 
-class Threaded:
+class Threaded(CrewEngine[Actor]):
     """An engine of `training.train`: `init`, perhaps `resume`, `advance`, `close`."""
 
     def __init__(
@@ -34,22 +34,13 @@ class Threaded:
         Args:
           make_schedule: from the update at which the run starts or goes on.
         """
+        super().__init__(limits, parts.num_actors, name="actor")
         self._parts = parts
         self._make_schedule = make_schedule
-        self._limits = limits
-        self._record: Path | None = None
-        self._supervisor = Supervisor(limits.patience)
         self._reset_times()
         self._batch: Batch | None = None
-        self._recorder: Recorder | None = None
         self._distillers: Distillers | None = None
-        self._started = self._closed = False
-
-    @property
-    def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        system = getattr(self, "_system", None)
-        return system.learner.compile_seconds if system else 0.0
+        self._started = False
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
@@ -59,12 +50,7 @@ class Threaded:
           Exception: as the environment raised it.
         """
         self._system = System(self._parts, key)
-        num_actors = self._parts.num_actors
-        self._crew: Crew[Actor] = Crew(
-            self._supervisor, self._limits, self._system, num_actors
-        )
-        self._crew.make()
-        return self._system.new_run(list(self._crew))
+        return self._system.new_run(self._make(self._system))
 
     def resume(self, run: Run) -> None:
         """Takes the actors to where the run was saved, in place of where `init` did.
@@ -73,10 +59,6 @@ class Threaded:
         warning says so.
         """
         self._crew.resume(run.local.actors)
-
-    def record(self, path: Path) -> None:
-        """Writes the schedule to this file, for `replay`."""
-        self._record = path
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         """So many updates, as soon as there is something to learn from.
@@ -141,32 +123,11 @@ class Threaded:
             lags=dict(sorted(tally.lags.items())),
             compile_seconds=self.compile_seconds,
             restarts=tally.restarts,
-            dropped_rows=tally.dropped_rows,
+            dropped_rows=self._dropped(sum(tally.lags.values())),
             abandoned=self._crew.abandoned,
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
         )
-
-    def close(self) -> None:
-        """Ends all threads and frees all environments; a second call does nothing.
-
-        What was acted and not learned from is counted as dropped. Threads inside a call
-        that does not return are left behind, and named in the report.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        # Before `init` nothing runs.
-        if (crew := getattr(self, "_crew", None)) is None:
-            return
-        with crew.telling():
-            crew.stop()
-            if self._started:
-                acted = sum(actor.rows for actor in crew.all_actors)
-                learned = sum(self._system.tally.lags.values())
-                self._system.tally.dropped_rows = acted - learned
-            if self._recorder:
-                self._recorder.close()
 
     def _start(self, run: Run, version: int) -> None:
         keep = self._parts.num_behaviours + 1
@@ -179,8 +140,7 @@ class Threaded:
         self._publish(version, run.learner)
         self._schedule = self._make_schedule(version)
         self._queue = Queue(self._supervisor, self._schedule, self._system.tally)
-        if self._record is not None:
-            self._recorder = Recorder(self._record, version)
+        self._start_record(version)
         self._reset_times()
         self._started = True
         self._crew.start(self._act)

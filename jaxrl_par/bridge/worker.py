@@ -24,17 +24,23 @@ from jaxrl_par.types import Agent, Grads, Mean, PRNGKey, State, Trajectory
 
 
 class Given(NamedTuple):
-    """What a worker has made of an unroll."""
+    """What is remembered of an unroll: a few numbers."""
 
     worker: int
     unroll: int
     generation: int
     """How often its environments had been made anew."""
-    grads: Grads
     metrics: np.ndarray
     """[M], as `packed`."""
     env_steps: int
     rows: int
+
+
+class Made(NamedTuple):
+    """What a worker has made of an unroll."""
+
+    grads: Grads
+    given: Given
     after: Any
     """The worker's state after the unroll, for checkpoints."""
 
@@ -64,7 +70,7 @@ class HostWorker(Actor):
         """For errors."""
         return super().where(row).replace("actor", "worker", 1)
 
-    def contribute(self, state: State) -> Given:
+    def contribute(self, state: State) -> Made:
         """The gradient of an unroll, both with the same parameters.
 
         Raises:
@@ -80,10 +86,11 @@ class HostWorker(Actor):
             np.int32(self.index),
         )  # fmt: skip
         env_steps, *metrics = np.asarray(measured)
-        return Given(
-            self.index, item.unroll, item.generation, grads, np.array(metrics),
-            int(env_steps), trajectory.reward.size, item.after,
+        given = Given(
+            self.index, item.unroll, item.generation, np.array(metrics),
+            int(env_steps), trajectory.reward.size,
         )  # fmt: skip
+        return Made(grads, given, item.after)
 
 
 class PureState(NamedTuple):
@@ -164,7 +171,7 @@ class PureWorker:
             np.int32(self.next_unroll), np.int32(self.generation), self._workers
         )
 
-    def contribute(self, state: State) -> Given:
+    def contribute(self, state: State) -> Made:
         """As `HostWorker.contribute`.
 
         Raises:
@@ -181,10 +188,11 @@ class PureWorker:
         self.next_unroll += 1
         self.rows += self._rows
         self.env_steps += int(env_steps)
-        return Given(
-            self.index, number, self.generation, grads, np.array(metrics),
-            int(env_steps), self._rows, self.state(),
+        given = Given(
+            self.index, number, self.generation, np.array(metrics), int(env_steps),
+            self._rows,
         )  # fmt: skip
+        return Made(grads, given, self.state())
 
     def close(self) -> None:
         """There is nothing to free."""

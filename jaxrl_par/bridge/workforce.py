@@ -1,238 +1,29 @@
-"""Workers in threads that share parameters through a store, and a serial replay."""
-
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+"""Workers in threads that share parameters through a store."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from jaxrl_par import loops, rollout
-from jaxrl_par.bridge import worker as kinds
-from jaxrl_par.bridge.actor import MakeEnv, acting, count_of
-from jaxrl_par.bridge.crew import Crew, Limits
-from jaxrl_par.bridge.record import Recorder, RecordError, Turn
-from jaxrl_par.bridge.report import Tally
-from jaxrl_par.bridge.shards import Shards
+from jaxrl_par.bridge.crew import Limits
+from jaxrl_par.bridge.engine import CrewEngine
+from jaxrl_par.bridge.record import Turn
 from jaxrl_par.bridge.store_report import StoreReport
-from jaxrl_par.bridge.stores import (
-    MakeStore,
-    Pulled,
-    Push,
-    Server,
-    Store,
-    Update,
-    absorbed,
-    mean,
-)
-from jaxrl_par.bridge.supervision import Activity, DeadlineError, Stopped, Supervisor
-from jaxrl_par.bridge.system import fresh_key
-from jaxrl_par.bridge.worker import Given, HostWorker, PureWorker, Worker
-from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Run, asynchronous
-from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.types import (
-    Agent,
-    Mean,
-    Metrics,
-    PRNGKey,
-    State,
-    TimeStep,
-    example,
-)
+from jaxrl_par.bridge.stores import MakeStore, Push, Server, Store, Update
+from jaxrl_par.bridge.supervision import DeadlineError, Stopped
+from jaxrl_par.bridge.worker import Given, Worker
+from jaxrl_par.bridge.workshop import Parts, Workshop
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Metrics, PRNGKey, State
 
 
-class Local(NamedTuple):
-    """What workers keep in `Run.local`: each after the last of its pushes."""
-
-    workers: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a workforce is built from."""
-
-    agent: Agent
-    env: Environment | MakeEnv
-    """The environments of one worker; simulators are made from a key."""
-    unroll_length: int
-    num_workers: int
-    num_shards: int
-    staleness: StalenessConfig
-    device: Any
-    """A `jax.Device`, where workers act and the store is."""
-    check_bounds: bool
-
-
-class Workshop:
-    """Workers and the functions they share, without anything that decides when they
-    run."""
-
-    def __init__(self, parts: Parts, key: PRNGKey):
-        """
-        Args:
-          key: of a new run. Its parts are those that `loops.on_policy` splits it into.
-        """
-        self.parts = parts
-        self.tally = Tally()
-        self.compile_seconds = 0.0
-        self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
-        agent, env, length = parts.agent, parts.env, parts.unroll_length
-        self._gradient = kinds.gradients(agent)
-        if isinstance(env, Environment):
-            self._starts = kinds.pure_starts(agent, env, parts.num_workers)
-            self._contribute = kinds.pure_contributions(agent, env, length)
-        else:
-            self._acting = acting(agent, length, parts.num_workers)
-
-    def actor(self, index: int, **options: Any) -> Worker:
-        """A worker, still without environments."""
-        parts = self.parts
-        env, length = parts.env, parts.unroll_length
-        if isinstance(env, Environment):
-            return PureWorker(
-                index, self._starts, self._contribute, length * env.num_envs,
-                self._root, parts.device, **options,
-            )  # fmt: skip
-        return HostWorker(
-            index, env, self._acting, self._gradient, length, self._root,
-            parts.device, check_bounds=parts.check_bounds, **options,
-        )  # fmt: skip
-
-    def env_key(self, actor: int, generation: int) -> PRNGKey:
-        """As `system.System.env_key`."""
-        if generation == 0:
-            return jax.random.fold_in(self._env_key, actor)
-        return fresh_key(self._root, actor, generation)
-
-    def resume(self, actor: Worker, state: Any) -> bool:
-        """As `Actor.resume`."""
-        generation = int(state.generation)
-        return actor.resume(
-            state,
-            self.env_key(actor.index, generation),
-            self.env_key(actor.index, generation + 1),
-        )
-
-    def new_run(self, workers: Sequence[Worker]) -> Run:
-        """The run at its start, from workers that have environments."""
-        env = self.parts.env
-        shown: Any = env if isinstance(env, Environment) else workers[0].env
-        flags: Any = np.zeros(shown.num_envs, np.bool_)
-        step = TimeStep(example(shown.observation_spec, shown.num_envs), flags, flags)
-
-        def init(agent_key: PRNGKey, root: PRNGKey, step: TimeStep) -> Run:
-            run = loops.new_run(self.parts.agent.init(agent_key, step), (), root)
-            # Strong types, as those that come from a file.
-            return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
-
-        with jax.default_device(self.parts.device):
-            run = jax.jit(init)(self._agent_key, self._root, step)
-        self._batch = rollout.shapes(
-            self.parts.agent, run.learner.params, step, self.parts.unroll_length
-        )
-        self._check_prepare(run.learner)
-        return run._replace(local=self._local([x.state() for x in workers]))
-
-    def shards(self, state: State) -> Shards:
-        """What divides the learner's state.
-
-        Raises:
-          ValueError: it cannot be divided.
-        """
-        parts = self.parts
-        gradient = partial(asynchronous.contribution, parts.agent)
-        given = jax.eval_shape(
-            gradient, state, self._batch, self._root, count_of(0), np.int32(0)
-        )
-        self._grads = given.grads
-        mean = Mean(0, 0)  # pyright: ignore
-        episodes = {"episode_return": mean, "episode_length": mean}
-        self._metrics_tree = jax.tree.structure(given.metrics | episodes)
-        return Shards(
-            parts.agent, state, given.grads, parts.num_shards, parts.staleness
-        )
-
-    def compile(self, worker: Worker, shards: Shards, state: State) -> None:
-        """Before the first pull, so that nobody is late because of it."""
-        started = time.perf_counter()
-        zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
-        count, index = count_of(0), np.int32(0)
-        if isinstance(worker, PureWorker):
-            now = worker.state().workers
-            self._contribute.compile(state, now, self._root, count, index)
-        else:
-            sums, batch = np.zeros(3, np.float32), zeros(self._batch)
-            self._gradient.compile(state, batch, sums, self._root, count, index)
-        shards.compile(state, jax.device_put(zeros(self._grads), self.parts.device))
-        self.compile_seconds += time.perf_counter() - started
-
-    def after(
-        self, run: Run, state: State, updates: list[Update]
-    ) -> tuple[Run, Metrics]:
-        """The run after these updates, and their metrics, [num_updates]."""
-        items: list[Given] = [x.push.item for x in updates]
-        states = list(run.local.workers)
-        for item in items:
-            states[item.worker] = item.after
-        skipped = [bool(x.metrics["skipped"]) for x in updates]
-        before = run.progress
-        in_a_row = len(skipped) + int(before.skipped_in_a_row)
-        if not all(skipped):
-            in_a_row = skipped[::-1].index(False)
-        progress = before._replace(
-            updates=before.updates.add(len(updates)),
-            env_steps=before.env_steps.add(sum(x.env_steps for x in items)),
-            skipped=before.skipped + sum(skipped),
-            skipped_in_a_row=jnp.int32(in_a_row),
-        )
-        columns = np.stack([x.metrics for x in items], axis=1)
-        metrics = self._metrics_tree.unflatten(list(columns))
-        for name in updates[0].metrics:
-            metrics[name] = np.array([x.metrics[name] for x in updates], np.float32)
-        run = run._replace(learner=state, local=self._local(states), progress=progress)
-        return run, metrics
-
-    def _local(self, states: Sequence[Any]) -> Local:
-        """As arrays of JAX, which is what checkpoints restore."""
-        return jax.device_put(Local(tuple(states)), self.parts.device)
-
-    def _check_prepare(self, state: State) -> None:
-        """Workers send gradients only: statistics of their data would be lost."""
-        changed = asynchronous.parts_prepared(self.parts.agent, state, self._batch)
-        if changed:
-            raise ValueError(
-                "this agent changes its state from the data before the gradient, at"
-                f" {', '.join(changed)}: workers send gradients only. Leave"
-                " normalisation out, or use `topologies.delayed`"
-            )
-
-
-class Workforce:
+class Workforce(CrewEngine[Worker]):
     """An engine of `training.train`: `init`, perhaps `resume`, `advance`, `close`."""
 
     def __init__(self, parts: Parts, make_store: MakeStore, limits: Limits):
+        super().__init__(limits, parts.num_workers, name="worker")
         self._parts = parts
         self._make_store = make_store
-        self._limits = limits
-        self._supervisor = Supervisor(limits.patience)
-        self._record: Path | None = None
-        self._recorder: Recorder | None = None
         self._store: Store | None = None
         self._state: State = None
         self._target = 0
-        self._closed = False
-
-    @property
-    def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        shop = getattr(self, "_shop", None)
-        return shop.compile_seconds if shop else 0.0
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
@@ -244,22 +35,13 @@ class Workforce:
           Exception: as the environment raised it.
         """
         self._shop = Workshop(self._parts, key)
-        self._crew: Crew[Worker] = Crew(
-            self._supervisor, self._limits, self._shop, self._parts.num_workers,
-            name="worker",
-        )  # fmt: skip
-        self._crew.make()
-        run = self._shop.new_run(list(self._crew))
+        run = self._shop.new_run(self._make(self._shop))
         self._shards = self._shop.shards(run.learner)
         return run
 
     def resume(self, run: Run) -> None:
         """As `Threaded.resume`."""
         self._crew.resume(run.local.workers)
-
-    def record(self, path: Path) -> None:
-        """Writes the schedule to this file, for `Rerun`."""
-        self._record = path
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         """So many pushes of workers, applied or refused.
@@ -284,10 +66,11 @@ class Workforce:
         with self._supervisor.working(), self._crew.telling():
             self._target += num_updates
             self._store.open(self._target)
-            self._state, updates = self._store.take()
-        self._write(updates)
-        self._count(updates)
-        return self._shop.after(run, self._state, updates)
+            taken = self._store.take()
+        self._state = taken.state
+        self._write(taken.updates)
+        self._count(taken.updates)
+        return self._shop.after(run, taken)
 
     def report(self) -> StoreReport | None:
         """Where the time went until now; None before the first update."""
@@ -295,8 +78,6 @@ class Workforce:
             return None
         tally, crew, store = self._shop.tally, self._crew, self._store
         seconds = max(self._supervisor.clock() - self._began, 1e-9)
-        acted = sum(x.rows for x in crew.all_actors)
-        in_store = sum(tally.lags.values()) * self._rows
         return StoreReport(
             kind=type(store).__name__.lower(),
             seconds=seconds,
@@ -311,22 +92,9 @@ class Workforce:
             statistics=store.statistics(),
             compile_seconds=self.compile_seconds,
             restarts=tally.restarts,
-            dropped_rows=acted - in_store if self._closed else tally.dropped_rows,
+            dropped_rows=self._dropped(tally.updates * self._rows),
             abandoned=crew.abandoned,
         )
-
-    def close(self) -> None:
-        """Ends all threads and frees all environments; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        # Before `init` nothing runs.
-        if (crew := getattr(self, "_crew", None)) is None:
-            return
-        with crew.telling():
-            crew.stop()
-            if self._recorder:
-                self._recorder.close()
 
     def _start(self, run: Run) -> None:
         worker = next(iter(self._crew))
@@ -334,8 +102,7 @@ class Workforce:
         self._shop.compile(worker, self._shards, state)
         self._first = int(run.progress.updates)
         self._rejected = self._rows = 0
-        if self._record is not None:
-            self._recorder = Recorder(self._record, self._first)
+        self._start_record(self._first)
         self._began = self._supervisor.clock()
         store = self._make_store(self._supervisor, self._shards, state)
         if isinstance(store, Server):
@@ -350,8 +117,9 @@ class Workforce:
         while True:
             try:
                 pulled = times.timed("pulling", store.pull, worker.index)
-                given = worker.contribute(pulled.state)
-                store.push(worker.index, Push(given.grads, pulled, given), times)
+                made = worker.contribute(pulled.state)
+                push = Push(made.grads, pulled, made.given, made.after)
+                store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 raise
             except Exception as error:
@@ -360,136 +128,16 @@ class Workforce:
     def _write(self, updates: list[Update]) -> None:
         if self._recorder:
             for update in updates:
-                given: Given = update.push.item
-                read = tuple(self._first + n for n in update.push.pulled.pushes)
+                given: Given = update.item
+                read = tuple(self._first + n for n in update.read)
                 turn = Turn(given.worker, given.unroll, given.generation, read)
                 self._recorder.write([turn])
 
     def _count(self, updates: list[Update]) -> None:
         tally = self._shop.tally
         for update in updates:
-            self._rows = update.push.item.rows
+            self._rows = update.item.rows
             tally.lags[round(float(update.metrics["lag"]))] += 1
-            tally.env_steps += int(update.push.item.env_steps)
+            tally.env_steps += int(update.item.env_steps)
             tally.updates += 1
             self._rejected += bool(update.metrics["rejected"])
-
-
-class Rerun:
-    """An engine that follows a record of a `Workforce`, in one thread.
-
-    A gradient depends on its worker's environments and keys and on the parameters that
-    it read, and a shard's updates on their order alone. So the runs of `Lock` and
-    `Server` come out in the same bits. Those of `Hogwild` come out as they would have,
-    had each update been done at once.
-    """
-
-    def __init__(self, parts: Parts, turns: Sequence[Turn]):
-        self._parts = parts
-        self._turns = turns
-        self._turn = 0
-
-    @property
-    def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        shop = getattr(self, "_shop", None)
-        return shop.compile_seconds if shop else 0.0
-
-    def init(self, key: PRNGKey) -> Run:
-        self._shop = Workshop(self._parts, key)
-        self._workers = [
-            self._shop.actor(i, activity=Activity(f"worker {i}", float("inf")))
-            for i in range(self._parts.num_workers)
-        ]
-        for worker in self._workers:
-            worker.start(self._shop.env_key(worker.index, 0))
-        run = self._shop.new_run(self._workers)
-        self._shards = self._shop.shards(run.learner)
-        state = jax.device_put(run.learner, self._parts.device)
-        self._shop.compile(self._workers[0], self._shards, state)
-        num_shards = self._parts.num_shards
-        if self._turns and len(self._turns[0].read) != num_shards:
-            raise RecordError(
-                f"the record is of {len(self._turns[0].read)} shards, asked for"
-                f" {num_shards}"
-            )
-        shards = range(num_shards)
-        self._uses = [Counter(x.read[j] for x in self._turns) for j in shards]
-        self._past: list[dict[int, tuple[State, int]]] = [{} for _ in shards]
-        self._current = [(x, 0) for x in self._shards.split(state)]
-        self._keep(0)
-        return run
-
-    def resume(self, run: Run) -> None:
-        """
-        Raises:
-          RecordError: parameters of the past, which the record asks for, are not kept.
-        """
-        raise RecordError("a replay starts at the beginning: it cannot be resumed")
-
-    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """
-        Raises:
-          RecordError: the record ends earlier, or does not fit the run.
-        """
-        if self._turn + num_updates > len(self._turns):
-            raise RecordError(
-                f"the record has {len(self._turns)} updates, asked for"
-                f" {self._turn + num_updates}"
-            )
-        updates = [self._update() for _ in range(num_updates)]
-        state = self._shards.join([x for x, _ in self._current])
-        return self._shop.after(run, state, updates)
-
-    def record(self, path: Path) -> None:
-        """The schedule is known."""
-
-    def report(self) -> None:
-        """Nothing runs in parallel here."""
-
-    def close(self) -> None:
-        # Before `init` there are none.
-        for worker in getattr(self, "_workers", ()):
-            worker.close()
-
-    def _update(self) -> Update:
-        turn = self._turns[self._turn]
-        if not 0 <= turn.worker < len(self._workers):
-            raise RecordError(
-                f"update {self._turn} of the record is of worker {turn.worker}, and"
-                f" there are {len(self._workers)}"
-            )
-        worker = self._workers[turn.worker]
-        if turn.generation != worker.generation:
-            worker.close()
-            key = self._shop.env_key(turn.worker, turn.generation)
-            worker.start(key, turn.generation, turn.unroll)
-        there = all(n in past for n, past in zip(turn.read, self._past, strict=True))
-        if worker.next_unroll != turn.unroll or not there:
-            raise RecordError(
-                f"update {self._turn} of the record wants unroll {turn.unroll} of"
-                f" worker {turn.worker} with parameters after {turn.read} updates; the"
-                f" worker is at {worker.next_unroll}"
-            )
-        read = [past[n] for n, past in zip(turn.read, self._past, strict=True)]
-        state = self._shards.join([x for x, _ in read])
-        given = worker.contribute(state)
-        metrics = []
-        for j, grads in enumerate(self._shards.divide(given.grads)):
-            part, version = self._current[j]
-            update = absorbed(self._shards, part, grads, version - read[j][1])
-            self._current[j] = (update.state, version + update.applied)
-            metrics.append(update.metrics)
-            self._uses[j][turn.read[j]] -= 1
-            if not self._uses[j][turn.read[j]]:
-                del self._past[j][turn.read[j]]
-        self._turn += 1
-        self._keep(self._turn)
-        return Update(Push(given.grads, Pulled((), (), ()), given), mean(metrics))
-
-    def _keep(self, turn: int) -> None:
-        for uses, past, current in zip(
-            self._uses, self._past, self._current, strict=True
-        ):
-            if uses[turn]:
-                past[turn] = current

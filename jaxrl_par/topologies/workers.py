@@ -26,7 +26,9 @@ import jax
 from jaxrl_par.bridge import record, stores
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.crew import Limits
-from jaxrl_par.bridge.workforce import Parts, Rerun, Workforce
+from jaxrl_par.bridge.rerun import Rerun
+from jaxrl_par.bridge.workforce import Workforce
+from jaxrl_par.bridge.workshop import Parts
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops.asynchronous import StalenessConfig

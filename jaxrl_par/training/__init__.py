@@ -17,6 +17,7 @@ from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.training.on_policy import OnPolicyArgs
 from jaxrl_par.training.runner import Trained, train
 from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.training.studies import kept_cases, machine
 from jaxrl_par.training.summary import Summary
 from jaxrl_par.training.threaded import ThreadsArgs
 
@@ -42,6 +43,8 @@ __all__ = [
     "export",
     "host_evaluator",
     "host_experiment",
+    "kept_cases",
+    "machine",
     "main",
     "train",
 ]

@@ -32,7 +32,8 @@ from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
 Flat = Annotated[Config, tyro.conf.OmitArgPrefixes]
-"""A part whose options have no prefix: `--resume`, not `--training.resume`."""
+"""A part whose options have no prefix, however deep it is: `--resume`, not
+`--training.resume`."""
 
 
 class ConfigError(TrainingError):
@@ -198,7 +199,7 @@ def _options(config: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint, flat in _hints(config):
         option = prefix + name.replace("_", "-")
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _options(hint, prefix if flat else f"{option}.")
+            yield from _options(hint, "" if flat else f"{option}.")
         else:
             yield f"--{option}", hint
         if hint is bool:
@@ -221,7 +222,7 @@ def _parts(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, _, flat in _hints(type(config)):
         part = getattr(config, name)
         if is_dataclass(part):
-            yield from _parts(part, prefix if flat else f"{prefix}{name}.")
+            yield from _parts(part, "" if flat else f"{prefix}{name}.")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What stores promise, with gradients made by hand: nothing is lost, nobody sees half
 of an update, and versions count what was applied."""
 
+import gc
 import threading
 import time
+import weakref
+from collections import deque
 from contextlib import contextmanager
 from functools import cache, partial
 
@@ -15,15 +18,13 @@ from toy_workers import ADDS, SIZE, TOY, Toy
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.bridge.stores import (
-    Absorbed,
     Hogwild,
     Lock,
     Push,
     Server,
     Store,
-    absorbed,
-    mean,
 )
+from jaxrl_par.bridge.stores.store import Absorbed, absorbed, mean
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.loops.asynchronous import StalenessConfig
 
@@ -55,9 +56,13 @@ class At:
         if isinstance(self.store, Server):
             self.store.start()
 
-    def push(self, grads, pulled, worker=0, item=None):
-        push = Push(jnp.asarray(grads, jnp.float32), pulled, item)
+    def push(self, grads, pulled, worker=0, item=None, after=None):
+        push = Push(jnp.asarray(grads, jnp.float32), pulled, item, after)
         self.store.push(worker, push, Times())
+
+    def take(self):
+        taken = self.store.take()
+        return taken.state, taken.updates
 
     def start(self, count, work):
         """Threads `work(worker)`."""
@@ -92,11 +97,11 @@ def test_the_sum_of_all_pushes_is_exact(kind):
 
         at.start(4, work)
         at.store.open(100)
-        state, updates = at.store.take()
+        state, updates = at.take()
     total = sum(worker + 10 * n for worker in range(4) for n in range(25))
     np.testing.assert_array_equal(state.params, total)
     assert state.updates == 100
-    items = [x.push.item for x in updates]
+    items = [x.item for x in updates]
     assert sorted(items) == [(worker, n) for worker in range(4) for n in range(25)]
     for worker in range(4):
         assert [n for w, n in items if w == worker] == list(range(25))
@@ -112,7 +117,7 @@ def test_a_race_for_different_parameters_has_no_loser():
 
         at.start(4, work)
         at.store.open(100)
-        state, updates = at.store.take()
+        state, updates = at.take()
     np.testing.assert_array_equal(state.params, [25, 25, 25, 25, 0])
     assert state.updates == 100 == len(updates)
 
@@ -125,18 +130,18 @@ def test_updates_are_told_in_the_order_in_which_they_were_made(kind):
         def work(worker):
             for n in range(5):
                 grads = np.sin(np.arange(SIZE) * (worker + 4 * n + 1)) * 2.0**n
-                at.push(grads, at.store.pull(worker), worker)
+                at.push(grads, at.store.pull(worker), worker, grads)
 
         at.start(3, work)
         updates = []
         for target in (1, 7, 15):
             at.store.open(target)
-            state, new = at.store.take()
+            state, new = at.take()
             updates += new
             assert len(updates) == target
     expected = ZEROS
     for update in updates:
-        expected = jax.jit(TOY.apply)(expected, update.push.grads)
+        expected = jax.jit(TOY.apply)(expected, jnp.asarray(update.item, jnp.float32))
     np.testing.assert_array_equal(state.params, expected.params)
     np.testing.assert_array_equal(state.trace, expected.trace)
 
@@ -155,7 +160,7 @@ def test_no_more_than_so_many_are_let_in(kind):
         at.start(4, work)
         for target in (3, 4, 9):
             at.store.open(target)
-            state, _ = at.store.take()
+            state, _ = at.take()
             for _ in range(3):
                 # Whoever wants to, has the time.
                 time.sleep(0.03)
@@ -173,7 +178,7 @@ def test_a_push_waits_until_the_store_is_open(kind):
         time.sleep(0.1)
         assert not done and at.store.pull(1).pushes[0] == 0
         at.store.open(1)
-        state, updates = at.store.take()
+        state, updates = at.take()
     assert state.params[0] == 1 and len(updates) == 1
 
 
@@ -185,14 +190,14 @@ def test_take_waits_for_all_and_gives_each_once(kind):
         at.start(
             1, lambda _: time.sleep(0.1) or at.push(ones(), at.store.pull(0), 0, "b")
         )
-        _, updates = at.store.take()
-        assert [x.push.item for x in updates] == ["a", "b"]
-        _, updates = at.store.take()
+        _, updates = at.take()
+        assert [x.item for x in updates] == ["a", "b"]
+        _, updates = at.take()
         assert updates == []
         at.store.open(3)
         at.push(ones(), at.store.pull(0), item="c")
-        state, updates = at.store.take()
-        assert [x.push.item for x in updates] == ["c"]
+        state, updates = at.take()
+        assert [x.item for x in updates] == ["c"]
     np.testing.assert_array_equal(state.params, 3)
 
 
@@ -207,7 +212,7 @@ def rounds(at, num_workers, count=3):
         at.store.open(n * num_workers)
         for worker in range(num_workers):
             at.push(ones(), pulled[worker], worker)
-        _, updates = at.store.take()
+        _, updates = at.take()
         lags += [float(x.metrics["lag"]) for x in updates]
         rejected += [float(x.metrics["rejected"]) for x in updates]
     return lags, rejected
@@ -248,7 +253,7 @@ def test_what_is_not_finite_is_a_push_and_no_version(kind):
         bad[-1] = np.inf
         at.push(bad, at.store.pull(0))
         at.push(ones(), at.store.pull(0))
-        state, updates = at.store.take()
+        state, updates = at.take()
         assert [x.metrics["skipped"] for x in updates] == [1, 0]
         pulled = at.store.pull(0)
     num_shards = at.shards.num_shards
@@ -300,7 +305,7 @@ def test_others_do_not_wait_for_a_shard(monkeypatch):
         at.store.open(4)
         at.push(ones(), seen, 1)
         go.set()
-        state, updates = at.store.take()
+        state, updates = at.take()
     np.testing.assert_array_equal(state.params, 4)
     # Means over shards; the last one was 3 updates late in one of them.
     assert [x.metrics["lag"] for x in updates] == [0, 1, 2, 1]
@@ -316,15 +321,48 @@ def test_what_was_given_out_stays_as_it_is(kind):
         start = at.store.pull(0)
         at.push(ones(), start)
         at.push(ones(), at.store.pull(0))
-        state, _ = at.store.take()
+        state, _ = at.take()
         at.store.open(4)
         for _ in range(2):
             at.push(ones(), at.store.pull(0))
-        at.store.take()
+        at.take()
     assert jax.tree.all(jax.tree.map(lambda x: isinstance(x, jax.Array), state))
     np.testing.assert_array_equal(start.state.params, 0)
     np.testing.assert_array_equal(state.params, 2)
     np.testing.assert_array_equal(ZEROS.params, 0)
+
+
+@by_kind
+def test_no_gradient_and_no_old_state_is_kept(kind):
+    """However many pushes there are before somebody takes them."""
+    with at_work(kind) as at:
+        kept = []
+        at.store.open(20)
+        for n in range(20):
+            pulled = at.store.pull(0)
+            grads, after = jnp.full(SIZE, float(n)), jnp.full(SIZE, -1.0)
+            kept += map(weakref.ref, (grads, pulled.state.params, after))
+            at.push(grads, pulled, 0, n, after)
+        assert at.store.pull(0).pushes == (20,) * at.shards.num_shards
+        del grads, pulled, after
+        gc.collect()
+        # The newest state of the worker, what is shared, and what a shard's thread
+        # had in its hands last.
+        assert sum(ref() is not None for ref in kept) <= 4
+        assert [x.item for x in at.take()[1]] == list(range(20))
+
+
+@by_kind
+def test_the_state_of_each_worker_is_that_after_its_last_push(kind):
+    with at_work(kind) as at:
+        for target, workers in ((3, (0, 1, 0)), (4, (2,)), (4, ())):
+            at.store.open(target)
+            for n, worker in enumerate(workers):
+                at.push(ones(), at.store.pull(worker), worker, after=(target, n))
+            taken = at.store.take()
+            assert len(taken.updates) == len(workers)
+            expected = {0: (3, 2), 1: (3, 1)} | ({2: (4, 0)} if target == 4 else {})
+            assert taken.workers == expected
 
 
 def test_jax_gets_a_copy_of_what_is_written_in_place():
@@ -333,7 +371,7 @@ def test_jax_gets_a_copy_of_what_is_written_in_place():
         at.store.open(1)
         pulled = at.store.pull(0)
         at.push(ones(), pulled)
-        state, _ = at.store.take()
+        state, _ = at.take()
     for given in (pulled.state, state):
         for leaf in jax.tree.leaves(given):
             x = np.asarray(leaf)
@@ -357,7 +395,7 @@ def test_another_is_let_in_instead_of_who_failed(kind, monkeypatch):
             pushed.append(at.push(ones(), at.store.pull(worker + 1), worker + 1))
 
         at.start(1, work)
-        state, updates = at.store.take()
+        state, updates = at.take()
     assert len(updates) == 1 and state.params[0] == 1
 
 
@@ -370,14 +408,14 @@ def test_a_lock_that_was_kept_is_let_go_of_by_the_next_push(monkeypatch):
             at.push(ones(), at.store.pull(0))
         at.push(ones(), at.store.pull(0))
         at.start(1, lambda _: at.push(ones(), at.store.pull(1), 1))
-        state, updates = at.store.take()
+        state, updates = at.take()
     assert len(updates) == 3 and state.params[0] == 3
 
 
 def test_who_was_killed_before_the_push_does_not_wait_for_it():
     with at_work("server") as at:
 
-        class Broken(list):
+        class Broken(deque):
             append = raising
 
         at.store.open(1)
@@ -387,7 +425,7 @@ def test_who_was_killed_before_the_push_does_not_wait_for_it():
         at.store._line = line
         assert at.store.pull(0).pushes == (0,)
         at.push(ones(), at.store.pull(0))
-        assert len(at.store.take()[1]) == 1
+        assert len(at.take()[1]) == 1
 
 
 def raising(*arguments):
@@ -400,7 +438,7 @@ def test_an_error_of_a_shard_reaches_the_owner(monkeypatch):
         at.store.open(1)
         at.push(ones(), at.store.pull(0))
         with pytest.raises(RuntimeError, match="mine"):
-            at.store.take()
+            at.take()
 
 
 # What is counted ------------------------------------------------------------------
@@ -422,9 +460,9 @@ def test_races_are_counted(monkeypatch):
         monkeypatch.setattr(at.shards, "absorb", meanwhile)
         at.push(ones(), at.store.pull(0), item="first")
         at.push(ones(), at.store.pull(0))
-        state, updates = at.store.take()
+        state, updates = at.take()
         counted = at.store.statistics()
-    assert [x.push.item for x in updates] == [None, "other", "first", None]
+    assert [x.item for x in updates] == [None, "other", "first", None]
     np.testing.assert_array_equal(state.params, 4)
     assert counted == {"raced_share": 0.25, "lost_updates": 0.0, "lost_share": 0.0}
 
@@ -438,10 +476,10 @@ def test_lost_writes_are_counted():
                 # As another would that had read before all of them.
                 for x in at.store._shared._arrays[:2]:
                     x[-1] = 0
-        at.store.take()
+        at.take()
         counted = at.store.statistics()
         assert counted["lost_updates"] == 2 and counted["lost_share"] == 0.5
-        at.store.take()
+        at.take()
         assert at.store.statistics()["lost_updates"] == 2
 
 
@@ -464,7 +502,7 @@ def test_the_queue_of_a_server_is_as_deep_as_pushes_that_wait(monkeypatch):
         at.push(ones(), pulled)
         at.push(ones(), pulled)
         go.set()
-        at.store.take()
+        at.take()
         # It found 1, then 2, then 1.
         assert at.store.statistics() == {"queue_depth": pytest.approx(4 / 3)}
 

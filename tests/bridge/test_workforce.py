@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,7 @@ class Killer:
 
     def _called(self, frame, event, _):
         code = frame.f_code
-        if code.co_filename != stores.__file__:
+        if Path(code.co_filename).parent != Path(stores.__file__).parent:
             return None
         if code.co_name != "push" and not getattr(self._here, "pushing", False):
             return None

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from toy_training import Args, Part
@@ -19,10 +19,10 @@ from jaxrl_par.training.config import (
 )
 
 
-def refused(capsys, *argv: str) -> str:
+def refused(capsys, *argv: str, config: type = Args) -> str:
     """What `cli` prints when it refuses the options."""
     with pytest.raises(SystemExit) as stop:
-        cli(Args, argv)
+        cli(config, argv)
     assert stop.value.code == 2
     return capsys.readouterr().err
 
@@ -34,6 +34,29 @@ def test_options_reach_all_parts():
     assert args.seed == -3
     assert args.part == Part(rate=2.0, widths=(7,))
     assert args.training == replace(Args().training, resume=True)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A config that has a whole experiment's in it."""
+
+    num_seeds: int = 3
+    settings: Args = field(default_factory=Args)
+
+
+def test_a_flat_part_of_a_part_has_no_prefix_either(capsys):
+    """In options, in their errors, and in those of values."""
+    args = cli(Study, ["--log-interval", "7", "--settings.part.rate", "2"])
+    assert args.settings.training.log_interval == 7 and args.settings.part.rate == 2
+    error = refused(
+        capsys, "--settings.log-interval", "7", "--log-interval", "x", config=Study
+    )
+    assert "unknown option '--settings.log-interval'" in error
+    assert "did you mean '--log-interval'?" in error
+    assert "--log-interval must be int, got x" in error
+    error = refused(capsys, "--log-interval", "0", "--settings.seed", "a", config=Study)
+    assert "\n  log_interval must be at least 1, got 0" in error
+    assert "--settings.seed must be int, got a" in error
 
 
 def test_all_errors_are_reported_at_once(capsys):

@@ -1,0 +1,93 @@
+"""A recorded run once more, in one thread: what replays of all kinds have in common."""
+
+from pathlib import Path
+from typing import Generic
+
+from jaxrl_par.bridge.record import RecordError
+from jaxrl_par.bridge.source import M, Source
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.loops import Run
+
+
+class Following(Generic[M]):
+    """An engine of `training.train`, without `init` and `advance`."""
+
+    def __init__(self, num_members: int, num_updates: int, name: str):
+        """
+        Args:
+          num_updates: of the record.
+          name: what a member is called in errors.
+        """
+        self._num_members = num_members
+        self._num_updates = num_updates
+        self._name = name
+        self._update = 0
+        """Of the record, next to be done."""
+        self._members: list[M] = []
+
+    @property
+    def compile_seconds(self) -> float:
+        # Asked for before `init` where an engine is recognised by what it has.
+        source = getattr(self, "_source", None)
+        return source.compile_seconds if source else 0.0
+
+    def resume(self, run: Run) -> None:
+        """
+        Raises:
+          RecordError: parameters of the past, which the record asks for, are not kept.
+        """
+        raise RecordError("a replay starts at the beginning: it cannot be resumed")
+
+    def record(self, path: Path) -> None:
+        """The schedule is known."""
+
+    def report(self) -> None:
+        """Nothing runs in parallel here."""
+
+    def close(self) -> None:
+        """Frees all environments."""
+        for member in self._members:
+            member.close()
+
+    def _start(self, source: Source[M]) -> list[M]:
+        """Makes all members, and their environments."""
+        self._source = source
+        for index in range(self._num_members):
+            activity = Activity(f"{self._name} {index}", float("inf"))
+            member = source.actor(index, activity=activity)
+            self._members.append(member)
+            member.start(source.env_key(index, 0))
+        return self._members
+
+    def _check(self, num_updates: int) -> None:
+        """
+        Raises:
+          RecordError: the record ends before so many more.
+        """
+        asked = self._update + num_updates
+        if asked > self._num_updates:
+            raise RecordError(
+                f"the record has {self._num_updates} updates, asked for {asked}"
+            )
+
+    def _member(self, index: int, generation: int, unroll: int) -> M:
+        """The one whose turn it is, with environments made anew where it had them.
+
+        Raises:
+          RecordError: there is none, or it is at another unroll.
+        """
+        if not 0 <= index < len(self._members):
+            raise RecordError(
+                f"update {self._update} of the record is of {self._name} {index}, and"
+                f" there are {len(self._members)}"
+            )
+        member = self._members[index]
+        if generation != member.generation:
+            member.close()
+            member.start(self._source.env_key(index, generation), generation, unroll)
+        if member.next_unroll != unroll:
+            raise RecordError(
+                f"update {self._update} of the record wants unroll {unroll} of"
+                f" {self._name} {index}, which is at {member.next_unroll}"
+            )
+        return member
