@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class Args:
     pairs: int = 3
     seconds: float = 6.0
     """Of each half of a pair, after compilation."""
-    schedule: str = "free"
+    schedule: Literal["free", "lockstep"] = "free"
     json_line: bool = False
     """Run the first case once, without the simulators alone, and print one line."""
     output: Path | None = None
@@ -123,6 +124,7 @@ def alone(case: Case, seconds: float) -> dict[str, float]:
 
     def work(i: int) -> None:
         env, rng = envs[i], np.random.default_rng(i)
+        assert isinstance(env.action_spec, Discrete)
         actions = rng.integers(env.action_spec.num_values, size=(64, env.num_envs))
         actions = actions.astype(np.int32)
         step, t = env.reset(), 0
@@ -164,7 +166,9 @@ def make_network(case: Case, env: host.HostEnvironment) -> Network:
     )
 
 
-def bridged(case: Case, seconds: float, schedule: str) -> dict[str, float]:
+def bridged(
+    case: Case, seconds: float, schedule: Literal["free", "lockstep"]
+) -> dict[str, Any]:
     """IMPALA: acting, moving and learning."""
     env = make_env(case, random.key(0))
     env.close()
@@ -197,9 +201,8 @@ def act_latency(num_envs: int, repetitions: int = 2000) -> float:
     """Median microseconds of a call, from numpy observations to numpy actions."""
     network = actor_critic(Box((8,)), Discrete(4), SMALL)
     agent = impala(network, make_optimizer(OptimizerConfig(), 1))
-    step = TimeStep(
-        np.zeros((num_envs, 8), np.float32), *[np.zeros(num_envs, bool)] * 2
-    )
+    flags: Any = np.zeros(num_envs, bool)
+    step = TimeStep(np.zeros((num_envs, 8), np.float32), flags, flags)
     state = jax.jit(agent.init)(random.key(0), step)
     calls = acting(agent, repetitions, num_actors=1)
     keys, _ = calls.plan(random.key(0), Count.zero(), np.int32(0))

@@ -97,6 +97,8 @@ class Part(NamedTuple):
 def parts(args: Args, size: Size) -> dict[str, Part]:
     """The three programs."""
     env = previous_action_and_reward(envs.make("IMaze-9x9", size.num_envs))
+    shapes: list[tuple[Literal["lstm", "gtrxl"], int]]
+    shapes = [("lstm", 128), ("gtrxl", size.width)]
     small, large = (
         actor_critic(
             env.observation_spec,
@@ -109,7 +111,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
                 transformer=size.transformer,
             ),
         )
-        for memory, width in (("lstm", 128), ("gtrxl", size.width))
+        for memory, width in shapes
     )
     optimizer = make_optimizer(OptimizerConfig(anneal=False), 1)
     actor = distilled(small, optimizer)
@@ -138,6 +140,9 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         carry = jax.tree.map(lambda x: x[lanes], trajectory.carry)
         return Lesson(steps, carry, *said)
 
+    def done_by(metrics: Any) -> Any:
+        return 1 - metrics["skipped"]
+
     # From a state and a trajectory to the next state, and how many updates there were.
     def learn(inputs, trajectory):
         state, memory, _ = inputs
@@ -145,11 +150,11 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         said, after = teacher.unroll(state.params, memory, steps)
         batch = trajectory._replace(carry=memory)
         state, metrics = loops.learn(learner, state, batch, random.key(0))
-        return (state, after, said), 1 - metrics["skipped"]
+        return (state, after, said), done_by(metrics)
 
     def distil(state, lesson):
         state, info = loops.update(actor, state, lesson, random.key(0))
-        return state, 1 - info.metrics["skipped"]
+        return state, done_by(info.metrics)
 
     def whole(inputs, trajectory):
         state, memory, key = inputs
@@ -157,7 +162,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         state, memory, metrics = learning.learn(
             state, memory, trajectory, learn_key, None
         )
-        done = 1 + args.updates_per_step - metrics["skipped"]
+        done = args.updates_per_step + done_by(metrics)
         return (state, memory, key), done
 
     state, memory, trajectory, said = jax.jit(start)(random.key(0))

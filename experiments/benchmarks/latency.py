@@ -117,10 +117,11 @@ def exported(folder: Path, step: TimeStep) -> Call:
 def in_numpy(folder: Path, step: TimeStep) -> Call:
     """The runtime without JAX."""
     actor = Actor.load(folder)
+    first: Any = step.first
     latest = [actor.initial_carry(len(step.first))]
 
     def call() -> np.ndarray:
-        action, latest[0] = actor.step(step.obs, step.first, latest[0])
+        action, latest[0] = actor.step(step.obs, first, latest[0])
         return action
 
     return call
@@ -136,7 +137,7 @@ def calls(name: str, batch: int, folder: Path) -> dict[str, Call]:
         rng.integers(ACTION.num_values, size=batch).astype(np.int32),
         rng.normal(size=batch).astype(np.float32),
     )
-    no = np.zeros(batch, bool)
+    no: Any = np.zeros(batch, bool)
     step = TimeStep(obs, first=no, last=no)
     like = TimeStep(example(OBSERVATION, 1), jnp.zeros(1, bool), jnp.zeros(1, bool))
     params = jax.jit(network.init)(random.key(0), like)

@@ -7,6 +7,8 @@ Measures, all alternately so that each meets the same machine, medians over roun
 * environment steps per second with one and with several workers, for every store, on
   EnvPool (which releases the interpreter), on a Python simulator (which holds it), and
   on a pure environment (one compiled call for each unroll);
+* the same for as many processes with one worker each, which share nothing: what this
+  machine has to offer, whatever threads do with it;
 * where the workers' time goes, how stale gradients are, how many of Hogwild's writes
   are lost, and how far it ends from its own schedule without races;
 * `topologies.delayed` with 16 workers beside the synchronous program with gradients of
@@ -14,6 +16,7 @@ Measures, all alternately so that each meets the same machine, medians over roun
 """
 
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -21,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,6 +33,7 @@ from rich.table import Table
 
 from jaxrl_par import envs, loops, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
 from jaxrl_par.loops import schedules
@@ -40,8 +44,12 @@ from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
 from jaxrl_par.types import Agent
 
-STORES = {"lock": ("lock", 1), "hogwild": ("hogwild", 1), "server": ("server", 1)}
-STORES |= {"server, 4 shards": ("server", 4)}
+STORES: dict[str, tuple[Literal["lock", "hogwild", "server"], int]] = {
+    "lock": ("lock", 1),
+    "hogwild": ("hogwild", 1),
+    "server": ("server", 1),
+    "server, 4 shards": ("server", 4),
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,12 @@ class Case:
     """Environments of one worker, and the length of its unrolls."""
 
     name: str
-    make: Callable[[], Any]
+    make: Callable[[], envs.Environment | MakeEnv]
     num_envs: int
     unroll_length: int
 
 
-def simulators(make: Callable[[int], Any]) -> Callable:
+def simulators(make: Callable[[int], host.HostEnvironment]) -> MakeEnv:
     return lambda key: make(int(jax.random.bits(key)) >> 1)
 
 
@@ -110,9 +118,11 @@ class Measured:
     def __init__(self, case: Case, store: str, num_workers: int):
         kind, num_shards = STORES[store]
         env = case.make()
-        shown = env(random.key(0)) if callable(env) else env
-        agent = agent_for(shown)
-        if callable(env):
+        if isinstance(env, envs.Environment):
+            agent = agent_for(env)
+        else:
+            shown = env(random.key(0))
+            agent = agent_for(shown)
             shown.close()
         config = WorkersConfig(
             num_workers=num_workers, store=kind, num_shards=num_shards
@@ -130,6 +140,66 @@ class Measured:
         passed = time.perf_counter() - started
         steps = int(self.run.progress.env_steps) - before
         return steps / passed, (time.process_time() - cpu) / passed
+
+
+def apart(name: str, num_processes: int, args: Args) -> dict[str, Any]:
+    """One process with one worker, and several at once: no lock, no interpreter, and
+    no parameters in common."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(num_processes):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=alone, args=(name, args.seconds, theirs))
+        process.start()
+        # So that the pipe ends with the process, and nobody waits for a dead one.
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+
+    def rates(some: list) -> list[tuple[float, float]]:
+        for pipe in some:
+            pipe.send("measure")
+        return [pipe.recv() for pipe in some]
+
+    try:
+        for pipe in pipes:
+            pipe.recv()
+        one, all_ = [], []
+        for _ in range(args.rounds):
+            one.append(rates(pipes[:1]))
+            all_.append(rates(pipes))
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            process.join()
+    totals = [[sum(x) for x in zip(*found, strict=True)] for found in all_]
+    return {
+        "case": CASES[name].name,
+        "store": f"{num_processes} processes",
+        "steps_per_second": {
+            1: statistics.median(rate for ((rate, _),) in one),
+            num_processes: statistics.median(rate for rate, _ in totals),
+        },
+        "cores": {
+            1: statistics.median(used for ((_, used),) in one),
+            num_processes: statistics.median(used for _, used in totals),
+        },
+        "speed_up": statistics.median(
+            total / rate for (total, _), ((rate, _),) in zip(totals, one, strict=True)
+        ),
+    }
+
+
+def alone(name: str, seconds: float, pipe: Any) -> None:
+    """A process of `apart`: measures whenever it is told to, until the pipe ends."""
+    measured = Measured(CASES[name], "lock", 1)
+    pipe.send("ready")
+    try:
+        while pipe.recv():
+            pipe.send(measured.rate(seconds))
+    except EOFError:
+        measured.engine.close()
 
 
 def scaling(case: Case, args: Args) -> list[dict[str, Any]]:
@@ -234,19 +304,24 @@ def late(args: Args, num_envs: int = 16, unroll_length: int = 20) -> dict[str, f
 
 def run(args: Args) -> None:
     """Measures, prints, writes."""
-    rows = [row for name in args.cases for row in scaling(CASES[name], args)]
+    rows = []
+    for name in args.cases:
+        rows += [apart(name, args.num_workers, args), *scaling(CASES[name], args)]
     n = args.num_workers
     table = Table(
-        "environment", "store", "1 worker", f"{n} workers", "speed-up", "lag",
+        "environment", "store", "1 worker", f"{n} workers", "speed-up", "cores", "lag",
         "counted",
         title="environment steps per second",
     )  # fmt: skip
     for row in rows:
         rates = row["steps_per_second"]
-        counted = ", ".join(f"{k} {x:.3g}" for k, x in row["statistics"].items())
+        cores = " ".join(f"{x:.2f}" for x in row["cores"].values())
+        counted = row.get("statistics", {}).items()
         table.add_row(
             row["case"], row["store"], f"{rates[1]:,.0f}", f"{rates[n]:,.0f}",
-            f"{row['speed_up']:.2f}", f"{row['lag']:.2f}", counted,
+            f"{row['speed_up']:.2f}", cores,
+            f"{row['lag']:.2f}" if "lag" in row else "",
+            ", ".join(f"{name} {x:.3g}" for name, x in counted),
         )  # fmt: skip
     console = Console(width=120)
     console.print(table)
