@@ -477,6 +477,9 @@ def test_another_takes_the_place_of_who_hangs(world):
 
 
 def test_who_waits_too_long_says_for_what(world):
+    with hosted(World(), "lock", 1) as working:
+        # So that nobody waits for what is compiled.
+        working.advance(working.init(KEY), 1)
     world.before = hanging(world, at(0, actor=0))
     options = {"env_timeout": 100.0, "patience": 1.0}
     with (
