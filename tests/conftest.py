@@ -6,15 +6,16 @@ from importlib.metadata import version
 # The second flag avoids a deadlock of jaxlib on CPU: two batched programs, as of
 # vmapped initialisers, each waiting for threads that the other one holds. The others
 # make compiling three times faster: tests compile more than they compute.
-flags = [
-    "--xla_force_host_platform_device_count=8",
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_parallel_codegen_split_count=1",
-]
-if version("jaxlib").startswith("0.10."):
-    flags.append("--xla_cpu_use_fusion_emitters=false")  # the last that know it
-os.environ.setdefault("XLA_FLAGS", " ".join(flags))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8"
+    " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    " --xla_backend_optimization_level=0"
+    " --xla_cpu_parallel_codegen_split_count=1"
+    # Later ones do not know it any more.
+    + " --xla_cpu_use_fusion_emitters=false"
+    * version("jaxlib").startswith("0.10."),
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -11,7 +11,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
-from jaxrl_par.bridge.record import RecordError, read
+from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
