@@ -2,7 +2,11 @@
 
     python experiments/worker_scaling.py
     python experiments/worker_scaling.py --settings.env-name LunarLander-v3 \\
-        --threshold 200 --settings.total-steps 4000000 --out runs/scaling_lunarlander
+        --threshold 150 --settings.total-steps 2000000 --out runs/scaling_lander \\
+        --envs-per-worker 16 --settings.unroll-length 16 --settings.network.no-shared \\
+        --settings.optimizer.name adam --settings.optimizer.learning-rate 5e-4 \\
+        --settings.optimizer.max-grad-norm 0.5 --settings.a2c.entropy-cost 0.02 \\
+        --log-interval 20 --num-seeds 1
 
 Trains A3C until the last 100 episodes have a mean return of `threshold`, for numbers of
 workers and kinds of store. Up to as many workers as this machine has cores they are
@@ -136,7 +140,7 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
     engine = Compiled(placed) if isinstance(placed, Program) else placed
     chunk = settings.training.log_interval
     last: deque[tuple[float, float]] = deque()
-    episodes, seconds, cpu, solved = 0, 0.0, 0.0, False
+    episodes, seconds, cpu, best, solved = 0, 0.0, 0.0, None, False
     try:
         run = engine.init(random.key(settings.seed))
         for _ in range(settings.num_updates // chunk):
@@ -153,7 +157,10 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
                 while sum(x for _, x in last) - last[0][1] >= LAST:
                     last.popleft()
                 total_return, number = (sum(x) for x in zip(*last, strict=True))
-                if number >= LAST and total_return / number >= threshold:
+                if number >= LAST:
+                    reached = total_return / number
+                    best = reached if best is None else max(best, reached)
+                if best is not None and best >= threshold:
                     solved = True
                     break
             if solved:
@@ -170,6 +177,7 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
         "store": settings.workers.store,
         "seed": settings.seed,
         "solved": solved,
+        "best_return": best,
         "episodes": episodes,
         "env_steps": int(run.progress.env_steps),
         "updates": int(run.progress.updates),
@@ -194,6 +202,7 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
                 "num_workers": key[1],
                 "mode": mine[0]["mode"],
                 "solved": [x["solved"] for x in mine],
+                "best_returns": [x["best_return"] for x in mine],
                 "episodes": median(x["episodes"] for x in mine),
                 "env_steps": median(x["env_steps"] for x in mine),
                 "seconds": median(x["seconds"] for x in mine),
