@@ -13,7 +13,8 @@ workers and kinds of store. Up to as many workers as this machine has cores they
 threads. Beyond that the number of threads says nothing about asynchrony: a pure
 environment then runs under `topologies.delayed`, on one core, with the schedule of
 equally fast workers; a simulator runs in threads that share the cores. Every point says
-which it is. Each case is kept as soon as it is done: started again, the study goes on.
+which it is: in the figure, those of threads with a core each are filled. Each case is
+kept as soon as it is done: started again, the study goes on.
 
 After a project of Stone and Sachdev (2019), who compared a lock, a parameter server and
 Hogwild on LunarLander.
@@ -242,16 +243,24 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
         figure.subplots(1, 3), quantities.items(), strict=True
     ):
         for store in sorted({x["store"] for x in rows}):
-            line = [x for x in rows if x["store"] == store]
-            line.sort(key=lambda x: x["num_workers"])
-            dashed = line[0]["mode"] == "delayed"
-            axis.plot(
-                [x["num_workers"] for x in line], [x[name] for x in line],
-                "o--" if dashed else "o-",
+            points = [x for x in rows if x["store"] == store]
+            points.sort(key=lambda x: x["num_workers"])
+            dashed = points[0]["mode"] == "delayed"
+            (line,) = axis.plot(
+                [x["num_workers"] for x in points], [x[name] for x in points],
+                "o--" if dashed else "o-", markerfacecolor="white",
                 label="delayed, one core" if dashed else f"{store}, threads",
             )  # fmt: skip
+            # Filled where each worker has a core; those on shared cores are hollow.
+            alone = [x for x in points if x["mode"] == "threads"]
+            axis.plot(
+                [x["num_workers"] for x in alone], [x[name] for x in alone],
+                "o", color=line.get_color(),
+            )  # fmt: skip
+        counts = sorted({x["num_workers"] for x in rows})
         axis.set(xlabel="workers", ylabel=label, xscale="log")
-        axis.set_xticks(args.num_workers, [str(n) for n in args.num_workers])
+        axis.set_xticks(counts, [str(n) for n in counts])
+        axis.minorticks_off()
         axis.set_ylim(bottom=0)
     figure.axes[0].legend(fontsize=7)
     figure.suptitle(f"{args.settings.env_name} to a mean return of {args.threshold:g}")
