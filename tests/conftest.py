@@ -5,15 +5,18 @@ from importlib.metadata import version
 
 # The second flag avoids a deadlock of jaxlib on CPU: two batched programs, as of
 # vmapped initialisers, each waiting for threads that the other one holds. The others
-# make compiling three times faster: tests compile more than they compute.
+# make compiling three times faster: tests compile more than they compute. XLA's older
+# emitters would contract a * b + c differently in each program; without the instruction
+# for it, programs that do the same agree in all bits, as they do with a user's flags.
+# `.ci/run` repeats some of the tests of equality with those.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8"
     " --xla_cpu_enable_concurrency_optimized_scheduler=false"
     " --xla_backend_optimization_level=0"
     " --xla_cpu_parallel_codegen_split_count=1"
-    # Later ones do not know it any more.
-    + " --xla_cpu_use_fusion_emitters=false"
+    # Later ones do not know the emitters any more.
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
     * version("jaxlib").startswith("0.10."),
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
