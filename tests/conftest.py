@@ -7,8 +7,8 @@ from importlib.metadata import version
 # vmapped initialisers, each waiting for threads that the other one holds. The others
 # make compiling three times faster: tests compile more than they compute. XLA's older
 # emitters would contract a * b + c differently in each program; without the instruction
-# for it, programs that do the same agree in all bits, as they do with a user's flags.
-# `.ci/run` repeats some of the tests of equality with those.
+# for it, programs that do the same agree in all bits, as they do with a user's flags:
+# with those, `.ci/run` repeats `envs/host/test_pure.py`, which noticed.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8"
