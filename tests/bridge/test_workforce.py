@@ -593,13 +593,18 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted():
         bad = jnp.where(state.updates >= 3, jnp.nan, 1.0)
         return jnp.full(5, bad), Info({})
 
+    def in_a_row(skipped):
+        # A worker that was slow may still push what it made at an early state.
+        return len(skipped) - 1 - max(np.flatnonzero(skipped == 0), default=-1)
+
     with engine("server", 2, 3, agent=TOY._replace(grad=grad)) as working:
         run, metrics = working.advance(working.init(KEY), 8)
-        assert int(run.progress.skipped) == metrics["skipped"].sum() >= 4
-        assert metrics["skipped"][-1] == 1 and int(run.progress.skipped_in_a_row) >= 4
-        before = int(run.progress.skipped_in_a_row)
-        run, _ = working.advance(run, 2)
-        assert int(run.progress.skipped_in_a_row) == before + 2
+        skipped = metrics["skipped"]
+        assert int(run.progress.skipped) == skipped.sum() >= 4
+        assert int(run.progress.skipped_in_a_row) == in_a_row(skipped)
+        run, metrics = working.advance(run, 2)
+        skipped = np.concatenate([skipped, metrics["skipped"]])
+        assert int(run.progress.skipped_in_a_row) == in_a_row(skipped) >= 1
     assert np.isfinite(np.asarray(run.learner.params)).all()
 
 
