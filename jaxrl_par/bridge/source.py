@@ -1,5 +1,6 @@
 """Where a crew's members come from: the keys of a run, and what all members share."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -49,7 +50,7 @@ class Member(Protocol):
 M = TypeVar("M", bound=Member)
 
 
-class Source(Generic[M]):
+class Source(ABC, Generic[M]):
     """Makes members, and their environments' keys."""
 
     def __init__(self, key: PRNGKey):
@@ -61,13 +62,13 @@ class Source(Generic[M]):
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
 
     @property
+    @abstractmethod
     def compile_seconds(self) -> float:
         """Time that compiling took until now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def actor(self, index: int, **options: Any) -> M:
         """A member, still without environments."""
-        raise NotImplementedError
 
     def env_key(self, actor: int, generation: int) -> PRNGKey:
         """Of a member's environments; those of generation 0 are what device `actor` of

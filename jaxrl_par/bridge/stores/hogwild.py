@@ -7,24 +7,23 @@ import jax
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.bridge.shared import Shared
-from jaxrl_par.bridge.stores.store import Current, Pulled, Push, Taken, absorbed
+from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, absorbed
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Hogwild:
+class Hogwild(Gate):
     """Everybody at once: each worker reads the shared state, computes what its gradient
     makes of it, and adds the change in place. Only the order of updates is counted
     under a lock."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        self._supervisor = supervisor
+        super().__init__(supervisor)
         self._shards = shards
         self._shared = Shared(state)
         self._place = jax.tree.map(lambda x: x.sharding, state)
         self._writing: set[int] = set()
         """Workers that were let in."""
-        self._target = 0
         self._counted = Current.new(())
         """Without the state."""
         self._raced = 0
@@ -50,11 +49,6 @@ class Hogwild:
                 self._writing.discard(worker)
                 self._supervisor.condition.notify_all()
             raise
-
-    def open(self, target: int) -> None:
-        with self._supervisor.condition:
-            self._target = target
-            self._supervisor.condition.notify_all()
 
     def take(self) -> Taken:
         self._supervisor.wait(self._is_full, "updates of workers")

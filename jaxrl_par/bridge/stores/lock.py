@@ -5,21 +5,20 @@ from contextlib import suppress
 
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
-from jaxrl_par.bridge.stores.store import Current, Pulled, Push, Taken, absorbed
+from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, absorbed
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Lock:
+class Lock(Gate):
     """One at a time. Reading needs no lock: a state is never changed, but replaced."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        self._supervisor = supervisor
+        super().__init__(supervisor)
         self._shards = shards
         # Of a thread: see `_release`.
         self._mutex = threading.RLock()
         self._current = Current.new(state)
-        self._target = 0
 
     def pull(self, worker: int) -> Pulled:
         del worker
@@ -36,11 +35,6 @@ class Lock:
             times.timed("updating", self._update, worker, push)
         finally:
             self._release()
-
-    def open(self, target: int) -> None:
-        with self._supervisor.condition:
-            self._target = target
-            self._supervisor.condition.notify_all()
 
     def take(self) -> Taken:
         self._supervisor.wait(self._is_full, "updates of workers")

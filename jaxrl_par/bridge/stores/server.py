@@ -10,6 +10,7 @@ from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.bridge.stores.store import (
     Current,
+    Gate,
     Pulled,
     Push,
     Taken,
@@ -30,12 +31,12 @@ class _Waiting(NamedTuple):
     """Of each shard."""
 
 
-class Server:
+class Server(Gate):
     """A thread for each shard. Pushes wait in one line, which every shard works through
     at its own pace: its queue is the part of the line that it has not done yet."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        self._supervisor = supervisor
+        super().__init__(supervisor)
         self._shards = shards
         self._line: deque[_Waiting] = deque()
         """Pushes that not all shards have done."""
@@ -44,7 +45,6 @@ class Server:
         self._current = [Current.new(x) for x in shards.split(state)]
         self._own = {}
         """Number of the push after the newest of each worker."""
-        self._target = 0
         self._depths = self._taken = 0
         clock = supervisor.clock
         self.times = [Times(clock) for _ in self._current]
@@ -81,11 +81,6 @@ class Server:
             "waiting for the owner", self._supervisor.wait, handed_over,
             "leave to update",
         )  # fmt: skip
-
-    def open(self, target: int) -> None:
-        with self._supervisor.condition:
-            self._target = target
-            self._supervisor.condition.notify_all()
 
     def take(self) -> Taken:
         def full() -> bool | None:

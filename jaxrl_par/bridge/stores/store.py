@@ -82,6 +82,19 @@ class Store(Protocol):
 MakeStore = Callable[[Supervisor, Shards, State], Store]
 
 
+class Gate:
+    """What lets pushes in: the same in all stores."""
+
+    def __init__(self, supervisor: Supervisor):
+        self._supervisor = supervisor
+        self._target = 0
+
+    def open(self, target: int) -> None:
+        with self._supervisor.condition:
+            self._target = target
+            self._supervisor.condition.notify_all()
+
+
 class Current(NamedTuple):
     """A shard, replaced as a whole: nobody sees it half updated."""
 
