@@ -36,6 +36,7 @@ from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
+from jaxrl_par.errors import unknown_name
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -69,7 +70,12 @@ class Args:
         found = training.at_least(self, num_workers=2, rounds=1)
         if not self.seconds > 0:
             found.append(f"seconds must be above 0, got {self.seconds}")
-        return found + [f"no case {x}" for x in self.cases if x not in CASES]
+        for name in self.cases:
+            if name not in CASES:
+                found.append(str(unknown_name("case", name, CASES)))
+            elif env_name := CASES[name].envpool:
+                found += host.problems(env_name, "envpool")
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Case:
     make: Callable[[], envs.Environment | MakeEnv]
     num_envs: int
     unroll_length: int
+    envpool: str = ""
+    """Its name in EnvPool, if it is from there."""
 
 
 def simulators(make: Callable[[int], host.HostEnvironment]) -> MakeEnv:
@@ -94,6 +102,7 @@ CASES = {
         ),
         256,
         32,
+        "CartPole-v1",
     ),
     "EnvPoolLander": Case(
         "EnvPool LunarLander",
@@ -102,6 +111,7 @@ CASES = {
         ),
         64,
         32,
+        "LunarLander-v2",
     ),
     "LunarLander": Case(
         "LunarLander, Gymnasium",
