@@ -11,6 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from jaxrl_par.training.config import differences, listed
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 
 _MARKER = "JAXRL_PAR_CHECKPOINTS"
-_FORMAT = 1
+_FORMAT = 2
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 Leaves = dict[str, Array]
 """Arrays by their path in the tree. Random keys are there as their data."""
@@ -74,6 +76,17 @@ class Checkpoints:
         """Saved steps, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def described(self) -> str:
+        """The newest step, in a sentence. Any thread may ask, also during a save."""
+        # A step has its name, a number, only when it is whole.
+        steps = [int(x.name) for x in self.directory.iterdir() if x.name.isdecimal()]
+        if not steps:
+            return "Nothing was saved before"
+        return (
+            f"{self.directory} has a checkpoint of update {max(steps):,}. Go on with"
+            " --resume"
+        )
+
     def save(self, step: int, run: Run) -> None:
         """Saves the run; a step that is there already stays as it is.
 
@@ -105,7 +118,8 @@ class Checkpoints:
     def restore(self, like: Run) -> Run | None:
         """The newest step that is whole, or None if none was ever saved.
 
-        Steps that are damaged are named in a warning and put aside.
+        Steps that are damaged are named in a warning and put aside. So is another
+        version of a library, with which a run goes on, but not to the same bits.
 
         Args:
           like: a run of the same program; arrays are placed on its devices.
@@ -132,7 +146,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = self._read(step, "manifest", ocp.args.JsonRestore())
-        _check_manifest(manifest, like, self._config, self.directory)
+        _check_manifest(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
@@ -147,6 +161,12 @@ class Checkpoints:
                 raise _DamagedError(
                     f"leaf {name} is not what was saved: its SHA-256 differs"
                 )
+        if changed := differences(manifest["versions"], _versions()):
+            warnings.warn(
+                f"{self._step(step)} was written by other versions, so the run goes on,"
+                f" but not to the bits that those would give:{listed(changed)}",
+                stacklevel=3,
+            )
         return run
 
     def _read(self, step: int, item: str, arguments: Any) -> Any:
@@ -231,10 +251,20 @@ def _is_key(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def _kind(x: Array) -> str:
+    # A key of ours, as on CPU, has the data and the bits of JAX's own on accelerators.
+    return str(x.dtype).replace("key<fryu>", "key<fry>")
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that decide which bits come next."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
 def _describe(run: Run) -> dict[str, dict[str, Any]]:
     """Shape, dtype and SHA-256 of each leaf."""
     kinds = {
-        _name(path): (str(x.dtype), list(x.shape))
+        _name(path): (_kind(x), list(x.shape))
         for path, x in jax.tree.leaves_with_path(run)
     }
     values: dict[str, np.ndarray] = jax.device_get(_leaves(run))
@@ -254,7 +284,12 @@ def _bytes(x: np.ndarray) -> memoryview:
 
 
 def _manifest(run: PyTree, config: Mapping[str, Any]) -> dict[str, Any]:
-    content = {"format": _FORMAT, "config": dict(config), "leaves": _describe(run)}
+    content = {
+        "format": _FORMAT,
+        "versions": _versions(),
+        "config": dict(config),
+        "leaves": _describe(run),
+    }
     return content | {"sha256": _digest(content)}
 
 
@@ -263,27 +298,35 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _check_manifest(
-    manifest: Any, like: Run, config: Mapping[str, Any], directory: Path
+    manifest: Any, like: Run, config: Mapping[str, Any], path: Path
 ) -> None:
     """That the manifest is whole, of this config, and of a run like this one."""
     content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
     if manifest.get("sha256") != _digest(content):
         raise _DamagedError("the manifest is not what was saved: its SHA-256 differs")
+    if content["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path} has layout {content['format']} of checkpoints, and this version of"
+            f" jaxrl_par reads {_FORMAT} alone. Finish the run with the version that"
+            " began it, or start again under another --name"
+        )
     if different := differences(content["config"], config):
         raise CheckpointError(
-            f"{directory} is of another config:{listed(different)}\n"
+            f"{path.parent} is of another config:{listed(different)}\n"
             "Continue with the settings it has, or start under another --name"
         )
     saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
     wanted = {
-        _name(path): (str(x.dtype), list(x.shape))
+        _name(path): (_kind(x), list(x.shape))
         for path, x in jax.tree.leaves_with_path(like)
     }
     if different := differences(saved, wanted):
         name, (old, new) = next(iter(different.items()))
+        changed = differences(content["versions"], _versions())
         raise _DamagedError(
             f"{len(different)} leaves are not those of this program, such as {name}:"
             f" {old} there, {new} now"
+            + (f". It was written by other versions:{listed(changed)}" * bool(changed))
         )
 
 

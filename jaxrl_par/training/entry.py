@@ -20,6 +20,7 @@ from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.host_evaluation import host_evaluator
+from jaxrl_par.training.interrupts import exits
 from jaxrl_par.training.runner import Evaluate, Trained, train
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey
@@ -38,7 +39,8 @@ def main(run: Callable[[Args], object], config: type[Args]) -> None:
     configure_jax()
     args = cli(config)
     try:
-        run(args)
+        with exits():
+            run(args)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error

@@ -1,14 +1,28 @@
-"""SIGTERM and Ctrl-C as requests that training answers between two chunks."""
+"""SIGTERM and Ctrl-C as requests that training answers between two chunks.
+
+Python runs handlers between two of its own instructions, so not while XLA compiles or
+computes. A thread that reads signals from a socket, to which the system writes them at
+once, ends the process where waiting would take too long.
+"""
 
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax
+
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 """75 is EX_TEMPFAIL of sysexits.h: a scheduler may start the job again."""
+
+COMPILER_GRACE = 10.0
+"""Seconds that a compilation may still take when a signal has come."""
+
+_COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
 class Interrupted(SystemExit):
@@ -16,46 +30,127 @@ class Interrupted(SystemExit):
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], signal.Signals | None]]:
+def interrupts(
+    last_words: Callable[[], str] = lambda: "",
+) -> Iterator[Callable[[], signal.Signals | None]]:
     """Catches both signals; the function says which one came first, if any.
 
-    A second Ctrl-C ends the process at once, also within a compiled program. Outside
-    the main thread, where Python allows no handlers, signals do what they did before.
+    A second Ctrl-C ends the process at once, also within a compiled program. Any of
+    them ends it, with its code, if a program has then been compiling for
+    `COMPILER_GRACE` seconds, in whichever thread. Outside the main thread, where Python
+    allows no handlers, signals do what they did before.
+
+    Args:
+      last_words: what is printed if the process ends while it compiles.
     """
     received: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
 
     def remember(number: int, frame: object) -> None:
         del frame
         received.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, remember) for number in EXIT_CODES}
-    try:
-        with _second_interrupt_exits():
-            yield lambda: received[0] if received else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with (
+        _handled_by(remember),
+        _compilations() as compiling_since,
+        _watched(compiling_since, last_words),
+    ):
+        yield lambda: received[0] if received else None
 
 
 @contextmanager
-def _second_interrupt_exits() -> Iterator[None]:
-    """Watches signals as they arrive.
+def exits() -> Iterator[None]:
+    """Both signals end the process with their codes, before training and after it.
 
-    Python runs handlers between two of its own instructions, that is after a chunk. The
-    system writes to this socket at once.
+    Raises:
+      Interrupted: a signal came while nothing within this context caught it.
     """
+    with _compilations() as compiling_since:
+
+        def leave(number: int, frame: object) -> None:
+            del frame
+            if compiling_since():
+                # Python's end would wait for the threads of the compiler.
+                _end(signal.Signals(number), "")
+            raise Interrupted(EXIT_CODES[signal.Signals(number)])
+
+        with _handled_by(leave), _watched(compiling_since, lambda: ""):
+            yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+@contextmanager
+def _compilations() -> Iterator[Callable[[], float | None]]:
+    """When the oldest of the compilations began that are not at their end, if any."""
+    began: dict[int, list[float]] = {}  # by thread; a compilation may start another
+
+    def starts(event: str, value: float | int, **details: object) -> None:
+        del value, details
+        if event == _COMPILATION:
+            began.setdefault(threading.get_ident(), []).append(time.monotonic())
+
+    def ends(event: str, seconds: float, **details: object) -> None:
+        del seconds, details
+        mine = began.get(threading.get_ident())
+        if event == _COMPILATION and mine:  # one that began before us is not ours
+            mine.pop()
+
+    def oldest() -> float | None:
+        # `list` copies under the interpreter's lock: other threads go on compiling.
+        running = [times[0] for times in list(began.values()) if times]
+        return min(running, default=None)
+
+    jax.monitoring.register_scalar_listener(starts)
+    jax.monitoring.register_event_duration_secs_listener(ends)
+    try:
+        yield oldest
+    finally:
+        jax.monitoring.unregister_scalar_listener(starts)
+        jax.monitoring.unregister_event_duration_listener(ends)
+
+
+@contextmanager
+def _watched(
+    compiling_since: Callable[[], float | None], last_words: Callable[[], str]
+) -> Iterator[None]:
+    """A thread that sees signals as they arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
+    receiver.settimeout(0.5)
 
     def watch() -> None:
-        count = 0
-        while numbers := receiver.recv(16):
-            count += numbers.count(signal.SIGINT)
-            if count > 1:
+        first: tuple[signal.Signals, float] | None = None
+        interrupted = 0
+        while True:
+            try:
+                numbers = receiver.recv(16)
+            except TimeoutError:
+                numbers = None
+            if numbers == b"":
+                return
+            for number in numbers or b"":
+                if number in EXIT_CODES and first is None:
+                    first = signal.Signals(number), time.monotonic()
+                interrupted += number == signal.SIGINT
+            if interrupted > 1:
                 os._exit(EXIT_CODES[signal.SIGINT])
+            since = compiling_since()
+            if first and since and _waited_since(max(first[1], since)):
+                _end(first[0], last_words())
 
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
@@ -67,3 +162,16 @@ def _second_interrupt_exits() -> Iterator[None]:
         sender.close()
         thread.join()
         receiver.close()
+
+
+def _waited_since(start: float) -> bool:
+    return time.monotonic() - start > COMPILER_GRACE
+
+
+def _end(number: signal.Signals, last_words: str) -> None:
+    # The main thread is inside the compiler: nothing that Python does at its end would
+    # be reached. A progress display has hidden the cursor.
+    show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""
+    text = f"{show_cursor}\n{number.name}: ended while compiling. {last_words}\n"
+    os.write(sys.stdout.fileno(), text.encode())
+    os._exit(EXIT_CODES[number])

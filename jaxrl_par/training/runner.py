@@ -111,7 +111,7 @@ def train(
         directory.checkpoints, identity(args, settings), settings.keep_checkpoints
     )
     engine = Compiled(program) if isinstance(program, Program) else program
-    with interrupts() as stop, store, _engine_errors(engine):
+    with interrupts(store.described) as stop, store, _engine_errors(engine):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
         if (

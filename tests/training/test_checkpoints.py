@@ -1,5 +1,6 @@
 """Checkpoints: the same bits come back, or an error says why not."""
 
+import hashlib
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -119,6 +121,66 @@ def test_a_flipped_bit_anywhere_never_gives_other_numbers(saved, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def rewritten(saved: Path, **changed) -> None:
+    """The manifest of step 2 as another program would have written it."""
+    path = saved / "2" / "manifest" / "metadata"
+    content = json.loads(path.read_text()) | changed
+    del content["sha256"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(content | {"sha256": digest}))
+
+
+def test_a_step_of_other_versions_is_restored_and_both_are_named(saved):
+    manifest = json.loads((saved / "2" / "manifest" / "metadata").read_text())
+    assert manifest["versions"]["jax"] == version("jax")
+    rewritten(saved, versions=manifest["versions"] | {"jax": "0.9.1"})
+    with pytest.warns(UserWarning, match="was written by other versions") as caught:
+        run = restore(saved)
+    assert f"jax: '0.9.1' there, '{version('jax')}' now" in str(caught[0].message)
+    assert run is not None and state_hash(run) == state_hash(run_at(2))
+
+
+def test_leaves_that_another_version_made_otherwise_name_both_versions(saved):
+    manifest = json.loads((saved / "2" / "manifest" / "metadata").read_text())
+    shutil.rmtree(saved / "1")
+    leaf = manifest["leaves"].pop("learner.params.w")
+    rewritten(
+        saved,
+        versions=manifest["versions"] | {"flax": "0.1"},
+        leaves=manifest["leaves"] | {"learner.params.kernel": leaf},
+    )
+    with pytest.raises(CheckpointError) as caught:
+        restore(saved)
+    assert "2 leaves are not those of this program" in str(caught.value)
+    assert f"flax: '0.1' there, '{version('flax')}' now" in str(caught.value)
+
+
+def test_a_layout_of_another_time_is_refused(saved):
+    rewritten(saved, format=1)
+    with pytest.raises(CheckpointError, match="has layout 1 of checkpoints"):
+        restore(saved)
+    assert (saved / "2").is_dir()
+
+
+def test_a_step_written_with_keys_of_jax_restores_to_ours_and_back(saved, tmp_path):
+    def with_keys(run: Run, impl) -> Run:
+        def leaf(x):
+            if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return x
+            return jax.random.wrap_key_data(jax.random.key_data(x), impl=impl)
+
+        return jax.tree.map(leaf, run)
+
+    theirs = with_keys(run_at(2), "threefry2x32")
+    on_gpu = restore(saved, like=theirs)
+    assert on_gpu is not None and on_gpu.key.dtype == jax.random.key(0).dtype
+    with Checkpoints(tmp_path / "gpu", CONFIG) as store:
+        store.save(2, on_gpu)
+    back = restore(tmp_path / "gpu")
+    assert back is not None and back.key.dtype == random.key(0).dtype
+    assert state_hash(back) == state_hash(run_at(2)) == state_hash(on_gpu)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "json", "manifest"])
 def test_a_damaged_step_falls_back_to_the_one_before(saved, damage):
     path = largest_file(saved / "2" / "state")
