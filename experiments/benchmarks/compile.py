@@ -3,9 +3,9 @@
 Each script runs for a few updates in a process of its own, with an empty cache. JAX
 says when a compilation begins and ends, and XLA writes each program down when it has
 optimised it. A CPU-second is one of all threads of the process meanwhile: on a shared
-machine it says more than a second. Reported are all programs above a tenth of a second, such as a run's
-`init`, its chunk of updates (`call`) and the evaluation's `evaluate`, with the result
-of the run before beside them, from the file that this one replaces.
+machine it says more than a second. Reported are all programs above a tenth of a second,
+such as a run's `init`, its chunk of updates (`call`) and the evaluation's `evaluate`,
+with the result of the run before beside them, from the file that this one replaces.
 
     python experiments/benchmarks/compile.py --pythons python3.11 python3.12
 
