@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge.boundary import BadRowError
 from jaxrl_par.bridge.supervision import HangError
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.unrolls import BadRowError
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
 from jaxrl_par.training import at_least, cli

@@ -42,7 +42,7 @@ from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.types import Agent
 
 STORES: dict[str, tuple[Literal["lock", "hogwild", "server"], int]] = {
@@ -266,7 +266,7 @@ def races(num_workers: int, num_updates: int = 400) -> dict[str, float]:
         engine.record(path)
         run, _ = engine.advance(start, num_updates)
         engine.close()
-        serial = replay(agent, env, case.unroll_length, config, path)
+        serial = repeat_recorded(agent, env, case.unroll_length, config, path)
         again, _ = serial.advance(serial.init(random.key(0)), num_updates)
         serial.close()
     vectors = [

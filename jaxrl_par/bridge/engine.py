@@ -1,16 +1,18 @@
-"""Engines with a crew: what those of actors and of workers have in common."""
+"""What the engines of actors and of workers have in common: a pool of threads."""
 
 from pathlib import Path
 from typing import Generic
 
-from jaxrl_par.bridge.crew import Crew, Limits
-from jaxrl_par.bridge.record import Recorder
-from jaxrl_par.bridge.source import M, Source
+from jaxrl_par.bridge.factory import ActorFactory, M
+from jaxrl_par.bridge.pool import ActorPool, Limits
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.loops import Engine
+from jaxrl_par.loops.records import Recorder
 
 
-class CrewEngine(Generic[M]):
-    """An engine of `training.train`, without `init`, `resume` and `advance`."""
+class PoolEngine(Engine, Generic[M]):
+    """An engine whose threads are an `ActorPool`. A subclass adds `init`, `resume`,
+    `advance` and `report`."""
 
     def __init__(self, limits: Limits, num_members: int, name: str):
         """
@@ -27,9 +29,7 @@ class CrewEngine(Generic[M]):
 
     @property
     def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        source = getattr(self, "_source", None)
-        return source.compile_seconds if source else 0.0
+        return self._factory.compile_seconds
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
@@ -45,21 +45,21 @@ class CrewEngine(Generic[M]):
             return
         self._closed = True
         # Before `init` nothing runs.
-        if (crew := getattr(self, "_crew", None)) is None:
+        if (pool := getattr(self, "_pool", None)) is None:
             return
-        with crew.telling():
-            crew.stop()
+        with pool.warning_owner():
+            pool.stop()
             if self._recorder:
                 self._recorder.close()
 
-    def _make(self, source: Source[M]) -> list[M]:
+    def _make(self, factory: ActorFactory[M]) -> list[M]:
         """Makes all environments, each in a thread."""
-        self._source = source
-        self._crew: Crew[M] = Crew(
-            self._supervisor, self._limits, source, self._num_members, self._name
+        self._factory = factory
+        self._pool: ActorPool[M] = ActorPool(
+            self._supervisor, self._limits, factory, self._num_members, self._name
         )
-        self._crew.make()
-        return list(self._crew)
+        self._pool.make()
+        return list(self._pool)
 
     def _start_record(self, first_update: int) -> None:
         if self._record is not None:
@@ -68,5 +68,5 @@ class CrewEngine(Generic[M]):
     def _dropped(self, learned_rows: int) -> int:
         """Rows that were acted, and not learned from."""
         if not self._closed:
-            return self._source.tally.dropped_rows
-        return sum(actor.rows for actor in self._crew.all_actors) - learned_rows
+            return self._factory.tally.dropped_rows
+        return sum(actor.rows for actor in self._pool.all_actors) - learned_rows

@@ -8,12 +8,12 @@ every row says how old. V-trace corrects for it.
 Three schedules. `free` is as fast as threads are, and can be recorded. `lockstep` is
 deterministic: update n learns from the n-th unroll of every actor, acted with the
 parameters of a fixed number of updates before; with lag 0 that is the synchronous
-program, bit for bit. A recorded free run can be run again by `replay`.
+program, bit for bit. A recorded free run can be run again by `repeat_recorded`.
 
 Where what acts is taught by what learns, distillers can teach it in threads of their
-own while the learner goes on: see `bridge.distillers`. Version n of the parameters has
-the lessons of n updates in every schedule. So with one distiller all of the above
-holds; several race, and no schedule makes them deterministic.
+own while the learner goes on: see `bridge.actor_learner.distillers`. Version n of the
+parameters has the lessons of n updates in every schedule. So with one distiller all of
+the above holds; several race, and no schedule makes them deterministic.
 
 Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561;
 Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.1.
@@ -27,14 +27,14 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl_par import loops
-from jaxrl_par.bridge import exchange, record
 from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.crew import Limits
-from jaxrl_par.bridge.replay import Replay
-from jaxrl_par.bridge.system import Parts
-from jaxrl_par.bridge.threaded import Threaded
+from jaxrl_par.bridge.actor_learner import queue
+from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
+from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
+from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.bridge.pool import Limits
 from jaxrl_par.errors import not_chosen
-from jaxrl_par.loops import Learning
+from jaxrl_par.loops import Learning, records
 from jaxrl_par.types import Agent
 
 
@@ -116,10 +116,10 @@ def threads(
     *,
     learning: Learning | None = None,
     axis_name: str = "data",
-) -> Threaded:
+) -> ActorLearnerEngine:
     """An engine for `training.train`, which starts its threads when it first advances.
 
-    `Threaded.record` says where to write the schedule, which `replay` can repeat.
+    `Engine.record` says where to write the schedule, for `repeat_recorded`.
 
     Args:
       make_env: the environments of one actor, from a key. All have the same specs.
@@ -148,22 +148,22 @@ def threads(
         config.lag if lockstep else 0,
     )  # fmt: skip
 
-    def schedule(first_update: int) -> exchange.Schedule:
+    def schedule(first_update: int) -> queue.Schedule:
         if lockstep:
-            return exchange.Lockstep(config.lag, config.num_actors, first_update)
+            return queue.Lockstep(config.lag, config.num_actors, first_update)
         if learning.in_order:
             max_lag = 1 if config.max_lag is None else config.max_lag
-            return exchange.InTurn(max_lag, config.num_actors, first_update)
+            return queue.InTurn(max_lag, config.num_actors, first_update)
         if config.max_lag is not None:
-            return exchange.Bounded(config.max_lag, config.batch, first_update)
-        return exchange.Free(config.queue_size or config.batch)
+            return queue.Bounded(config.max_lag, config.batch, first_update)
+        return queue.Free(config.queue_size or config.batch)
 
     restarts = config.max_restarts if config.on_error == "restart" else 0
     limits = Limits(config.patience, config.env_timeout, restarts)
-    return Threaded(parts, schedule, limits)
+    return ActorLearnerEngine(parts, schedule, limits)
 
 
-def replay(
+def repeat_recorded(
     agent: Agent,
     make_env: MakeEnv,
     unroll_length: int,
@@ -173,7 +173,7 @@ def replay(
     *,
     learning: Learning | None = None,
     axis_name: str = "data",
-) -> Replay:
+) -> ActorLearnerReplay:
     """An engine that repeats a run which `threads` recorded, in one thread.
 
     Arguments are those of the recorded run. On CPU it ends in the same bits.
@@ -192,7 +192,7 @@ def replay(
     if problems:
         raise ValueError("; ".join(problems))
     parts = _parts(agent, make_env, unroll_length, config, mesh, axis_name, learning, 0)
-    return Replay(parts, record.read(recorded))
+    return ActorLearnerReplay(parts, records.read(recorded))
 
 
 def _distiller_problems(

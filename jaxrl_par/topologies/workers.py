@@ -2,13 +2,13 @@
 
 Each worker has environments of its own. Again and again it reads the shared parameters,
 acts with them for an unroll, computes the gradient at them, and gives it to the store,
-which applies it to whatever the parameters are by then. Nobody waits for anybody but at
-the store, of which there are three kinds: see `bridge.stores`. The optimizer's state is
-shared too, so RMSProp is A3C's Shared RMSProp.
+which applies it to whatever the parameters are by then. Workers wait for each other at
+the store only, of which there are three kinds, in `bridge.parameter_server.stores`. The
+optimizer's state is shared too, so RMSProp is A3C's Shared RMSProp.
 
 One worker computes what the synchronous program on one device does, bit for bit. A run
-of several depends on which thread was faster, which is recorded; `replay` repeats it in
-one thread. With `lock` and `server` that ends in the same bits.
+of several depends on which thread was faster, which is recorded; `repeat_recorded`
+repeats it in one thread. With `lock` and `server` that ends in the same bits.
 
 A step of training is a push of one worker, and learns from its environments alone:
 gradients are as large as one worker's, and their number is what grows with workers.
@@ -23,14 +23,15 @@ from typing import Any, Literal
 
 import jax
 
-from jaxrl_par.bridge import record, stores
 from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.crew import Limits
-from jaxrl_par.bridge.rerun import Rerun
-from jaxrl_par.bridge.workforce import Workforce
-from jaxrl_par.bridge.workshop import Parts
+from jaxrl_par.bridge.parameter_server import stores
+from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
+from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
+from jaxrl_par.bridge.parameter_server.system import Parts
+from jaxrl_par.bridge.pool import Limits
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
+from jaxrl_par.loops import records
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Agent
 
@@ -91,10 +92,10 @@ def workers(
     unroll_length: int,
     config: WorkersConfig,
     device: Any = None,
-) -> Workforce:
+) -> ParameterServerEngine:
     """An engine for `training.train`, which starts its threads when it first advances.
 
-    `Workforce.record` says where to write the schedule, which `replay` can repeat.
+    `Engine.record` says where to write the schedule, for `repeat_recorded`.
 
     Args:
       env: the environments of one worker: pure ones, or what makes simulators from a
@@ -107,17 +108,17 @@ def workers(
     parts = _parts(agent, env, unroll_length, config, device)
     restarts = config.max_restarts if config.on_error == "restart" else 0
     limits = Limits(config.patience, config.env_timeout, restarts)
-    return Workforce(parts, _STORES[config.store], limits)
+    return ParameterServerEngine(parts, _STORES[config.store], limits)
 
 
-def replay(
+def repeat_recorded(
     agent: Agent,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
     recorded: Path,
     device: Any = None,
-) -> Rerun:
+) -> WorkerReplay:
     """An engine that repeats a run which `workers` recorded, in one thread.
 
     Arguments are those of the recorded run. On CPU it ends in the same bits, but for
@@ -129,7 +130,7 @@ def replay(
       RecordError: there is no record at `recorded`, or it is damaged.
     """
     parts = _parts(agent, env, unroll_length, config, device)
-    return Rerun(parts, record.read_turns(recorded))
+    return WorkerReplay(parts, records.read_turns(recorded))
 
 
 def _parts(

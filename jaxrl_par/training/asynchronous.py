@@ -7,16 +7,16 @@ from typing import Literal
 import jax
 
 from jaxrl_par import envs
-from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops import Program
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig, delayed
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.training.config import Flat, at_least
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import environment_problems, experiment, host_experiment
@@ -117,7 +117,7 @@ class AsyncArgs:
             parts = (agent, env, self.unroll_length, self.workers)
             if self.replay is None:
                 return workers(*parts)
-            return replay(*parts, Path(self.replay))
+            return repeat_recorded(*parts, Path(self.replay))
         except RecordError as error:
             option = "replay" if self.replay else "delays.record"
             raise TrainingError(f"{option}: {error}") from error

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge.boundary import BadRowError
-from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.bridge.supervision import DeadlineError
+from jaxrl_par.envs.host.unrolls import BadRowError
 from jaxrl_par.loops import Program, Run
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.config import to_json

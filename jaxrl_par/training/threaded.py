@@ -5,15 +5,15 @@ from pathlib import Path
 
 import jax
 
-from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
 from jaxrl_par.loops import Learning
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.config import Flat, at_least
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import host_experiment
@@ -92,7 +92,7 @@ class ThreadsArgs:
         if self.replay is None:
             return threads(*parts, learning=learning)
         try:
-            return replay(*parts, Path(self.replay), learning=learning)
+            return repeat_recorded(*parts, Path(self.replay), learning=learning)
         except RecordError as error:
             raise TrainingError(f"replay: {error}") from error
 

@@ -18,7 +18,7 @@ from jaxrl_par.networks import (
 )
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 
 NUM_ENVS, LENGTH = 2, 5
@@ -100,7 +100,7 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     config = ThreadsConfig(num_actors=3, max_lag=max_lag)
     bridge = engine(config)
     path = tmp_path / "schedule.jsonl"
-    bridge.record(path)
+    loops.records(path)
     seen = []
     try:
         run = bridge.init(KEY)
@@ -118,7 +118,9 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     assert metrics["lag_max"].max() <= (1 if max_lag is None else max_lag)
     agent, learning = parts()
     again = advanced(
-        replay(agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning),
+        repeat_recorded(
+            agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning
+        ),
         8,
     )
     assert learned(run) == learned(again)

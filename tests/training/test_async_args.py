@@ -9,8 +9,8 @@ import pytest
 
 from jaxrl_par import random, training
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.delayed import DelaysConfig
