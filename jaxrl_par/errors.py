@@ -31,3 +31,21 @@ def not_chosen(config: Any) -> list[str]:
         if "Literal" in str(hint) and value not in choices:
             found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
     return found
+
+
+def at_least(config: Any, **lowest: int | float) -> list[str]:
+    """A line for each field of `config` that is lower than that."""
+    return [
+        f"{name} must be at least {low}, got {getattr(config, name)}"
+        for name, low in lowest.items()
+        if not getattr(config, name) >= low
+    ]
+
+
+def above(config: Any, **bounds: int | float) -> list[str]:
+    """A line for each field of `config` that is not above that."""
+    return [
+        f"{name} must be above {bound}, got {getattr(config, name)}"
+        for name, bound in bounds.items()
+        if not getattr(config, name) > bound
+    ]

@@ -27,11 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.bridge.supervision import HangError
+from jaxrl_par.cli import parse
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.errors import at_least
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.training import at_least, cli
 from jaxrl_par.types import Agent, Box, Discrete, Info, TimeStep
 
 FAULTS = ("raise", "hang", "nan", "slow actor", "slow learner", "stop")
@@ -515,7 +516,7 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Prints and writes the results."""
-    args = cli(Args)
+    args = parse(Args)
     results = run(args)
     print(table(results))
     if args.output:

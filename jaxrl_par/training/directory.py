@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jaxrl_par.training.config import differences, listed, to_json
+from jaxrl_par.training.comparison import differences, listed, to_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig
 

@@ -16,14 +16,14 @@ import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.unrolls import BadRowError
-from jaxrl_par.loops import Program, Run
+from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
-from jaxrl_par.training.config import to_json
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.directory import RunDirectory, identity, open_directory
 from jaxrl_par.training.display import Display, display
-from jaxrl_par.training.engines import Compiled, Engine
+from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
 from jaxrl_par.training.metrics import (

@@ -177,7 +177,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, make, tmp_path):
     else:
         agent = AGENTS["impala, lstm"]()
     bridge = engine(agent, config, make=make)
-    loops.records(tmp_path / "schedule.jsonl")
+    bridge.record(tmp_path / "schedule.jsonl")
     recorded, _ = advanced(bridge, 10)
     again = repeat_recorded(
         agent, make, LENGTH, config, data_mesh(1), tmp_path / "schedule.jsonl"

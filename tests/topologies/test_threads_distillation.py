@@ -100,7 +100,7 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     config = ThreadsConfig(num_actors=3, max_lag=max_lag)
     bridge = engine(config)
     path = tmp_path / "schedule.jsonl"
-    loops.records(path)
+    bridge.record(path)
     seen = []
     try:
         run = bridge.init(KEY)

@@ -8,27 +8,26 @@ from dataclasses import dataclass, field, replace
 import pytest
 from toy_training import Args, Part
 
-from jaxrl_par.training import TrainingConfig
-from jaxrl_par.training.config import (
+from jaxrl_par.cli.config import (
     ConfigError,
-    cli,
-    differences,
     load,
+    parse,
     problems,
-    to_json,
 )
+from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training.comparison import differences, to_json
 
 
 def refused(capsys, *argv: str, config: type = Args) -> str:
-    """What `cli` prints when it refuses the options."""
+    """What `parse` prints when it refuses the options."""
     with pytest.raises(SystemExit) as stop:
-        cli(config, argv)
+        parse(config, argv)
     assert stop.value.code == 2
     return capsys.readouterr().err
 
 
 def test_options_reach_all_parts():
-    args = cli(
+    args = parse(
         Args, ["--seed", "-3", "--part.rate=2", "--resume", "--part.widths", "7"]
     )
     assert args.seed == -3
@@ -46,7 +45,7 @@ class Study:
 
 def test_a_flat_part_of_a_part_has_no_prefix_either(capsys):
     """In options, in their errors, and in those of values."""
-    args = cli(Study, ["--log-interval", "7", "--settings.part.rate", "2"])
+    args = parse(Study, ["--log-interval", "7", "--settings.part.rate", "2"])
     assert args.settings.training.log_interval == 7 and args.settings.part.rate == 2
     error = refused(
         capsys, "--settings.log-interval", "7", "--log-interval", "x", config=Study
@@ -96,7 +95,7 @@ def test_options_are_refused_before_a_device_is_used():
 import sys
 import toy_training
 from jax._src import xla_bridge
-from jaxrl_par.training import main
+from jaxrl_par.cli import main
 try:
     main(toy_training.run_toy, toy_training.Args)
 finally:

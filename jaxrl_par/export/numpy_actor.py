@@ -63,7 +63,7 @@ class Actor:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Actor":
-        """The actor of a folder that `jaxrl_par.training.export.write` made.
+        """The actor of a folder that `jaxrl_par.export.folder.write` made.
 
         Nothing in the folder is run. Hashes find damage, not malice: who can write to
         the folder chooses the actions.

@@ -10,8 +10,8 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -46,7 +46,7 @@ class ConfigError(TrainingError):
         self.problems = tuple(problems)
 
 
-def cli(config: type[Config], argv: Sequence[str] | None = None) -> Config:
+def parse(config: type[Config], argv: Sequence[str] | None = None) -> Config:
     """The config that the command line asks for.
 
     Args:
@@ -87,11 +87,6 @@ def load(path: Path, config: type[Config]) -> Config:
     return loaded
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """The config as what JSON can hold: tuples become lists."""
-    return json.loads(json.dumps(asdict(config)))
-
-
 def problems(config: Any) -> list[str]:
     """What `problems()` of the config and its parts report, with dotted names."""
     return [
@@ -100,47 +95,6 @@ def problems(config: Any) -> list[str]:
         if hasattr(part, "problems")
         for problem in part.problems()
     ]
-
-
-def at_least(config: Any, **lowest: int | float) -> list[str]:
-    """For `problems`: the fields that are lower than that."""
-    return [
-        f"{name} must be at least {low}, got {getattr(config, name)}"
-        for name, low in lowest.items()
-        if not getattr(config, name) >= low
-    ]
-
-
-def above(config: Any, **bounds: int | float) -> list[str]:
-    """For `problems`: the fields that are not above that."""
-    return [
-        f"{name} must be above {bound}, got {getattr(config, name)}"
-        for name, bound in bounds.items()
-        if not getattr(config, name) > bound
-    ]
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-    """(old, new) of every field, by dotted name, in which two `to_json` differ.
-
-    A field that one of them lacks is "absent" there.
-    """
-    before, after = _leaves(old), _leaves(new)
-    both = {
-        name: (before.get(name, "absent"), after.get(name, "absent"))
-        for name in before | after
-    }
-    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
-
-
-def listed(different: Mapping[str, tuple[Any, Any]]) -> str:
-    """`differences` as lines of an error."""
-    return "".join(
-        f"\n  {name}: {old!r} there, {new!r} now"
-        for name, (old, new) in different.items()
-    )
 
 
 def _parse(config: type[Config], argv: Sequence[str]) -> Config | None:
@@ -223,16 +177,6 @@ def _parts(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         part = getattr(config, name)
         if is_dataclass(part):
             yield from _parts(part, "" if flat else f"{prefix}{name}.")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = value
-    return leaves
 
 
 def _from_json(value: Any, hint: Any, name: str, wrong: list[str]) -> Any:

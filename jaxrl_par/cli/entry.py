@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from jaxrl_par import envs, random
+from jaxrl_par.cli.config import parse
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import unknown_name
-from jaxrl_par.loops import Program, Run
+from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.training import animation
-from jaxrl_par.training.config import cli
-from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.host_evaluation import host_evaluator
@@ -36,7 +35,7 @@ def main(run: Callable[[Args], object], config: type[Args]) -> None:
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
     configure_jax()
-    args = cli(config)
+    args = parse(config)
     try:
         run(args)
     except TrainingError as error:

@@ -5,7 +5,8 @@ import json
 import jax
 import pytest
 
-from jaxrl_par.training import TrainingError, kept_cases, machine
+from jaxrl_par.cli import kept_cases, machine
+from jaxrl_par.training import TrainingError
 
 
 def test_a_study_goes_on_with_what_is_missing(tmp_path):

@@ -29,12 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from jaxrl_par.export import numpy_actor
+from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.networks.actor_critic import chosen_torso, is_image
-from jaxrl_par.training import numpy_actor
 from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
-from jaxrl_par.training.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.types import (
     Action,
     Box,

@@ -18,15 +18,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, random
+from jaxrl_par import envs, export, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import NormalizedParams, normalize_observations
 from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
+from jaxrl_par.export import ExportError, numpy_actor
+from jaxrl_par.export.numpy_actor import Actor, ActorError, config_hash
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
-from jaxrl_par.training import export
-from jaxrl_par.training.export import ExportError
 from jaxrl_par.training.failures import DiskFullError
-from jaxrl_par.training.numpy_actor import Actor, ActorError, config_hash
 from jaxrl_par.types import Box, Discrete, TimeStep
 
 T, B = 6, 3
@@ -638,7 +637,7 @@ def test_the_copied_file_acts_alone(folder, tmp_path):
 
 
 def test_the_copied_file_imports_numpy_alone():
-    tree = ast.parse(Path(export.numpy_actor.__file__).read_text())
+    tree = ast.parse(Path(numpy_actor.__file__).read_text())
     found = {
         name.partition(".")[0]
         for node in ast.walk(tree)

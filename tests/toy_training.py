@@ -7,14 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_par import random
+from jaxrl_par.cli import Flat, main
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, Progress, Run
-from jaxrl_par.training import (
-    Flat,
-    TrainingConfig,
-    at_least,
-    main,
-    train,
-)
+from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.types import Count, Mean
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import random, training
+from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -30,7 +30,7 @@ def arguments(tmp_path, **options):
         runs_dir=str(tmp_path), name="run", log_interval=4, gif=False,
         evaluation_envs=2, evaluation_episodes=1,
     )  # fmt: skip
-    args = training.ThreadsArgs(
+    args = cli.ThreadsArgs(
         env_name="CartPole-v1", num_envs=4, unroll_length=8, total_steps=4 * 8 * 12,
         threads=ThreadsConfig(schedule="lockstep"),
         network=NetworkConfig(widths=(8,), memory="lstm", memory_width=8),
@@ -90,7 +90,7 @@ def test_what_cannot_run_is_refused(tmp_path):
 
 def test_evaluation_counts_equally_many_episodes_of_each_environment():
     """Pole balancing with random actions: returns are lengths, and never cut."""
-    args = training.ThreadsArgs(env_name="CartPole-v1")
+    args = cli.ThreadsArgs(env_name="CartPole-v1")
     env = args.make_env(random.key(0), 3)
     network = actor_critic(env.observation_spec, env.action_spec)
     agent = impala(network, make_optimizer(OptimizerConfig(), 1))

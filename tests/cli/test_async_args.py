@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import random, training
+from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.loops.records import RecordError
@@ -25,7 +25,7 @@ def arguments(tmp_path, name="run", num_updates=2, **options):
         runs_dir=str(tmp_path), name=name, log_interval=2, gif=False,
         tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
     )  # fmt: skip
-    args = training.AsyncArgs(
+    args = cli.AsyncArgs(
         num_envs=4, unroll_length=4, total_steps=num_updates * UPDATE,
         workers=WorkersConfig(num_workers=2), network=NetworkConfig(widths=(8,)),
         optimizer=OptimizerConfig(anneal=False), training=settings,
