@@ -5,13 +5,14 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
@@ -178,9 +179,16 @@ AGENT = Agent(
 """It sums mean rewards, and learns nothing."""
 
 
-def engine(world: World, agent: Agent = AGENT, close_seconds: float = 5.0, **config):
+def supervised(options: dict) -> dict:
+    """The options of a config, those of its supervision in a part of their own."""
+    names = {field.name for field in fields(SupervisionConfig)}
+    supervision = {n: x for n, x in options.items() if n in names}
+    others = {n: x for n, x in options.items() if n not in names}
+    return others | {"supervision": SupervisionConfig(**supervision)}
+
+
+def engine(world: World, agent: Agent = AGENT, **options):
     """Threads of that world, with little patience."""
-    settings = {"num_actors": 2, "env_timeout": 20.0, "patience": 60.0} | config
-    made = threads(agent, world.make, LENGTH, ThreadsConfig(**settings), data_mesh(1))
-    made._limits = replace(made._limits, close_seconds=close_seconds)
-    return made
+    settings = {"num_actors": 2, "env_timeout": 20.0, "patience": 60.0} | options
+    config = ThreadsConfig(**supervised(settings))
+    return threads(agent, world.make, LENGTH, config, data_mesh(1))

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "rollout": {"types", "envs"},
     "replay": {"types"},
     "loops": {"types", "errors", "random", "envs", "rollout", "replay"},
-    "bridge": {"types", "envs", "rollout", "loops"},
+    "bridge": {"types", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "errors", "random", "envs", "rollout", "loops", "bridge"},
     "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
     "export": {"types", "networks", "training"},

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scripted import supervised
 
 from jaxrl_par.bridge.parameter_server import system
 from jaxrl_par.bridge.parameter_server.shards import Shards
@@ -115,7 +116,7 @@ _shards = once_by(by_shape, Shards)
 
 def config_of(store="lock", num_workers=2, num_shards=1, **options) -> WorkersConfig:
     settings = {"env_timeout": 20.0, "patience": 20.0} | options
-    return WorkersConfig(num_workers, store, num_shards, **settings)
+    return WorkersConfig(num_workers, store, num_shards, **supervised(settings))
 
 
 def staleness(rule, max_staleness=1) -> StalenessConfig:

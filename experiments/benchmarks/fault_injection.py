@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge.supervision import HangError
+from jaxrl_par.bridge.supervision import HangError, SupervisionConfig
 from jaxrl_par.cli import parse
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import BadRowError
@@ -255,9 +255,11 @@ def strike(trial: Trial, args: Args) -> tuple[str, list[str]]:
     options: dict[str, Any] = SCHEDULES[trial.schedule]
     config = ThreadsConfig(
         num_actors=trial.num_actors,
-        on_error=trial.on_error,  # pyright: ignore
-        env_timeout=args.env_timeout if trial.fault == "hang" else args.timeout,
-        patience=args.timeout / 2,
+        supervision=SupervisionConfig(
+            on_error=trial.on_error,  # pyright: ignore
+            env_timeout=args.env_timeout if trial.fault == "hang" else args.timeout,
+            patience=args.timeout / 2,
+        ),
         **options,
     )
     engine = threads(agent(), world.make, LENGTH, config, data_mesh(1))

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
-from jaxrl_par.bridge.pool import ActorPool, Limits
-from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.bridge.pool import ActorPool
+from jaxrl_par.bridge.supervision import SupervisionConfig, Supervisor
 from jaxrl_par.loops import Engine
 from jaxrl_par.loops.records import Recorder
 
@@ -14,15 +14,15 @@ class PoolEngine(Engine, Generic[M]):
     """An engine whose threads are an `ActorPool`. A subclass adds `init`, `resume`,
     `advance` and `report`."""
 
-    def __init__(self, limits: Limits, num_members: int, name: str):
+    def __init__(self, config: SupervisionConfig, num_members: int, name: str):
         """
         Args:
           name: what a member is called in errors and reports.
         """
-        self._limits = limits
+        self._supervision = config
         self._num_members = num_members
         self._name = name
-        self._supervisor = Supervisor(limits.patience)
+        self._supervisor = Supervisor(config.patience)
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._closed = False
@@ -56,7 +56,7 @@ class PoolEngine(Engine, Generic[M]):
         """Makes all environments, each in a thread."""
         self._factory = factory
         self._pool: ActorPool[M] = ActorPool(
-            self._supervisor, self._limits, factory, self._num_members, self._name
+            self._supervisor, self._supervision, factory, self._num_members, self._name
         )
         self._pool.make()
         return list(self._pool)

@@ -4,27 +4,18 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.reports import Times
-from jaxrl_par.bridge.supervision import Activity, HangError, Stopped, Supervisor
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When patience ends."""
-
-    patience: float
-    """Longest wait in seconds of one thread for another."""
-    env_timeout: float
-    """Longest call of an environment in seconds."""
-    max_restarts: int
-    """Errors after which an actor's environments are made anew; 0 raises the first."""
-    close_seconds: float = 5.0
-    """Longest time that `close` takes."""
+from jaxrl_par.bridge.supervision import (
+    Activity,
+    HangError,
+    Stopped,
+    SupervisionConfig,
+    Supervisor,
+)
 
 
 class ActorPool(Generic[M]):
@@ -33,7 +24,7 @@ class ActorPool(Generic[M]):
     def __init__(
         self,
         supervisor: Supervisor,
-        limits: Limits,
+        config: SupervisionConfig,
         factory: ActorFactory[M],
         num_actors: int,
         name: str = "actor",
@@ -46,7 +37,7 @@ class ActorPool(Generic[M]):
         """Threads that did not end."""
         self._supervisor = supervisor
         self._supervisor.on_hang = self._on_hang
-        self._limits = limits
+        self._config = config
         self._factory = factory
         self._num_actors = num_actors
         self._name = name
@@ -124,7 +115,7 @@ class ActorPool(Generic[M]):
         """Ends all threads; those inside a call that does not return are left."""
         for actor in self:
             actor.cancel()
-        limit = self._limits.close_seconds
+        limit = self._config.close_seconds
         self.abandoned = self._supervisor.stop(limit * 0.6)
         if self._life is None:
             self._free_all(limit * 0.3)
@@ -172,7 +163,7 @@ class ActorPool(Generic[M]):
 
     def _count_restart(self, actor: M, error: Exception) -> int:
         self._restarts[actor.index] += 1
-        if self._restarts[actor.index] > self._limits.max_restarts:
+        if self._restarts[actor.index] > self._config.restarts:
             raise error
         tally = self._factory.tally
         with self._supervisor.condition:
@@ -216,7 +207,7 @@ class ActorPool(Generic[M]):
         self._run(name, successor, live)
 
     def _make_actor(self, index: int) -> M:
-        activity = Activity(f"{self._name} {index}", self._limits.env_timeout)
+        activity = Activity(f"{self._name} {index}", self._config.env_timeout)
         self._supervisor.watch(activity)
         self._actors[index] = self._factory.actor(index, activity=activity)
         return self._actors[index]

@@ -1,11 +1,15 @@
 """What reports of threads have in common: times by what a thread did, and counts."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Shares = dict[str, float]
+"""Shares of the time of a thread, by what it did or waited for."""
 
 
 class Times:
@@ -27,8 +31,8 @@ class Times:
         finally:
             self.add(doing, self.clock() - started)
 
-    def shares(self) -> dict[str, float]:
-        """Of the time since the start; what was not timed is `other`."""
+    def shares(self) -> Shares:
+        """Shares of the time since the start; what was not timed is `other`."""
         total = max(self.clock() - self._started, 1e-9)
         shares = {name: x / total for name, x in list(self._seconds.items())}
         return shares | {"other": max(0.0, 1.0 - sum(shares.values()))}
@@ -48,34 +52,117 @@ class Tally:
         self.dropped_rows = 0
 
 
-def mean_shares(threads: Sequence[dict[str, float]]) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class ThreadsReport(ABC):
+    """One run of threads, from its start or resumption. A subclass says whose."""
+
+    seconds: float
+    """Time since the threads started, without pauses for evaluation and saving."""
+    updates: int
+    lags: dict[int, int]
+    """How often learning was so many updates behind acting; `counted` is the unit."""
+    compile_seconds: float
+    restarts: int
+    """Environments that were made anew after an error."""
+    dropped_rows: int
+    """Rows that were acted, and then not learned from: those of restarted actors, and
+    those that were left at the end."""
+    abandoned: list[str]
+    """Threads that did not end, because an environment did not return."""
+
+    @property
+    @abstractmethod
+    def counted(self) -> str:
+        """The unit that `lags` counts."""
+
+    @abstractmethod
+    def bars(self) -> dict[str, Shares]:
+        """Shares of the time by thread, such as "actor 0", for the picture."""
+
+    @abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """What a row has of this kind of report only."""
+
+    @abstractmethod
+    def rates(self) -> str:
+        """The first line: steps per second."""
+
+    @abstractmethod
+    def details(self) -> list[str]:
+        """Lines of this kind of report only."""
+
+    @abstractmethod
+    def bottleneck(self) -> str:
+        """What to change first where nothing fails, in a sentence."""
+
+    def lag(self) -> float:
+        """Mean lag over all that `lags` counts, in updates."""
+        count = sum(self.lags.values())
+        return sum(lag * n for lag, n in self.lags.items()) / count if count else 0.0
+
+    def advice(self) -> str:
+        """What to change first, in a sentence."""
+        if self.restarts:
+            return (
+                f"environments were made anew {self.restarts} times: find out why"
+                " before anything else"
+            )
+        return self.bottleneck()
+
+    def row(self) -> dict[str, Any]:
+        """Numbers for `metrics.jsonl`; shares are means over threads of one kind."""
+        shares = {
+            f"{kind}_{doing.replace(' ', '_')}": share
+            for kind, threads in self._kinds().items()
+            for doing, share in mean_shares(threads).items()
+        }
+        return {
+            "lag": self.lag(),
+            "lag_max": max(self.lags, default=0),
+            "restarts": self.restarts,
+            "dropped_rows": self.dropped_rows,
+            **self.numbers(),
+            **shares,
+        }
+
+    def lines(self) -> list[str]:
+        """Lines of the table in the terminal."""
+        count = sum(self.lags.values())
+        lags = ", ".join(f"{lag}: {n / count:.0%}" for lag, n in self.lags.items())
+        left = f"  left behind {', '.join(self.abandoned)}"
+        return [
+            self.rates(),
+            *self._thread_lines(),
+            *self.details(),
+            f"  lag         {self.lag():.2f} updates on average:"
+            f" {lags or 'nothing was learned'}",
+            f"  compiling   {self.compile_seconds:.1f} s",
+            f"  lost        {self.restarts} restarts, {self.dropped_rows:,} rows acted"
+            " and not learned from",
+            *([left] if self.abandoned else []),
+        ]
+
+    def _kinds(self) -> dict[str, list[Shares]]:
+        """Shares of each thread, by the kind that its name begins with."""
+        kinds: dict[str, list[Shares]] = {}
+        for name, shares in self.bars().items():
+            kinds.setdefault(name.split()[0], []).append(shares)
+        return kinds
+
+    def _thread_lines(self) -> list[str]:
+        lines = []
+        for kind, threads in self._kinds().items():
+            name = kind if kind in self.bars() else f"{len(threads)} {kind}s"
+            largest = sorted(mean_shares(threads).items(), key=lambda x: -x[1])
+            shares = [f"{doing} {share:.0%}" for doing, share in largest if share > 0]
+            lines.append(f"  {name:<10}  {', '.join(shares)}")
+        return lines
+
+
+def mean_shares(threads: Sequence[Shares]) -> Shares:
     """Means over threads; what one did not do counts as 0."""
     names = sorted({name for shares in threads for name in shares})
     return {
         name: sum(shares.get(name, 0.0) for shares in threads) / len(threads)
         for name in names
     }
-
-
-def line(shares: dict[str, float]) -> str:
-    """Shares of a thread's time, the largest first."""
-    largest = sorted(shares.items(), key=lambda x: -x[1])
-    return ", ".join(f"{doing} {share:.0%}" for doing, share in largest if share > 0)
-
-
-def lag_lines(mean: float, lags: dict[int, int], unit: str) -> list[str]:
-    """Mean and histogram."""
-    count = sum(lags.values())
-    each = ", ".join(f"{lag}: {n / count:.0%}" for lag, n in lags.items())
-    return [
-        f"  lag         {mean:.2f} {unit} on average: {each or 'nothing was learned'}"
-    ]
-
-
-def lost_lines(restarts: int, dropped_rows: int, abandoned: list[str]) -> list[str]:
-    """What did not go as it should."""
-    lost = (
-        f"  lost        {restarts} restarts, {dropped_rows:,} rows acted and not"
-        " learned from"
-    )
-    return [lost, *([f"  left behind {', '.join(abandoned)}"] if abandoned else [])]

@@ -9,11 +9,44 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from jaxrl_par.errors import above, at_least, not_chosen
 
 T = TypeVar("T")
 _TICK = 0.1
 """Seconds between two looks at activities while waiting."""
+
+
+@dataclass(frozen=True)
+class SupervisionConfig:
+    """When a thread is late, and what an error of its environments does."""
+
+    on_error: Literal["raise", "restart"] = "raise"
+    """What an error of an environment does: ends the run, or makes the environments of
+    that thread anew, which is counted; rows of the unroll in progress are dropped."""
+    max_restarts: int = 10
+    """Restarts of a thread's environments after which the next error ends the run."""
+    env_timeout: float = 60.0
+    """Seconds that one call of an environment may take."""
+    patience: float = 300.0
+    """Seconds that one thread may wait for another."""
+    close_seconds: float = 5.0
+    """Seconds that ending all threads may take. One inside a call that does not return
+    is then left behind."""
+    check_bounds: bool = True
+    """Refuse observations outside the bounds that a simulator declares."""
+
+    @property
+    def restarts(self) -> int:
+        """Errors of an actor that make its environments anew."""
+        return self.max_restarts if self.on_error == "restart" else 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_chosen(self) + at_least(self, max_restarts=0)
+        return found + above(self, env_timeout=0, patience=0, close_seconds=0)
 
 
 class Stopped(Exception):  # noqa: N818, it is no error

@@ -11,6 +11,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops.records import RecordError
@@ -352,7 +353,10 @@ def test_counts_are_those_of_the_synchronous_program():
     [
         (ThreadsConfig(num_actors=0), "num_actors must be at least 1, got 0"),
         (ThreadsConfig(lag=-1), "lag must be at least 0"),
-        (ThreadsConfig(env_timeout=0.0), "env_timeout must be above 0"),
+        (
+            ThreadsConfig(supervision=SupervisionConfig(env_timeout=0.0)),
+            "env_timeout must be above 0",
+        ),
         (
             ThreadsConfig(schedule="lockstep", unrolls_per_update=3),
             "one unroll of each of the 2 actors",

@@ -8,6 +8,7 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import (
@@ -167,7 +168,9 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
             return super().step(action)
 
     agent, learning = parts()
-    config = ThreadsConfig(num_actors=2, on_error="restart", max_lag=0)
+    config = ThreadsConfig(
+        num_actors=2, max_lag=0, supervision=SupervisionConfig(on_error="restart")
+    )
     bridge = threads(
         agent, lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1),
         learning=learning,

@@ -13,7 +13,6 @@ from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
 from jaxrl_par.bridge.engine import PoolEngine
-from jaxrl_par.bridge.pool import Limits
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Stopped
@@ -29,13 +28,14 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self,
         parts: Parts,
         make_schedule: Callable[[int], Schedule],
-        limits: Limits,
     ):
         """
         Args:
           make_schedule: from the update at which the run starts or goes on.
         """
-        super().__init__(limits, parts.num_actors, name="actor")
+        config = parts.config
+        super().__init__(config.supervision, config.num_actors, name="actor")
+        self._config = config
         self._parts = parts
         self._make_schedule = make_schedule
         self._reset_times()
@@ -50,7 +50,9 @@ class ActorLearnerEngine(PoolEngine[Actor]):
           HangError: an environment is not made in time.
           Exception: as the environment raised it.
         """
-        self._system = ActorLearnerSystem(self._parts, key)
+        self._system = ActorLearnerSystem(
+            self._parts, key, self._config.num_past_params
+        )
         return self._system.new_run(self._make(self._system))
 
     def resume(self, run: Run) -> None:
@@ -98,7 +100,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             if distillers := self._distillers:
                 pupil, taught = times.timed("waiting for distillers", distillers.drain)
                 run, metrics = system.learner.distilled(run, pupil, metrics, taught)
-        behaviour = self._publisher.older(self._parts.num_behaviours)
+        behaviour = self._publisher.older(system.num_behaviours)
         local = Local(tuple(states), behaviour, run.local)
         return system.with_local(run, local), stacked(metrics)
 
@@ -131,7 +133,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         )
 
     def _start(self, run: Run, version: int) -> None:
-        keep = self._parts.num_behaviours + 1
+        keep = self._system.num_behaviours + 1
         self._publisher = Publisher(self._supervisor, keep)
         local: Local = run.local
         for age, params in enumerate(reversed(local.behaviour), start=1):
@@ -146,13 +148,13 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self._started = True
         self._pool.start(self._act)
         self._supervisor.start("uploader", self._upload)
-        if self._parts.num_distillers:
+        if self._config.num_distillers:
             self._distillers = Distillers(
                 self._supervisor,
                 self._system.learner.study,
                 Shared(run.learner.actor),
                 self._publish,
-                self._parts.num_distillers,
+                self._config.num_distillers,
             )
             self._distillers.start()
 
@@ -190,7 +192,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         while True:
             unrolls = [
                 times.timed("waiting for unrolls", self._queue.get)
-                for _ in range(self._parts.batch)
+                for _ in range(self._config.batch)
             ]
             batch = times.timed("uploading", self._system.learner.upload, unrolls)
             times.timed("waiting for the learner", self._put_batch, batch)

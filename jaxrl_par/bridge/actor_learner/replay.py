@@ -26,7 +26,7 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
     """An engine of `training.train` that follows a record."""
 
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
-        super().__init__(parts.num_actors, len(schedule), name="actor")
+        super().__init__(parts.config.num_actors, len(schedule), name="actor")
         self._parts = parts
         self._schedule = schedule
         self._uses = Counter(entry.version for update in schedule for entry in update)
@@ -35,7 +35,7 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
     def init(self, key: PRNGKey) -> Run:
         self._system = ActorLearnerSystem(self._parts, key)
         run = self._system.new_run(self._start(self._system))
-        distils = self._parts.num_distillers > 0
+        distils = self._parts.config.num_distillers > 0
         self._pupil = Shared(run.learner.actor) if distils else None
         self._keep(0, run)
         return run

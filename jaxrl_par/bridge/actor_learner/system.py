@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.loops import Learning, Run
@@ -35,41 +36,44 @@ class Local(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bridge is built from."""
+    """What actors and a learner are made from."""
 
     agent: Agent
     make_env: MakeEnv
     """From a key to the environments of one actor."""
     unroll_length: int
-    num_actors: int
-    batch: int
-    """Unrolls of actors that make a batch."""
+    config: ThreadsConfig
     learning: Learning
     mesh: Mesh
     axis_name: str
-    actor_device: Any
-    """A `jax.Device`."""
-    check_bounds: bool
-    num_behaviours: int
-    """Older parameters that are part of the run."""
-    num_distillers: int
-    """Threads that teach what acts; 0 if the learner does it."""
+
+    @property
+    def actor_device(self) -> Any:
+        """The `jax.Device` where actors act."""
+        if self.config.actor_device == "cpu":
+            return jax.local_devices(backend="cpu")[0]
+        return self.mesh.devices.flat[0]
 
 
 class ActorLearnerSystem(ActorFactory[Actor]):
     """Actors and a learner, without anything that decides when they run."""
 
-    def __init__(self, parts: Parts, key: PRNGKey):
+    def __init__(self, parts: Parts, key: PRNGKey, num_behaviours: int = 0):
+        """
+        Args:
+          num_behaviours: older parameters that are part of the run.
+        """
         super().__init__(key)
         self.parts = parts
+        self.num_behaviours = num_behaviours
         self.learner = MeshLearner(
             parts.learning,
             parts.mesh,
             parts.axis_name,
             self.tally,
-            split_distillation=parts.num_distillers > 0,
+            split_distillation=parts.config.num_distillers > 0,
         )
-        self._acting = acting(parts.agent, parts.unroll_length, parts.num_actors)
+        self._acting = acting(parts.agent, parts.unroll_length, parts.config.num_actors)
         self._cpu = jax.local_devices(backend="cpu")[0]
 
     @property
@@ -86,7 +90,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
             parts.unroll_length,
             self._root,
             parts.actor_device,
-            check_bounds=parts.check_bounds,
+            check_bounds=parts.config.supervision.check_bounds,
             **options,
         )
 
@@ -94,7 +98,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         """The run at its start, from actors that have environments."""
         run, step = self.first_run(self.parts.learning.init, actors[0].env)
         run = self.learner.place(run)
-        behaviour = (self.behaviour(run.learner.params),) * self.parts.num_behaviours
+        behaviour = (self.behaviour(run.learner.params),) * self.num_behaviours
         states = tuple(actor.state() for actor in actors)
         shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
         memory = self.learner.memory(shapes)
@@ -114,9 +118,10 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         parts = self.parts
         shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
         one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        carry = jax.tree.map(lambda x: jnp.concatenate([x] * parts.batch), one.carry)
+        batch = parts.config.batch
+        carry = jax.tree.map(lambda x: jnp.concatenate([x] * batch), one.carry)
         rows = jax.tree.map(
-            lambda x: jnp.concatenate([x] * parts.batch, axis=1),
+            lambda x: jnp.concatenate([x] * batch, axis=1),
             one._replace(carry=()),
         )
         version = jnp.zeros(rows.reward.shape, jnp.int32)

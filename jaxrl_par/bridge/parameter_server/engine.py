@@ -13,7 +13,6 @@ from jaxrl_par.bridge.parameter_server.stores import (
 )
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
-from jaxrl_par.bridge.pool import Limits
 from jaxrl_par.bridge.supervision import DeadlineError, Stopped
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.records import Turn
@@ -23,8 +22,9 @@ from jaxrl_par.types import Metrics, PRNGKey, State
 class ParameterServerEngine(PoolEngine[Worker]):
     """An engine of `training.train`: `init`, perhaps `resume`, `advance`, `close`."""
 
-    def __init__(self, parts: Parts, make_store: MakeStore, limits: Limits):
-        super().__init__(limits, parts.num_workers, name="worker")
+    def __init__(self, parts: Parts, make_store: MakeStore):
+        config = parts.config
+        super().__init__(config.supervision, config.num_workers, name="worker")
         self._parts = parts
         self._make_store = make_store
         self._store: Store | None = None

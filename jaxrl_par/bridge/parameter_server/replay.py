@@ -27,7 +27,7 @@ class WorkerReplay(ReplayEngine[Worker]):
     """An engine that follows a record of a `ParameterServerEngine`."""
 
     def __init__(self, parts: Parts, turns: Sequence[Turn]):
-        super().__init__(parts.num_workers, len(turns), name="worker")
+        super().__init__(parts.config.num_workers, len(turns), name="worker")
         self._parts = parts
         self._turns = turns
 
@@ -38,7 +38,7 @@ class WorkerReplay(ReplayEngine[Worker]):
         self._shards = self._system.shards(run.learner)
         state = jax.device_put(run.learner, self._parts.device)
         self._system.compile(workers[0], self._shards, state)
-        num_shards = self._parts.num_shards
+        num_shards = self._parts.config.num_shards
         if self._turns and len(self._turns[0].read) != num_shards:
             raise RecordError(
                 f"the record is of {len(self._turns[0].read)} shards, asked for"

@@ -15,6 +15,7 @@ from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import MakeEnv, acting, count_of
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.parameter_server import worker as kinds
+from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import (
@@ -25,7 +26,6 @@ from jaxrl_par.bridge.parameter_server.worker import (
 )
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Run, asynchronous
-from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey, State
 
 
@@ -37,18 +37,15 @@ class Local(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a workforce is built from."""
+    """What workers are made from."""
 
     agent: Agent
     env: Environment | MakeEnv
     """The environments of one worker; simulators are made from a key."""
     unroll_length: int
-    num_workers: int
-    num_shards: int
-    staleness: StalenessConfig
+    config: WorkersConfig
     device: Any
     """A `jax.Device`, where workers act and the store is."""
-    check_bounds: bool
 
 
 class WorkerSystem(ActorFactory[Worker]):
@@ -62,10 +59,10 @@ class WorkerSystem(ActorFactory[Worker]):
         agent, env, length = parts.agent, parts.env, parts.unroll_length
         self._gradient = kinds.gradients(agent)
         if isinstance(env, Environment):
-            self._starts = kinds.pure_starts(agent, env, parts.num_workers)
+            self._starts = kinds.pure_starts(agent, env, parts.config.num_workers)
             self._contribute = kinds.pure_contributions(agent, env, length)
         else:
-            self._acting = acting(agent, length, parts.num_workers)
+            self._acting = acting(agent, length, parts.config.num_workers)
 
     @property
     def compile_seconds(self) -> float:
@@ -82,7 +79,7 @@ class WorkerSystem(ActorFactory[Worker]):
             )  # fmt: skip
         return HostWorker(
             index, env, self._acting, self._gradient, length, self._root,
-            parts.device, check_bounds=parts.check_bounds, **options,
+            parts.device, check_bounds=parts.config.supervision.check_bounds, **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:
@@ -112,8 +109,9 @@ class WorkerSystem(ActorFactory[Worker]):
         mean = Mean(0, 0)  # pyright: ignore
         episodes = {"episode_return": mean, "episode_length": mean}
         self._metrics_tree = jax.tree.structure(given.metrics | episodes)
+        config = parts.config
         return Shards(
-            parts.agent, state, given.grads, parts.num_shards, parts.staleness
+            parts.agent, state, given.grads, config.num_shards, config.staleness
         )
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:

@@ -383,7 +383,7 @@ def test_several_distillers_make_exactly_the_ratio(schedule):
     assert report.row()["lessons"] == 30 * PER_UPDATE
     assert report.row()["distiller_distilling"] > 0
     text = parallelism.text(report)
-    assert "90 by 2 distillers" in text and "\n  distillers  " in text
+    assert "90 by 2 distillers" in text and "\n  2 distillers  " in text
     assert report.abandoned == [] and set(threading.enumerate()) == before
 
 
