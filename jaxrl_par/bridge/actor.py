@@ -40,7 +40,7 @@ class ActorState(NamedTuple):
     step: TimeStep
     carry: Any
     returns: np.ndarray
-    """[B], of the episodes in progress."""
+    """Returns of the episodes in progress, [B]."""
     lengths: np.ndarray
     env: Any
     """`HostEnvironment.snapshot`, () if there is none."""
@@ -61,7 +61,7 @@ class Unrolled(NamedTuple):
     unroll: int
     generation: int
     version: int
-    """Of the parameters that acted."""
+    """The version of the parameters that acted."""
     trajectory: Trajectory
     episodes: Episodes
     after: ActorState

@@ -44,11 +44,12 @@ class PoolEngine(Engine, Generic[M]):
         if self._closed:
             return
         self._closed = True
-        # Before `init` nothing runs.
+        # Before `init` nothing runs, and there is no pool.
         if (pool := getattr(self, "_pool", None)) is None:
             return
         with pool.warning_owner():
             pool.stop()
+            # Last: its lines are those of updates, of which there are no more.
             if self._recorder:
                 self._recorder.close()
 

@@ -56,7 +56,7 @@ class ActorFactory(ABC, Generic[M]):
     def __init__(self, key: PRNGKey):
         """
         Args:
-          key: of a new run. Its parts are those that `loops.on_policy` splits it into.
+          key: that of a new run. It is split as `loops.on_policy` does.
         """
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
@@ -71,8 +71,8 @@ class ActorFactory(ABC, Generic[M]):
         """A member, still without environments."""
 
     def env_key(self, actor: int, generation: int) -> PRNGKey:
-        """Of a member's environments; those of generation 0 are what device `actor` of
-        a sharded program would have."""
+        """The key of a member's environments. That of generation 0 is what device
+        `actor` of a sharded program would have."""
         if generation == 0:
             return jax.random.fold_in(self._env_key, actor)
         fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)
@@ -92,7 +92,7 @@ class ActorFactory(ABC, Generic[M]):
 
         Args:
           init: (key, step) -> the learner's state
-          env: of one member, or what has its specs.
+          env: environments of one member, or what has their specs.
         """
         flags: Any = np.zeros(env.num_envs, np.bool_)
         step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)

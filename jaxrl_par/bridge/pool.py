@@ -19,7 +19,7 @@ from jaxrl_par.bridge.supervision import (
 
 
 class ActorPool(Generic[M]):
-    """Actors in threads of their own, who may be replaced at work."""
+    """Actors in threads of their own, which may be replaced while they work."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ActorPool(Generic[M]):
 
     @property
     def all_actors(self) -> list[M]:
-        """Those whose threads were given up among them."""
+        """All actors, those whose threads were given up among them."""
         return [*self._retired, *self]
 
     def make(self) -> None:
@@ -121,7 +121,7 @@ class ActorPool(Generic[M]):
             self._free_all(limit * 0.3)
 
     def free(self, actor: M) -> None:
-        """Frees environments. That they fail even at this is worth only a line."""
+        """Frees environments. An error while doing so is only queued as a warning."""
         try:
             actor.close()
         except Stopped:
@@ -134,8 +134,8 @@ class ActorPool(Generic[M]):
 
     @contextmanager
     def warning_owner(self) -> Iterator[None]:
-        """Warns, at the end and in the owner's thread, of what happened in others:
-        from there Python may lose a warning."""
+        """Re-issues in the owner's thread, at the end, the warnings that other threads
+        queued: raised in one of those, Python could lose them."""
         try:
             yield
         finally:
@@ -147,14 +147,16 @@ class ActorPool(Generic[M]):
             try:
                 work()
             finally:
+                # In the thread that stepped them: no other may call them at work.
                 self.free(actor)
 
         self._threads[actor.index] = name
         self._supervisor.start(name, body)
 
     def _free_all(self, timeout: float) -> None:
-        """Frees what no thread frees, within so many seconds."""
+        """Frees the environments that no thread frees, within so many seconds."""
         ended = [x for x in self if f"{self._name} {x.index}" not in self.abandoned]
+        # Not the pool's own supervisor: it has stopped, and its threads end at a wait.
         freeing = Supervisor(timeout)
         for actor in ended:
             name = f"closing {self._name} {actor.index}"
@@ -178,6 +180,8 @@ class ActorPool(Generic[M]):
 
     def _on_hang(self, activity: Activity, error: HangError) -> None:
         """Replaces an actor whose environment does not return, or fails."""
+        # Runs in any thread that waits, with the supervisor's lock, which may be taken
+        # again by the same thread.
         actor = self._actors[int(activity.name.split()[-1])]
         error.add_note(f"in {actor.where()}")
         life = self._life
@@ -188,9 +192,12 @@ class ActorPool(Generic[M]):
         except HangError:
             self._supervisor.fail(error)
             return
+        # Its rows still count as acted, and what it did not finish as dropped.
         self._retired.append(actor)
         self.abandoned.append(self._threads[actor.index])
         successor = self._make_actor(actor.index)
+        # Only one thread writes them: the old one raises `Stopped` before it comes to
+        # its times again.
         successor.times = actor.times
 
         def live() -> None:

@@ -16,14 +16,14 @@ class ReplayEngine(Engine, Generic[M]):
     def __init__(self, num_members: int, num_updates: int, name: str):
         """
         Args:
-          num_updates: of the record.
+          num_updates: updates of the record.
           name: what a member is called in errors.
         """
         self._num_members = num_members
         self._num_updates = num_updates
         self._name = name
         self._update = 0
-        """Of the record, next to be done."""
+        """The update of the record that is next to be done."""
         self._members: list[M] = []
 
     @property

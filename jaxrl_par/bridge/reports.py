@@ -34,6 +34,7 @@ class Times:
     def shares(self) -> Shares:
         """Shares of the time since the start; what was not timed is `other`."""
         total = max(self.clock() - self._started, 1e-9)
+        # Copied in one step: its thread may add a name meanwhile.
         shares = {name: x / total for name, x in list(self._seconds.items())}
         return shares | {"other": max(0.0, 1.0 - sum(shares.values()))}
 

@@ -62,7 +62,7 @@ class HangError(DeadlineError):
 
 
 class Activity:
-    """What a thread does now, for whoever wonders why nothing comes."""
+    """What a thread does now, to say why nothing comes from it."""
 
     def __init__(self, name: str, limit: float):
         """`limit`: seconds that a timed call may take."""
@@ -70,12 +70,13 @@ class Activity:
         self.limit = limit
         self.doing = "starting"
         self.given_up = False
-        """Nobody waits for the thread any more."""
+        """True when no other thread waits for this one any longer."""
         self._since: float | None = None
         self._lock = threading.Lock()
 
     def begin(self, doing: str) -> None:
         """Starts to time a call."""
+        # Without the lock: who reads the old value finds a late call one tick later.
         self.doing = doing
         self._since = time.monotonic()
 
@@ -85,6 +86,8 @@ class Activity:
         Raises:
           Stopped: too late.
         """
+        # In one piece: a call must not be found late when it has just come back, or the
+        # thread and the one that takes its place would both go on.
         with self._lock:
             self._since = None
             if self.given_up:
@@ -96,8 +99,8 @@ class Activity:
             self.given_up = True
 
     def give_up_if_late(self) -> bool:
-        """Whether the call takes longer than it may; if so, it can no more come back in
-        time, and another thread may take its place."""
+        """Whether the call takes longer than it may; if so, it can no longer come back
+        in time, and another thread may take its place."""
         with self._lock:
             since = self._since
             late = since is not None and time.monotonic() - since > self.limit
@@ -145,13 +148,14 @@ class Supervisor:
     def fail(self, error: BaseException) -> None:
         """Keeps the first failure, and wakes everyone."""
         with self.condition:
+            # The first one is the cause of others, and what a stop makes fail is none.
             if self._failure is None and not self._stopping:
                 self._failure = error
             self.condition.notify_all()
 
     def clock(self) -> float:
         """Seconds that stand still while the owner does something else, such as an
-        evaluation, and nobody can be late."""
+        evaluation, and no thread can be late."""
         since, seconds = self._away
         return (time.perf_counter() if since is None else since) - seconds
 
@@ -162,6 +166,7 @@ class Supervisor:
           Stopped: in the other threads, if one failed or the owner stops.
           BaseException: the failure of whichever thread failed first.
         """
+        # Read without the lock: the list only grows, and has a thread before it starts.
         ours = threading.current_thread() in self._threads
         if self._failure is not None and not ours:
             raise self._failure
@@ -186,6 +191,8 @@ class Supervisor:
                 waited = self.clock() - started
                 if waited >= self.patience:
                     raise DeadlineError(self._late(what, waited))
+                # With an end, as a call that hangs notifies no one: each thread that
+                # waits looks after all activities.
                 self.condition.wait(_TICK)
 
     def acquire(self, lock: Any) -> None:
@@ -195,6 +202,7 @@ class Supervisor:
           DeadlineError, BaseException: as `wait`.
         """
         started = self.clock()
+        # In short pieces: a wait for a lock does not end when another thread fails.
         while not lock.acquire(timeout=_TICK):
             self.check()
             if (waited := self.clock() - started) >= self.patience:
@@ -211,7 +219,8 @@ class Supervisor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the owner, at work, does something long that others know nothing of."""
+        """Stops the clock while the owner does something slow, such as compiling, that
+        must not look like a hang."""
         self._leave()
         try:
             yield
@@ -225,6 +234,7 @@ class Supervisor:
         or at their next wait.
         """
         with self.condition:
+            # First, so that threads which start after the copy end at their first wait.
             self._stopping = True
             self.condition.notify_all()
             threads = list(self._threads)
@@ -243,6 +253,7 @@ class Supervisor:
 
     def _check_activities(self) -> None:
         for activity in list(self._activities.values()):
+            # The lock is held, and each activity is given up once: one successor.
             if activity.give_up_if_late():
                 del self._activities[activity.name]
                 error = HangError(

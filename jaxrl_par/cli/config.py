@@ -3,7 +3,7 @@
 A config is a frozen dataclass, whose fields may be such dataclasses. It may define
 `problems() -> list[str]`, what is out of range, each starting with the field's name:
 "unroll_length must be at least 1, got 0". All problems of all parts are reported at
-once, so that nobody repairs a command one error at a time, and before a device is used.
+once, so that no command is repaired one error at a time, and before a device is used.
 """
 
 import contextlib

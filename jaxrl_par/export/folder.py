@@ -83,7 +83,7 @@ class _Actor(NamedTuple):
     network: Network
     observation_spec: Specs
     example: TimeStep
-    """Of one environment."""
+    """A step of one environment."""
 
     @property
     def halves(self) -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-"""Of folders that this file writes and reads."""
+"""Version of the folders that this file writes and reads."""
 CONFIG, ARRAYS = "config.json", "actor.npz"
 
 Carry = tuple[np.ndarray, ...]
@@ -259,7 +259,7 @@ class _Input:
     scale: np.ndarray | None = None
     clip: np.float32 | None = None
     kernel: np.ndarray | None = None
-    """Of the convolution that reads it, [channels, 9 C + 1]."""
+    """Weights of the convolution that reads it, [channels, 9 C + 1]."""
 
     def __init__(self, spec: Mapping[str, Any]):
         self.name, self.shape = spec["name"], tuple(spec["shape"])

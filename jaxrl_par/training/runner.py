@@ -97,7 +97,7 @@ def train(
       total_env_steps: in place of `num_updates`; training ends with the chunk that
         reaches it.
       evaluate: called every `evaluation_interval` updates and at the end.
-      default_name: of the folder, where the settings have no name.
+      default_name: name of the folder, where the settings have none.
 
     Raises:
       ValueError: not exactly one budget of at least 1 is given.
@@ -288,7 +288,7 @@ def _progress(run: Run) -> tuple[int, int]:
 
 
 def _skipped_in_a_row(run: Run) -> int:
-    """Of the member that skipped least: a population goes on while one of it learns."""
+    """The fewest of any member: a population goes on while one of them learns."""
     return int(np.min(jax.device_get(run.progress.skipped_in_a_row)))
 
 

@@ -14,7 +14,7 @@ class ThreadsConfig:
     num_actors: int = 2
     """Threads, each with environments of its own."""
     schedule: Literal["free", "lockstep"] = "free"
-    """free: nobody waits longer than the queue says. lockstep: deterministic."""
+    """free: a thread waits only for the queue. lockstep: deterministic."""
     lag: int = 1
     """Lockstep: updates by which the acting parameters are old. 0 acts and learns in
     turn, 1 at the same time."""

@@ -43,7 +43,7 @@ StudyFn = Callable[[State, Any, Any], tuple[State, Metrics]]
 
 
 def learn(pupil: Shared, study: StudyFn, lessons: Any, number: int) -> Metrics:
-    """One update in place. `raced` is 1 if somebody else wrote in between."""
+    """One update in place. `raced` is 1 if another thread wrote in between."""
     old = pupil.read()
     new, metrics = jax.device_get(study(old.state, lessons, np.int32(number)))
     return metrics | {"raced": np.float32(pupil.write(old, new))}
@@ -54,12 +54,12 @@ class _Round:
     """The lessons of an update."""
 
     version: int
-    """Of the pupil after them."""
+    """The version of the pupil after them."""
     lessons: Any
     waiting: deque[int] = field(init=False)
     unfinished: int = field(init=False)
     metrics: list[Any] = field(init=False)
-    """By lesson, whoever was first."""
+    """Metrics by lesson, whichever was first."""
 
     def __post_init__(self) -> None:
         self.unfinished = jax.tree.leaves(self.lessons)[0].shape[0]
@@ -145,6 +145,7 @@ class Distillers:
 
     def _take(self) -> tuple[_Round, int] | None:
         """Called under the lock."""
+        # The last lesson may be taken long before the round ends: see `_finish_round`.
         if self._round is None or not self._round.waiting:
             return None
         return self._round, self._round.waiting.popleft()
@@ -153,12 +154,13 @@ class Distillers:
         """Whether that was the last lesson of all."""
         with self._supervisor.condition:
             now.metrics[number] = metrics
+            # Counted down under the lock, so that exactly one thread sees the last one.
             now.unfinished -= 1
             self.learned[index] += 1
             return now.unfinished == 0
 
     def _finish_round(self, now: _Round) -> None:
-        # Nobody writes: all have finished, and the next lessons wait for this.
+        # No thread writes: all have finished, and the next lessons wait for this.
         self._publish(now.version, self._pupil.read().state)
         with self._supervisor.condition:
             self._done.append(now.metrics)

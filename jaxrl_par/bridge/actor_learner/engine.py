@@ -22,7 +22,7 @@ from jaxrl_par.types import Metrics, Params, PRNGKey, State
 
 
 class ActorLearnerEngine(PoolEngine[Actor]):
-    """An engine of `training.train`: `init`, perhaps `resume`, `advance`, `close`."""
+    """Actors in threads, and a learner in the thread that calls `advance`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         """So many updates, as soon as there is something to learn from.
 
         Raises:
-          DeadlineError, HangError: somebody is late.
+          DeadlineError, HangError: a thread is late.
           Exception: what an actor raised, with its own traceback, and a note that names
             the actor, environment and step; or a distiller, with its lesson.
         """
@@ -82,6 +82,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
                 self._compile(run, batch)
+                # Before the update: the lag is that of the parameters which learn.
                 counted = system.learner.count(batch, version)
                 run, learned, lessons = times.timed(
                     "updating", system.learner.update, run, batch
@@ -96,6 +97,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 metrics.append(learned | counted | system.learner.episodes(batch))
                 for item in batch.unrolls:
                     states[item.actor] = item.after
+                # After the update: a line is in the record only if the update was made.
                 self._write(batch)
             if distillers := self._distillers:
                 pupil, taught = times.timed("waiting for distillers", distillers.drain)
@@ -136,6 +138,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         keep = self._system.num_behaviours + 1
         self._publisher = Publisher(self._supervisor, keep)
         local: Local = run.local
+        # Lockstep that goes on acts with these before it gets newer ones.
         for age, params in enumerate(reversed(local.behaviour), start=1):
             if version - age >= 0:
                 params = jax.device_put(params, self._parts.actor_device)
@@ -199,6 +202,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
 
     def _put_batch(self, batch: Batch) -> None:
         def free() -> bool | None:
+            # One batch waits while the next one is uploaded: enough to keep the learner
+            # busy, and every further one would only be older.
             if self._batch is not None:
                 return None
             self._batch = batch
@@ -217,12 +222,14 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         return self._supervisor.wait(there, "batch to learn from")
 
     def _compile(self, run: Run, batch: Batch) -> None:
-        """Before the first update; nobody is late because of it."""
+        """Compiles before the first update; meanwhile no thread can be late."""
         if not self.compile_seconds:
             with self._supervisor.paused():
                 self._system.learner.compile(run, batch)
 
     def _publish(self, version: int, state: State) -> None:
+        # A copy, as the next update donates the run; and done, or actors would wait for
+        # it inside a call, where nothing can stop them.
         params = jax.block_until_ready(self._system.behaviour(state.params))
         self._publisher.publish(version, params)
 

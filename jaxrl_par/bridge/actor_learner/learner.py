@@ -38,7 +38,7 @@ class MeshLearner:
     ):
         """
         Args:
-          split_distillation: leave the lessons of `Learning.teaching` to somebody else.
+          split_distillation: leave the lessons of `Learning.teaching` to other threads.
         """
         self.compile_seconds = 0.0
         self._mesh = mesh

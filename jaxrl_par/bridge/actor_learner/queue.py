@@ -37,8 +37,8 @@ class Publisher:
         return self._params[version]
 
     def older(self, count: int) -> tuple[Params, ...]:
-        """The `count` versions before the newest, oldest first; the first version, if
-        there are not so many."""
+        """The `count` versions before the newest, oldest first, padded with the oldest
+        one kept."""
         versions = range(self.newest - count, self.newest)
         return tuple(self._params[max(v, min(self._params))] for v in versions)
 
@@ -60,7 +60,7 @@ class Schedule(Protocol):
 
 
 class Free:
-    """Whoever is ready acts with the newest parameters; first come, first served."""
+    """Any actor acts with the newest parameters; first come, first served."""
 
     def __init__(self, queue_size: int):
         self.capacity = queue_size
@@ -91,10 +91,14 @@ class Bounded:
         self._taken = 0
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
+        # By actor and unroll: who acts an unroll once more, after an error, has the
+        # ticket of the first time. A ticket without an unroll would stop the learner.
         ticket = self._tickets.get((actor, unroll), self._issued)
         update = self._first_update + ticket // self._per_update
         if update - newest > self._max_lag:
             return None
+        # Issued when the actor is let in, not when it asks: one that ends while it
+        # waits leaves no gap.
         if ticket == self._issued:
             self._tickets[actor, unroll] = ticket
             self._issued += 1
@@ -158,6 +162,7 @@ class Queue:
         """Waits for room."""
 
         def room() -> bool | None:
+            # The test and the entry are one step: `ready` is called under the lock.
             if len(self._waiting) >= self._schedule.capacity:
                 return None
             self._waiting.append(item)

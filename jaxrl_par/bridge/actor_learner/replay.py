@@ -23,7 +23,7 @@ from jaxrl_par.types import Metrics, Params, PRNGKey
 
 
 class ActorLearnerReplay(ReplayEngine[Actor]):
-    """An engine of `training.train` that follows a record."""
+    """An engine that repeats a record of an `ActorLearnerEngine`."""
 
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
         super().__init__(parts.config.num_actors, len(schedule), name="actor")

@@ -20,7 +20,7 @@ from jaxrl_par.types import Metrics, PRNGKey, State
 
 
 class ParameterServerEngine(PoolEngine[Worker]):
-    """An engine of `training.train`: `init`, perhaps `resume`, `advance`, `close`."""
+    """Workers in threads, and a store that they share."""
 
     def __init__(self, parts: Parts, make_store: MakeStore):
         config = parts.config
@@ -52,12 +52,12 @@ class ParameterServerEngine(PoolEngine[Worker]):
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         """So many pushes of workers, applied or refused.
 
-        Between two calls nobody writes; workers go on until they have something to
+        Between two calls no worker writes; they go on until they have something to
         push.
 
         Raises:
           ValueError: the run is not the one that was returned last.
-          DeadlineError, HangError: somebody is late.
+          DeadlineError, HangError: a thread is late.
           Exception: what a worker raised, with its own traceback, and a note that names
             the worker, environment and step.
         """
@@ -71,6 +71,8 @@ class ParameterServerEngine(PoolEngine[Worker]):
         assert self._store is not None
         with self._supervisor.working(), self._pool.warning_owner():
             self._target += num_updates
+            # The owner sees the state only when so many pushes are in, and none is on
+            # its way: then no worker writes.
             self._store.admit_until(self._target)
             drained = self._store.drain()
         self._state = drained.state
@@ -124,9 +126,12 @@ class ParameterServerEngine(PoolEngine[Worker]):
             try:
                 pulled = times.timed("pulling", store.pull, worker.index)
                 computed = worker.contribute(pulled.state)
+                # Pushed as a whole or not at all: a worker that fails loses one
+                # gradient, and no other one notices.
                 push = Push(computed.grads, pulled, computed.info, computed.after)
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
+                # Not of the environment: new ones would not help.
                 raise
             except Exception as error:
                 self._pool.restart(worker, error)

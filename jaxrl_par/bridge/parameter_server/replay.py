@@ -24,7 +24,7 @@ from jaxrl_par.types import Metrics, PRNGKey, State
 
 
 class WorkerReplay(ReplayEngine[Worker]):
-    """An engine that follows a record of a `ParameterServerEngine`."""
+    """An engine that repeats a record of a `ParameterServerEngine`."""
 
     def __init__(self, parts: Parts, turns: Sequence[Turn]):
         super().__init__(parts.config.num_workers, len(turns), name="worker")

@@ -6,9 +6,9 @@ structure (targets, moments), and of every vector of their number, which is what
 itself. As an agent's `apply` works on any pytree, it works on a shard.
 
 One thing about an update is not element by element: clipping by the norm of the whole
-gradient. So a shard's gradient has one more element, the norm of all that the others
-get, and its norm is that of the whole. That element updates a parameter which nobody
-reads.
+gradient. So each shard's gradient carries one extra element, the norm of all other
+shards, and its own norm is that of the whole. The element updates a parameter that is
+never read.
 
 Source: Nair et al., arXiv:1507.04296, section 4 (after Dean et al., 2012).
 """
@@ -28,7 +28,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Agent, Grads, State
 
 METRICS = ("grad_norm", "skipped", "rejected", "lag")
-"""Of `asynchronous.absorb`, in one array: one transfer, not one each."""
+"""Metrics of `asynchronous.absorb`, in one array: one transfer, not one each."""
 
 
 class Shards:
@@ -48,7 +48,7 @@ class Shards:
 
         Raises:
           ValueError: there are more shards than parameters, or an array of the state
-            is not like the parameters, so that nobody can say where to cut it.
+            is not like the parameters, so that there is no place to cut it.
         """
         self.num_shards = num_shards
         self._grads_tree = jax.tree.structure(grads)

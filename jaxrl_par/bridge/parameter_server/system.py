@@ -115,7 +115,7 @@ class WorkerSystem(ActorFactory[Worker]):
         )
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
-        """Before the first pull, so that nobody is late because of it."""
+        """Compiles before the first pull, so that no worker is late because of it."""
         started = time.perf_counter()
         zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
         count, index = count_of(0), np.int32(0)

@@ -120,7 +120,7 @@ class PureWorker:
         Args:
           start: (key, worker) -> its environments
           contribute: `pure_contributions` of the agent.
-          rows: of an unroll.
+          rows: rows of an unroll, over all environments.
         """
         self.index = index
         self.times = Times()
@@ -178,12 +178,14 @@ class PureWorker:
           Stopped: `cancel` was called.
         """
         self._activity.doing = "computing"
+        # Not timed: a compiled call comes back. This only asks whether to stop.
         self._activity.end()
         number = self.next_unroll
         workers, grads, measured = self.times.timed(
             "computing", self._compute, state, number
         )
         env_steps, *metrics = np.asarray(measured)
+        # Last: a worker that failed before this is still at the same unroll.
         self._workers = workers
         self.next_unroll += 1
         self.rows += self._rows
@@ -206,8 +208,8 @@ Worker = HostWorker | PureWorker
 
 
 class Function:
-    """A compiled function, of which one program serves all that call it: arrays that
-    come from elsewhere, of NumPy or of another placement, do not compile it anew."""
+    """A function compiled once, for fixed shapes: inputs from NumPy, or with another
+    placement, do not compile it again."""
 
     def __init__(self, function: Callable):
         self._jitted = jax.jit(function)

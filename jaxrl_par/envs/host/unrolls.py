@@ -27,7 +27,7 @@ class BadRowError(ValueError):
     """An environment gave something that its specs exclude."""
 
     row: int | None = None
-    """Of the unroll, where it was found only at the end of it."""
+    """The row of the unroll, where it was found only at the end of it."""
 
 
 class UnrollBuffer:
@@ -70,7 +70,7 @@ class UnrollBuffer:
             buffer[t] = flag
 
     def write_reward(self, t: int, reward: np.ndarray, discount: np.ndarray) -> None:
-        """Writes what the action of row t brought.
+        """Writes the reward and discount that the action of row t brought.
 
         Raises:
           BadRowError: another shape or dtype than float32 [B].

@@ -7,12 +7,12 @@ waits for whom, is the store's affair:
     Hogwild    the worker itself, in place and with no lock at all
     Server     k threads, each for its shard of the parameters, all in the same order
 
-A push becomes an update at one instant, at which it either has not happened at all or
-can no more be lost: a worker that is killed in the middle of it takes its own gradient
-with it, and nothing else. (Hogwild's writes have no such instant. That is its price.)
+A push is atomic: before one instant it has had no effect, after it the update cannot be
+lost. So a worker that is killed in the middle of a push loses its own gradient, and
+nothing else. (Hogwild's writes have no such instant. That is its price.)
 
-Whoever pushed sees that in its next pull. So a single worker computes, with any store,
-what the synchronous program does.
+A worker sees its own push in its next pull. So a single worker computes, with any
+store, what the synchronous program does.
 
 Between two calls of `drain` a store remembers a few numbers of each update, and of each
 worker only the last: no gradients, and no parameters but the newest.

@@ -74,7 +74,8 @@ class Hogwild(Gate):
         }
 
     def _admit(self, worker: int) -> bool | None:
-        # It is in already if its last push was killed at the door.
+        # Those inside count too, or more would be let in than the owner asked for. This
+        # worker is in already if its last push was killed at the door.
         if self._counted.pushes + len(self._writing - {worker}) >= self._target:
             return None
         self._writing.add(worker)
@@ -85,6 +86,7 @@ class Hogwild(Gate):
 
     def _update(self, worker: int, push: Push) -> None:
         (version,) = push.pulled.versions
+        # Read again: others have updated it while this worker acted.
         old = self._shared.read()
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)

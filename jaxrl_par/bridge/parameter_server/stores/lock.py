@@ -29,11 +29,14 @@ class Lock(Gate):
 
     def pull(self, worker: int) -> Pulled:
         del worker
+        # Read once: the next push may replace it between two reads.
         current = self._current
         return Pulled(current.state, (current.pushes,), (current.version,))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
         try:
+            # Inside `try`: a thread that is killed just after it got the lock gives it
+            # back; one that did not get it has nothing to release.
             times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
             times.timed(
                 "waiting for the owner", self._supervisor.wait, self._is_open,
@@ -45,7 +48,7 @@ class Lock(Gate):
 
     def drain(self) -> Drained:
         self._supervisor.wait(self._is_full, "updates of workers")
-        # Nobody writes until the store is opened again.
+        # No thread writes until more pushes are admitted.
         current = self._current
         self._current = current.without_updates()
         return Drained(current.state, current.in_order(), current.workers)
@@ -64,6 +67,7 @@ class Lock(Gate):
         (version,) = push.pulled.versions
         staleness = current.version - version
         done = absorbed(self._shards, current.state, push.grads, staleness)
+        # The instant of the update: one reference, which is replaced at once.
         self._current = current.after(worker, push, done)
         if self._is_full():
             self._supervisor.wait(self._told, "leave to tell the owner")

@@ -28,7 +28,7 @@ class _Waiting(NamedTuple):
     worker: int
     push: Push
     grads: list[Grads]
-    """Of each shard."""
+    """Gradients of each shard."""
 
 
 class Server(Gate):
@@ -48,13 +48,14 @@ class Server(Gate):
         self._depths = self._taken = 0
         clock = supervisor.clock
         self.times = [Times(clock) for _ in self._current]
-        """Of the shards' threads."""
+        """Times of the shards' threads."""
 
     def start(self) -> None:
         for index in range(len(self._current)):
             self._supervisor.start(f"shard {index}", partial(self._serve, index))
 
     def pull(self, worker: int) -> Pulled:
+        # Shards are at different pushes; a worker only waits for its own in each.
         def seen() -> list[Current] | None:
             own = self._own.get(worker, 0)
             current = list(self._current)
@@ -89,7 +90,7 @@ class Server(Gate):
             )
 
         self._supervisor.wait(full, "updates of workers")
-        # Nobody writes until the store is opened again.
+        # No thread writes until more pushes are admitted.
         current = self._current
         self._current = [x.without_updates() for x in current]
         updates = [
@@ -124,9 +125,12 @@ class Server(Gate):
         worker, push, grads = waiting
         current = self._current[index]
         staleness = current.version - push.pulled.versions[index]
+        # Outside the lock: no other thread writes this shard, and they need not wait.
         done = absorbed(self._shards, current.state, grads[index], staleness)
         with self._supervisor.condition:
             self._current[index] = current.after(worker, push, done)
+            # Only the slowest shard takes a push out of the line: the others are
+            # ahead, and find their place by its number.
             if self._first < min(x.pushes for x in self._current):
                 self._line.popleft()
                 self._first += 1

@@ -16,7 +16,7 @@ class Pulled(NamedTuple):
     """What a worker has read."""
 
     state: State
-    """Of an agent; what neither acting nor gradients read may be older."""
+    """An agent's state; what neither acting nor gradients read may be older."""
     pushes: tuple[int, ...]
     """How many pushes are in each shard of it, applied or refused."""
     versions: tuple[int, ...]
@@ -41,7 +41,7 @@ class Update(NamedTuple):
     read: tuple[int, ...]
     """`Pulled.pushes`"""
     metrics: Any
-    """Of `asynchronous.absorb`; means over shards."""
+    """Metrics of `asynchronous.absorb`; means over shards."""
 
 
 class Drained(NamedTuple):
@@ -96,7 +96,7 @@ class Gate:
 
 
 class Current(NamedTuple):
-    """A shard, replaced as a whole: nobody sees it half updated."""
+    """A shard, replaced as a whole: no thread sees it half updated."""
 
     state: State
     pushes: int
