@@ -136,7 +136,7 @@ def engine(*given, agent=TOY, env=ENV, path=None, **options):
 
 
 @contextmanager
-def rerun(path, *given, agent=TOY, env=ENV, **options):
+def repetition(path, *given, agent=TOY, env=ENV, **options):
     """Their replay."""
     made = repeat_recorded(agent, env, LENGTH, config_of(*given, **options), path)
     try:

@@ -26,10 +26,12 @@ class PoolEngine(Engine, Generic[M]):
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._closed = False
+        self._factory: ActorFactory[M] | None = None
+        self._pool: ActorPool[M]
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds
+        return self._factory.compile_seconds if self._factory else 0.0
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
@@ -44,19 +46,17 @@ class PoolEngine(Engine, Generic[M]):
         if self._closed:
             return
         self._closed = True
-        # Before `init` nothing runs, and there is no pool.
-        if (pool := getattr(self, "_pool", None)) is None:
+        if self._factory is None:  # nor is there a pool
             return
-        with pool.warning_owner():
-            pool.stop()
-            # Last: its lines are those of updates, of which there are no more.
+        with self._pool.warning_owner():
+            self._pool.stop()
             if self._recorder:
                 self._recorder.close()
 
     def _make(self, factory: ActorFactory[M]) -> list[M]:
         """Makes all environments, each in a thread."""
         self._factory = factory
-        self._pool: ActorPool[M] = ActorPool(
+        self._pool = ActorPool(
             self._supervisor, self._supervision, factory, self._num_members, self._name
         )
         self._pool.make()
@@ -68,6 +68,7 @@ class PoolEngine(Engine, Generic[M]):
 
     def _dropped(self, learned_rows: int) -> int:
         """Rows that were acted, and not learned from."""
+        assert self._factory is not None
         if not self._closed:
             return self._factory.tally.dropped_rows
         return sum(actor.rows for actor in self._pool.all_actors) - learned_rows

@@ -25,10 +25,11 @@ class ReplayEngine(Engine, Generic[M]):
         self._update = 0
         """The update of the record that is next to be done."""
         self._members: list[M] = []
+        self._factory: ActorFactory[M] | None = None
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds
+        return self._factory.compile_seconds if self._factory else 0.0
 
     def resume(self, run: Run) -> None:
         """
@@ -82,6 +83,7 @@ class ReplayEngine(Engine, Generic[M]):
             )
         member = self._members[index]
         if generation != member.generation:
+            assert self._factory is not None
             member.close()
             member.start(self._factory.env_key(index, generation), generation, unroll)
         if member.next_unroll != unroll:

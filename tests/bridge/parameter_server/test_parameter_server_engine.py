@@ -30,7 +30,7 @@ from toy_workers import (
     TOY,
     config_of,
     engine,
-    rerun,
+    repetition,
     share_compiled,
     staleness,
 )
@@ -150,7 +150,7 @@ def killed_at(line, store, path):
     assert int(run.progress.updates) == int(run.learner.updates) == 8
     if isinstance(store_, stores.Server):
         assert {x.pushes for x in store_._current} == {8}
-    with rerun(path, *store) as again:
+    with repetition(path, *store) as again:
         repeated, _ = again.advance(again.init(KEY), 8)
     assert digest(run) == digest(repeated), killer.place
     return killer.place
@@ -214,7 +214,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(store, rule, on_host, tmp_path):
         for _ in range(4):
             run, new = working.advance(run, 6)
             metrics.append(new)
-    with rerun(path, *store, **options) as again:
+    with repetition(path, *store, **options) as again:
         repeated, same = again.advance(again.init(KEY), 24)
     assert digest(run) == digest(repeated)
     metrics = jax.tree.map(lambda *xs: np.concatenate(xs), *metrics)
@@ -233,7 +233,7 @@ def test_the_replay_of_a_race_is_what_it_would_have_been_without(num_workers, tm
     path, store = tmp_path / "schedule.jsonl", ("hogwild", num_workers)
     with engine(*store, path=path) as working:
         run, _ = working.advance(working.init(KEY), 30)
-    with rerun(path, *store) as again:
+    with repetition(path, *store) as again:
         repeated, _ = again.advance(again.init(KEY), 30)
     distance = np.abs(np.asarray(run.learner.params - repeated.learner.params)).max()
     assert np.isfinite(distance)
@@ -251,7 +251,7 @@ def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
             lines.append(f"[[{worker}, {unrolls[worker]}, 0, [{n}]]]\n")
             unrolls[worker] += 1
         path.write_text("".join(lines))
-        with rerun(path) as again:
+        with repetition(path) as again:
             run, metrics = again.advance(again.init(KEY), 4)
         assert metrics["lag"].tolist() == [0] * 4
         hashes.add(digest(run))
@@ -263,7 +263,7 @@ def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_
     """Those of the instance of this number in a synchronous program."""
     path = tmp_path / "schedule.jsonl"
     path.write_text("[[1,0,0,[0]]]\n[[0,0,0,[0]]]\n")
-    with rerun(path, env=env) as again:
+    with repetition(path, env=env) as again:
         start = again.init(KEY)
         run, metrics = again.advance(start, 2)
     _, env_key, root = jax.random.split(KEY, 3)
@@ -294,12 +294,12 @@ def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_
 def test_the_lag_of_a_replay_is_that_of_the_record(tmp_path):
     path = tmp_path / "schedule.jsonl"
     path.write_text("[[0,0,0,[0]]]\n[[1,0,0,[0]]]\n[[2,0,0,[0]]]\n[[0,1,0,[1]]]\n")
-    with rerun(path, "lock", 3) as again:
+    with repetition(path, "lock", 3) as again:
         _, metrics = again.advance(again.init(KEY), 4)
     assert metrics["lag"].tolist() == [0, 1, 2, 2]
     # One that was rejected is a push, and no update.
     rejecting = {"staleness": staleness("reject", 0)}
-    with rerun(path, "lock", 3, **rejecting) as again:
+    with repetition(path, "lock", 3, **rejecting) as again:
         run, metrics = again.advance(again.init(KEY), 4)
     assert metrics["lag"].tolist() == [0, 1, 1, 0]
     assert metrics["rejected"].tolist() == [0, 1, 1, 0]
@@ -324,20 +324,20 @@ def test_the_lag_of_a_replay_is_that_of_the_record(tmp_path):
 def test_a_record_that_does_not_fit_is_refused(text, store, updates, message, tmp_path):
     path = tmp_path / "schedule.jsonl"
     path.write_text(text)
-    with pytest.raises(RecordError, match=message), rerun(path, *store) as again:
+    with pytest.raises(RecordError, match=message), repetition(path, *store) as again:
         again.advance(again.init(KEY), updates)
 
 
 def test_a_replay_begins_at_the_beginning(tmp_path):
     path = tmp_path / "schedule.jsonl"
     path.write_text("[[0,0,0,[0]]]\n")
-    with rerun(path) as again:
+    with repetition(path) as again:
         assert again.compile_seconds == 0
         run = again.init(KEY)
         with pytest.raises(RecordError, match="cannot be resumed"):
             again.resume(run)
         assert again.report() is None
-    with rerun(path) as again:
+    with repetition(path) as again:
         pass  # Closed before there is anything.
     with pytest.raises(RecordError, match="no recorded schedule"):
         repeat_recorded(TOY, ENV, LENGTH, config_of(), tmp_path / "other.jsonl")
@@ -625,7 +625,7 @@ def test_one_worker_goes_on_exactly(store, on_host, tmp_path):
         working.resume(half)
         run, _ = working.advance(half, 3)
     assert digest(run) == digest(whole)
-    with rerun(path, *store, env=env) as again:
+    with repetition(path, *store, env=env) as again:
         repeated, _ = again.advance(again.init(KEY), 7)
     assert digest(repeated) == digest(whole)
 
@@ -646,6 +646,6 @@ def test_several_workers_go_on_after_their_last_pushes(store, on_host, tmp_path)
         run, _ = working.advance(half, 5)
     assert int(run.progress.updates) == 11
     if store[0] != "hogwild":
-        with rerun(path, *store, env=env) as again:
+        with repetition(path, *store, env=env) as again:
             repeated, _ = again.advance(again.init(KEY), 11)
         assert digest(run) == digest(repeated)
