@@ -140,7 +140,7 @@ class Actor:
         self.times = Times()
         self.env_steps = 0
         self.rows = 0
-        """Acted until now, over all environments and generations."""
+        """Rows acted until now, over all environments and generations."""
         self.env: HostEnvironment | None = None
         self._make_env = make_env
         self._acting = acting
@@ -225,7 +225,7 @@ class Actor:
         return True
 
     def state(self) -> ActorState:
-        """Valid between two unrolls."""
+        """All of the actor; valid between two unrolls."""
         assert self.env is not None
         snapshot = self.env.snapshot()
         return ActorState(
@@ -356,7 +356,7 @@ class Actor:
 
 
 def count_of(number: int) -> Count:
-    """In numpy."""
+    """The number as a `Count`, in numpy."""
     millions, units = map(np.int32, divmod(number, 1_000_000))
     parts: Any = (millions, units)
     return Count(*parts)

@@ -23,7 +23,7 @@ class PooledActor(Protocol):
     times: Times
     env: Any
     rows: int
-    """Acted until now."""
+    """Rows that it acted until now."""
 
     @property
     def generation(self) -> int: ...
@@ -79,7 +79,7 @@ class ActorFactory(ABC, Generic[M]):
         return jax.random.fold_in(fresh, generation)
 
     def resume(self, actor: M, state: Any) -> bool:
-        """As `Actor.resume`, with the keys of this run."""
+        """Resumes an actor as `Actor.resume` does, with the keys of this run."""
         generation = int(state.generation)
         return actor.resume(
             state,

@@ -210,7 +210,7 @@ class Supervisor:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While the owner takes part, others may expect something of it."""
+        """Lets the clock run: the owner takes part, and others may wait for it."""
         self._come_back()
         try:
             yield

@@ -31,7 +31,7 @@ class AsyncArgs:
     """Environments, budget, workers, network and optimizer of an experiment."""
 
     env_name: str = "CartPole-v1"
-    """As gymnax registers it, or one of ours. Any other name is a simulator's, as
+    """Name in gymnax, or one of ours. Any other name is a simulator's, as
     Gymnasium, ALE ("ALE/Pong-v5") or EnvPool register it."""
     backend: host.Backend | None = None
     """What steps simulators: `envs.host.make` describes the choices. With one, every

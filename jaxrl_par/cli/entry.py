@@ -106,7 +106,7 @@ def host_experiment(
     seed: int,
     num_updates: int,
 ) -> Trained:
-    """As `experiment`, on simulators: trains and evaluates.
+    """Trains and evaluates on simulators, as `experiment` does on pure environments.
 
     Args:
       make_env: simulators to evaluate in, so many as it is asked for.
@@ -151,7 +151,7 @@ def _host_evaluations(
     make_env: Callable[[PRNGKey, int], HostEnvironment],
     settings: TrainingConfig,
 ) -> Evaluate:
-    """As `_evaluations`, in simulators that are made each time."""
+    """Mean returns as of `_evaluations`, in simulators that are made each time."""
     episodes = settings.evaluation_episodes
     play = {n: host_evaluator(x, episodes) for n, x in _evaluated(agent).items()}
 

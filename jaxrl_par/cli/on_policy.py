@@ -24,7 +24,7 @@ class OnPolicyArgs:
     """Environments, budget, network, optimizer and devices of an experiment."""
 
     env_name: str = "CartPole-v1"
-    """As gymnax registers it, or one of ours, such as IMaze-9x9 or MetaFetch-7x7."""
+    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7."""
     seed: int = 0
     num_devices: int = 1
     """Devices that share the environments and average their gradients."""

@@ -28,7 +28,7 @@ class ThreadsArgs:
     """Simulators, budget, threads, network, optimizer and devices of an experiment."""
 
     env_name: str = "LunarLander-v3"
-    """As Gymnasium, ALE ("ALE/Pong-v5") or EnvPool register it."""
+    """Name in Gymnasium, ALE ("ALE/Pong-v5") or EnvPool."""
     backend: host.Backend = "auto"
     """What steps the simulators: `envs.host.make` describes the choices."""
     seed: int = 0

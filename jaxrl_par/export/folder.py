@@ -237,7 +237,7 @@ def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
 
 
 def _normalized(arrays, index: int, x: Array, config: Mapping[str, Any]) -> Array:
-    """As `algorithms.normalize` shows it."""
+    """The input as `algorithms.normalize` shows it."""
     if f"statistics.mean.{index}" not in arrays:
         return x
     mean, variance = (arrays[f"statistics.{n}.{index}"] for n in ("mean", "variance"))
@@ -293,7 +293,7 @@ def _is_critic(name: str) -> bool:
 
 
 def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
-    """Those of the observations that are normalised, which are the real numbers."""
+    """Statistics of normalised observations, which are those of real numbers."""
     trees = {"mean": statistics.mean, "variance": statistics.variance}
     return {
         f"statistics.{name}.{index}": np.asarray(leaf)

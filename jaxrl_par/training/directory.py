@@ -71,7 +71,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_json`, for any text."""
+    """Writes any text as `write_json` writes JSON."""
     temporary = path.with_name(f"{path.name}.new")
     with full_disk_is_clear(path, len(text)):
         with temporary.open("w") as file:

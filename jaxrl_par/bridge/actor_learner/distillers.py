@@ -97,7 +97,7 @@ class Distillers:
             self._supervisor.start(f"distiller {index}", partial(self._work, index))
 
     def dispatch(self, version: int, lessons: Any) -> None:
-        """Waits until none of the update before are left."""
+        """Gives out the lessons of an update, when none of the one before are left."""
         handed = _Round(version, lessons)
 
         def free() -> bool | None:
@@ -144,7 +144,7 @@ class Distillers:
                 raise
 
     def _take(self) -> tuple[_Round, int] | None:
-        """Called under the lock."""
+        """The next lesson, None if there is none; called under the lock."""
         # The last lesson may be taken long before the round ends: see `_finish_round`.
         if self._round is None or not self._round.waiting:
             return None

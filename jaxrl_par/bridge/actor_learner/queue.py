@@ -74,7 +74,7 @@ class Free:
 
 
 class Bounded:
-    """As `Free`, but no row is older than `max_lag` updates when it is learned from.
+    """Like `Free`, but no row is older than `max_lag` updates when it is learned from.
 
     An unroll gets a ticket when it begins, and unrolls are learned from in the order of
     tickets. So it is known at the beginning in which update an unroll will be used, and
@@ -138,7 +138,7 @@ class Lockstep:
 
 
 class InTurn(Lockstep):
-    """As `Lockstep`, but acts with the newest parameters, at most `lag` updates before
+    """Like `Lockstep`, but with the newest parameters: at most `lag` updates before
     those that learn from it."""
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
@@ -159,7 +159,7 @@ class Queue:
         return len(self._waiting)
 
     def put(self, item: Unrolled) -> None:
-        """Waits for room."""
+        """Adds an unroll as soon as there is room."""
 
         def room() -> bool | None:
             # The test and the entry are one step: `ready` is called under the lock.
@@ -172,7 +172,7 @@ class Queue:
         self._supervisor.wait(room, "room in the queue of unrolls")
 
     def get(self) -> Unrolled:
-        """Waits for the unroll that the schedule wants next."""
+        """The unroll that the schedule wants next, as soon as it is there."""
 
         def next_one() -> Unrolled | None:
             depth = len(self._waiting)

@@ -24,7 +24,7 @@ from jaxrl_par.types import (
 
 
 class Local(NamedTuple):
-    """What a bridge keeps in `Run.local`."""
+    """What actors and learner keep in `Run.local`."""
 
     actors: tuple[ActorState, ...]
     """Each after the last of its unrolls that was learned from."""
@@ -40,7 +40,7 @@ class Parts:
 
     agent: Agent
     make_env: MakeEnv
-    """From a key to the environments of one actor."""
+    """Makes the environments of one actor from a key."""
     unroll_length: int
     config: ThreadsConfig
     learning: Learning

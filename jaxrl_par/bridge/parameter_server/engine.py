@@ -46,7 +46,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
         return run
 
     def resume(self, run: Run) -> None:
-        """As `ActorLearnerEngine.resume`."""
+        """Takes the workers to where the run was saved, in place of those of `init`."""
         self._pool.resume(run.local.workers)
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:

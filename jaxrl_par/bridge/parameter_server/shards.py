@@ -79,7 +79,7 @@ class Shards:
         """(shard, its gradient, staleness) -> (shard, METRICS [4])"""
 
     def compile(self, state: State, grads: Grads) -> None:
-        """Before they are needed. Arrays are where those that come later will be."""
+        """Compiles all functions. Arrays are where those that come later will be."""
         shards = self.split(state)
         for shard, part in zip(shards, self.divide(grads), strict=True):
             jax.block_until_ready(self.absorb(shard, part, np.int32(0)))

@@ -156,7 +156,7 @@ class WorkerSystem(ActorFactory[Worker]):
         return run, metrics
 
     def _local(self, states: Sequence[Any]) -> Local:
-        """As arrays of JAX, which is what checkpoints restore."""
+        """The states as arrays of JAX, which is what checkpoints restore."""
         return jax.device_put(Local(tuple(states)), self.parts.device)
 
     def _check_prepare(self, state: State) -> None:

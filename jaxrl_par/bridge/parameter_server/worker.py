@@ -166,13 +166,13 @@ class PureWorker:
         return True
 
     def state(self) -> PureState:
-        """Valid between two unrolls."""
+        """All of the worker; valid between two unrolls."""
         return PureState(
             np.int32(self.next_unroll), np.int32(self.generation), self._workers
         )
 
     def contribute(self, state: State) -> Computed:
-        """As `HostWorker.contribute`.
+        """The gradient of an unroll, as `HostWorker.contribute`.
 
         Raises:
           Stopped: `cancel` was called.

@@ -32,7 +32,7 @@ class Hogwild(Gate):
         self._writing: set[int] = set()
         """Workers that were let in."""
         self._counted = Current.new(())
-        """Without the state."""
+        """Counts and updates; its state is left empty."""
         self._raced = 0
         self._lost = 0.0
 

@@ -49,7 +49,7 @@ class Drained(NamedTuple):
 
     state: State
     updates: list[Update]
-    """Since the last time, in order."""
+    """All updates since the last time, in order."""
     workers: dict[int, Any]
     """`Push.after` of each worker's last push."""
 
@@ -63,15 +63,15 @@ class Store(Protocol):
         ...
 
     def push(self, worker: int, push: Push, times: Times) -> None:
-        """Waits until the store is open, then applies the gradient or hands it over."""
+        """Waits to be admitted, then applies the gradient or hands it over."""
         ...
 
     def admit_until(self, target: int) -> None:
-        """Lets in pushes until there were so many."""
+        """Lets in pushes until there were so many since the start."""
         ...
 
     def drain(self) -> Drained:
-        """Waits until there were as many pushes as were let in."""
+        """Waits until there were as many pushes as are admitted."""
         ...
 
     def statistics(self) -> dict[str, float]:
@@ -107,11 +107,11 @@ class Current(NamedTuple):
 
     @classmethod
     def new(cls, state: State) -> "Current":
-        """Before the first push."""
+        """A shard before the first push."""
         return cls(state, 0, 0, None, {})
 
     def after(self, worker: int, push: Push, done: "Absorbed") -> "Current":
-        """With one more push."""
+        """The shard with one more push."""
         return Current(
             done.state,
             self.pushes + 1,
@@ -121,7 +121,7 @@ class Current(NamedTuple):
         )
 
     def without_updates(self) -> "Current":
-        """After they were taken."""
+        """The shard when its updates were drained."""
         return self._replace(updates=None)
 
     def in_order(self) -> list[Update]:
@@ -148,7 +148,7 @@ class Absorbed(NamedTuple):
     state: State
     metrics: Any
     applied: bool
-    """Or refused."""
+    """False where the gradient was refused."""
 
 
 def absorbed(shards: Shards, state: State, grads: Grads, staleness: int) -> Absorbed:
