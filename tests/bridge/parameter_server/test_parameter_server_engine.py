@@ -284,7 +284,7 @@ def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_
         norm = np.linalg.norm(given.grads)
         np.testing.assert_allclose(metrics["grad_norm"][n], norm, rtol=1e-5)
     assert metrics["loss"][0] != metrics["loss"][1]
-    keys = [again._shop.env_key(worker, n) for n in range(2) for worker in range(2)]
+    keys = [again._system.env_key(worker, n) for n in range(2) for worker in range(2)]
     for worker in range(2):
         assert keys[worker] == jax.random.fold_in(env_key, worker)
     assert len({str(jax.random.key_data(key)) for key in keys}) == 4
