@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, loops, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import actor_critic
@@ -10,7 +10,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Batched advantage actor-critic on a gymnax environment."""
 
     total_steps: int = 3_072_000
@@ -35,4 +35,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -8,13 +8,13 @@ actor-critic are one option away: `--method lstm`, `gtrxl` or `asymmetric`.
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, export, loops, training
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.loops import DistillationConfig, Learning, Program
+from jaxrl_par.loops import DistillationConfig, Engine, Learning, Program
 from jaxrl_par.networks import (
     Network,
     NetworkConfig,
@@ -25,12 +25,11 @@ from jaxrl_par.networks import (
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.training import Engine
 from jaxrl_par.types import Agent
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """A learner, an actor, and how the one teaches the other."""
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"
@@ -165,7 +164,7 @@ def run(args: Args) -> training.Trained:
     trained = args.train(place(args, parts), parts.actor)
     params = trained.run.learner.params
     is_large = parts.network.memory == "gtrxl"
-    training.export.write(
+    export.write(
         trained.directory.actor,
         network=parts.network,
         observation_spec=env.observation_spec,
@@ -178,4 +177,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -30,9 +30,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import loops, random, training
+from jaxrl_par import cli, errors, loops, random
 from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.training.config import to_json
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 
 Name = Literal["distillation", "gtrxl", "asymmetric", "lstm"]
@@ -63,7 +63,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, num_seeds=1, num_points=2) + [
+        return errors.at_least(self, num_seeds=1, num_points=2) + [
             f"ratios must be at least 1, got {ratio}"
             for ratio in self.ratios
             if ratio < 1
@@ -76,7 +76,7 @@ def run(args: Args) -> None:
         (name, partial(trained, method, args.num_points))
         for name, method in ([] if args.draw_only else planned(args))
     ]
-    results = training.kept_cases(args.out / "cases", missing)
+    results = cli.kept_cases(args.out / "cases", missing)
     write(args.out, results, args.settings)
 
 
@@ -178,7 +178,7 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
         )
     summary = {
         "settings": to_json(settings),
-        "machine": training.machine(),
+        "machine": cli.machine(),
         "rows": rows,
         "cases": results,
     }
@@ -242,4 +242,4 @@ def draw(axis: Any, results: list[dict[str, Any]], unit: str, label: str) -> Non
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

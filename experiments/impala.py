@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, loops, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -10,7 +10,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """IMPALA with V-trace on a gymnax environment, acting and learning in turn."""
 
     env_name: str = "Breakout-MinAtar"
@@ -40,4 +40,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

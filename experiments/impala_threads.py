@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, random, training
+from jaxrl_par import cli, errors, loops, random, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -11,7 +11,7 @@ from jaxrl_par.topologies.threads import ThreadsConfig
 
 
 @dataclass(frozen=True)
-class Args(training.ThreadsArgs):
+class Args(cli.ThreadsArgs):
     """IMPALA on a simulator: actors in threads, V-trace for the lag of their data."""
 
     total_steps: int = 3_000_000
@@ -31,7 +31,7 @@ class Args(training.ThreadsArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += errors.at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             lanes = self.threads.batch * self.envs_per_actor // self.num_devices
             if lanes % self.num_minibatches:
@@ -60,4 +60,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

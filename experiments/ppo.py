@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, errors, loops, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -10,7 +10,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Proximal policy optimisation on a gymnax environment."""
 
     num_envs: int = 8
@@ -28,7 +28,7 @@ class Args(training.OnPolicyArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += errors.at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             rows = 1 if self.network.memory != "none" else self.unroll_length
             items = self.num_envs // self.num_devices * rows
@@ -62,4 +62,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import loops, random, training
+from jaxrl_par import cli, errors, loops, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -16,7 +16,7 @@ from jaxrl_par.topologies.sharded import data_mesh
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Every combination, or a random search, of learning rates and entropy costs."""
 
     num_envs: int = 16
@@ -44,8 +44,8 @@ class Args(training.OnPolicyArgs):
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.OnPolicyArgs.problems(replace(self, num_devices=1))
-        found += training.at_least(self, num_seeds=1, num_random=0, num_devices=1)
+        found = cli.OnPolicyArgs.problems(replace(self, num_devices=1))
+        found += errors.at_least(self, num_seeds=1, num_random=0, num_devices=1)
         for name in ("learning_rates", "entropy_costs"):
             values = getattr(self, name)
             if not values or min(values) <= 0:
@@ -125,4 +125,4 @@ def run(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

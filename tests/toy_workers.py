@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scripted import supervised
 
-from jaxrl_par.bridge import workshop
-from jaxrl_par.bridge.shards import Shards
+from jaxrl_par.bridge.parameter_server import system
+from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.types import Agent, Info
 
 KEY = jax.random.key(3)
@@ -64,11 +65,11 @@ ON_HOST = TOY._replace(greedy=lambda *arguments: None)
 
 def share_compiled(monkeypatch) -> None:
     """All engines of an agent call the same compiled functions."""
-    monkeypatch.setattr(workshop.kinds, "gradients", _gradients)
-    monkeypatch.setattr(workshop.kinds, "pure_starts", _pure_starts)
-    monkeypatch.setattr(workshop.kinds, "pure_contributions", _pure_contributions)
-    monkeypatch.setattr(workshop, "acting", _acting)
-    monkeypatch.setattr(workshop, "Shards", _shards)
+    monkeypatch.setattr(system.kinds, "gradients", _gradients)
+    monkeypatch.setattr(system.kinds, "pure_starts", _pure_starts)
+    monkeypatch.setattr(system.kinds, "pure_contributions", _pure_contributions)
+    monkeypatch.setattr(system, "acting", _acting)
+    monkeypatch.setattr(system, "Shards", _shards)
 
 
 def _once(function):
@@ -106,16 +107,16 @@ def by_identity(*arguments):
     return tuple(x if isinstance(x, int) else id(x) for x in arguments)
 
 
-_gradients = _once(workshop.kinds.gradients)
-_pure_starts = once_by(by_identity, workshop.kinds.pure_starts)
-_pure_contributions = once_by(by_identity, workshop.kinds.pure_contributions)
-_acting = _once(workshop.acting)
+_gradients = _once(system.kinds.gradients)
+_pure_starts = once_by(by_identity, system.kinds.pure_starts)
+_pure_contributions = once_by(by_identity, system.kinds.pure_contributions)
+_acting = _once(system.acting)
 _shards = once_by(by_shape, Shards)
 
 
 def config_of(store="lock", num_workers=2, num_shards=1, **options) -> WorkersConfig:
     settings = {"env_timeout": 20.0, "patience": 20.0} | options
-    return WorkersConfig(num_workers, store, num_shards, **settings)
+    return WorkersConfig(num_workers, store, num_shards, **supervised(settings))
 
 
 def staleness(rule, max_staleness=1) -> StalenessConfig:
@@ -135,9 +136,9 @@ def engine(*given, agent=TOY, env=ENV, path=None, **options):
 
 
 @contextmanager
-def rerun(path, *given, agent=TOY, env=ENV, **options):
+def repetition(path, *given, agent=TOY, env=ENV, **options):
     """Their replay."""
-    made = replay(agent, env, LENGTH, config_of(*given, **options), path)
+    made = repeat_recorded(agent, env, LENGTH, config_of(*given, **options), path)
     try:
         yield made
     finally:

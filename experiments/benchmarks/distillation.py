@@ -40,7 +40,7 @@ from products import (
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, rollout, training
+from jaxrl_par import cli, envs, errors, loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.envs.wrappers import previous_action_and_reward
@@ -83,7 +83,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
+        return errors.at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
 
 
 class Part(NamedTuple):
@@ -247,7 +247,7 @@ def main(args: Args) -> None:
     show(found)
     report = {
         "args": asdict(args),
-        "machine": training.machine(),
+        "machine": cli.machine(),
         "peak_megabytes": peak_megabytes(),
         "sizes": {name: size._asdict() for name, size in SIZES.items()},
         "records": found,
@@ -257,5 +257,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
-    main(training.cli(Args))
+    cli.configure_jax()
+    main(cli.parse(Args))

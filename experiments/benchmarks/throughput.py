@@ -47,7 +47,7 @@ from products import (
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, training
+from jaxrl_par import cli, envs, loops, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.envs import Environment
@@ -288,7 +288,7 @@ def main(args: Args) -> None:
     found = measure(args)
     show(f"{args.env_name}, unroll {args.unroll_length}, medians", found)
     report = {
-        "args": asdict(args), "machine": training.machine(),
+        "args": asdict(args), "machine": cli.machine(),
         "peak_megabytes": peak_megabytes(), "records": found,
     }  # fmt: skip
     args.output.write_text(json.dumps(report, indent=1, default=str))
@@ -296,7 +296,7 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
+    cli.configure_jax()
     # Compile times are those of the first run on a machine.
     jax.config.update("jax_enable_compilation_cache", False)
     main(tyro.cli(Args))

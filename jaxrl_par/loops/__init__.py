@@ -6,6 +6,7 @@ from jaxrl_par.loops.distillation import (
     Teacher,
     distillation,
 )
+from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.learning import (
     Learning,
     Remember,
@@ -28,11 +29,13 @@ from jaxrl_par.loops.updates import average, learn, update
 __all__ = [
     "DistillationConfig",
     "DistillationState",
+    "Engine",
     "Learning",
     "Local",
     "Program",
     "Progress",
     "Remember",
+    "Report",
     "Run",
     "Teacher",
     "Teaching",

@@ -11,7 +11,7 @@ The learner never acts and the actor never sees a reward. The learner's own memo
 kept here, not by the actors, and goes on from trajectory to trajectory.
 
 The last phase needs nothing of the others but its lessons. In threads it can have
-workers of its own, the paper's N_D distillers: see `bridge.distillers`.
+workers of its own, the paper's N_D distillers: see `bridge.actor_learner.distillers`.
 
 Source: Parisotto and Salakhutdinov, arXiv:2104.01655, sections 4 and 4.1.
 """

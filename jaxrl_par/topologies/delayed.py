@@ -24,7 +24,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.record import RecordError, read_turns
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops import (
@@ -36,6 +35,7 @@ from jaxrl_par.loops import (
     schedules,
 )
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.loops.run import check_counts
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State

@@ -110,7 +110,7 @@ def _greedy_episode(
 
 
 def _picture(env: Environment, shown: PyTree) -> Any:
-    """Of an observation or a state of the one environment."""
+    """The picture of an observation or a state of the one environment."""
     if env.draw is None:
         return _frame(env.name, shown[0])
     return _enlarged(env.draw(shown, 0))

@@ -1,6 +1,6 @@
 """Evaluation: the same number of episodes of every environment.
 
-Whoever takes the first N episodes to end, of many environments, takes short ones: where
+The first N episodes to end, of many environments, are short ones: where
 a good episode is long, that is a bias against it. Here every environment contributes
 exactly as many as every other.
 """
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
     returns: Float[Array, "E B"]
     lengths: Int[Array, "E B"]
     complete: Bool[Array, ""]
-    """All ended; the rest of the returns is NaN where `max_steps` came first."""
+    """True if all episodes ended within `max_steps`; returns of the others are NaN."""
 
 
 class _Playing(NamedTuple):

@@ -11,13 +11,14 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
-from jaxrl_par.bridge.record import RecordError
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 from jaxrl_par.types import Count
 
@@ -179,7 +180,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, make, tmp_path):
     bridge = engine(agent, config, make=make)
     bridge.record(tmp_path / "schedule.jsonl")
     recorded, _ = advanced(bridge, 10)
-    again = replay(
+    again = repeat_recorded(
         agent, make, LENGTH, config, data_mesh(1), tmp_path / "schedule.jsonl"
     )
     repeated, _ = advanced(again, 10)
@@ -202,7 +203,7 @@ def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
             lines.append(f"[[{actor}, {unrolls[actor]}, 0, 0]]\n")
             unrolls[actor] += 1
         path.write_text("".join(lines))
-        made = replay(agent, make_env, LENGTH, config, data_mesh(1), path)
+        made = repeat_recorded(agent, make_env, LENGTH, config, data_mesh(1), path)
         run, _ = advanced(made, 4)
         hashes.add(learner_hash(run))
     assert len(hashes) == 3
@@ -212,12 +213,12 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
     agent, config, mesh = AGENTS["impala"](), ThreadsConfig(num_actors=1), data_mesh(1)
     path = tmp_path / "schedule.jsonl"
     with pytest.raises(RecordError, match="no recorded schedule"):
-        replay(agent, make_env, LENGTH, config, mesh, path)
+        repeat_recorded(agent, make_env, LENGTH, config, mesh, path)
     path.write_text("[[0, 0, 0, 0]]\n[[0, 5, 0, 1]]\n")
     with pytest.raises(RecordError, match="wants unroll 5 of actor 0"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 2)
+        advanced(repeat_recorded(agent, make_env, LENGTH, config, mesh, path), 2)
     with pytest.raises(RecordError, match="has 2 updates, asked for 3"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 3)
+        advanced(repeat_recorded(agent, make_env, LENGTH, config, mesh, path), 3)
 
 
 @pytest.mark.parametrize("max_lag", [0, 1, 3])
@@ -290,7 +291,7 @@ def test_a_free_run_goes_on_after_its_last_committed_update():
     try:
         bridge.resume(half)
         unrolls = [int(actor.unroll) for actor in half.local.actors]
-        assert [actor.next_unroll for actor in bridge._crew] == unrolls
+        assert [actor.next_unroll for actor in bridge._pool] == unrolls
         assert sum(unrolls) == 6 * 2
         run, _ = bridge.advance(half, 4)
     finally:
@@ -352,7 +353,10 @@ def test_counts_are_those_of_the_synchronous_program():
     [
         (ThreadsConfig(num_actors=0), "num_actors must be at least 1, got 0"),
         (ThreadsConfig(lag=-1), "lag must be at least 0"),
-        (ThreadsConfig(env_timeout=0.0), "env_timeout must be above 0"),
+        (
+            ThreadsConfig(supervision=SupervisionConfig(env_timeout=0.0)),
+            "env_timeout must be above 0",
+        ),
         (
             ThreadsConfig(schedule="lockstep", unrolls_per_update=3),
             "one unroll of each of the 2 actors",

@@ -8,6 +8,7 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import (
@@ -18,7 +19,7 @@ from jaxrl_par.networks import (
 )
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 
 NUM_ENVS, LENGTH = 2, 5
@@ -118,7 +119,9 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     assert metrics["lag_max"].max() <= (1 if max_lag is None else max_lag)
     agent, learning = parts()
     again = advanced(
-        replay(agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning),
+        repeat_recorded(
+            agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning
+        ),
         8,
     )
     assert learned(run) == learned(again)
@@ -165,7 +168,9 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
             return super().step(action)
 
     agent, learning = parts()
-    config = ThreadsConfig(num_actors=2, on_error="restart", max_lag=0)
+    config = ThreadsConfig(
+        num_actors=2, max_lag=0, supervision=SupervisionConfig(on_error="restart")
+    )
     bridge = threads(
         agent, lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1),
         learning=learning,

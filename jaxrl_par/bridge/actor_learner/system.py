@@ -1,0 +1,128 @@
+"""What a threaded run and its serial replay share: actors, learner, and their state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxrl_par import rollout
+from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
+from jaxrl_par.bridge.factory import ActorFactory
+from jaxrl_par.loops import Learning, Run
+from jaxrl_par.types import (
+    Agent,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
+
+
+class Local(NamedTuple):
+    """What actors and learner keep in `Run.local`."""
+
+    actors: tuple[ActorState, ...]
+    """Each after the last of its unrolls that was learned from."""
+    behaviour: tuple[Params, ...]
+    """The parameters before the newest, oldest first, that lockstep still acts with."""
+    memory: Any
+    """The learner's, on the devices of its mesh."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What actors and a learner are made from."""
+
+    agent: Agent
+    make_env: MakeEnv
+    """Makes the environments of one actor from a key."""
+    unroll_length: int
+    config: ThreadsConfig
+    learning: Learning
+    mesh: Mesh
+    axis_name: str
+
+    @property
+    def actor_device(self) -> Any:
+        """The `jax.Device` where actors act."""
+        if self.config.actor_device == "cpu":
+            return jax.local_devices(backend="cpu")[0]
+        return self.mesh.devices.flat[0]
+
+
+class ActorLearnerSystem(ActorFactory[Actor]):
+    """Actors and a learner, without anything that decides when they run."""
+
+    def __init__(self, parts: Parts, key: PRNGKey, num_behaviours: int = 0):
+        """
+        Args:
+          num_behaviours: older parameters that are part of the run.
+        """
+        super().__init__(key)
+        self.parts = parts
+        self.num_behaviours = num_behaviours
+        self.learner = MeshLearner(
+            parts.learning,
+            parts.mesh,
+            parts.axis_name,
+            self.tally,
+            split_distillation=parts.config.num_distillers > 0,
+        )
+        self._acting = acting(parts.agent, parts.unroll_length, parts.config.num_actors)
+        self._cpu = jax.local_devices(backend="cpu")[0]
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.learner.compile_seconds
+
+    def actor(self, index: int, **options: Any) -> Actor:
+        """An actor, still without environments."""
+        parts = self.parts
+        return Actor(
+            index,
+            parts.make_env,
+            self._acting,
+            parts.unroll_length,
+            self._root,
+            parts.actor_device,
+            check_bounds=parts.config.supervision.check_bounds,
+            **options,
+        )
+
+    def new_run(self, actors: Sequence[Actor]) -> Run:
+        """The run at its start, from actors that have environments."""
+        run, step = self.first_run(self.parts.learning.init, actors[0].env)
+        run = self.learner.place(run)
+        behaviour = (self.behaviour(run.learner.params),) * self.num_behaviours
+        states = tuple(actor.state() for actor in actors)
+        shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
+        memory = self.learner.memory(shapes)
+        return self.with_local(run, Local(states, behaviour, memory))
+
+    def behaviour(self, params: Params) -> Params:
+        """The parameters, for actors."""
+        return copied(params, self.parts.actor_device)
+
+    def with_local(self, run: Run, local: Local) -> Run:
+        """The run, with what actors need to go on from here."""
+        actors, behaviour = jax.device_put(local[:2], self._cpu)
+        return run._replace(local=Local(actors, behaviour, local.memory))
+
+    def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
+        """Zeros in the shapes of a batch, to be traced and not computed."""
+        parts = self.parts
+        shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
+        one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        batch = parts.config.batch
+        carry = jax.tree.map(lambda x: jnp.concatenate([x] * batch), one.carry)
+        rows = jax.tree.map(
+            lambda x: jnp.concatenate([x] * batch, axis=1),
+            one._replace(carry=()),
+        )
+        version = jnp.zeros(rows.reward.shape, jnp.int32)
+        return rows._replace(carry=carry, extras=rows.extras | {"version": version})

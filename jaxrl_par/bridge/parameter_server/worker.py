@@ -1,0 +1,267 @@
+"""A worker: environments of its own, and gradients of what it does in them.
+
+It knows nothing of threads and stores, as an `Actor` knows nothing of queues. There are
+two kinds, which do the same: one steps simulators row by row; the other one has a pure
+environment, and acts and differentiates in one compiled call, which does not hold the
+interpreter.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrl_par import rollout
+from jaxrl_par.bridge.actor import Acting, Actor, MakeEnv, count_of
+from jaxrl_par.bridge.reports import Times
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import asynchronous
+from jaxrl_par.types import Agent, Grads, Mean, PRNGKey, State, Trajectory
+
+
+class PushInfo(NamedTuple):
+    """What is remembered of an unroll: a few numbers."""
+
+    worker: int
+    unroll: int
+    generation: int
+    """How often its environments had been made anew."""
+    metrics: np.ndarray
+    """[M], as `packed`."""
+    env_steps: int
+    rows: int
+
+
+class Computed(NamedTuple):
+    """What a worker has made of an unroll."""
+
+    grads: Grads
+    info: PushInfo
+    after: Any
+    """The worker's state after the unroll, for checkpoints."""
+
+
+class HostWorker(Actor):
+    """Steps simulators."""
+
+    def __init__(
+        self,
+        index: int,
+        make_env: MakeEnv,
+        acting: Acting,
+        gradient: Callable,
+        length: int,
+        root: PRNGKey,
+        device: Any,
+        **options: Any,
+    ):
+        """
+        Args:
+          gradient: `gradients` of the agent.
+        """
+        super().__init__(index, make_env, acting, length, root, device, **options)
+        self._gradient = gradient
+
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        return super().where(row).replace("actor", "worker", 1)
+
+    def contribute(self, state: State) -> Computed:
+        """The gradient of an unroll, both with the same parameters.
+
+        Raises:
+          Stopped, Exception: as `Actor.unroll`.
+        """
+        item = self.unroll(state.params, 0)
+        # All rows have one version: that of `state`.
+        extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
+        trajectory = item.trajectory._replace(extras=extras)
+        grads, measured = self.times.timed(
+            "gradient", self._gradient, state, trajectory,
+            np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
+            np.int32(self.index),
+        )  # fmt: skip
+        env_steps, *metrics = np.asarray(measured)
+        info = PushInfo(
+            self.index, item.unroll, item.generation, np.array(metrics),
+            int(env_steps), trajectory.reward.size,
+        )  # fmt: skip
+        return Computed(grads, info, item.after)
+
+
+class PureState(NamedTuple):
+    """All of a worker between two unrolls, as `ActorState`."""
+
+    unroll: Any
+    generation: Any
+    workers: rollout.Workers
+
+
+class PureWorker:
+    """Steps a pure environment, inside the compiled function that differentiates."""
+
+    env = None
+
+    def __init__(
+        self,
+        index: int,
+        start: Callable,
+        contribute: Callable,
+        rows: int,
+        root: PRNGKey,
+        device: Any,
+        activity: Activity,
+    ):
+        """
+        Args:
+          start: (key, worker) -> its environments
+          contribute: `pure_contributions` of the agent.
+          rows: rows of an unroll, over all environments.
+        """
+        self.index = index
+        self.times = Times()
+        self.env_steps = 0
+        self.rows = 0
+        self.rows_in_progress = 0
+        self.generation = self.next_unroll = 0
+        self._start = start
+        self._contribute = contribute
+        self._rows = rows
+        self._root = jax.device_put(root, device)
+        self._device = device
+        self._activity = activity
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._activity.given_up
+
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        del row
+        return (
+            f"worker {self.index}, unroll {self.next_unroll}, generation"
+            f" {self.generation}"
+        )
+
+    def cancel(self) -> None:
+        """Makes it end with `Stopped` after its next call, from another thread."""
+        self._activity.give_up()
+
+    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
+        """Makes the environments."""
+        self.generation, self.next_unroll = generation, unroll
+        key = jax.device_put(key, self._device)
+        self._workers = self._start(key, jnp.int32(self.index))
+
+    def resume(self, state: PureState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """Goes on from a saved state, always exactly."""
+        del key, fresh_key
+        self.generation, self.next_unroll = int(state.generation), int(state.unroll)
+        self._workers = jax.device_put(state.workers, self._device)
+        return True
+
+    def state(self) -> PureState:
+        """All of the worker; valid between two unrolls."""
+        return PureState(
+            np.int32(self.next_unroll), np.int32(self.generation), self._workers
+        )
+
+    def contribute(self, state: State) -> Computed:
+        """The gradient of an unroll, as `HostWorker.contribute`.
+
+        Raises:
+          Stopped: `cancel` was called.
+        """
+        self._activity.doing = "computing"
+        # Not timed: a compiled call comes back. This only asks whether to stop.
+        self._activity.end()
+        number = self.next_unroll
+        workers, grads, measured = self.times.timed(
+            "computing", self._compute, state, number
+        )
+        env_steps, *metrics = np.asarray(measured)
+        # Last: a worker that failed before this is still at the same unroll.
+        self._workers = workers
+        self.next_unroll += 1
+        self.rows += self._rows
+        self.env_steps += int(env_steps)
+        info = PushInfo(
+            self.index, number, self.generation, np.array(metrics), int(env_steps),
+            self._rows,
+        )  # fmt: skip
+        return Computed(grads, info, self.state())
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _compute(self, state: State, number: int):
+        count, index = count_of(number), np.int32(self.index)
+        return self._contribute(state, self._workers, self._root, count, index)
+
+
+Worker = HostWorker | PureWorker
+
+
+class Function:
+    """A function compiled once, for fixed shapes: inputs from NumPy, or with another
+    placement, do not compile it again."""
+
+    def __init__(self, function: Callable):
+        self._jitted = jax.jit(function)
+        self._compiled: Callable | None = None
+
+    def compile(self, *arguments: Any) -> None:
+        """For arguments of these shapes, unless it is done."""
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(*arguments).compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The result, computed when this returns."""
+        return jax.block_until_ready((self._compiled or self._jitted)(*arguments))
+
+
+def packed(given: asynchronous.Contribution) -> Float[Array, " M"]:
+    """Environment steps, then the metrics, leaf by leaf: one transfer, not one each."""
+    leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
+    return jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
+
+
+def gradients(agent: Agent) -> Function:
+    """(state, trajectory, sums over its episodes [3], root, unroll, worker) ->
+    (gradient, what `packed` packs)"""
+
+    def gradient(state: State, trajectory: Trajectory, sums: Any, *place: Any):
+        given = asynchronous.contribution(agent, state, trajectory, *place)
+        metrics = given.metrics | {
+            "episode_return": Mean(sums[0], sums[2]),
+            "episode_length": Mean(sums[1], sums[2]),
+        }
+        return given.grads, packed(given._replace(metrics=metrics))
+
+    return Function(gradient)
+
+
+def pure_starts(agent: Agent, env: Environment, num_workers: int) -> Callable:
+    """(key, worker) -> its environments"""
+
+    def start(key: PRNGKey, worker: Any) -> rollout.Workers:
+        return rollout.start(agent, env, key, worker, num_workers)
+
+    return jax.jit(start)
+
+
+def pure_contributions(agent: Agent, env: Environment, unroll_length: int) -> Function:
+    """(state, environments, root, unroll, worker) ->
+    (environments, gradient, what `packed` packs)"""
+
+    def contribute(state: State, *rest: Any):
+        worked = asynchronous.turn(agent, env, unroll_length, state, state, *rest)
+        given = worked.contribution
+        return worked.workers, given.grads, packed(given)
+
+    return Function(contribute)
