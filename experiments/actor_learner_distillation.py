@@ -139,12 +139,12 @@ def place(args: Args, parts: Parts) -> Program | Engine:
     """On devices alone, or with actors in threads and the rest on devices."""
     if args.topology == "compiled":
         return args.place(
-            lambda env, axis_name: loops.program(
+            lambda env, axis: loops.program(
                 parts.actor,
                 parts.learning,
                 env,
                 args.unroll_length,
-                axis_name=axis_name,
+                axis=axis,
             )
         )
     num_envs = args.num_envs // args.threads.num_actors

@@ -32,9 +32,7 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.on_policy(
-            agent, env, args.unroll_length, axis_name=axis_name
-        )
+        lambda env, axis: loops.on_policy(agent, env, args.unroll_length, axis=axis)
     )
     return args.train(program, agent)
 

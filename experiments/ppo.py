@@ -49,13 +49,13 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.on_policy(
+        lambda env, axis: loops.on_policy(
             agent,
             env,
             args.unroll_length,
             num_epochs=args.num_epochs,
             num_minibatches=args.num_minibatches,
-            axis_name=axis_name,
+            axis=axis,
         )
     )
     return args.train(program, agent)

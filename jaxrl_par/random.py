@@ -44,9 +44,7 @@ def key(seed: int | Array) -> PRNGKey:
     theirs = jax.random.key(seed, impl="threefry2x32")
     if jax.default_backend() != "cpu":
         return theirs
-    return jax.random.wrap_key_data(
-        jax.random.key_data(theirs), impl=_implementation()
-    )
+    return jax.random.wrap_key_data(jax.random.key_data(theirs), impl=_implementation())
 
 
 @cache

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from jaxrl_par.axis import Axis
+
 # Names that make signatures read; each algorithm decides what is behind them.
 Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
 Extras = dict[str, PyTree]
@@ -112,11 +114,10 @@ class Count(NamedTuple):
 
 
 ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras]]
-MeanFn = Callable[[PyTree], PyTree]
 
 
-def _as_is(state: State, trajectory: Trajectory, mean: MeanFn) -> tuple[State, Batch]:
-    del mean
+def _as_is(state: State, trajectory: Trajectory, axis: Axis) -> tuple[State, Batch]:
+    del axis
     return state, trajectory
 
 
@@ -137,10 +138,10 @@ class Agent(NamedTuple):
     apply: Callable[[State, Grads], State]
     greedy: ActFn
     """As `act`, but takes the mode of the policy: for evaluation."""
-    prepare: Callable[[State, Trajectory, MeanFn], tuple[State, Batch]] = _as_is
+    prepare: Callable[[State, Trajectory, Axis], tuple[State, Batch]] = _as_is
     """From what was acted to what is learned, once before the gradients: advantages,
-    baselines, statistics of observations. `mean` averages a tree over all devices, so
-    that such statistics are those of the joint batch. The batch's leaves are
+    baselines, statistics of observations. `axis` is where devices meet, so that
+    such statistics are those of the joint batch. The batch's leaves are
     [N, ...], N rows or sequences, where an agent learns from minibatches."""
     reduction: Literal["mean", "sum"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.types import (
     Agent,
     Batch,
     Carry,
-    MeanFn,
     Obs,
     Params,
     PRNGKey,
@@ -82,11 +82,11 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         return act
 
     def prepare(
-        state: NormalizedState, trajectory: Trajectory, mean: MeanFn
+        state: NormalizedState, trajectory: Trajectory, axis: Axis
     ) -> tuple[NormalizedState, Batch]:
         seen = trajectory._replace(steps=show(state.statistics, trajectory.steps))
-        inner, batch = agent.prepare(state.inner, seen, mean)
-        new = merged(state.statistics, trajectory.steps.obs, mean)
+        inner, batch = agent.prepare(state.inner, seen, axis)
+        new = merged(state.statistics, trajectory.steps.obs, axis)
         return NormalizedState(inner, new), batch
 
     return agent._replace(
@@ -112,8 +112,8 @@ def normalized(statistics: Statistics, obs: Obs, clip: float) -> Obs:
     return jax.tree.map(leaf, obs, statistics.mean, statistics.variance)
 
 
-def merged(statistics: Statistics, obs: Obs, mean: MeanFn) -> Statistics:
-    """With the observations [T+1, B, ...] of all devices; `mean` averages over them.
+def merged(statistics: Statistics, obs: Obs, axis: Axis) -> Statistics:
+    """With the observations [T+1, B, ...] of all devices; they meet along `axis`.
 
     The row that the next unroll starts with is left to it.
     """
@@ -121,16 +121,16 @@ def merged(statistics: Statistics, obs: Obs, mean: MeanFn) -> Statistics:
     finite = jnp.stack(
         [jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in jax.tree.leaves(rows)]
     ).all(0)
-    count = mean(jnp.sum(finite, dtype=jnp.float32))
+    count = axis.mean(jnp.sum(finite, dtype=jnp.float32))
     total = statistics.count + count
     share = count / jnp.maximum(total, 1.0)
 
     def leaf(x, old_mean, old_variance):
         keep = finite.reshape(*finite.shape, *[1] * (x.ndim - 2))
         safe = jnp.maximum(count, 1.0)
-        new_mean = mean(jnp.sum(jnp.where(keep, x, 0.0), axis=(0, 1))) / safe
+        new_mean = axis.mean(jnp.sum(jnp.where(keep, x, 0.0), axis=(0, 1))) / safe
         squares = jnp.where(keep, jnp.square(x - new_mean), 0.0)
-        new_variance = mean(jnp.sum(squares, axis=(0, 1))) / safe
+        new_variance = axis.mean(jnp.sum(squares, axis=(0, 1))) / safe
         delta = new_mean - old_mean
         variance = (
             (1.0 - share) * old_variance

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
@@ -30,7 +31,6 @@ from jaxrl_par.types import (
     Carry,
     Grads,
     Info,
-    MeanFn,
     Metrics,
     Params,
     PRNGKey,
@@ -105,9 +105,9 @@ def ppo(
         return PPOState(params, optimizer.init(params))
 
     def prepare(
-        state: PPOState, trajectory: Trajectory, mean: MeanFn
+        state: PPOState, trajectory: Trajectory, axis: Axis
     ) -> tuple[PPOState, PPOBatch]:
-        return state, make_batch(state.params, trajectory, network, config, mean)
+        return state, make_batch(state.params, trajectory, network, config, axis)
 
     def grad(state: PPOState, batch: PPOBatch, key: PRNGKey) -> tuple[Grads, Info]:
         del key  # the loss is deterministic
@@ -128,7 +128,7 @@ def make_batch(
     trajectory: Trajectory,
     network: Network,
     config: PPOConfig,
-    mean: MeanFn,
+    axis: Axis,
 ) -> PPOBatch:
     """Values, advantages and targets of the parameters that acted."""
     (_, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
@@ -142,7 +142,7 @@ def make_batch(
     )
     targets = advantages + values[:-1]
     if config.normalize_advantages:
-        advantages = standardized(advantages, last, mean)
+        advantages = standardized(advantages, last, axis)
     has_memory = bool(jax.tree.leaves(trajectory.carry))
     batch = PPOBatch(
         steps=jax.tree.map(lambda x: x[:-1], trajectory.steps),
@@ -200,11 +200,11 @@ def loss(
 
 
 def standardized(
-    x: Float[Array, "T B"], last: Bool[Array, "T B"], mean: MeanFn
+    x: Float[Array, "T B"], last: Bool[Array, "T B"], axis: Axis
 ) -> Float[Array, "T B"]:
     """To mean 0 and standard deviation 1 over the rows of all devices not `last`."""
     weight = jnp.where(last, 0.0, 1.0)
-    count = jnp.maximum(mean(jnp.sum(weight)), 1e-8)
-    centred = x - mean(jnp.sum(weight * x)) / count
-    variance = mean(jnp.sum(weight * jnp.square(centred))) / count
+    count = jnp.maximum(axis.mean(jnp.sum(weight)), 1e-8)
+    centred = x - axis.mean(jnp.sum(weight * x)) / count
+    variance = axis.mean(jnp.sum(weight * jnp.square(centred))) / count
     return jnp.where(last, 0.0, centred * jax.lax.rsqrt(variance + 1e-8))

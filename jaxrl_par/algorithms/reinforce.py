@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
@@ -28,7 +29,6 @@ from jaxrl_par.types import (
     Agent,
     Grads,
     Info,
-    MeanFn,
     Metrics,
     Params,
     PRNGKey,
@@ -100,9 +100,9 @@ def reinforce(
         return ReinforceState(params, optimizer.init(params))
 
     def prepare(
-        state: ReinforceState, trajectory: Trajectory, mean: MeanFn
+        state: ReinforceState, trajectory: Trajectory, axis: Axis
     ) -> tuple[ReinforceState, ReinforceBatch]:
-        return state, make_batch(trajectory, config, mean)
+        return state, make_batch(trajectory, config, axis)
 
     def grad(
         state: ReinforceState, batch: ReinforceBatch, key: PRNGKey
@@ -130,7 +130,7 @@ def reinforce(
 
 
 def make_batch(
-    trajectory: Trajectory, config: ReinforceConfig, mean: MeanFn
+    trajectory: Trajectory, config: ReinforceConfig, axis: Axis
 ) -> ReinforceBatch:
     """Returns of whole episodes, and the baselines that need all workers."""
     last = trajectory.steps.last[:-1]
@@ -147,17 +147,17 @@ def make_batch(
     if config.returns == "whole":
         to_go = jnp.broadcast_to(to_go[0], to_go.shape)
     to_go = jnp.where(last, 0.0, to_go)
-    return ReinforceBatch(trajectory, to_go, _baseline(to_go, last, config, mean))
+    return ReinforceBatch(trajectory, to_go, _baseline(to_go, last, config, axis))
 
 
-def _baseline(to_go, last, config: ReinforceConfig, mean: MeanFn):
+def _baseline(to_go, last, config: ReinforceConfig, axis: Axis):
     weight = jnp.where(last, 0.0, 1.0)
     if config.baseline == "mean":
         # One number: the mean over all rows; over episodes where each has one return.
         if config.returns == "whole":
-            constant = mean(jnp.mean(to_go[0]))
+            constant = axis.mean(jnp.mean(to_go[0]))
         else:
-            constant = mean(jnp.sum(to_go)) / mean(jnp.sum(weight))
+            constant = axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))
         return constant * weight
     if config.baseline == "leave_one_out":
         # At each step over the others still running; alone, a worker has no baseline.

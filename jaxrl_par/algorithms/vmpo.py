@@ -34,6 +34,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxrl_par import losses, returns
+from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between
 from jaxrl_par.networks import Network
 from jaxrl_par.policies import actors
@@ -43,7 +44,6 @@ from jaxrl_par.types import (
     Carry,
     Grads,
     Info,
-    MeanFn,
     Metrics,
     Params,
     PRNGKey,
@@ -183,9 +183,9 @@ def vmpo(
         return VMPOState(params, duals, target_params, jnp.int32(0), opt_state)
 
     def prepare(
-        state: VMPOState, trajectory: Trajectory, mean: MeanFn
+        state: VMPOState, trajectory: Trajectory, axis: Axis
     ) -> tuple[VMPOState, VMPOBatch]:
-        return state, make_batch(state, trajectory, network, config, mean)
+        return state, make_batch(state, trajectory, network, config, axis)
 
     def grad(state: VMPOState, batch: VMPOBatch, key: PRNGKey) -> tuple[Grads, Info]:
         del key  # the loss is deterministic
@@ -216,7 +216,7 @@ def make_batch(
     trajectory: Trajectory,
     network: Network,
     config: VMPOConfig,
-    mean: MeanFn,
+    axis: Axis,
 ) -> VMPOBatch:
     """All that does not depend on the parameters that the loss is differentiated by.
 
@@ -237,7 +237,7 @@ def make_batch(
     # A `last` row's action is ignored, and its ratio could overflow.
     log_ratios = jnp.where(steps.last, 0.0, log_ratios)
     targets, advantages = estimates(trajectory, log_ratios, values, config)
-    weight, divergence = improved(advantages, steps.last, state.duals.eta, mean)
+    weight, divergence = improved(advantages, steps.last, state.duals.eta, axis)
     rows = VMPOBatch(
         steps, trajectory.action, targets, weight, divergence, old_policy, behaviour, ()
     )
@@ -278,7 +278,7 @@ def improved(
     advantages: Float[Array, "T B"],
     last: Bool[Array, "T B"],
     eta: Float[Array, ""],
-    mean: MeanFn,
+    axis: Axis,
 ) -> tuple[Float[Array, "T B"], Float[Array, "T B"]]:
     """|D| psi, and |D| psi log(|D~| psi), whose mean over D is KL(psi || uniform).
 
@@ -286,11 +286,11 @@ def improved(
     """
 
     def total(x):
-        return mean(jnp.sum(x, dtype=jnp.float32))
+        return axis.mean(jnp.sum(x, dtype=jnp.float32))
 
     count = total(~last)
     # The smallest count above 0 is 1 on one of the devices, however many these are.
-    median, largest = reached(advantages, ~last, jnp.stack([count / 2, 1e-9]), mean)
+    median, largest = reached(advantages, ~last, jnp.stack([count / 2, 1e-9]), axis)
     top = ~last & (advantages >= median)
     log_weights = (advantages - largest) / eta
     weights = jnp.where(top, jnp.exp(log_weights), 0.0)
@@ -305,7 +305,7 @@ def reached(
     x: Float[Array, "*N"],
     keep: Bool[Array, "*N"],
     counts: Float[Array, " K"],
-    mean: MeanFn,
+    axis: Axis,
 ) -> Float[Array, " K"]:
     """For each of `counts`, the largest number that so many of x, where `keep`, reach.
 
@@ -323,7 +323,9 @@ def reached(
         shift = jnp.uint32(28 - 4 * i)
         candidates = found[:, None] | (digits << shift)
         reach = keep.ravel() & (ordered >= candidates[..., None])
-        enough = mean(jnp.sum(reach, axis=-1, dtype=jnp.float32)) >= counts[:, None]
+        enough = (
+            axis.mean(jnp.sum(reach, axis=-1, dtype=jnp.float32)) >= counts[:, None]
+        )
         return found | (jnp.sum(enough, axis=1, dtype=jnp.uint32) << shift)
 
     found = jax.lax.fori_loop(0, 8, refine, jnp.zeros(counts.shape, jnp.uint32))

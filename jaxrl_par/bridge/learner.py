@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.report import Tally
 from jaxrl_par.loops import Learning, Run, count_skipped, learn_from, teach_from
@@ -31,7 +32,7 @@ class Learner:
         self,
         learning: Learning,
         mesh: Mesh,
-        axis_name: str,
+        axis: Axis,
         tally: Tally,
         *,
         apart: bool = False,
@@ -43,15 +44,15 @@ class Learner:
         self.compile_seconds = 0.0
         self._mesh = mesh
         self._tally = tally
-        rows, lanes = P(None, axis_name), P(axis_name)
+        rows, lanes = P(None, axis.name), P(axis.name)
         self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
         # The memory has a leading device axis, as `Run.local` in `topologies.sharded`.
         run: Any = Run(P(), lanes, P(), P())  # pyright: ignore
         self._teaching = learning.teaching if apart else None
         if self._teaching:
-            learn: Callable = teach_from(self._teaching, axis_name)
+            learn: Callable = teach_from(self._teaching, axis)
         else:
-            learn = _without_lessons(learn_from(learning, axis_name))
+            learn = _without_lessons(learn_from(learning, axis))
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
             own = jax.tree.map(lambda x: x[0], run.local)
@@ -178,7 +179,7 @@ class Learner:
         study = self._teaching.study
 
         def one(pupil: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
-            return study(pupil, jax.tree.map(lambda x: x[number], lessons), None)
+            return study(pupil, jax.tree.map(lambda x: x[number], lessons), Axis())
 
         sharding = NamedSharding(self._mesh, P())
         arguments: Any = jax.tree.map(

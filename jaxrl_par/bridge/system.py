@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.learner import Learner, copied
 from jaxrl_par.bridge.source import Source
@@ -46,7 +47,7 @@ class Parts:
     """Unrolls of actors that make a batch."""
     learning: Learning
     mesh: Mesh
-    axis_name: str
+    axis: Axis
     actor_device: Any
     """A `jax.Device`."""
     check_bounds: bool
@@ -65,7 +66,7 @@ class System(Source[Actor]):
         self.learner = Learner(
             parts.learning,
             parts.mesh,
-            parts.axis_name,
+            parts.axis,
             self.tally,
             apart=parts.num_distillers > 0,
         )

@@ -7,10 +7,10 @@ are those of the environment itself.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, TimeStep, example
 
@@ -146,12 +146,12 @@ class _WithReturns(NamedTuple):
 
 
 def normalize_rewards(
-    env: Environment, gamma: float, axis_name: str | None = None, clip: float = 10.0
+    env: Environment, gamma: float, axis: Axis = Axis(), clip: float = 10.0
 ) -> Environment:
     """Divides rewards by the standard deviation of the discounted returns so far.
 
     Args:
-      axis_name: a mapped axis over which the statistics are merged in every step.
+      axis: the statistics are merged over it in every step.
       clip: bound of the magnitude of the result.
 
     Source: Engstrom et al., arXiv:2005.12729, section 3, 'reward scaling'.
@@ -169,8 +169,7 @@ def normalize_rewards(
         weight = jnp.where(step.first | ~jnp.isfinite(returns), 0.0, 1.0)
         finite = jnp.where(weight > 0, returns, 0.0)
         sums = jnp.stack([weight.sum(), finite.sum(), jnp.square(finite).sum()])
-        if axis_name is not None:
-            sums = jax.lax.psum(sums, axis_name)
+        sums = axis.sum(sums)
         moments = _merge(env_state.count, env_state.mean, env_state.m2, *sums)
         std = jnp.sqrt(moments[2] / jnp.maximum(moments[0], 1.0) + 1e-8)
         scaled = jnp.clip(reward / jnp.where(moments[0] > 1, std, 1.0), -clip, clip)

@@ -23,7 +23,7 @@ from jaxrl_par.loops.run import (
     new_run,
     unroll_keys,
 )
-from jaxrl_par.loops.updates import average, learn, update
+from jaxrl_par.loops.updates import combined, learn, update
 
 __all__ = [
     "DistillationConfig",
@@ -36,7 +36,7 @@ __all__ = [
     "Run",
     "Teacher",
     "Teaching",
-    "average",
+    "combined",
     "count_skipped",
     "distillation",
     "episodic",

@@ -14,7 +14,6 @@ section 4; Zhang et al., arXiv:1511.05950, equation 6 (scaling by staleness).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -23,10 +22,11 @@ from jax.extend.core import Var
 from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops.run import episode_metrics, unroll_keys
-from jaxrl_par.loops.updates import apply_finite, average
+from jaxrl_par.loops.updates import apply_finite
 from jaxrl_par.types import (
     Agent,
     Batch,
@@ -90,7 +90,7 @@ def contribution(
 
 def prepare(agent: Agent, state: State, trajectory: Trajectory) -> tuple[State, Batch]:
     """As `Agent.prepare`, of what one worker has alone."""
-    return agent.prepare(state, trajectory, partial(average, axis_name=None))
+    return agent.prepare(state, trajectory, Axis())
 
 
 class Worked(NamedTuple):
@@ -120,7 +120,7 @@ def turn(
         agent, env, state.params, workers, key, unroll_length
     )
     given = contribution(agent, learner, trajectory, root, unroll, worker)
-    metrics = given.metrics | episode_metrics(episodes, None)
+    metrics = given.metrics | episode_metrics(episodes, Axis())
     return Worked(workers, given._replace(metrics=metrics), trajectory)
 
 

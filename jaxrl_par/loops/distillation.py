@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops.learning import Learning, Teaching
-from jaxrl_par.loops.updates import after, average, learn, update
+from jaxrl_par.loops.updates import learn, update
 from jaxrl_par.replay import uniform
 from jaxrl_par.types import (
     Agent,
@@ -175,7 +176,7 @@ def distillation(
         memory: DistillationMemory,
         trajectory: Trajectory,
         key: PRNGKey,
-        axis_name: str | None,
+        axis: Axis,
     ) -> tuple[DistillationState, DistillationMemory, Metrics]:
         """Runner, archive and learner."""
         rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
@@ -184,12 +185,10 @@ def distillation(
         )
         item = archived(trajectory, memory.teacher, policy, values, state.updates)
         replay = uniform.add(memory.replay, item)
-        fresh = average(_fresh(trajectory, policy), axis_name=axis_name)
+        fresh = axis.mean(_fresh(trajectory, policy))
 
         batch = trajectory._replace(carry=memory.teacher)
-        learned, metrics = learn(
-            learner, state.learner, batch, key, axis_name=axis_name
-        )
+        learned, metrics = learn(learner, state.learner, batch, key, axis=axis)
         state = DistillationState(state.actor, learned, state.updates + 1)
         return state, DistillationMemory(next_memory, replay), metrics | fresh
 
@@ -200,9 +199,9 @@ def distillation(
         age = (state.updates - 1 - sampled.updates).astype(jnp.float32)
         return Drawn(taught(state.learner.params, sampled), update_key, jnp.mean(age))
 
-    def study(pupil: State, drawn: Drawn, axis_name: str | None):
-        pupil, info = update(actor, pupil, drawn.lesson, drawn.key, axis_name)
-        age = average(drawn.age, axis_name=axis_name)
+    def study(pupil: State, drawn: Drawn, axis: Axis):
+        pupil, info = update(actor, pupil, drawn.lesson, drawn.key, axis)
+        age = axis.mean(drawn.age)
         return pupil, info.metrics | {"age": age}
 
     def join(metrics: Metrics, distilled: Metrics) -> Metrics:
@@ -218,22 +217,22 @@ def distillation(
         learner_key, distil_key = jax.random.split(key)
         return learner_key, jax.random.split(distil_key, config.updates_per_step)
 
-    def step(state, memory, trajectory, key, axis_name):
+    def step(state, memory, trajectory, key, axis):
         learner_key, lesson_keys = keys(key)
-        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis_name)
+        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis)
         # The loop has collectives of its own: see `after`.
-        size = after(memory.replay.size, metrics, axis_name)
+        size = axis.after(memory.replay.size, metrics)
         memory = memory._replace(replay=memory.replay._replace(size=size))
 
         def distil(pupil: State, key: PRNGKey):
-            return study(pupil, draw(state, memory, key), axis_name)
+            return study(pupil, draw(state, memory, key), axis)
 
         pupil, distilled = jax.lax.scan(distil, state.actor, lesson_keys)
         return state._replace(actor=pupil), memory, join(metrics, distilled)
 
-    def teach(state, memory, trajectory, key, axis_name):
+    def teach(state, memory, trajectory, key, axis):
         learner_key, lesson_keys = keys(key)
-        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis_name)
+        state, memory, metrics = lead(state, memory, trajectory, learner_key, axis)
         # One by one, as in `step`: a joint forward pass would round in another way.
         lessons = jax.lax.map(partial(draw, state, memory), lesson_keys)
         return state, memory, metrics, lessons

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jaxtyping import PyTree
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops.run import Run, advance, check_counts, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn
 from jaxrl_par.types import (
@@ -32,9 +33,9 @@ class LearnFn(Protocol):
         memory: Memory,
         trajectory: Trajectory,
         key: PRNGKey,
-        axis_name: str | None,
+        axis: Axis,
     ) -> tuple[State, Memory, Metrics]:
-        """`axis_name`: a mapped axis over which gradients and metrics are averaged."""
+        """`axis`: gradients and metrics are averaged over it."""
         ...
 
 
@@ -47,7 +48,7 @@ class TeachFn(Protocol):
         memory: Memory,
         trajectory: Trajectory,
         key: PRNGKey,
-        axis_name: str | None,
+        axis: Axis,
     ) -> tuple[State, Memory, Metrics, Any]:
         """The last result is the lessons, leaves [num_lessons, ...]."""
         ...
@@ -61,8 +62,8 @@ class Teaching(NamedTuple):
     """
 
     teach: TeachFn
-    study: Callable[[State, Any, str | None], tuple[State, Metrics]]
-    """(pupil, one of the lessons, axis_name) -> (pupil after it, metrics)"""
+    study: Callable[[State, Any, Axis], tuple[State, Metrics]]
+    """(pupil, one of the lessons, axis) -> (pupil after it, metrics)"""
     join: Callable[[Metrics, Metrics], Metrics]
     """The step's metrics, from those of `teach` and those of its lessons
     [num_lessons]."""
@@ -118,19 +119,19 @@ def learner(
         learn, agent, num_epochs=num_epochs, num_minibatches=num_minibatches
     )
 
-    def forgetful(state, memory, trajectory, key, axis_name):
-        state, metrics = passes(state, trajectory, key, axis_name=axis_name)
+    def forgetful(state, memory, trajectory, key, axis):
+        state, metrics = passes(state, trajectory, key, axis=axis)
         return state, memory, metrics
 
     if remember is None:
         return Learning(agent.init, lambda trajectory: (), forgetful)
 
-    def remembering(state, memory, trajectory, key, axis_name):
+    def remembering(state, memory, trajectory, key, axis):
         # The final row comes again, as the first of the next trajectory.
         steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
         after = remember.advance(state.params, memory, steps)
         batch = trajectory._replace(carry=(trajectory.carry, memory))
-        state, metrics = passes(state, batch, key, axis_name=axis_name)
+        state, metrics = passes(state, batch, key, axis=axis)
         return state, after, metrics
 
     return Learning(
@@ -142,17 +143,17 @@ def learner(
 
 
 def learn_from(
-    learning: Learning, axis_name: str | None = None
+    learning: Learning, axis: Axis = Axis()
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics]]:
     """One step of a run that acted elsewhere; its `local` is the learner's memory."""
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
-        _, key = step_keys(run, axis_name)
+        _, key = step_keys(run, axis)
         state, memory, metrics = learning.learn(
-            run.learner, run.local, trajectory, key, axis_name
+            run.learner, run.local, trajectory, key, axis
         )
         run = run._replace(learner=state, local=memory)
-        run = advance(run, trajectory, metrics, axis_name)
+        run = advance(run, trajectory, metrics, axis)
         progress = count_skipped(run.progress, metrics)
         return run._replace(progress=progress), metrics
 
@@ -160,7 +161,7 @@ def learn_from(
 
 
 def teach_from(
-    teaching: Teaching, axis_name: str | None = None
+    teaching: Teaching, axis: Axis = Axis()
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
     """As `learn_from`, up to the lessons, which it returns.
 
@@ -168,11 +169,11 @@ def teach_from(
     """
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
-        _, key = step_keys(run, axis_name)
+        _, key = step_keys(run, axis)
         state, memory, metrics, lessons = teaching.teach(
-            run.learner, run.local, trajectory, key, axis_name
+            run.learner, run.local, trajectory, key, axis
         )
         run = run._replace(learner=state, local=memory)
-        return advance(run, trajectory, metrics, axis_name), metrics, lessons
+        return advance(run, trajectory, metrics, axis), metrics, lessons
 
     return step

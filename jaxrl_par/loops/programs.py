@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops.learning import Learning, Memory, learn_from, learner
 from jaxrl_par.loops.run import (
@@ -13,11 +13,9 @@ from jaxrl_par.loops.run import (
     Run,
     check_counts,
     episode_metrics,
-    local_key,
     new_run,
     step_keys,
 )
-from jaxrl_par.loops.updates import after
 from jaxrl_par.types import Agent, Metrics, PRNGKey
 
 
@@ -35,41 +33,39 @@ def program(
     env: Environment,
     unroll_length: int,
     *,
-    axis_name: str | None = None,
+    axis: Axis = Axis(),
 ) -> Program:
     """Acts for `unroll_length` steps in every environment, then learns from them.
 
     Args:
       actor: acts with `params` of what `learning` learns.
-      axis_name: a mapped axis. Each instance along it steps an `env` of its own with
-        randomness of its own; gradients and metrics are averaged over it.
+      axis: each instance along it steps an `env` of its own with randomness of its
+        own; gradients and metrics are averaged over it.
 
     Raises:
       ValueError: `unroll_length` is below 1.
     """
     check_counts(unroll_length=unroll_length)
-    learn = learn_from(learning, axis_name)
+    learn = learn_from(learning, axis)
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
-        index, num_parts = _place(axis_name)
-        key = local_key(env_key, axis_name)
-        workers = rollout.start(actor, env, key, index, num_parts)
+        workers = rollout.start(actor, env, axis.own(env_key), axis.index, axis.size)
         state = learning.init(learn_key, workers.step)
         shapes = rollout.shapes(actor, state.params, workers.step, unroll_length)
         memory = learning.start(shapes)
         return new_run(state, Local(workers, memory), root)
 
     def step(run: Run) -> tuple[Run, Metrics]:
-        act_key, _ = step_keys(run, axis_name)
+        act_key, _ = step_keys(run, axis)
         local: Local = run.local
         workers, trajectory, episodes = rollout.unroll(
             actor, env, run.learner.params, local.workers, act_key, unroll_length
         )
         run, metrics = learn(run._replace(local=local.memory), trajectory)
         run = run._replace(local=Local(workers, run.local))
-        episodes = after(episodes, metrics, axis_name)
-        return run, metrics | episode_metrics(episodes, axis_name)
+        episodes = axis.after(episodes, metrics)
+        return run, metrics | episode_metrics(episodes, axis)
 
     return Program(init, step)
 
@@ -81,7 +77,7 @@ def on_policy(
     *,
     num_epochs: int = 1,
     num_minibatches: int = 1,
-    axis_name: str | None = None,
+    axis: Axis = Axis(),
 ) -> Program:
     """`program` for an agent that acts, and learns with `learner`.
 
@@ -89,11 +85,11 @@ def on_policy(
       ValueError: a count is below 1.
     """
     learning = learner(agent, num_epochs=num_epochs, num_minibatches=num_minibatches)
-    return program(agent, learning, env, unroll_length, axis_name=axis_name)
+    return program(agent, learning, env, unroll_length, axis=axis)
 
 
 def episodic(
-    agent: Agent, env: Environment, max_steps: int, *, axis_name: str | None = None
+    agent: Agent, env: Environment, max_steps: int, *, axis: Axis = Axis()
 ) -> Program:
     """Acts for one whole episode in every environment, then learns once from them.
 
@@ -103,7 +99,7 @@ def episodic(
       ValueError: `max_steps` is below 1.
     """
     check_counts(max_steps=max_steps)
-    learn = learn_from(learner(agent), axis_name)
+    learn = learn_from(learner(agent), axis)
 
     def init(key: PRNGKey) -> Run:
         agent_key, env_key, root = jax.random.split(key, 3)
@@ -111,19 +107,12 @@ def episodic(
         return new_run(agent.init(agent_key, step), (), root)
 
     def step(run: Run) -> tuple[Run, Metrics]:
-        act_key, _ = step_keys(run, axis_name)
+        act_key, _ = step_keys(run, axis)
         trajectory, episodes = rollout.whole_episodes(
             agent, env, run.learner.params, act_key, max_steps
         )
         run, metrics = learn(run, trajectory)
-        episodes = after(episodes, metrics, axis_name)
-        return run, metrics | episode_metrics(episodes, axis_name)
+        episodes = axis.after(episodes, metrics)
+        return run, metrics | episode_metrics(episodes, axis)
 
     return Program(init, step)
-
-
-def _place(axis_name: str | None) -> tuple[Int[Array, ""] | int, int]:
-    """Of this instance along the axis, and how many there are."""
-    if axis_name is None:
-        return 0, 1
-    return jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)

@@ -1,8 +1,6 @@
 """From a batch to new parameters: one synchronous update, or many in a row."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import random
+from jaxrl_par.axis import Axis
 from jaxrl_par.types import (
     Agent,
     Batch,
@@ -31,7 +30,7 @@ def learn(
     *,
     num_epochs: int = 1,
     num_minibatches: int = 1,
-    axis_name: str | None = None,
+    axis: Axis = Axis(),
 ) -> tuple[State, Metrics]:
     """All updates from one trajectory: prepared once, then by minibatches.
 
@@ -40,10 +39,9 @@ def learn(
     Raises:
       ValueError: `num_minibatches` does not divide the rows (or sequences).
     """
-    mean = partial(average, axis_name=axis_name)
-    state, batch = agent.prepare(state, trajectory, mean)
+    state, batch = agent.prepare(state, trajectory, axis)
     if num_epochs == num_minibatches == 1:
-        state, info = update(agent, state, batch, key, axis_name)
+        state, info = update(agent, state, batch, key, axis)
         return state, info.metrics
 
     num_items, take = _items(batch)
@@ -55,7 +53,7 @@ def learn(
 
     def minibatch(state, inputs):
         rows, key = inputs
-        state, info = update(agent, state, take(rows), key, axis_name)
+        state, info = update(agent, state, take(rows), key, axis)
         return state, info.metrics
 
     def epoch(state, key):
@@ -71,22 +69,21 @@ def learn(
 
 
 def update(
-    agent: Agent, state: State, batch: Batch, key: PRNGKey, axis_name: str | None = None
+    agent: Agent, state: State, batch: Batch, key: PRNGKey, axis: Axis = Axis()
 ) -> tuple[State, Info]:
-    """One synchronous update: the gradient, its mean over `axis_name`, its use.
+    """One synchronous update: the gradient, its mean over the axis, its use.
 
-    The same under `jit`, `vmap(axis_name=...)`, `pmap` and `shard_map`. A gradient that
-    is not finite is not applied: `skipped` is then 1. `grad_norm` is that of the whole
-    gradient, before the optimizer's clipping.
+    A gradient that is not finite is not applied: `skipped` is then 1. `grad_norm` is
+    that of the whole gradient, before the optimizer's clipping.
     """
     grads, info = agent.grad(state, batch, key)
-    if _summed_by_shard_map(grads, batch, axis_name):
-        scale = 1 if agent.reduction == "sum" else jax.lax.axis_size(axis_name)
+    if _summed_by_shard_map(grads, batch, axis):
+        scale = 1 if agent.reduction == "sum" else axis.size
         grads = jax.tree.map(lambda x: x / scale, grads)
     else:
-        grads = average(grads, axis_name=axis_name, reduction=agent.reduction)
+        grads = combined(grads, agent, axis)
     state, applied = apply_finite(agent, state, grads)
-    metrics = average(info.metrics, axis_name=axis_name) | applied
+    metrics = axis.mean(info.metrics) | applied
     return state, info._replace(metrics=metrics)
 
 
@@ -109,36 +106,12 @@ def apply_finite(
     return state, {"grad_norm": norm, "skipped": 1.0 - finite}
 
 
-def average(
-    tree: PyTree,
-    *,
-    axis_name: str | None,
-    reduction: Literal["mean", "sum"] = "mean",
-) -> PyTree:
-    """The mean or sum over a mapped axis; without one, the tree as it is."""
-    if axis_name is None:
-        return tree
-    collective = jax.lax.psum if reduction == "sum" else jax.lax.pmean
-    return collective(tree, axis_name)
+def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
+    """The gradient of the joint batch, from those of its parts along the axis."""
+    return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
 
 
-def after(tree: PyTree, done: PyTree, axis_name: str | None) -> PyTree:
-    """The tree, unchanged, but computed only when the floats in `done` are.
-
-    For whatever leads to a mean over devices beside a loop that has some too. On CPU
-    jaxlib gives all collectives of a program one channel, and what does not depend on
-    a loop runs at the same time: devices then meet in different collectives, and the
-    process ends. Only a dependency that XLA cannot see through keeps them in order.
-    """
-    if axis_name is None:
-        return tree
-    leaves = jax.tree.leaves(done)
-    total = sum(jnp.sum(jnp.asarray(x, jnp.float32)) for x in leaves)
-    never = (total > 1.0) & (total < 0.0)
-    return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
-
-
-def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) -> bool:
+def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis: Axis) -> bool:
     """Whether JAX has summed the gradient over the devices by itself.
 
     It does so under `shard_map` with its default `check_vma=True`: data that differ
@@ -149,9 +122,9 @@ def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) ->
 
     def varies(tree):
         leaves = [jax.typeof(x) for x in jax.tree.leaves(tree)]
-        return any(axis_name in leaf.manual_axis_type.varying for leaf in leaves)
+        return any(axis.name in leaf.manual_axis_type.varying for leaf in leaves)
 
-    return axis_name is not None and varies(batch) and not varies(grads)
+    return axis.name is not None and varies(batch) and not varies(grads)
 
 
 def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:

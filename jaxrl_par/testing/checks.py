@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxrl_par import loops, random, rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
@@ -176,7 +177,7 @@ def check_agent(
     _, trajectory, _ = act(state.params, workers, act_key)
     trajectory = _with_ends(trajectory)
 
-    gradient = jax.jit(partial(_gradient, agent, key=key, axis_name=None))
+    gradient = jax.jit(partial(_gradient, agent, key=key, axis=Axis()))
     grads = gradient(state, trajectory)
     _check_finite(grads, "the gradient")
     applied = jax.eval_shape(agent.apply, state, grads)
@@ -188,7 +189,7 @@ def check_agent(
         "reward and action at steps that are last change the gradient",
         tolerance,
     )
-    halved = partial(_gradient, agent, key=key, axis_name="half")
+    halved = partial(_gradient, agent, key=key, axis=Axis("half"))
     mapped = jax.jit(jax.vmap(halved, in_axes=(None, 0), axis_name="half"))
     _check_close(
         jax.tree.map(lambda x: x[0], mapped(state, _halves(trajectory))),
@@ -499,13 +500,12 @@ def _gradient(
     trajectory: Trajectory,
     *,
     key: PRNGKey,
-    axis_name: str | None,
+    axis: Axis,
 ) -> Grads:
     """As `loops.learn` takes it for its first update, without minibatches."""
-    mean = partial(loops.average, axis_name=axis_name)
-    state, batch = agent.prepare(state, trajectory, mean)
+    state, batch = agent.prepare(state, trajectory, axis)
     grads, _ = agent.grad(state, batch, key)
-    return loops.average(grads, axis_name=axis_name, reduction=agent.reduction)
+    return loops.combined(grads, agent, axis)
 
 
 def _check_rows(holds: Bool[np.ndarray | Array, "T B *shape"], otherwise: str) -> None:

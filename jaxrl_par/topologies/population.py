@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from jaxrl_par import random
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -49,7 +50,7 @@ def population(
     make_program: Callable[[dict[str, Array]], Program],
     hyperparameters: Mapping[str, Array | np.ndarray],
     mesh: Mesh | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> Population:
     """Trains a member for each row of `hyperparameters`, all in one program.
 
@@ -87,7 +88,7 @@ def population(
     def on_devices(function: Callable, num_inputs: int) -> Callable:
         if mesh is None:
             return function
-        spec = P(axis_name)
+        spec = P(axis.name)
         return jax.shard_map(
             function,
             mesh=mesh,

@@ -27,6 +27,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrl_par import loops
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge import exchange, record
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.crew import Limits
@@ -115,7 +116,7 @@ def threads(
     mesh: Mesh,
     *,
     learning: Learning | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> Threaded:
     """An engine for `training.train`, which starts its threads when it first advances.
 
@@ -144,7 +145,7 @@ def threads(
         raise ValueError("; ".join(problems))
     lockstep = config.schedule == "lockstep"
     parts = _parts(
-        agent, make_env, unroll_length, config, mesh, axis_name, learning,
+        agent, make_env, unroll_length, config, mesh, axis, learning,
         config.lag if lockstep else 0,
     )  # fmt: skip
 
@@ -172,7 +173,7 @@ def replay(
     recorded: Path,
     *,
     learning: Learning | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> Replay:
     """An engine that repeats a run which `threads` recorded, in one thread.
 
@@ -191,7 +192,7 @@ def replay(
         )
     if problems:
         raise ValueError("; ".join(problems))
-    parts = _parts(agent, make_env, unroll_length, config, mesh, axis_name, learning, 0)
+    parts = _parts(agent, make_env, unroll_length, config, mesh, axis, learning, 0)
     return Replay(parts, record.read(recorded))
 
 
@@ -221,7 +222,7 @@ def _parts(
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
-    axis_name: str,
+    axis: Axis,
     learning: Learning,
     num_behaviours: int,
 ) -> Parts:
@@ -238,7 +239,7 @@ def _parts(
         config.batch,
         learning,
         mesh,
-        axis_name,
+        axis,
         device,
         config.check_bounds,
         num_behaviours,

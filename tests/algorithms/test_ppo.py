@@ -11,6 +11,7 @@ import pytest
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms import ppo as module
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, probes
 from jaxrl_par.topologies.scan import scanned
@@ -33,7 +34,7 @@ def acted(env, agent, length=6):
 
 
 def prepared(agent, state, trajectory):
-    return jax.jit(lambda s, t: agent.prepare(s, t, lambda x: x))(state, trajectory)
+    return jax.jit(lambda s, t: agent.prepare(s, t, Axis()))(state, trajectory)
 
 
 def mean_return(env, network, config, num_updates=100):
@@ -83,7 +84,7 @@ def test_the_first_minibatch_follows_the_policy_gradient():
 def test_advantages_have_mean_0_and_deviation_1_over_real_rows():
     rng = np.random.default_rng(0)
     x, last = rng.normal(3.0, 5.0, (7, 4)), rng.random((7, 4)) < 0.3
-    y = module.standardized(jnp.float32(x), jnp.asarray(last), lambda tree: tree)
+    y = module.standardized(jnp.float32(x), jnp.asarray(last), Axis())
     kept = np.asarray(y)[~last]
     np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-5)
     assert np.all(np.asarray(y)[last] == 0.0)

@@ -13,6 +13,7 @@ from jaxrl_par import envs, exploration, loops, random, rollout
 from jaxrl_par.algorithms import q_learning as module
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.q_learning import QCarry, QConfig, q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, check_learns, probes
@@ -465,7 +466,7 @@ def test_devices_share_the_work():
     config = QConfig(target_period=2, anneal_updates=3)
     _, agent = make(env, config, optimizer=optax.sgd(0.01))
     mesh = data_mesh(2)
-    program = loops.on_policy(agent, env, 4, axis_name="data")
+    program = loops.on_policy(agent, env, 4, axis=Axis("data"))
     placed = sharded(program, mesh)
     run, metrics = jax.jit(lambda key: scanned(placed, 5)(placed.init(key)))(
         random.key(0)

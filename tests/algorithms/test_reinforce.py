@@ -11,6 +11,7 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms import reinforce as module
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.rollout import whole_episodes
@@ -82,7 +83,7 @@ def test_a_mean_that_includes_oneself_shrinks_the_gradient():
 
 def test_with_two_workers_each_is_the_others_baseline():
     batch = module.make_batch(
-        bandit_episodes([0, 1]), ReinforceConfig(baseline="leave_one_out"), lambda x: x
+        bandit_episodes([0, 1]), ReinforceConfig(baseline="leave_one_out"), Axis()
     )
     np.testing.assert_allclose(batch.baseline, [[0.0, 1.0]])
 

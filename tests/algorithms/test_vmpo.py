@@ -12,6 +12,7 @@ import pytest
 from jaxrl_par import envs, loops, random, returns, rollout
 from jaxrl_par.algorithms import vmpo as module
 from jaxrl_par.algorithms.vmpo import Duals, VMPOConfig, vmpo
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical, DiagNormal
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -82,11 +83,11 @@ def rows(probe, num_envs, memory):
 
 
 def prepared(agent, state, trajectory):
-    return jax.jit(lambda s, t: agent.prepare(s, t, lambda x: x)[1])(state, trajectory)
+    return jax.jit(lambda s, t: agent.prepare(s, t, Axis())[1])(state, trajectory)
 
 
 def prepare_and_grad(agent, state, trajectory):
-    state, batch = agent.prepare(state, trajectory, lambda x: x)
+    state, batch = agent.prepare(state, trajectory, Axis())
     return agent.grad(state, batch, random.key(0))
 
 
@@ -114,7 +115,7 @@ def improved(advantages, eta=1.0, last=None):
     """psi, and its divergence from a uniform one, of one device."""
     x = jnp.asarray(advantages, jnp.float32).reshape(-1, 1)
     last = jnp.zeros(x.shape, bool) if last is None else jnp.asarray(last)[:, None]
-    weight, divergence = module.improved(x, last, jnp.float32(eta), lambda x: x)
+    weight, divergence = module.improved(x, last, jnp.float32(eta), Axis())
     count = jnp.sum(~last)
     return np.asarray(weight / count)[:, 0], float(jnp.sum(divergence) / count)
 
@@ -198,8 +199,7 @@ def test_means_over_devices_find_the_kth_largest_of_all(num_devices, ties):
 
     def one(x, keep):
         counts = jnp.asarray(wanted / num_devices, jnp.float32) * 0.9999
-        mean = partial(jax.lax.pmean, axis_name="device")
-        return module.reached(x, keep, counts, mean)
+        return module.reached(x, keep, counts, Axis("device"))
 
     found = jax.jit(jax.vmap(one, axis_name="device"))(jnp.float32(x), keep)
     for row in found:
@@ -495,7 +495,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(num_devices):
 
     def step(run):
         learner, metrics = loops.learn(
-            agent, run.learner, run.local, run.key, axis_name="data"
+            agent, run.learner, run.local, run.key, axis=Axis("data")
         )
         return run._replace(learner=learner), metrics
 

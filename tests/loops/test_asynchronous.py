@@ -14,6 +14,7 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
@@ -118,7 +119,7 @@ def test_a_gradient_draws_what_that_instance_would_draw_from_that_unroll():
 
 def test_a_turn_is_that_of_an_instance_of_the_synchronous_program():
     agent, *_ = acted("a2c")
-    program = loops.on_policy(agent, ENV, 5, axis_name="data")
+    program = loops.on_policy(agent, ENV, 5, axis=Axis("data"))
     start = jax.jit(
         jax.vmap(program.init, axis_name="data", axis_size=2, in_axes=None)
     )(KEY)

@@ -12,6 +12,7 @@ import pytest
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops import DistillationConfig, Teacher
 from jaxrl_par.networks import (
@@ -244,7 +245,7 @@ def test_devices_share_the_models_and_not_the_replay():
     num_devices = 2
     env = environment(NUM_ENVS // num_devices)
     config = DistillationConfig(1, batch_size=3, capacity=8 // num_devices)
-    program = loops.program(*parts(config), env, LENGTH, axis_name="data")
+    program = loops.program(*parts(config), env, LENGTH, axis=Axis("data"))
     program = sharded(program, data_mesh(num_devices))
     run = jax.jit(program.init)(KEY)
     step = jax.jit(program.step)

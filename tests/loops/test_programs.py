@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrl_par import loops, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.types import Agent, Count, Info, TimeStep
@@ -284,7 +285,7 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, num_devices, axis=1)), batch)
 
     def update(state, shard):
-        return loops.update(agent, state, shard, KEY, "data")
+        return loops.update(agent, state, shard, KEY, Axis("data"))
 
     actual, actual_info = WAYS[way](update, num_devices)(state, shards)
     # The trace is the gradient.
@@ -304,19 +305,19 @@ def test_what_is_prepared_is_that_of_the_joint_batch():
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), batch)
 
     def learn(state, shard):
-        return loops.learn(agent, state, shard, KEY, axis_name="data")[0]
+        return loops.learn(agent, state, shard, KEY, axis=Axis("data"))[0]
 
     actual = on_vmap(learn, 2)(state, shards)
     assert_close(actual.opt_state, expected.opt_state)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
 def test_averages_are_those_over_the_axis(way, reduction):
     rows = jnp.arange(8.0).reshape(4, 2)
 
     def average(_, row):
-        return loops.average(row, axis_name="data", reduction=reduction)
+        return getattr(Axis("data"), reduction)(row)
 
     expected = getattr(jnp, reduction)(rows, axis=0)
     assert_close(WAYS[way](average, 4)((), rows), expected)
@@ -324,7 +325,7 @@ def test_averages_are_those_over_the_axis(way, reduction):
 
 def test_an_average_without_an_axis_changes_nothing():
     tree = {"x": jnp.arange(3.0)}
-    assert loops.average(tree, axis_name=None, reduction="sum") is tree
+    assert Axis().sum(tree) is tree
 
 
 def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
@@ -335,7 +336,7 @@ def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
     shards = shards._replace(reward=shards.reward.at[2, 0, 0].set(jnp.nan))
 
     def update(state, shard):
-        return loops.update(agent, state, shard, KEY, "data")
+        return loops.update(agent, state, shard, KEY, Axis("data"))
 
     for way in WAYS:
         after, info = WAYS[way](update, 4)(state, shards)
@@ -398,7 +399,7 @@ def remembering_its_keys():
 @pytest.mark.parametrize("num_instances", [1, 2, 4, 8])
 def test_no_two_instances_or_steps_share_a_key(num_instances):
     program = loops.on_policy(
-        remembering_its_keys(), showing_its_keys(), 1, axis_name="data"
+        remembering_its_keys(), showing_its_keys(), 1, axis=Axis("data")
     )
 
     def run(key):
@@ -438,7 +439,7 @@ def test_keys_do_not_repeat_after_a_million_steps():
 
 def test_instances_act_differently_and_learn_the_same():
     env = probes.observation_reward(4)
-    program = loops.on_policy(learner(env), env, 3, axis_name="data")
+    program = loops.on_policy(learner(env), env, 3, axis=Axis("data"))
 
     def run(key):
         return jax.lax.scan(

@@ -24,7 +24,6 @@ from jaxrl_par.testing import probes
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import population
 from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.types import Agent, Info
 
 KEY = random.key(0)
@@ -113,8 +112,8 @@ def differ(first, second):
     ["a2c, rmsprop", "impala, lstm", "ppo", "normalized a2c"],
 )
 def test_one_worker_without_delay_is_the_synchronous_program(name):
-    on_policy = loops.on_policy(agent_of(name), ENV, LENGTH, axis_name="data")
-    synchronous, expected = trained(sharded(on_policy, data_mesh(1)), 4)
+    on_policy = loops.on_policy(agent_of(name), ENV, LENGTH)
+    synchronous, expected = trained(on_policy, 4)
     run, metrics = trained(program_of(name, schedules.in_turn(1, 3), 1), 4)
     assert_equal(run.learner, synchronous.learner)
     assert_equal(run.local.workers, synchronous.local.workers)

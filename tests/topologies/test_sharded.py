@@ -12,6 +12,7 @@ from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import NormalizedState, normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.scan import scanned
@@ -92,7 +93,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_dev
 
     def step(run):
         learner, metrics = loops.learn(
-            agent, run.learner, run.local, run.key, axis_name="data"
+            agent, run.learner, run.local, run.key, axis=Axis("data")
         )
         return run._replace(learner=learner), metrics
 
@@ -109,7 +110,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_dev
 
 def test_devices_act_differently_and_learn_the_same():
     agent = a2c(network(), SGD)
-    program = loops.on_policy(agent, probes.clock(2), 8, axis_name="data")
+    program = loops.on_policy(agent, probes.clock(2), 8, axis=Axis("data"))
     program = sharded(program, data_mesh(4))
     run, metrics = jax.jit(lambda key: scanned(program, 3)(program.init(key)))(
         random.key(0)
@@ -124,7 +125,7 @@ def test_devices_act_differently_and_learn_the_same():
 def test_no_two_devices_draw_the_same_numbers():
     agent = a2c(network(), SGD)
     env = probes.observation_reward(16)
-    program = sharded(loops.on_policy(agent, env, 4, axis_name="data"), data_mesh(8))
+    program = sharded(loops.on_policy(agent, env, 4, axis=Axis("data")), data_mesh(8))
     run = jax.jit(lambda key: program.step(program.init(key))[0])(random.key(0))
     # Bits that each device drew for its 16 environments: alike once in 2**16 pairs.
     shown = np.asarray(run.local.workers.step.obs).reshape(8, 16)
@@ -134,7 +135,7 @@ def test_no_two_devices_draw_the_same_numbers():
 def test_steps_of_all_devices_are_counted():
     agent = a2c(network(), SGD)
     env = probes.constant_reward(3, continuing=True)
-    program = sharded(loops.on_policy(agent, env, 5, axis_name="data"), data_mesh(4))
+    program = sharded(loops.on_policy(agent, env, 5, axis=Axis("data")), data_mesh(4))
     run, _ = jax.jit(lambda key: scanned(program, 2)(program.init(key)))(random.key(0))
     assert int(run.progress.env_steps) == 2 * 5 * 3 * 4
     assert int(run.progress.updates) == 2

@@ -11,6 +11,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
@@ -77,8 +78,10 @@ def learner_hash(run):
 
 
 def synchronous(agent, num_devices, num_updates, **options):
-    program = loops.on_policy(agent, ENV, LENGTH, axis_name="data", **options)
-    program = sharded(program, data_mesh(num_devices))
+    axis = Axis() if num_devices == 1 else Axis("data")
+    program = loops.on_policy(agent, ENV, LENGTH, axis=axis, **options)
+    if num_devices > 1:
+        program = sharded(program, data_mesh(num_devices))
     run, metrics = jax.jit(program.init)(KEY), []
     step = jax.jit(program.step)
     for _ in range(num_updates):
@@ -89,7 +92,7 @@ def synchronous(agent, num_devices, num_updates, **options):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_lockstep_without_lag_is_the_synchronous_program(name):
-    """Bit for bit: actor 0 is device 0."""
+    """Bit for bit: one actor is one program alone."""
     ours, metrics = advanced(engine(AGENTS[name](), lockstep()), 6)
     theirs, expected = synchronous(AGENTS[name](), 1, 6)
     assert learner_hash(ours) == learner_hash(theirs)
@@ -122,7 +125,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     ours, metrics = advanced(engine(agent, lockstep(lag=lag)), 7)
     learn_from = jax.jit(
         jax.vmap(
-            loops.learn_from(loops.learner(agent), "data"),
+            loops.learn_from(loops.learner(agent), Axis("data")),
             axis_name="data", in_axes=(None, 0), out_axes=None,
         )
     )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import (
@@ -85,8 +86,10 @@ def lockstep(num_actors=1, lag=0):
 def test_lockstep_without_lag_is_the_synchronous_program(options, num_actors):
     """Bit for bit, replays and memories of the learner too: actor i is device i."""
     ours = advanced(engine(lockstep(num_actors), num_actors, **options), 6)
-    program = loops.program(*parts(**options), ENV, LENGTH, axis_name="data")
-    program = sharded(program, data_mesh(num_actors))
+    axis = Axis() if num_actors == 1 else Axis("data")
+    program = loops.program(*parts(**options), ENV, LENGTH, axis=axis)
+    if num_actors > 1:
+        program = sharded(program, data_mesh(num_actors))
     theirs, step = jax.jit(program.init)(KEY), jax.jit(program.step)
     for _ in range(6):
         theirs = jax.block_until_ready(step(theirs)[0])

@@ -16,7 +16,6 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.topologies.workers import WorkersConfig, workers
 from jaxrl_par.training.checkpoints import state_hash
 
@@ -81,8 +80,7 @@ def trained(name, store="lock", num_workers=1, num_updates=UPDATES, env=ENV, **o
 
 @cache
 def synchronous(name):
-    program = loops.on_policy(agent_of(name), ENV, LENGTH, axis_name="data")
-    program = sharded(program, data_mesh(1))
+    program = loops.on_policy(agent_of(name), ENV, LENGTH)
     run, step, metrics = jax.jit(program.init)(KEY), jax.jit(program.step), []
     for _ in range(UPDATES):
         run, new = jax.block_until_ready(step(run))
