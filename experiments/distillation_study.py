@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import loops, random, training
+from jaxrl_par.errors import at_least
 from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.training.config import to_json
 from jaxrl_par.training.evaluation import evaluator
@@ -63,7 +64,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, num_seeds=1, num_points=2) + [
+        return at_least(self, num_seeds=1, num_points=2) + [
             f"ratios must be at least 1, got {ratio}"
             for ratio in self.ratios
             if ratio < 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxrl_par import loops, random, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.threads import ThreadsConfig
@@ -31,7 +32,7 @@ class Args(training.ThreadsArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             lanes = self.threads.batch * self.envs_per_actor // self.num_devices
             if lanes % self.num_minibatches:

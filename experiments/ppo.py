@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxrl_par import loops, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 
@@ -28,7 +29,7 @@ class Args(training.OnPolicyArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             rows = 1 if self.network.memory != "none" else self.unroll_length
             items = self.num_envs // self.num_devices * rows

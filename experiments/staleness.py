@@ -35,6 +35,7 @@ from rich.table import Table
 from jaxrl_par import envs, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
@@ -91,9 +92,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(
-            self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1
-        )
+        found = at_least(self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1)
         found += training.environment_problems(self.env_name)
         if not self.methods:
             found.append("methods must name at least one")

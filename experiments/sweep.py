@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jaxrl_par import loops, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.population import Population, grid, population, random_search
@@ -45,7 +46,7 @@ class Args(training.OnPolicyArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = training.OnPolicyArgs.problems(replace(self, num_devices=1))
-        found += training.at_least(self, num_seeds=1, num_random=0, num_devices=1)
+        found += at_least(self, num_seeds=1, num_random=0, num_devices=1)
         for name in ("learning_rates", "entropy_costs"):
             values = getattr(self, name)
             if not values or min(values) <= 0:

@@ -14,6 +14,24 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
+def at_least(config: Any, **lowest: int | float) -> list[str]:
+    """A line for each field of `config` that is lower than that."""
+    return [
+        f"{name} must be at least {low}, got {getattr(config, name)}"
+        for name, low in lowest.items()
+        if not getattr(config, name) >= low
+    ]
+
+
+def above(config: Any, **bounds: int | float) -> list[str]:
+    """A line for each field of `config` that is not above that."""
+    return [
+        f"{name} must be above {bound}, got {getattr(config, name)}"
+        for name, bound in bounds.items()
+        if not getattr(config, name) > bound
+    ]
+
+
 def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
     """A line for each field of `config` that is outside its closed interval."""
     return [

@@ -33,7 +33,7 @@ def _act(params, carry, step, key):
     return jnp.int32(noise > params[0]), carry, {}
 
 
-def _grad(state, batch, key):
+def _grad(state, batch, key, axis):
     noise = jax.random.normal(key, (SIZE,))
     grads = jnp.mean(batch.reward) + 0.5 * state.params + noise
     return grads, Info({"loss": jnp.sum(grads)})

@@ -44,6 +44,7 @@ from jaxrl_par import envs, loops, random, rollout, training
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import DistillationConfig, Teacher
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -83,7 +84,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
+        return at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
 
 
 class Part(NamedTuple):
@@ -129,13 +130,13 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
             actor, env, state.actor.params, workers, key, size.unroll_length
         )
         memory = learning.start(trajectory)
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        steps = trajectory.rows
         said, _ = teacher.unroll(state.learner.params, memory.teacher, steps)
         return state, memory, trajectory, said
 
     def lesson_of(trajectory, said) -> Lesson:
         lanes = jnp.arange(args.batch_size) % size.num_envs
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        steps = trajectory.rows
         steps, said = jax.tree.map(lambda x: x[:, lanes], (steps, said))
         carry = jax.tree.map(lambda x: x[lanes], trajectory.carry)
         return Lesson(steps, carry, *said)
@@ -146,7 +147,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
     # From a state and a trajectory to the next state, and how many updates there were.
     def learn(inputs, trajectory):
         state, memory, _ = inputs
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        steps = trajectory.rows
         said, after = teacher.unroll(state.params, memory, steps)
         batch = trajectory._replace(carry=memory)
         state, metrics = loops.learn(learner, state, batch, random.key(0))

@@ -29,9 +29,10 @@ import numpy as np
 from jaxrl_par.bridge.boundary import BadRowError
 from jaxrl_par.bridge.supervision import HangError
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import at_least
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.training import at_least, cli
+from jaxrl_par.training import cli
 from jaxrl_par.types import Agent, Box, Discrete, Info, TimeStep
 
 FAULTS = ("raise", "hang", "nan", "slow actor", "slow learner", "stop")
@@ -243,7 +244,7 @@ def agent() -> Agent:
         initial_carry=lambda num_envs: (),
         act=act,
         greedy=act,
-        grad=lambda state, batch, key: (jnp.mean(batch.reward), Info({})),
+        grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
         apply=lambda state, grads: Sum(state.params + grads),
     )
 

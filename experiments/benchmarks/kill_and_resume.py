@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxrl_par.training import at_least, cli
+from jaxrl_par.errors import at_least
+from jaxrl_par.training import cli
 
 EXPERIMENTS = Path(__file__).parent.parent
 # Saves so often that many kills fall into one.

@@ -36,7 +36,7 @@ from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import at_least, unknown_name
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -67,7 +67,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(self, num_workers=2, rounds=1)
+        found = at_least(self, num_workers=2, rounds=1)
         if not self.seconds > 0:
             found.append(f"seconds must be above 0, got {self.seconds}")
         for name in self.cases:

@@ -13,7 +13,7 @@ Source: Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,14 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses
+from jaxrl_par.agents import trained_by
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
     Lesson,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
 )
 
 
@@ -47,18 +44,7 @@ class DistilledConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return [
-            f"{name} must be at least 0, got {getattr(self, name)}"
-            for name in ("policy_cost", "value_cost")
-            if not getattr(self, name) >= 0
-        ]
-
-
-class DistilledState(NamedTuple):
-    """What the pupil learns."""
-
-    params: Params
-    opt_state: optax.OptState
+        return at_least(self, policy_cost=0, value_cost=0)
 
 
 def distilled(
@@ -75,22 +61,13 @@ def distilled(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> DistilledState:
-        params = network.init(key, step)
-        return DistilledState(params, optimizer.init(params))
-
-    def grad(state: DistilledState, batch: Lesson, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: DistilledState, grads: Grads) -> DistilledState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return DistilledState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network, record_log_prob=True, record_policy=True)
-    return Agent(init, network.initial_carry, act, grad, apply, greedy)
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        record_log_prob=True,
+        record_policy=True,
+    )
 
 
 def loss(

@@ -13,6 +13,7 @@ Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, sec
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -21,18 +22,14 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.agents import TrainState, trained_by
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
     Trajectory,
 )
 
@@ -64,13 +61,6 @@ class ReinforceConfig:
         return not_between(self, gamma=(0, 1)) + not_chosen(self)
 
 
-class ReinforceState(NamedTuple):
-    """What REINFORCE learns."""
-
-    params: Params
-    opt_state: optax.OptState
-
-
 class ReinforceBatch(NamedTuple):
     """Whole episodes with their returns."""
 
@@ -95,36 +85,17 @@ def reinforce(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> ReinforceState:
-        params = network.init(key, step)
-        return ReinforceState(params, optimizer.init(params))
-
     def prepare(
-        state: ReinforceState, trajectory: Trajectory, axis: Axis
-    ) -> tuple[ReinforceState, ReinforceBatch]:
-        return state, make_batch(trajectory, config, axis)
+        state: TrainState, trajectory: Trajectory, axis: Axis
+    ) -> ReinforceBatch:
+        del state  # these returns need no values
+        return make_batch(trajectory, config, axis)
 
-    def grad(
-        state: ReinforceState, batch: ReinforceBatch, key: PRNGKey
-    ) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: ReinforceState, grads: Grads) -> ReinforceState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return ReinforceState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network)
-    return Agent(
-        init,
-        network.initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
-        prepare,
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        prepare=prepare,
         reduction=config.reduction,
     )
 

@@ -87,21 +87,11 @@ class Learner:
 
     def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
         """Joins unrolls along the environments, and shares these over the devices."""
-
-        def join(axis: int, trees: list[Any]) -> Any:
-            if len(trees) == 1:
-                return trees[0]
-            return jax.tree.map(lambda *xs: np.concatenate(xs, axis), *trees)
-
-        rows = [item.trajectory for item in unrolls]
-        fields = {n: [getattr(x, n) for x in rows] for n in Trajectory._fields}
-        joined = {n: join(0 if n == "carry" else 1, x) for n, x in fields.items()}
-        uploaded = {
-            n: jax.device_put(x, NamedSharding(self._mesh, getattr(self._specs, n)))
-            for n, x in joined.items()
-        }
+        concatenate: Any = np.concatenate
+        joined = Trajectory.join([item.trajectory for item in unrolls], concatenate)
         self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
-        trajectory = Trajectory(**jax.block_until_ready(uploaded))
+        shardings: Any = [NamedSharding(self._mesh, x) for x in self._specs]
+        trajectory = jax.block_until_ready(jax.device_put(joined, Trajectory(*shardings)))
         return Batch(trajectory, list(unrolls))
 
     def compile(self, run: Run, batch: Batch) -> None:

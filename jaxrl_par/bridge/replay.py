@@ -93,5 +93,5 @@ class Replay(Following[Actor]):
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:
             self._params[version] = jax.block_until_ready(
-                self._system.behaviour(run.learner.params)
+                self._system.behaviour(run.learner)
             )

@@ -18,6 +18,7 @@ from jaxrl_par.types import (
     Agent,
     Params,
     PRNGKey,
+    State,
     TimeStep,
     Trajectory,
 )
@@ -95,15 +96,16 @@ class System(Source[Actor]):
         """The run at its start, from actors that have environments."""
         run, step = self.first_run(self.parts.learning.init, actors[0].env)
         run = self.learner.place(run)
-        behaviour = (self.behaviour(run.learner.params),) * self.parts.num_behaviours
+        behaviour = (self.behaviour(run.learner),) * self.parts.num_behaviours
         states = tuple(actor.state() for actor in actors)
-        shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
+        params = self.parts.agent.params(run.learner)
+        shapes = jax.eval_shape(self._batch_shapes, params, step)
         memory = self.learner.memory(shapes)
         return self.with_local(run, Local(states, behaviour, memory))
 
-    def behaviour(self, params: Params) -> Params:
-        """The parameters, for actors."""
-        return copied(params, self.parts.actor_device)
+    def behaviour(self, state: State) -> Params:
+        """The parameters that act, for actors."""
+        return copied(self.parts.agent.params(state), self.parts.actor_device)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
@@ -115,10 +117,6 @@ class System(Source[Actor]):
         parts = self.parts
         shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
         one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        carry = jax.tree.map(lambda x: jnp.concatenate([x] * parts.batch), one.carry)
-        rows = jax.tree.map(
-            lambda x: jnp.concatenate([x] * parts.batch, axis=1),
-            one._replace(carry=()),
-        )
-        version = jnp.zeros(rows.reward.shape, jnp.int32)
-        return rows._replace(carry=carry, extras=rows.extras | {"version": version})
+        batch = Trajectory.join([one] * parts.batch)
+        version = jnp.zeros(batch.reward.shape, jnp.int32)
+        return batch._replace(extras=batch.extras | {"version": version})

@@ -220,7 +220,7 @@ class Threaded(CrewEngine[Actor]):
                 self._system.learner.compile(run, batch)
 
     def _publish(self, version: int, state: State) -> None:
-        params = jax.block_until_ready(self._system.behaviour(state.params))
+        params = jax.block_until_ready(self._system.behaviour(state))
         self._publisher.publish(version, params)
 
     def _write(self, batch: Batch) -> None:

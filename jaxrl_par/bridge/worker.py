@@ -54,6 +54,7 @@ class HostWorker(Actor):
         make_env: MakeEnv,
         acting: Acting,
         gradient: Callable,
+        params: Callable,
         length: int,
         root: PRNGKey,
         device: Any,
@@ -62,9 +63,11 @@ class HostWorker(Actor):
         """
         Args:
           gradient: `gradients` of the agent.
+          params: `Agent.params`
         """
         super().__init__(index, make_env, acting, length, root, device, **options)
         self._gradient = gradient
+        self._params = params
 
     def where(self, row: int | None = None) -> str:
         """For errors."""
@@ -76,7 +79,7 @@ class HostWorker(Actor):
         Raises:
           Stopped, Exception: as `Actor.unroll`.
         """
-        item = self.unroll(state.params, 0)
+        item = self.unroll(self._params(state), 0)
         # All rows have one version: that of `state`.
         extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
         trajectory = item.trajectory._replace(extras=extras)

@@ -76,8 +76,8 @@ class Workshop(Source[Worker]):
                 self._root, parts.device, **options,
             )  # fmt: skip
         return HostWorker(
-            index, env, self._acting, self._gradient, length, self._root,
-            parts.device, check_bounds=parts.check_bounds, **options,
+            index, env, self._acting, self._gradient, parts.agent.params, length,
+            self._root, parts.device, check_bounds=parts.check_bounds, **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:
@@ -87,9 +87,11 @@ class Workshop(Source[Worker]):
         with jax.default_device(self.parts.device):
             run, step = self.first_run(self.parts.agent.init, shown)
         self._batch = rollout.shapes(
-            self.parts.agent, run.learner.params, step, self.parts.unroll_length
+            self.parts.agent,
+            self.parts.agent.params(run.learner),
+            step,
+            self.parts.unroll_length,
         )
-        self._check_prepare(run.learner)
         return run._replace(local=self._local([x.state() for x in workers]))
 
     def shards(self, state: State) -> Shards:
@@ -155,13 +157,3 @@ class Workshop(Source[Worker]):
     def _local(self, states: Sequence[Any]) -> Local:
         """As arrays of JAX, which is what checkpoints restore."""
         return jax.device_put(Local(tuple(states)), self.parts.device)
-
-    def _check_prepare(self, state: State) -> None:
-        """Workers send gradients only: statistics of their data would be lost."""
-        changed = asynchronous.parts_prepared(self.parts.agent, state, self._batch)
-        if changed:
-            raise ValueError(
-                "this agent changes its state from the data before the gradient, at"
-                f" {', '.join(changed)}: workers send gradients only. Leave"
-                " normalisation out, or use `topologies.delayed`"
-            )

@@ -29,7 +29,6 @@ from jaxrl_par.loops.run import episode_metrics, unroll_keys
 from jaxrl_par.loops.updates import apply_finite
 from jaxrl_par.types import (
     Agent,
-    Batch,
     Count,
     Grads,
     Metrics,
@@ -82,15 +81,10 @@ def contribution(
         synchronous program would learn from its unroll of this number.
     """
     _, key = unroll_keys(root, unroll, worker)
-    state, batch = prepare(agent, state, trajectory)
-    grads, info = agent.grad(state, batch, key)
+    batch = agent.prepare(state, trajectory, Axis())
+    grads, info = agent.grad(state, batch, key, Axis())
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
     return Contribution(grads, info.metrics, env_steps)
-
-
-def prepare(agent: Agent, state: State, trajectory: Trajectory) -> tuple[State, Batch]:
-    """As `Agent.prepare`, of what one worker has alone."""
-    return agent.prepare(state, trajectory, Axis())
 
 
 class Worked(NamedTuple):
@@ -117,7 +111,7 @@ def turn(
     """Acts with the parameters of `state`, and computes the gradient at `learner`."""
     key, _ = unroll_keys(root, unroll, worker)
     workers, trajectory, episodes = rollout.unroll(
-        agent, env, state.params, workers, key, unroll_length
+        agent, env, agent.params(state), workers, key, unroll_length
     )
     given = contribution(agent, learner, trajectory, root, unroll, worker)
     metrics = given.metrics | episode_metrics(episodes, Axis())
@@ -163,14 +157,3 @@ def parts_read(function: Callable, state: State, *arguments: PyTree) -> list[boo
     for equation in traced.eqns:
         used |= {x for x in equation.invars if isinstance(x, Var)}
     return [x in used for x in traced.invars[: len(jax.tree.leaves(state))]]
-
-
-def parts_prepared(agent: Agent, state: State, trajectory: Trajectory) -> list[str]:
-    """Names of the leaves of `state` that `Agent.prepare` changes.
-
-    Nothing is computed; arguments may be shapes.
-    """
-    traced = jax.make_jaxpr(lambda *given: prepare(agent, *given)[0])(state, trajectory)
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state)]
-    before, after = traced.jaxpr.invars, traced.jaxpr.outvars
-    return [n for n, x, y in zip(names, before, after, strict=False) if x is not y]

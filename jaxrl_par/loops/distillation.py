@@ -150,19 +150,17 @@ def distillation(
         )
 
     def archived(trajectory: Trajectory, memory: Carry, policy, values, updates):
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-        num_envs = trajectory.reward.shape[1]
         return Archived(
-            steps=_swapped(steps),
+            steps=_swapped(trajectory.rows),
             carry=trajectory.carry,
             policy=_swapped(policy) if stored else (),
             values=_swapped(values) if stored else (),
             teacher=() if stored else memory,
-            updates=jnp.full(num_envs, updates, jnp.int32),
+            updates=jnp.full(trajectory.num_lanes, updates, jnp.int32),
         )
 
     def start(trajectory: Trajectory) -> DistillationMemory:
-        memory = teacher.initial(trajectory.reward.shape[1])
+        memory = teacher.initial(trajectory.num_lanes)
         batch = jax.eval_shape(
             lambda x, memory: archived(
                 x, memory, x.extras["policy"], x.reward, jnp.int32(0)
@@ -179,9 +177,8 @@ def distillation(
         axis: Axis,
     ) -> tuple[DistillationState, DistillationMemory, Metrics]:
         """Runner, archive and learner."""
-        rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
         (policy, values), next_memory = teacher.unroll(
-            state.learner.params, memory.teacher, rows
+            state.learner.params, memory.teacher, trajectory.rows
         )
         item = archived(trajectory, memory.teacher, policy, values, state.updates)
         replay = uniform.add(memory.replay, item)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import jax
 from jaxtyping import PyTree
 
 from jaxrl_par.axis import Axis
@@ -128,15 +127,14 @@ def learner(
 
     def remembering(state, memory, trajectory, key, axis):
         # The final row comes again, as the first of the next trajectory.
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-        after = remember.advance(state.params, memory, steps)
+        after = remember.advance(state.params, memory, trajectory.rows)
         batch = trajectory._replace(carry=(trajectory.carry, memory))
         state, metrics = passes(state, batch, key, axis=axis)
         return state, after, metrics
 
     return Learning(
         agent.init,
-        lambda trajectory: remember.initial(trajectory.reward.shape[1]),
+        lambda trajectory: remember.initial(trajectory.num_lanes),
         remembering,
         in_order=True,
     )

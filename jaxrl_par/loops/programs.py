@@ -52,7 +52,7 @@ def program(
         learn_key, env_key, root = jax.random.split(key, 3)
         workers = rollout.start(actor, env, axis.own(env_key), axis.index, axis.size)
         state = learning.init(learn_key, workers.step)
-        shapes = rollout.shapes(actor, state.params, workers.step, unroll_length)
+        shapes = rollout.shapes(actor, actor.params(state), workers.step, unroll_length)
         memory = learning.start(shapes)
         return new_run(state, Local(workers, memory), root)
 
@@ -60,7 +60,7 @@ def program(
         act_key, _ = step_keys(run, axis)
         local: Local = run.local
         workers, trajectory, episodes = rollout.unroll(
-            actor, env, run.learner.params, local.workers, act_key, unroll_length
+            actor, env, actor.params(run.learner), local.workers, act_key, unroll_length
         )
         run, metrics = learn(run._replace(local=local.memory), trajectory)
         run = run._replace(local=Local(workers, run.local))
@@ -109,7 +109,7 @@ def episodic(
     def step(run: Run) -> tuple[Run, Metrics]:
         act_key, _ = step_keys(run, axis)
         trajectory, episodes = rollout.whole_episodes(
-            agent, env, run.learner.params, act_key, max_steps
+            agent, env, agent.params(run.learner), act_key, max_steps
         )
         run, metrics = learn(run, trajectory)
         episodes = axis.after(episodes, metrics)

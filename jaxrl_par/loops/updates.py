@@ -19,6 +19,7 @@ from jaxrl_par.types import (
     PRNGKey,
     State,
     Trajectory,
+    nothing,
 )
 
 
@@ -39,10 +40,10 @@ def learn(
     Raises:
       ValueError: `num_minibatches` does not divide the rows (or sequences).
     """
-    state, batch = agent.prepare(state, trajectory, axis)
+    batch = agent.prepare(state, trajectory, axis)
     if num_epochs == num_minibatches == 1:
         state, info = update(agent, state, batch, key, axis)
-        return state, info.metrics
+        return observe(agent, state, trajectory, info.metrics, axis), info.metrics
 
     num_items, take = _items(batch)
     if num_items % num_minibatches:
@@ -65,7 +66,21 @@ def learn(
     keys = jax.random.split(key, num_epochs)
     state, metrics = jax.lax.scan(epoch, state, keys)
     skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
-    return state, jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
+    metrics = jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
+    return observe(agent, state, trajectory, metrics, axis), metrics
+
+
+def observe(
+    agent: Agent, state: State, trajectory: Trajectory, done: Metrics, axis: Axis
+) -> State:
+    """As `Agent.observe`, after the updates whose metrics are `done`.
+
+    What was acted is learned with the statistics that acted: at zero lag the policy
+    that learns is then the one that acted.
+    """
+    if agent.observe is nothing:
+        return state
+    return agent.observe(state, axis.after(trajectory, done), axis)
 
 
 def update(
@@ -76,7 +91,7 @@ def update(
     A gradient that is not finite is not applied: `skipped` is then 1. `grad_norm` is
     that of the whole gradient, before the optimizer's clipping.
     """
-    grads, info = agent.grad(state, batch, key)
+    grads, info = agent.grad(state, batch, key, axis)
     if _summed_by_shard_map(grads, batch, axis):
         scale = 1 if agent.reduction == "sum" else axis.size
         grads = jax.tree.map(lambda x: x / scale, grads)
@@ -133,17 +148,10 @@ def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:
     Those of a trajectory, which an agent with the default `prepare` learns from, are
     its environments, [T, B, ...]; of any other batch, its rows [N, ...].
     """
-    if not isinstance(batch, Trajectory):
-        num_rows = jax.tree.leaves(batch)[0].shape[0]
-        return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
-
-    def take(lanes: Int[Array, " N"]) -> Trajectory:
-        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
-        over_time = batch._replace(carry=())
-        taken = jax.tree.map(lambda x: x[:, lanes], over_time)
-        return taken._replace(carry=carry)
-
-    return batch.reward.shape[1], take
+    if isinstance(batch, Trajectory):
+        return batch.num_lanes, batch.lanes
+    num_rows = jax.tree.leaves(batch)[0].shape[0]
+    return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
 
 
 def _take(x: Array, index: Int[Array, " N"]) -> Array:

@@ -174,7 +174,7 @@ def check_agent(
     state = jax.jit(agent.init)(key, workers.step)
     _check_acting(agent, env, state, workers)
     act = jax.jit(partial(rollout.unroll, agent, env, length=unroll_length))
-    _, trajectory, _ = act(state.params, workers, act_key)
+    _, trajectory, _ = act(agent.params(state), workers, act_key)
     trajectory = _with_ends(trajectory)
 
     gradient = jax.jit(partial(_gradient, agent, key=key, axis=Axis()))
@@ -432,7 +432,7 @@ def _check_acting(
     spec = env.action_spec
 
     def both(key):
-        inputs = (state.params, workers.carry, workers.step, key)
+        inputs = (agent.params(state), workers.carry, workers.step, key)
         return {"act": agent.act(*inputs), "greedy": agent.greedy(*inputs)}
 
     compiled = jax.jit(both)
@@ -486,12 +486,7 @@ def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
 def _halves(trajectory: Trajectory) -> Trajectory:
     """The batch as two, leaves [2, T, B/2, ...]."""
 
-    def split(x, axis):
-        return jnp.stack(jnp.split(x, 2, axis))
-
-    carry = jax.tree.map(partial(split, axis=0), trajectory.carry)
-    rows = jax.tree.map(partial(split, axis=1), trajectory._replace(carry=()))
-    return rows._replace(carry=carry)
+    return trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
 
 
 def _gradient(
@@ -503,8 +498,8 @@ def _gradient(
     axis: Axis,
 ) -> Grads:
     """As `loops.learn` takes it for its first update, without minibatches."""
-    state, batch = agent.prepare(state, trajectory, axis)
-    grads, _ = agent.grad(state, batch, key)
+    batch = agent.prepare(state, trajectory, axis)
+    grads, _ = agent.grad(state, batch, key, axis)
     return loops.combined(grads, agent, axis)
 
 

@@ -24,6 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.record import RecordError, read_turns
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
@@ -252,7 +253,7 @@ def delayed(
             fits &= (delay >= 0) & (delay <= max_delay)
             grads = jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), grads)
         # Statistics of the data have no gradient: they are of all that came until now.
-        state, _ = asynchronous.prepare(agent, run.learner, done.trajectory)
+        state = agent.observe(run.learner, done.trajectory, Axis())
         lag = local.version - past.version
         state, absorbed = asynchronous.absorb(agent, state, grads, lag, staleness)
         metrics = given.metrics | absorbed

@@ -32,7 +32,7 @@ from jaxrl_par.bridge.workshop import Parts
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.types import Agent
+from jaxrl_par.types import Agent, nothing
 
 _STORES = {
     "lock": stores.Lock,
@@ -142,6 +142,12 @@ def _parts(
     problems = config.problems() + config.staleness.problems()
     if unroll_length < 1:
         problems.append(f"unroll_length must be at least 1, got {unroll_length}")
+    if agent.observe is not nothing:
+        problems.append(
+            "this agent observes data without a gradient, such as statistics of"
+            " observations, and workers send gradients only: leave normalisation out,"
+            " or use `topologies.delayed`"
+        )
     if problems:
         raise ValueError("; ".join(problems))
     return Parts(

@@ -2,7 +2,7 @@
 
 from jaxrl_par.training import export
 from jaxrl_par.training.asynchronous import AsyncArgs
-from jaxrl_par.training.config import Flat, above, at_least, cli
+from jaxrl_par.training.config import Flat, cli
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import (
     configure_jax,
@@ -32,8 +32,6 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "TrainingError",
-    "above",
-    "at_least",
     "cli",
     "configure_jax",
     "environment_problems",

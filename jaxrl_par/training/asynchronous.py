@@ -12,12 +12,13 @@ from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig, delayed
 from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
-from jaxrl_par.training.config import Flat, at_least
+from jaxrl_par.training.config import Flat
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import environment_problems, experiment, host_experiment
 from jaxrl_par.training.failures import TrainingError

@@ -102,24 +102,6 @@ def problems(config: Any) -> list[str]:
     ]
 
 
-def at_least(config: Any, **lowest: int | float) -> list[str]:
-    """For `problems`: the fields that are lower than that."""
-    return [
-        f"{name} must be at least {low}, got {getattr(config, name)}"
-        for name, low in lowest.items()
-        if not getattr(config, name) >= low
-    ]
-
-
-def above(config: Any, **bounds: int | float) -> list[str]:
-    """For `problems`: the fields that are not above that."""
-    return [
-        f"{name} must be above {bound}, got {getattr(config, name)}"
-        for name, bound in bounds.items()
-        if not getattr(config, name) > bound
-    ]
-
-
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:

@@ -91,7 +91,7 @@ def experiment(
     )
     path = trained.directory.animation
     if settings.gif and animation.can_draw(env) and not path.exists():
-        params = trained.run.learner.params
+        params = agent.params(trained.run.learner)
         animation.animate(agent, env, params, path, evaluation_key(trained.run))
     return trained
 
@@ -141,7 +141,7 @@ def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Ev
 
     def evaluate(run: Run) -> dict[str, float]:
         key = evaluation_key(run)
-        results = {n: f(run.learner.params, key) for n, f in play.items()}
+        results = {n: f(agent.params(run.learner), key) for n, f in play.items()}
         return {n: float(x.returns.mean()) for n, x in results.items()}
 
     return evaluate
@@ -162,7 +162,7 @@ def _host_evaluations(
         for name, plays in play.items():
             env = make_env(key, settings.evaluation_envs)
             try:
-                returns = plays(env, run.learner.params, key)
+                returns = plays(env, agent.params(run.learner), key)
             finally:
                 env.close()
             results[name] = float(np.mean(returns))

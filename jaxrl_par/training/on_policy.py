@@ -7,11 +7,12 @@ from jaxrl_par import envs
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
-from jaxrl_par.training.config import Flat, at_least
+from jaxrl_par.training.config import Flat
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import environment_problems, experiment
 from jaxrl_par.training.failures import TrainingError

@@ -9,12 +9,13 @@ from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Learning
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
-from jaxrl_par.training.config import Flat, at_least
+from jaxrl_par.training.config import Flat
 from jaxrl_par.training.engines import Engine
 from jaxrl_par.training.entry import host_experiment
 from jaxrl_par.training.failures import TrainingError

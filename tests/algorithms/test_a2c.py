@@ -11,6 +11,7 @@ import pytest
 from jaxrl_par import envs, loops, random, rollout
 from jaxrl_par.algorithms import a2c as module
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -110,7 +111,7 @@ def test_the_gradient_leaves_targets_alone():
         policy_loss = -jnp.mean(policy.log_prob(batch.action) * advantages)
         return policy_loss + 0.5 * jnp.mean(jnp.square(targets - v[:-1]))
 
-    grads, _ = agent.grad(state, batch, random.key(0))
+    grads, _ = agent.grad(state, batch, random.key(0), Axis())
     expected = jax.grad(regression)(state.params)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),

@@ -9,6 +9,7 @@ import pytest
 from jaxrl_par import random
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled, loss
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical, DiagNormal
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.types import Box, Discrete, Lesson, TimeStep, Trajectory
@@ -103,12 +104,12 @@ def test_the_learner_is_pulled_to_what_acted(cost):
         (),
     )
     state = agent.init(random.key(0), STEP)
-    grads, _ = agent.grad(state, trajectory, random.key(0))
+    grads, _ = agent.grad(state, trajectory, random.key(0), Axis())
     np.testing.assert_allclose(
         grads[0].logits[0, 0], cost * np.array([-0.2, 0.2]), atol=1e-6
     )
     ended = trajectory._replace(steps=steps._replace(last=jnp.ones((2, 1), bool)))
-    grads, _ = agent.grad(state, ended, random.key(0))
+    grads, _ = agent.grad(state, ended, random.key(0), Axis())
     assert not np.any(grads[0].logits)
 
 
@@ -127,7 +128,7 @@ def test_a_teacher_that_stands_still_is_matched(memory):
     state = agent.init(random.key(0), jax.tree.map(lambda x: x[0], steps))
 
     def update(state, _):
-        grads, info = agent.grad(state, lesson, random.key(0))
+        grads, info = agent.grad(state, lesson, random.key(0), Axis())
         return agent.apply(state, grads), info.metrics
 
     state, _ = jax.jit(lambda x: jax.lax.scan(update, x, length=400))(state)
@@ -149,7 +150,7 @@ def test_continuous_actions_are_distilled_too():
     state = agent.init(random.key(0), jax.tree.map(lambda x: x[0], steps))
 
     def update(state, _):
-        grads, info = agent.grad(state, lesson, random.key(0))
+        grads, info = agent.grad(state, lesson, random.key(0), Axis())
         return agent.apply(state, grads), info.metrics["kl"]
 
     _, kl = jax.jit(lambda x: jax.lax.scan(update, x, length=300))(state)

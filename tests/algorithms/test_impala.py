@@ -10,8 +10,9 @@ import pytest
 
 from jaxrl_par import envs, loops, random, rollout
 from jaxrl_par.algorithms import impala as module
-from jaxrl_par.algorithms.a2c import A2CConfig, A2CState, a2c
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -115,17 +116,17 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
     np.testing.assert_allclose(summed, total, rtol=1e-4)
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_without_lag_it_is_a2c(memory):
-    """On policy with lambda 1, V-trace is the return to the end: the same gradient."""
+@pytest.mark.parametrize(("memory", "lambda_"), [("none", 0.7), ("lstm", 1.0)])
+def test_without_lag_it_is_a2c(memory, lambda_):
+    """On policy V-trace is the return of the same lambda: the same gradient."""
     env, network = probes.counter(4), replace(SMALL, memory=memory)
-    net, agent = make(env, network)
+    net, agent = make(env, network, ImpalaConfig(vtrace_lambda=lambda_))
     workers = rollout.start(agent, env, random.key(0))
     state = agent.init(random.key(1), workers.step)
     _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
-    ours, info = agent.grad(state, batch, random.key(3))
-    other = a2c(net, optax.adam(0.01), A2CConfig())
-    theirs, _ = other.grad(A2CState(*state), batch, random.key(3))
+    ours, info = agent.grad(state, batch, random.key(3), Axis())
+    other = a2c(net, optax.adam(0.01), A2CConfig(gae_lambda=lambda_))
+    theirs, _ = other.grad(state, batch, random.key(3), Axis())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         ours,
@@ -166,7 +167,7 @@ def test_targets_and_weights_carry_no_gradient():
         rows += 0.5 * jnp.square(fixed.targets - v[:-1])
         return jnp.mean(rows * weight)
 
-    grads, _ = agent.grad(state, batch, random.key(0))
+    grads, _ = agent.grad(state, batch, random.key(0), Axis())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         grads,
@@ -176,7 +177,7 @@ def test_targets_and_weights_carry_no_gradient():
 
 def test_metrics_tell_how_stale_the_data_are():
     _, agent, state, batch = stale(probes.counter(8), ImpalaConfig(max_rho=1.0))
-    _, info = agent.grad(state, batch, random.key(0))
+    _, info = agent.grad(state, batch, random.key(0), Axis())
     rho, clipped = info.metrics["rho"], info.metrics["rho_clipped"]
     assert 0 < rho.total / rho.count < 0.95
     assert 0 < clipped.total / clipped.count < 1

@@ -261,8 +261,8 @@ def parts():
     )
     pupil = distilled(network, optax.adam(0.03))
 
-    def grad(state, batch, key):
-        grads, info = pupil.grad(state, batch, key)
+    def grad(state, batch, key, axis):
+        grads, info = pupil.grad(state, batch, key, axis)
         bad = jnp.where(jax.random.bernoulli(key, 0.25), jnp.nan, 1.0)
         return jax.tree.map(lambda x: x * bad, grads), info
 

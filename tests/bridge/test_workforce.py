@@ -519,10 +519,10 @@ def test_statistics_of_data_would_be_lost_and_are_refused():
     network = actor_critic(ENV.observation_spec, ENV.action_spec)
     agent = normalize_observations(a2c(network, optax.sgd(0.1)))
     with (
-        engine(agent=agent) as working,
         pytest.raises(ValueError, match=r"statistics.* gradients only"),
+        engine(agent=agent),
     ):
-        working.init(KEY)
+        pass
 
 
 # The end --------------------------------------------------------------------------
@@ -589,7 +589,7 @@ def test_rejected_gradients_are_counted(tmp_path):
 
 
 def test_gradients_that_are_not_finite_are_skipped_and_counted():
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         bad = jnp.where(state.updates >= 3, jnp.nan, 1.0)
         return jnp.full(5, bad), Info({})
 

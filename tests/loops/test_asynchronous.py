@@ -1,6 +1,6 @@
 """Both halves of an update, side by side, are the whole; staleness obeys its rules."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,9 @@ def acted(name):
     def act(key):
         workers = rollout.start(agent, ENV, key)
         state = agent.init(key, workers.step)
-        return state, rollout.unroll(agent, ENV, state.params, workers, key, 5)[1]
+        return state, rollout.unroll(agent, ENV, agent.params(state), workers, key, 5)[
+            1
+        ]
 
     return agent, *act(random.key(1))
 
@@ -76,9 +78,9 @@ def test_contribution_and_absorb_side_by_side_are_one_update(name):
     @jax.jit
     def halves(state, trajectory):
         given = asynchronous.contribution(agent, state, trajectory, KEY, unroll, 1)
-        prepared, _ = asynchronous.prepare(agent, state, trajectory)
+        seen = agent.observe(state, trajectory, Axis())
         after, metrics = asynchronous.absorb(
-            agent, prepared, given.grads, jnp.int32(0), StalenessConfig()
+            agent, seen, given.grads, jnp.int32(0), StalenessConfig()
         )
         return after, given, metrics
 
@@ -99,7 +101,7 @@ def test_contribution_and_absorb_side_by_side_are_one_update(name):
 def test_a_gradient_draws_what_that_instance_would_draw_from_that_unroll():
     agent, state, trajectory = acted("a2c")
 
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         return state.params, Info({"draw": jax.random.uniform(key)})
 
     given = asynchronous.contribution(
@@ -165,7 +167,7 @@ def test_a_turn_acts_with_one_state_and_learns_with_another():
 
     done, same = turn(state, other), turn(state, state)
     assert_equal(done.trajectory, same.trajectory)
-    grads, _ = jax.jit(agent.grad)(other, done.trajectory, KEY)
+    grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(other, done.trajectory, KEY)
     for x, y in zip(
         jax.tree.leaves(done.contribution.grads), jax.tree.leaves(grads), strict=True
     ):
@@ -181,7 +183,7 @@ def test_a_turn_acts_with_one_state_and_learns_with_another():
 def gradient():
     """(agent, state, grads)"""
     agent, state, trajectory = acted("a2c")
-    grads, _ = jax.jit(agent.grad)(state, trajectory, KEY)
+    grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(state, trajectory, KEY)
     return agent, state, grads
 
 
@@ -326,16 +328,3 @@ def test_parts_that_are_only_returned_are_read():
     state = {"a": 1.0, "b": 1.0, "c": 1.0}
     mask = asynchronous.parts_read(lambda s, x: (s["a"], s["b"] + x), state, 2.0)
     assert mask == [True, True, False]
-
-
-@pytest.mark.parametrize("name", ["a2c", "ppo", "impala, lstm", "q-learning"])
-def test_most_agents_prepare_nothing_of_their_state(name):
-    assert asynchronous.parts_prepared(*acted(name)) == []
-
-
-def test_normalised_observations_prepare_their_statistics():
-    agent, state, trajectory = acted("normalized a2c")
-    expected = [".statistics.count", ".statistics.mean", ".statistics.variance"]
-    assert asynchronous.parts_prepared(agent, state, trajectory) == expected
-    shapes = jax.eval_shape(lambda *x: x, state, trajectory)
-    assert asynchronous.parts_prepared(agent, *shapes) == expected

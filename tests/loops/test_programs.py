@@ -104,9 +104,8 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
     env = failing_at(probes.counter(2), row=5, environment=1)
 
     # Without them, one bad reward reaches the advantages of its whole sequence.
-    def prepare(state, trajectory, mean):
-        del mean
-        return state, trajectory.reward.reshape(-1)
+    def prepare(state, trajectory, axis):
+        return trajectory.reward.reshape(-1)
 
     class OneNumber(NamedTuple):
         params: jax.Array
@@ -115,7 +114,7 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
         init=lambda key, step: OneNumber(jnp.zeros(())),
         act=lambda params, carry, step, key: (jnp.zeros(2, jnp.int32), carry, {}),
         prepare=prepare,
-        grad=lambda state, batch, key: (jnp.mean(batch), Info({})),
+        grad=lambda state, batch, key, axis: (jnp.mean(batch), Info({})),
         apply=lambda state, grads: OneNumber(state.params + 1.0),
     )
     program = loops.on_policy(agent, env, 4, num_epochs=3, num_minibatches=4)
@@ -173,7 +172,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
         order: jax.Array
         """Items in the order in which they came."""
 
-    def grad(state, items, key):
+    def grad(state, items, key, axis):
         return (jnp.zeros(12).at[items].add(1.0), items), Info({})
 
     def apply(state, grads):
@@ -187,7 +186,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
         greedy=lambda *args: None,
         grad=grad,
         apply=apply,
-        prepare=lambda state, trajectory, mean: (state, jnp.arange(12)),
+        prepare=lambda state, trajectory, axis: jnp.arange(12),
     )
     state = Seen(jnp.zeros(12), jnp.zeros(24, jnp.int32))
     _, trajectory = batch_of(probes.counter(2), 2)
@@ -380,7 +379,7 @@ def remembering_its_keys():
     def act(params, carry, step, key):
         return jnp.zeros(1, jnp.int32), jax.random.key_data(key)[None], {}
 
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         bits = jax.random.key_data(key)
         index = jax.lax.axis_index("data")
         return jnp.zeros((8, 2)).at[index].set(bits % 2**20), Info({})
@@ -426,7 +425,7 @@ def test_no_two_instances_or_steps_share_a_key(num_instances):
 
 def test_keys_do_not_repeat_after_a_million_steps():
     agent = remembering_its_keys()._replace(
-        grad=lambda state, batch, key: (state.params, Info({})), reduction="mean"
+        grad=lambda state, batch, key, axis: (state.params, Info({})), reduction="mean"
     )
     program = loops.on_policy(agent, showing_its_keys(), 1)
     run, drawn = program.init(KEY), []

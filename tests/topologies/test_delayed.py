@@ -15,6 +15,7 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
@@ -136,10 +137,12 @@ def test_workers_together_follow_the_gradient_of_their_joint_batch():
         for w in range(num_workers):
             own = jax.tree.map(lambda x, w=w: x[w], workers)
             act_key, _ = drawn(run.key, 0, w)
-            _, part, _ = rollout.unroll(agent, ENV, state.params, own, act_key, LENGTH)
+            _, part, _ = rollout.unroll(
+                agent, ENV, agent.params(state), own, act_key, LENGTH
+            )
             parts.append(part)
         batch = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-        grads, _ = agent.grad(state, batch, KEY)
+        grads, _ = agent.grad(state, batch, KEY, Axis())
         return agent.apply(state, grads)
 
     assert_close(after.learner, joint(run.learner, run.local.workers))
@@ -162,17 +165,19 @@ def halves(name):
 
     @jax.jit
     def act(state, workers, key):
-        after, batch, _ = rollout.unroll(agent, ENV, state.params, workers, key, LENGTH)
+        after, batch, _ = rollout.unroll(
+            agent, ENV, agent.params(state), workers, key, LENGTH
+        )
         return after, batch
 
     @jax.jit
     def gradient(state, trajectory, key):
-        state, batch = agent.prepare(state, trajectory, lambda x: x)
-        return agent.grad(state, batch, key)[0]
+        batch = agent.prepare(state, trajectory, Axis())
+        return agent.grad(state, batch, key, Axis())[0]
 
     @jax.jit
     def apply(state, trajectory, grads):
-        state, _ = agent.prepare(state, trajectory, lambda x: x)
+        state = agent.observe(state, trajectory, Axis())
         return agent.apply(state, grads)
 
     return act, gradient, apply
@@ -438,7 +443,7 @@ def descent(rate):
         initial_carry=lambda num_envs: (),
         act=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
         greedy=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
-        grad=lambda state, batch, key: (state.params, Info({"x": state.params})),
+        grad=lambda state, batch, key, axis: (state.params, Info({"x": state.params})),
         apply=lambda state, grads: One(state.params - rate * grads),
     )
 

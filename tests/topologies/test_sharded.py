@@ -52,7 +52,7 @@ def acted(agent):
     workers = rollout.start(agent, ENV, random.key(0))
     state = agent.init(random.key(1), workers.step)
     _, trajectory, _ = rollout.unroll(
-        agent, ENV, state.params, workers, random.key(2), length=7
+        agent, ENV, agent.params(state), workers, random.key(2), length=7
     )
     return state, trajectory
 
