@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.errors import at_least
+from jaxrl_par.loops import epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,11 @@ def run(args: Args) -> training.Trained:
     agent = ppo(network, make_optimizer(args.optimizer, num_steps), args.ppo)
     if args.normalize:
         agent = normalize_observations(agent)
+    learner = epochs(agent, args.num_epochs, args.num_minibatches)
     program = args.place(
-        lambda env, axis: loops.on_policy(
-            agent,
-            env,
-            args.unroll_length,
-            num_epochs=args.num_epochs,
-            num_minibatches=args.num_minibatches,
-            axis=axis,
-        )
+        lambda env, axis: compiled(learner, env, args.unroll_length, axis)
     )
-    return args.train(program, agent)
+    return args.train(program, learner)
 
 
 if __name__ == "__main__":

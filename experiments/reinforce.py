@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import episodic
 from jaxrl_par.training import Flat, TrainingConfig
 
 
@@ -36,7 +37,7 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis: loops.episodic(agent, env, args.unroll_length, axis=axis)
+        lambda env, axis: episodic(agent, env, args.unroll_length, axis)
     )
     return args.train(program, agent)
 

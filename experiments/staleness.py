@@ -41,9 +41,9 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
-from jaxrl_par.topologies.scan import scanned
 
 Name = Literal["a2c", "vtrace", "reject", "scale"]
 LABELS = {

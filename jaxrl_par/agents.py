@@ -69,7 +69,7 @@ def trained_by(
 
 
 def gradient(loss: Callable, params: Params, *given: Any) -> tuple[Grads, Info]:
-    """Of `loss(params, *given)`, with its metrics."""
+    """The gradient of `loss(params, *given)`, with its metrics."""
     grads, metrics = jax.grad(loss, has_aux=True)(params, *given)
     return grads, Info(metrics)
 

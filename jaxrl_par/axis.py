@@ -18,11 +18,11 @@ class Axis:
     """
 
     name: str | None = None
-    """Of the mapped axis. Without one, reductions give the tree itself."""
+    """The mapped axis. Without one, reductions give the tree itself."""
 
     @property
     def index(self) -> Int[Array, ""] | int:
-        """Of this instance."""
+        """The number of this instance."""
         return 0 if self.name is None else jax.lax.axis_index(self.name)
 
     @property

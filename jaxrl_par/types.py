@@ -103,13 +103,13 @@ class Trajectory(NamedTuple):
         return rows._replace(carry=carry)
 
 
-class Lesson(NamedTuple):
-    """What a teacher makes of T rows of B environments that another agent acted in."""
+class DistillationBatch(NamedTuple):
+    """What a teacher makes of T rows of B environments that its student acted in."""
 
     steps: TimeStep
     """[T, B, ...]"""
     carry: Carry
-    """[B, ...], the pupil's memory before the first row."""
+    """[B, ...], the student's memory before the first row."""
     policy: Any
     """The teacher's distributions of the action, leaves [T, B, ...]."""
     values: Float[Array, "T B"]

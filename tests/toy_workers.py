@@ -2,17 +2,19 @@
 hundreds of engines, and would do nothing else than compile."""
 
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_par import loops
 from jaxrl_par.bridge import workshop
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeated, workers
 from jaxrl_par.types import Agent, Info
 
 KEY = jax.random.key(3)
@@ -66,9 +68,13 @@ def share_compiled(monkeypatch) -> None:
     """All engines of an agent call the same compiled functions."""
     monkeypatch.setattr(workshop.kinds, "gradients", _gradients)
     monkeypatch.setattr(workshop.kinds, "pure_starts", _pure_starts)
-    monkeypatch.setattr(workshop.kinds, "pure_contributions", _pure_contributions)
+    monkeypatch.setattr(workshop.kinds, "pure_gradients", _pure_gradients)
     monkeypatch.setattr(workshop, "acting", _acting)
     monkeypatch.setattr(workshop, "Shards", _shards)
+
+
+# One learner of each agent, so that what is compiled for it is found again.
+learner_of = cache(loops.learner_of)
 
 
 def _once(function):
@@ -96,10 +102,10 @@ def once_by(key, function):
     return cached
 
 
-def by_shape(agent, state, grads, num_shards, staleness):
+def by_shape(apply, state, grads, num_shards, staleness):
     leaves, tree = jax.tree.flatten((state, grads))
     shapes = tuple((x.shape, np.dtype(x.dtype).name) for x in leaves)
-    return agent, tree, shapes, num_shards, staleness
+    return apply, tree, shapes, num_shards, staleness
 
 
 def by_identity(*arguments):
@@ -108,7 +114,7 @@ def by_identity(*arguments):
 
 _gradients = _once(workshop.kinds.gradients)
 _pure_starts = once_by(by_identity, workshop.kinds.pure_starts)
-_pure_contributions = once_by(by_identity, workshop.kinds.pure_contributions)
+_pure_gradients = once_by(by_identity, workshop.kinds.pure_gradients)
 _acting = _once(workshop.acting)
 _shards = once_by(by_shape, Shards)
 
@@ -125,7 +131,7 @@ def staleness(rule, max_staleness=1) -> StalenessConfig:
 @contextmanager
 def engine(*given, agent=TOY, env=ENV, path=None, **options):
     """Workers, closed in the end."""
-    made = workers(agent, env, LENGTH, config_of(*given, **options))
+    made = workers(learner_of(agent), env, LENGTH, config_of(*given, **options))
     if path:
         made.record(path)
     try:
@@ -137,7 +143,7 @@ def engine(*given, agent=TOY, env=ENV, path=None, **options):
 @contextmanager
 def rerun(path, *given, agent=TOY, env=ENV, **options):
     """Their replay."""
-    made = replay(agent, env, LENGTH, config_of(*given, **options), path)
+    made = repeated(learner_of(agent), env, LENGTH, config_of(*given, **options), path)
     try:
         yield made
     finally:

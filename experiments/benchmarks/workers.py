@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, training
+from jaxrl_par import envs, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
@@ -40,9 +40,9 @@ from jaxrl_par.errors import at_least, unknown_name
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
-from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeated, workers
 from jaxrl_par.types import Agent
 
 STORES: dict[str, tuple[Literal["lock", "hogwild", "server"], int]] = {
@@ -266,7 +266,7 @@ def races(num_workers: int, num_updates: int = 400) -> dict[str, float]:
         engine.record(path)
         run, _ = engine.advance(start, num_updates)
         engine.close()
-        serial = replay(agent, env, case.unroll_length, config, path)
+        serial = repeated(agent, env, case.unroll_length, config, path)
         again, _ = serial.advance(serial.init(random.key(0)), num_updates)
         serial.close()
     vectors = [
@@ -294,7 +294,7 @@ def late(
     length = 500
     make = partial(delayed, agent, env, unroll_length, num_workers=16)
     programs = {
-        "synchronous": loops.on_policy(agent, env, unroll_length),
+        "synchronous": compiled(agent, env, unroll_length),
         "ring": make(schedules.in_turn(16, length, delay=15)),
         "copies": make(
             schedules.simulated(schedules.steady(length, np.ones(16))),

@@ -26,7 +26,7 @@ from jaxrl_par.errors import at_least
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
-    Lesson,
+    DistillationBatch,
     Metrics,
     Params,
 )
@@ -34,12 +34,12 @@ from jaxrl_par.types import (
 
 @dataclass(frozen=True)
 class DistilledConfig:
-    """What a pupil learns of its teacher."""
+    """What a student learns of its teacher."""
 
     policy_cost: float = 1.0
     """alpha_pi: weight of KL(pi_A || pi_L), per nat."""
     value_cost: float = 1.0
-    """alpha_V: weight of half the squared difference of values. The pupil's value is
+    """alpha_V: weight of half the squared difference of values. The student's value is
     used for nothing; learning it shapes the features that its policy reads."""
 
     def problems(self) -> list[str]:
@@ -52,8 +52,10 @@ def distilled(
     optimizer: optax.GradientTransformation,
     config: DistilledConfig = DistilledConfig(),
 ) -> Agent:
-    """An agent whose batches are lessons. It leaves its policy and the log-probability
-    of its action in the extras: its teacher learns from what it does.
+    """An agent whose batches are what a teacher said.
+
+    It leaves its policy and the log-probability of its action in the extras: its
+    teacher learns from what it does.
 
     Args:
       network: maps steps to (distribution of the action, values [...]).
@@ -71,19 +73,19 @@ def distilled(
 
 
 def loss(
-    params: Params, lesson: Lesson, network: Network, config: DistilledConfig
+    params: Params, batch: DistillationBatch, network: Network, config: DistilledConfig
 ) -> tuple[Float[Array, ""], Metrics]:
     """Both terms, as means over the T * B rows."""
-    lesson = jax.lax.stop_gradient(lesson)
-    (policy, values), _ = network.unroll(params, lesson.carry, lesson.steps)
-    last = lesson.steps.last
-    divergences = policy.kl(lesson.policy)
-    value_losses = 0.5 * jnp.square(lesson.values - values)
+    batch = jax.lax.stop_gradient(batch)
+    (policy, values), _ = network.unroll(params, batch.carry, batch.steps)
+    last = batch.steps.last
+    divergences = policy.kl(batch.policy)
+    value_losses = 0.5 * jnp.square(batch.values - values)
     total = losses.over_rows(
         config.policy_cost * divergences + config.value_cost * value_losses, last
     )
     agree = jnp.all(
-        jnp.atleast_1d(policy.mode() == lesson.policy.mode()).reshape(*last.shape, -1),
+        jnp.atleast_1d(policy.mode() == batch.policy.mode()).reshape(*last.shape, -1),
         axis=-1,
     )
     metrics: Metrics = {

@@ -72,11 +72,7 @@ class ImpalaConfig:
         found += above(self, max_rho=0, max_c=0, max_policy_rho=0, reward_scale=0)
         if self.max_abs_reward is not None:
             found += above(self, max_abs_reward=0)
-        found += at_least(self, behaviour_cost=0)
-        if self.max_rho < self.max_c:
-            found.append(
-                f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
-            )
+        found += at_least(self, behaviour_cost=0, max_rho="max_c")
         if not 0 < self.epsilon < 1:
             found.append(f"epsilon must be in (0, 1), got {self.epsilon}")
         return found

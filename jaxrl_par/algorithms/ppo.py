@@ -81,7 +81,7 @@ def ppo(
     optimizer: optax.GradientTransformation,
     config: PPOConfig = PPOConfig(),
 ) -> Agent:
-    """PPO for any actions, with or without memory; see `loops.on_policy` for epochs.
+    """PPO for any actions, with or without memory; see `loops.epochs`.
 
     Args:
       network: maps steps to (distribution of the action, values [...]).

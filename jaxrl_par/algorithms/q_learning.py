@@ -33,6 +33,7 @@ from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
 from jaxrl_par.targets import renewed
 from jaxrl_par.types import (
+    ActFn,
     Agent,
     Carry,
     Grads,
@@ -145,6 +146,35 @@ def q_learning(
         epsilon = exploration.ladder(num_envs, finals, weights)
         return QCarry(network.initial_carry(num_envs), epsilon)
 
+    def grad(
+        state: QState, batch: Trajectory, key: PRNGKey, axis: Axis
+    ) -> tuple[Grads, Info]:
+        del key, axis  # the loss is deterministic, and of this batch alone
+        constants = (state.target, state.explored, batch, network, config)
+        return gradient(loss, state.online, *constants)
+
+    def apply(state: QState, grads: Grads) -> QState:
+        online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
+        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
+        target, phase = renewed(online, state.target, state.phase, config.target_period)
+        return QState(online, target, opt_state, explored, phase)
+
+    act, greedy = _acting(network, config)
+    return Agent(
+        init,
+        initial_carry,
+        act,
+        grad,
+        apply,
+        greedy,
+        params=lambda state: Acting(state.online, state.explored),
+        reduction=config.reduction,
+    )
+
+
+def _acting(network: Network, config: QConfig) -> tuple[ActFn, ActFn]:
+    """(act, greedy)"""
+
     def act(params: Acting, carry: QCarry, step: TimeStep, key: PRNGKey):
         q_values, memory = network.apply(params.online, carry.memory, step)
         if config.exploration == "boltzmann":
@@ -161,29 +191,7 @@ def q_learning(
         action = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
         return action, QCarry(memory, carry.epsilon), {}
 
-    def grad(
-        state: QState, batch: Trajectory, key: PRNGKey, axis: Axis
-    ) -> tuple[Grads, Info]:
-        del key, axis  # the loss is deterministic, and of this batch alone
-        constants = (state.target, state.explored, batch, network, config)
-        return gradient(loss, state.online, *constants)
-
-    def apply(state: QState, grads: Grads) -> QState:
-        online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
-        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
-        target, phase = renewed(online, state.target, state.phase, config.target_period)
-        return QState(online, target, opt_state, explored, phase)
-
-    return Agent(
-        init,
-        initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
-        params=lambda state: Acting(state.online, state.explored),
-        reduction=config.reduction,
-    )
+    return act, greedy
 
 
 def annealed(

@@ -5,7 +5,7 @@
 
 R is the return of the whole episode, or what is left of it at t. Any b that does not
 depend on the action leaves the expectation unchanged and is there to lower the
-variance. Use with `loops.episodic`, since these returns need episodes to their end.
+variance. Use with `compiled.episodic`, since these returns need episodes to their end.
 
 Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, section
 13.4 (baseline); Levine, Asynchronous and parallel algorithms, lecture at Berkeley

@@ -51,8 +51,6 @@ from jaxrl_par.types import (
     Trajectory,
 )
 
-Policy = Any
-"""A distribution of actions."""
 _SMALLEST_DUAL = 1e-8
 
 
@@ -95,12 +93,8 @@ class VMPOConfig:
         positive = ("max_rho", "max_c", "initial_eta", "initial_alpha")
         positive += ("epsilon_eta", "epsilon_alpha", "epsilon_covariance")
         found += above(self, **dict.fromkeys(positive, 0))
-        found += at_least(self, target_period=1, behaviour_cost=0)
-        if self.max_rho < self.max_c:
-            found.append(
-                f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
-            )
-        return found
+        lowest = {"target_period": 1, "behaviour_cost": 0, "max_rho": "max_c"}
+        return found + at_least(self, **lowest)
 
 
 class Duals(NamedTuple):
@@ -145,7 +139,7 @@ def vmpo(
         params = network.init(key, step)
         carry = network.initial_carry(step.first.shape[0])
         (policy, _), _ = jax.eval_shape(network.apply, params, carry, step)
-        num_parts = 2 if _is_normal(policy) else 1
+        num_parts = 2 if hasattr(policy, "log_std") else 1
         duals = Duals(
             eta=jnp.asarray(config.initial_eta, jnp.float32),
             alpha=jnp.full(num_parts, config.initial_alpha, jnp.float32),
@@ -190,17 +184,10 @@ def make_batch(
         weight       |D| psi: 1 on average over D, 0 outside D~
         divergence   on average over D, KL(psi || uniform on D~)
         old_policy   pi_old
-        behaviour    mu, or () without `behaviour_cost`
 
     Both networks read the same memory, that of the newest parameters.
     `trajectory.extras["log_prob"]` is log mu(a|o), [T, B], recorded when acting.
-
-    Raises:
-      ValueError: `behaviour_cost` is set, but the policy that acted was not recorded.
     """
-    behaviour = ()
-    if losses.in_use(config.behaviour_cost):
-        behaviour = losses.acting_policy(trajectory.extras)
     last, carry = trajectory.rows.last, trajectory.carry
     (policy, values), _ = network.unroll(state.params, carry, trajectory.steps)
     policy = jax.tree.map(lambda x: x[:-1], policy)
@@ -219,16 +206,14 @@ def make_batch(
         max_c=config.max_c,
     )
     # Without a factor pi/mu of its own row: a rank, however often that was chosen.
-    advantages = estimates.differences
-    weight, divergence = improved(advantages, last, state.duals.eta, axis)
+    weight, divergence = improved(estimates.differences, last, state.duals.eta, axis)
     constants = {
         "target": estimates.targets,
         "weight": weight,
         "divergence": divergence,
         "old_policy": old_policy,
-        "behaviour": behaviour,
     }
-    return trajectory._replace(extras=constants)
+    return trajectory._replace(extras=trajectory.extras | constants)
 
 
 def improved(
@@ -239,7 +224,7 @@ def improved(
 ) -> tuple[Float[Array, "T B"], Float[Array, "T B"]]:
     """|D| psi, and |D| psi log(|D~| psi), whose mean over D is KL(psi || uniform).
 
-    That divergence is what dL_eta / deta lacks to eps_eta.
+    dL_eta / deta = eps_eta - KL(psi || uniform).
     """
 
     def total(x):
@@ -267,6 +252,9 @@ def loss(
     """The sum of all losses, averaged over the rows.
 
     L_eta appears as a line through eta with its slope, eps_eta - KL(psi || uniform).
+
+    Raises:
+      ValueError: `behaviour_cost` is set, but the policy that acted was not recorded.
     """
     params, duals = learned
     last, constants = batch.rows.last, batch.extras
@@ -294,22 +282,18 @@ def loss(
         kl = losses.row_mean(part, last)
         metrics |= {f"kl{name}": kl, f"kl{name}_alpha": alpha}
     if losses.in_use(config.behaviour_cost):
-        behaviour_kl = constants["behaviour"].kl(policy)
+        behaviour_kl = losses.acting_policy(batch.extras).kl(policy)
         row_losses += config.behaviour_cost * behaviour_kl
         metrics["behaviour_kl"] = losses.row_mean(behaviour_kl, last)
     return losses.over_rows(row_losses, last), metrics
 
 
-def kl_parts(old: Policy, new: Policy) -> tuple[Float[Array, "*B"], ...]:
+def kl_parts(old: Any, new: Any) -> tuple[Float[Array, "*B"], ...]:
     """KL(old || new); for normal distributions that of a new mean, of new covariances.
 
     Apart, so that exploration does not vanish as fast as means may move.
     """
-    if not _is_normal(new):
+    if not hasattr(new, "log_std"):
         return (old.kl(new),)
     moved, reshaped = new._replace(log_std=old.log_std), new._replace(mean=old.mean)
     return old.kl(moved), old.kl(reshaped)
-
-
-def _is_normal(policy: Policy) -> bool:
-    return hasattr(policy, "log_std")

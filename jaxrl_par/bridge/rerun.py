@@ -16,7 +16,7 @@ import jax
 from jaxrl_par.bridge.following import Following
 from jaxrl_par.bridge.record import RecordError, Turn
 from jaxrl_par.bridge.stores import Taken, Update
-from jaxrl_par.bridge.stores.store import absorbed, mean
+from jaxrl_par.bridge.stores.store import applied, mean
 from jaxrl_par.bridge.worker import Made, Worker
 from jaxrl_par.bridge.workshop import Parts, Workshop
 from jaxrl_par.loops import Run
@@ -78,9 +78,9 @@ class Rerun(Following[Worker]):
         read = [past[n] for n, past in zip(turn.read, self._past, strict=True)]
         made = worker.contribute(self._shards.join([x for x, _ in read]))
         metrics = []
-        for j, grads in enumerate(self._shards.divide(made.grads)):
-            part, version = self._current[j]
-            update = absorbed(self._shards, part, grads, version - read[j][1])
+        for j, part in enumerate(self._shards.divide(made.part)):
+            shard, version = self._current[j]
+            update = applied(self._shards, shard, part, version - read[j][1])
             self._current[j] = (update.state, version + update.applied)
             metrics.append(update.metrics)
             self._uses[j][turn.read[j]] -= 1

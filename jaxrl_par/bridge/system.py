@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxrl_par import rollout
+from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.learner import Learner, copied
 from jaxrl_par.bridge.source import Source
-from jaxrl_par.loops import Learning, Run
+from jaxrl_par.loops import Run
 from jaxrl_par.types import (
-    Agent,
     Params,
     PRNGKey,
     State,
@@ -29,9 +28,9 @@ class Local(NamedTuple):
 
     actors: tuple[ActorState, ...]
     """Each after the last of its unrolls that was learned from."""
-    behaviour: tuple[Params, ...]
+    past_params: tuple[Params, ...]
     """The parameters before the newest, oldest first, that lockstep still acts with."""
-    memory: Any
+    data: Any
     """The learner's, on the devices of its mesh."""
 
 
@@ -39,20 +38,19 @@ class Local(NamedTuple):
 class Parts:
     """What a bridge is built from."""
 
-    agent: Agent
     make_env: MakeEnv
     """From a key to the environments of one actor."""
     unroll_length: int
     num_actors: int
     batch: int
     """Unrolls of actors that make a batch."""
-    learning: Learning
+    learner: loops.Learner
     mesh: Mesh
     axis: Axis
     actor_device: Any
     """A `jax.Device`."""
     check_bounds: bool
-    num_behaviours: int
+    num_past_params: int
     """Older parameters that are part of the run."""
     num_distillers: int
     """Threads that teach what acts; 0 if the learner does it."""
@@ -65,13 +63,15 @@ class System(Source[Actor]):
         super().__init__(key)
         self.parts = parts
         self.learner = Learner(
-            parts.learning,
+            parts.learner,
             parts.mesh,
             parts.axis,
             self.tally,
             apart=parts.num_distillers > 0,
         )
-        self._acting = acting(parts.agent, parts.unroll_length, parts.num_actors)
+        self._acting = acting(
+            parts.learner.actor, parts.unroll_length, parts.num_actors
+        )
         self._cpu = jax.local_devices(backend="cpu")[0]
 
     @property
@@ -94,28 +94,34 @@ class System(Source[Actor]):
 
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""
-        run, step = self.first_run(self.parts.learning.init, actors[0].env)
+        run, step = self.first_run(self.parts.learner.init, actors[0].env)
         run = self.learner.place(run)
-        behaviour = (self.behaviour(run.learner),) * self.parts.num_behaviours
+        past = (self.actor_params(run.learner),) * self.parts.num_past_params
         states = tuple(actor.state() for actor in actors)
-        params = self.parts.agent.params(run.learner)
+        params = self.parts.learner.params(run.learner)
         shapes = jax.eval_shape(self._batch_shapes, params, step)
-        memory = self.learner.memory(shapes)
-        return self.with_local(run, Local(states, behaviour, memory))
+        data = self.learner.data(shapes)
+        return self.with_local(run, Local(states, past, data))
 
-    def behaviour(self, state: State) -> Params:
+    def actor_params(self, state: State) -> Params:
         """The parameters that act, for actors."""
-        return copied(self.parts.agent.params(state), self.parts.actor_device)
+        return copied(self.parts.learner.params(state), self.parts.actor_device)
+
+    def student(self, state: State) -> State:
+        """The part of the learner's state that distillers update."""
+        distillation = self.parts.learner.distillation
+        assert distillation is not None
+        return distillation.student(state)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
-        actors, behaviour = jax.device_put(local[:2], self._cpu)
-        return run._replace(local=Local(actors, behaviour, local.memory))
+        actors, past = jax.device_put(local[:2], self._cpu)
+        return run._replace(local=Local(actors, past, local.data))
 
     def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
         """Zeros in the shapes of a batch, to be traced and not computed."""
         parts = self.parts
-        shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
+        shapes = rollout.shapes(parts.learner.actor, params, step, parts.unroll_length)
         one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         batch = Trajectory.join([one] * parts.batch)
         version = jnp.zeros(batch.reward.shape, jnp.int32)

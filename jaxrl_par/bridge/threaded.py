@@ -74,7 +74,7 @@ class Threaded(CrewEngine[Actor]):
         system, times = self._system, self._learner_times
         local: Local = run.local
         states, metrics = list(local.actors), []
-        run = run._replace(local=local.memory)
+        run = run._replace(local=local.data)
         with self._supervisor.working(), self._crew.telling():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
@@ -95,10 +95,12 @@ class Threaded(CrewEngine[Actor]):
                     states[item.actor] = item.after
                 self._write(batch)
             if distillers := self._distillers:
-                pupil, taught = times.timed("waiting for distillers", distillers.drain)
-                run, metrics = system.learner.distilled(run, pupil, metrics, taught)
-        behaviour = self._publisher.older(self._parts.num_behaviours)
-        local = Local(tuple(states), behaviour, run.local)
+                student, taught = times.timed(
+                    "waiting for distillers", distillers.drain
+                )
+                run, metrics = system.learner.distilled(run, student, metrics, taught)
+        past = self._publisher.older(self._parts.num_past_params)
+        local = Local(tuple(states), past, run.local)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> Report | None:
@@ -130,10 +132,10 @@ class Threaded(CrewEngine[Actor]):
         )
 
     def _start(self, run: Run, version: int) -> None:
-        keep = self._parts.num_behaviours + 1
+        keep = self._parts.num_past_params + 1
         self._publisher = Publisher(self._supervisor, keep)
         local: Local = run.local
-        for age, params in enumerate(reversed(local.behaviour), start=1):
+        for age, params in enumerate(reversed(local.past_params), start=1):
             if version - age >= 0:
                 params = jax.device_put(params, self._parts.actor_device)
                 self._publisher.publish(version - age, params)
@@ -148,8 +150,8 @@ class Threaded(CrewEngine[Actor]):
         if self._parts.num_distillers:
             self._distillers = Distillers(
                 self._supervisor,
-                self._system.learner.study,
-                Shared(run.learner.actor),
+                self._system.learner.distil,
+                Shared(self._system.student(run.learner)),
                 self._publish,
                 self._parts.num_distillers,
             )
@@ -220,7 +222,7 @@ class Threaded(CrewEngine[Actor]):
                 self._system.learner.compile(run, batch)
 
     def _publish(self, version: int, state: State) -> None:
-        params = jax.block_until_ready(self._system.behaviour(state))
+        params = jax.block_until_ready(self._system.actor_params(state))
         self._publisher.publish(version, params)
 
     def _write(self, batch: Batch) -> None:

@@ -118,7 +118,7 @@ class Workforce(CrewEngine[Worker]):
             try:
                 pulled = times.timed("pulling", store.pull, worker.index)
                 made = worker.contribute(pulled.state)
-                push = Push(made.grads, pulled, made.given, made.after)
+                push = Push(made.part, pulled, made.given, made.after)
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 raise

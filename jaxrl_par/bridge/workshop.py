@@ -19,9 +19,9 @@ from jaxrl_par.bridge.source import Source
 from jaxrl_par.bridge.stores import Taken
 from jaxrl_par.bridge.worker import Given, HostWorker, PureWorker, Worker
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Run, asynchronous
+from jaxrl_par.loops import Learner, Run, asynchronous, halves_of
 from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey, State
+from jaxrl_par.types import Mean, Metrics, PRNGKey, State
 
 
 class Local(NamedTuple):
@@ -34,7 +34,7 @@ class Local(NamedTuple):
 class Parts:
     """What a workforce is built from."""
 
-    agent: Agent
+    learner: Learner
     env: Environment | MakeEnv
     """The environments of one worker; simulators are made from a key."""
     unroll_length: int
@@ -54,13 +54,13 @@ class Workshop(Source[Worker]):
         super().__init__(key)
         self.parts = parts
         self._compile_seconds = 0.0
-        agent, env, length = parts.agent, parts.env, parts.unroll_length
-        self._gradient = kinds.gradients(agent)
+        learner, env, length = parts.learner, parts.env, parts.unroll_length
+        self._gradient = kinds.gradients(learner)
         if isinstance(env, Environment):
-            self._starts = kinds.pure_starts(agent, env, parts.num_workers)
-            self._contribute = kinds.pure_contributions(agent, env, length)
+            self._starts = kinds.pure_starts(learner, env, length, parts.num_workers)
+            self._contribute = kinds.pure_gradients(learner, env, length)
         else:
-            self._acting = acting(agent, length, parts.num_workers)
+            self._acting = acting(learner.actor, length, parts.num_workers)
 
     @property
     def compile_seconds(self) -> float:
@@ -76,8 +76,9 @@ class Workshop(Source[Worker]):
                 self._root, parts.device, **options,
             )  # fmt: skip
         return HostWorker(
-            index, env, self._acting, self._gradient, parts.agent.params, length,
-            self._root, parts.device, check_bounds=parts.check_bounds, **options,
+            index, env, self._acting, self._gradient, parts.learner.params,
+            self._start_data, length, self._root, parts.device,
+            check_bounds=parts.check_bounds, **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:
@@ -85,12 +86,10 @@ class Workshop(Source[Worker]):
         env = self.parts.env
         shown: Any = env if isinstance(env, Environment) else workers[0].env
         with jax.default_device(self.parts.device):
-            run, step = self.first_run(self.parts.agent.init, shown)
+            run, step = self.first_run(self.parts.learner.init, shown)
+        learner = self.parts.learner
         self._batch = rollout.shapes(
-            self.parts.agent,
-            self.parts.agent.params(run.learner),
-            step,
-            self.parts.unroll_length,
+            learner.actor, learner.params(run.learner), step, self.parts.unroll_length
         )
         return run._replace(local=self._local([x.state() for x in workers]))
 
@@ -101,16 +100,21 @@ class Workshop(Source[Worker]):
           ValueError: it cannot be divided.
         """
         parts = self.parts
-        gradient = partial(asynchronous.contribution, parts.agent)
-        given = jax.eval_shape(
-            gradient, state, self._batch, self._root, count_of(0), np.int32(0)
+        gradient = partial(asynchronous.gradient, parts.learner)
+        data = jax.eval_shape(parts.learner.start, self._batch)
+        _, given = jax.eval_shape(
+            gradient, state, data, self._batch, self._root, count_of(0), np.int32(0)
         )
         self._grads = given.grads
         mean = Mean(0, 0)  # pyright: ignore
         episodes = {"episode_return": mean, "episode_length": mean}
         self._metrics_tree = jax.tree.structure(given.metrics | episodes)
         return Shards(
-            parts.agent, state, given.grads, parts.num_shards, parts.staleness
+            halves_of(parts.learner, "workers").apply,
+            state,
+            given.grads,
+            parts.num_shards,
+            parts.staleness,
         )
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
@@ -119,11 +123,14 @@ class Workshop(Source[Worker]):
         zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
         count, index = count_of(0), np.int32(0)
         if isinstance(worker, PureWorker):
-            now = worker.state().workers
-            self._contribute.compile(state, now, self._root, count, index)
+            now = worker.state()
+            self._contribute.compile(
+                state, now.streams, now.data, self._root, count, index
+            )
         else:
             sums, batch = np.zeros(3, np.float32), zeros(self._batch)
-            self._gradient.compile(state, batch, sums, self._root, count, index)
+            data = self._start_data()
+            self._gradient.compile(state, data, batch, sums, self._root, count, index)
         shards.compile(state, jax.device_put(zeros(self._grads), self.parts.device))
         self._compile_seconds += time.perf_counter() - started
 
@@ -153,6 +160,11 @@ class Workshop(Source[Worker]):
             learner=taken.state, local=self._local(states), progress=progress
         )
         return run, metrics
+
+    def _start_data(self) -> Any:
+        """Empty data of the learner, of one worker."""
+        with jax.default_device(self.parts.device):
+            return self.parts.learner.start(self._batch)
 
     def _local(self, states: Sequence[Any]) -> Local:
         """As arrays of JAX, which is what checkpoints restore."""

@@ -35,6 +35,9 @@ class Run(NamedTuple):
     key: PRNGKey
     """Root of all randomness. It never changes: step n draws from its fold by n."""
     progress: Progress
+    settings: PyTree = ()
+    """Hyperparameters that may change while it runs, as in a population: so they are
+    saved and resumed with the rest."""
 
 
 class Program(NamedTuple):

@@ -84,12 +84,20 @@ def observe(
 
 
 def update(
-    agent: Agent, state: State, batch: Batch, key: PRNGKey, axis: Axis = Axis()
+    agent: Agent,
+    state: State,
+    batch: Batch,
+    key: PRNGKey,
+    axis: Axis = Axis(),
+    accepted: Bool[Array, ""] | bool = True,
 ) -> tuple[State, Info]:
     """One synchronous update: the gradient, its mean over the axis, its use.
 
     A gradient that is not finite is not applied: `skipped` is then 1. `grad_norm` is
     that of the whole gradient, before the optimizer's clipping.
+
+    Args:
+      accepted: whether the gradient may be applied, the same on all devices.
     """
     grads, info = agent.grad(state, batch, key, axis)
     if _summed_by_shard_map(grads, batch, axis):
@@ -97,13 +105,13 @@ def update(
         grads = jax.tree.map(lambda x: x / scale, grads)
     else:
         grads = combined(grads, agent, axis)
-    state, applied = apply_finite(agent, state, grads)
+    state, applied = apply_finite(agent.apply, state, grads, accepted)
     metrics = axis.mean(info.metrics) | applied
     return state, info._replace(metrics=metrics)
 
 
 def apply_finite(
-    agent: Agent,
+    apply: Callable[[State, Grads], State],
     state: State,
     grads: Grads,
     accepted: Bool[Array, ""] | bool = True,
@@ -116,7 +124,7 @@ def apply_finite(
     norm = optax.tree.norm(ravel_pytree(grads)[0])
     finite = jnp.isfinite(norm)
     use = finite & accepted
-    applied = agent.apply(state, grads)
+    applied = apply(state, grads)
     state = jax.tree.map(lambda new, old: _where(use, new, old), applied, state)
     return state, {"grad_norm": norm, "skipped": 1.0 - finite}
 

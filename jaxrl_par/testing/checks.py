@@ -17,6 +17,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.networks import Network
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import (
     Action,
     Agent,
@@ -170,11 +171,11 @@ def check_agent(
     if env.num_envs % 2:
         raise ValueError(f"num_envs must be even, to be halved, got {env.num_envs}")
     key, start_key, act_key = jax.random.split(random.key(0), 3)
-    workers = jax.jit(partial(rollout.start, agent, env))(start_key)
-    state = jax.jit(agent.init)(key, workers.step)
-    _check_acting(agent, env, state, workers)
+    streams = jax.jit(partial(rollout.start, agent, env))(start_key)
+    state = jax.jit(agent.init)(key, streams.step)
+    _check_acting(agent, env, state, streams)
     act = jax.jit(partial(rollout.unroll, agent, env, length=unroll_length))
-    _, trajectory, _ = act(agent.params(state), workers, act_key)
+    _, trajectory, _ = act(agent.params(state), streams, act_key)
     trajectory = _with_ends(trajectory)
 
     gradient = jax.jit(partial(_gradient, agent, key=key, axis=Axis()))
@@ -201,20 +202,18 @@ def check_agent(
 
 
 def check_learns(
-    agent: Agent,
+    learner: Agent | loops.Learner,
     env: Environment,
     at_least: float,
     *,
     num_updates: int = 200,
     unroll_length: int = 8,
     seed: int = 0,
-    **loop: Any,
 ) -> State:
-    """Trains with `loops.on_policy` and looks at the episodes of the final fifth.
+    """Trains with `topologies.compiled` and looks at the episodes of the final fifth.
 
     Args:
       at_least: the mean return that these have to reach.
-      loop: further arguments of `loops.on_policy`, such as `num_epochs`.
 
     Returns:
       What was learned, so that values can be compared with the known ones.
@@ -222,7 +221,7 @@ def check_learns(
     Raises:
       AssertionError: the mean return is lower, or no episode ended.
     """
-    program = loops.on_policy(agent, env, unroll_length, **loop)
+    program = compiled(learner, env, unroll_length)
 
     def train(key):
         run = program.init(key)
@@ -425,14 +424,14 @@ def _with_starts(steps: TimeStep) -> TimeStep:
 
 
 def _check_acting(
-    agent: Agent, env: Environment, state: State, workers: rollout.Workers
+    agent: Agent, env: Environment, state: State, streams: rollout.Streams
 ) -> None:
     """Actions and extras fit the environment, and only `act` uses its key."""
     key, other_key = jax.random.split(random.key(3))
     spec = env.action_spec
 
     def both(key):
-        inputs = (agent.params(state), workers.carry, workers.step, key)
+        inputs = (agent.params(state), streams.carry, streams.step, key)
         return {"act": agent.act(*inputs), "greedy": agent.greedy(*inputs)}
 
     compiled = jax.jit(both)
@@ -448,7 +447,7 @@ def _check_acting(
             assert inside.all(), (
                 f"{name} gives actions outside 0 .. {spec.num_values - 1}"
             )
-        _check_types(carry, workers.carry, f"the carry of {name}", "initial_carry")
+        _check_types(carry, streams.carry, f"the carry of {name}", "initial_carry")
         _check_batched(extras, env.num_envs, f"extras of {name}")
     traced_anew = jax.jit(lambda key: both(key))(key)
     _check_equal(traced_anew, acted, "the same key gave another action")

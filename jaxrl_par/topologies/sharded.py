@@ -59,7 +59,7 @@ def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
       A program whose `Run.local` has a leading device axis on every leaf. All else of
       the run, and the metrics, are replicated.
     """
-    run_spec: Any = Run(P(), P(axis.name), P(), P())  # pyright: ignore
+    run_spec: Any = Run(P(), P(axis.name), P(), P(), P())  # pyright: ignore
 
     def init(key: PRNGKey) -> Run:
         return _stack(program.init(key))

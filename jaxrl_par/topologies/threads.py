@@ -8,7 +8,7 @@ every row says how old. V-trace corrects for it.
 Three schedules. `free` is as fast as threads are, and can be recorded. `lockstep` is
 deterministic: update n learns from the n-th unroll of every actor, acted with the
 parameters of a fixed number of updates before; with lag 0 that is the synchronous
-program, bit for bit. A recorded free run can be run again by `replay`.
+program, bit for bit. A recorded free run can be run again by `repeated`.
 
 Where what acts is taught by what learns, distillers can teach it in threads of their
 own while the learner goes on: see `bridge.distillers`. Version n of the parameters has
@@ -26,7 +26,6 @@ from typing import Literal
 import jax
 from jax.sharding import Mesh
 
-from jaxrl_par import loops
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge import exchange, record
 from jaxrl_par.bridge.actor import MakeEnv
@@ -35,7 +34,7 @@ from jaxrl_par.bridge.replay import Replay
 from jaxrl_par.bridge.system import Parts
 from jaxrl_par.bridge.threaded import Threaded
 from jaxrl_par.errors import not_chosen
-from jaxrl_par.loops import Learning
+from jaxrl_par.loops import Learner, learner_of
 from jaxrl_par.types import Agent
 
 
@@ -109,50 +108,46 @@ class ThreadsConfig:
 
 
 def threads(
-    agent: Agent,
+    learner: Agent | Learner,
     make_env: MakeEnv,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
-    *,
-    learning: Learning | None = None,
     axis: Axis = Axis("data"),
 ) -> Threaded:
     """An engine for `training.train`, which starts its threads when it first advances.
 
-    `Threaded.record` says where to write the schedule, which `replay` can repeat.
+    `Threaded.record` says where to write the schedule, which `repeated` can repeat.
 
     Args:
+      learner: an agent alone learns from each batch once. One that needs its
+        trajectories in order gets an unroll of every actor in each batch, and in the
+        free schedule a bound on the lag of 1 unless there is one.
       make_env: the environments of one actor, from a key. All have the same specs.
       mesh: the learner's devices, which share the environments of each batch.
-      learning: learns what acts, by default `loops.learner` of the agent. One that
-        needs its trajectories in order gets an unroll of every actor in each batch,
-        and in the free schedule a bound on the lag of 1 unless there is one.
 
     Raises:
       ValueError: the config is out of range.
     """
-    learning = learning or loops.learner(agent)
+    learner = learner_of(learner)
     problems = config.problems()
-    if learning.in_order and config.batch != config.num_actors:
+    if learner.in_order and config.batch != config.num_actors:
         problems.append(
             "unrolls_per_update: this learner goes on from unroll to unroll, and needs"
             f" one of each of the {config.num_actors} actors, got"
             f" {config.unrolls_per_update}"
         )
-    problems += _distiller_problems(config, learning, mesh)
+    problems += _distiller_problems(config, learner, mesh)
     if problems:
         raise ValueError("; ".join(problems))
     lockstep = config.schedule == "lockstep"
-    parts = _parts(
-        agent, make_env, unroll_length, config, mesh, axis, learning,
-        config.lag if lockstep else 0,
-    )  # fmt: skip
+    lag = config.lag if lockstep else 0
+    parts = _parts(learner, make_env, unroll_length, config, mesh, axis, lag)
 
     def schedule(first_update: int) -> exchange.Schedule:
         if lockstep:
             return exchange.Lockstep(config.lag, config.num_actors, first_update)
-        if learning.in_order:
+        if learner.in_order:
             max_lag = 1 if config.max_lag is None else config.max_lag
             return exchange.InTurn(max_lag, config.num_actors, first_update)
         if config.max_lag is not None:
@@ -164,15 +159,13 @@ def threads(
     return Threaded(parts, schedule, limits)
 
 
-def replay(
-    agent: Agent,
+def repeated(
+    learner: Agent | Learner,
     make_env: MakeEnv,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
     recorded: Path,
-    *,
-    learning: Learning | None = None,
     axis: Axis = Axis("data"),
 ) -> Replay:
     """An engine that repeats a run which `threads` recorded, in one thread.
@@ -183,8 +176,8 @@ def replay(
       ValueError: the run had several distillers, whose races are in no record.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    learning = learning or loops.learner(agent)
-    problems = _distiller_problems(config, learning, mesh)
+    learner = learner_of(learner)
+    problems = _distiller_problems(config, learner, mesh)
     if config.num_distillers > 1:
         problems.append(
             "num_distillers: several write at the same time, which no record repeats;"
@@ -192,39 +185,38 @@ def replay(
         )
     if problems:
         raise ValueError("; ".join(problems))
-    parts = _parts(agent, make_env, unroll_length, config, mesh, axis, learning, 0)
+    parts = _parts(learner, make_env, unroll_length, config, mesh, axis, 0)
     return Replay(parts, record.read(recorded))
 
 
 def _distiller_problems(
-    config: ThreadsConfig, learning: Learning, mesh: Mesh
+    config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
     """Where there is nothing to distil, or more devices than distillers can serve."""
     if not config.num_distillers:
         return []
     found = []
-    if learning.teaching is None:
+    if learner.distillation is None:
         found.append(
-            "num_distillers: this learner teaches nobody, so it must be 0, got"
+            "num_distillers: this learner distils nothing, so it must be 0, got"
             f" {config.num_distillers}"
         )
     if mesh.size > 1:
         found.append(
-            "num_distillers: distillers draw lessons from the replay of one device, and"
+            "num_distillers: distillers draw from the archive of one device, and"
             f" the learner has {mesh.size}. Use one, or 0 distillers"
         )
     return found
 
 
 def _parts(
-    agent: Agent,
+    learner: Learner,
     make_env: MakeEnv,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
     axis: Axis,
-    learning: Learning,
-    num_behaviours: int,
+    num_past_params: int,
 ) -> Parts:
     if unroll_length < 1:
         raise ValueError(f"unroll_length must be at least 1, got {unroll_length}")
@@ -232,16 +224,15 @@ def _parts(
     if config.actor_device == "cpu":
         device = jax.local_devices(backend="cpu")[0]
     return Parts(
-        agent,
         make_env,
         unroll_length,
         config.num_actors,
         config.batch,
-        learning,
+        learner,
         mesh,
         axis,
         device,
         config.check_bounds,
-        num_behaviours,
+        num_past_params,
         config.num_distillers,
     )

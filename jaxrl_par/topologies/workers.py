@@ -6,9 +6,9 @@ which applies it to whatever the parameters are by then. Nobody waits for anybod
 the store, of which there are three kinds: see `bridge.stores`. The optimizer's state is
 shared too, so RMSProp is A3C's Shared RMSProp.
 
-One worker computes what the synchronous program on one device does, bit for bit. A run
-of several depends on which thread was faster, which is recorded; `replay` repeats it in
-one thread. With `lock` and `server` that ends in the same bits.
+One worker computes what the synchronous program does, bit for bit. A run of several
+depends on which thread was faster, which is recorded; `repeated` repeats it in one
+thread. With `lock` and `server` that ends in the same bits.
 
 A step of training is a push of one worker, and learns from its environments alone:
 gradients are as large as one worker's, and their number is what grows with workers.
@@ -31,6 +31,7 @@ from jaxrl_par.bridge.workforce import Workforce
 from jaxrl_par.bridge.workshop import Parts
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
+from jaxrl_par.loops import Learner, halves_of, learner_of
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Agent, nothing
 
@@ -86,7 +87,7 @@ class WorkersConfig:
 
 
 def workers(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -94,24 +95,25 @@ def workers(
 ) -> Workforce:
     """An engine for `training.train`, which starts its threads when it first advances.
 
-    `Workforce.record` says where to write the schedule, which `replay` can repeat.
+    `Workforce.record` says where to write the schedule, which `repeated` can repeat.
 
     Args:
+      learner: has halves; an agent alone learns from each trajectory once.
       env: the environments of one worker: pure ones, or what makes simulators from a
         key. All workers have the same specs.
       device: a `jax.Device`, by default the first.
 
     Raises:
-      ValueError: the config is out of range.
+      ValueError: the config is out of range, or the learner has no halves.
     """
-    parts = _parts(agent, env, unroll_length, config, device)
+    parts = _parts(learner, env, unroll_length, config, device)
     restarts = config.max_restarts if config.on_error == "restart" else 0
     limits = Limits(config.patience, config.env_timeout, restarts)
     return Workforce(parts, _STORES[config.store], limits)
 
 
-def replay(
-    agent: Agent,
+def repeated(
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -128,12 +130,12 @@ def replay(
       ValueError: the config is out of range.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    parts = _parts(agent, env, unroll_length, config, device)
+    parts = _parts(learner, env, unroll_length, config, device)
     return Rerun(parts, record.read_turns(recorded))
 
 
 def _parts(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -142,7 +144,8 @@ def _parts(
     problems = config.problems() + config.staleness.problems()
     if unroll_length < 1:
         problems.append(f"unroll_length must be at least 1, got {unroll_length}")
-    if agent.observe is not nothing:
+    learner = learner_of(learner)
+    if halves_of(learner, "workers").observe is not nothing:
         problems.append(
             "this agent observes data without a gradient, such as statistics of"
             " observations, and workers send gradients only: leave normalisation out,"
@@ -151,7 +154,7 @@ def _parts(
     if problems:
         raise ValueError("; ".join(problems))
     return Parts(
-        agent,
+        learner,
         env,
         unroll_length,
         config.num_workers,

@@ -10,7 +10,7 @@ import jax
 from jaxrl_par.bridge.report import Report
 from jaxrl_par.bridge.store_report import StoreReport
 from jaxrl_par.loops import Program, Run
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.types import Metrics, PRNGKey
 
 

@@ -8,7 +8,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import at_least
-from jaxrl_par.loops import Program
+from jaxrl_par.loops import Learner, Program
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
@@ -73,7 +73,7 @@ class OnPolicyArgs:
             raise TrainingError(f"num_devices: {error}") from error
         return sharded(make_program(env, Axis("data")), mesh)
 
-    def train(self, program: Program | Engine, agent: Agent) -> Trained:
+    def train(self, program: Program | Engine, learner: Agent | Learner) -> Trained:
         """Trains, evaluates, and draws an episode.
 
         Raises:
@@ -81,7 +81,7 @@ class OnPolicyArgs:
         """
         return experiment(
             program,
-            agent,
+            learner,
             self.make_env,
             self,
             self.training,

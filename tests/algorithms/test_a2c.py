@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, loops, random, rollout
+from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import a2c as module
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.axis import Axis
@@ -16,7 +16,7 @@ from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import TimeStep
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -29,7 +29,7 @@ def make(env, network=SMALL, config=A2CConfig(), optimizer=None):
 
 def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
     net, agent = make(env, network, config, optax.adam(rate))
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     run, metrics = jax.jit(
         lambda key: scanned(program, num_updates)(program.init(key))
     )(random.key(0))
@@ -172,7 +172,7 @@ def test_hyperparameters_can_be_vmapped():
 
     def final_entropy(entropy_cost):
         _, agent = make(env, config=A2CConfig(entropy_cost=entropy_cost))
-        program = loops.on_policy(agent, env, 8)
+        program = compiled(agent, env, 8)
         _, metrics = scanned(program, 150)(program.init(random.key(0)))
         entropy = metrics["entropy"]
         return entropy.total[-1] / entropy.count[-1]
@@ -203,7 +203,7 @@ def test_learns_cartpole():
         OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0), num_updates
     )
     _, agent = make(env, NetworkConfig(), config, optimizer)
-    program = loops.on_policy(agent, env, 32)
+    program = compiled(agent, env, 32)
 
     def final_return(key):
         _, metrics = scanned(program, num_updates)(program.init(key))

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, loops, random, rollout
+from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import impala as module
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -17,7 +17,7 @@ from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import TimeStep, Trajectory
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -30,7 +30,7 @@ def make(env, network=SMALL, config=ImpalaConfig(), optimizer=None):
 
 def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
     _, agent = make(env, network, config, optax.adam(rate))
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     _, metrics = jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(
         random.key(0)
     )
@@ -100,7 +100,8 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
                 rho, c = 1.0, 0.8
             if correction in ("epsilon", "none"):
                 weight = 1.0
-            advantage = weight * (reward[t, b] + discount[t, b] * target - v[t, b])
+            following = 0.2 * v[t + 1, b] + 0.8 * target
+            advantage = weight * (reward[t, b] + discount[t, b] * following - v[t, b])
             delta = rho * (reward[t, b] + discount[t, b] * v[t + 1, b] - v[t, b])
             error = delta + discount[t, b] * c * error
             target = v[t, b] + error
@@ -259,7 +260,7 @@ def test_learns_with_the_papers_optimizer():
     net = actor_critic(env.observation_spec, env.action_spec, SMALL)
     config = OptimizerConfig("rmsprop", 0.02, max_grad_norm=40.0, epsilon=0.1)
     agent = impala(net, make_optimizer(config, 150), ImpalaConfig(reduction="sum"))
-    program = loops.on_policy(agent, env, 8)
+    program = compiled(agent, env, 8)
     _, metrics = jax.jit(lambda key: scanned(program, 150)(program.init(key)))(
         random.key(0)
     )
@@ -279,7 +280,7 @@ def test_learns_breakout():
     agent = impala(
         net, make_optimizer(config, num_updates), ImpalaConfig(entropy_cost=0.06)
     )
-    program = loops.on_policy(agent, env, 16)
+    program = compiled(agent, env, 16)
     train = jax.jit(lambda key: scanned(program, num_updates)(program.init(key))[1])
     tail = num_updates // 10
     scores = []

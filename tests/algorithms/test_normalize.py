@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrl_par import envs, loops, random, rollout
+from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import normalize as module
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.statistics import Moments
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 
 ENV = envs.make("CartPole-v1", 4)
 AGENT = normalize_observations(
@@ -65,10 +65,10 @@ def test_what_was_acted_is_learned_with_the_statistics_that_acted():
 
 
 def test_training_sees_normalised_observations():
-    program = loops.on_policy(AGENT, ENV, 16)
+    program = compiled(AGENT, ENV, 16)
     run, _ = jax.jit(lambda key: scanned(program, 20)(program.init(key)))(random.key(0))
     statistics = run.learner.statistics
-    seen = module.normalized(statistics, run.local.workers.step.obs, 10.0)
+    seen = module.normalized(statistics, run.local.streams.step.obs, 10.0)
     assert float(statistics.count) == 16 * 4 * 20
     assert np.all(np.abs(seen) < 6.0)
     assert np.all(np.asarray(statistics.variance) < 1.0)

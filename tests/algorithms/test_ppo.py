@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random, rollout
+from jaxrl_par import random, rollout
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.axis import Axis
+from jaxrl_par.loops import epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16, shared=False)
 
@@ -39,7 +40,7 @@ def prepared(agent, state, trajectory):
 
 def mean_return(env, network, config, num_updates=100):
     _, agent = make(env, network, config)
-    program = loops.on_policy(agent, env, 10, num_epochs=4, num_minibatches=2)
+    program = compiled(epochs(agent, 4, 2), env, 10)
     _, metrics = jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(
         random.key(0)
     )
@@ -131,7 +132,7 @@ def test_remembers_with_memory():
 def test_minibatches_must_divide_the_rows():
     env = probes.observation_reward(4)
     _, agent = make(env)
-    program = loops.on_policy(agent, env, 5, num_minibatches=3)
+    program = compiled(agent, env, 5, num_minibatches=3)
     run = program.init(random.key(0))
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 20"):
         program.step(run)

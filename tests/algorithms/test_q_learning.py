@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, exploration, loops, random, rollout
+from jaxrl_par import envs, exploration, random, rollout
 from jaxrl_par.algorithms import q_learning as module
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.q_learning import QCarry, QConfig, q_learning
@@ -18,8 +18,8 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, check_learns, probes
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.population import population
-from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.types import TimeStep, Trajectory
 
@@ -450,7 +450,7 @@ def test_a_population_may_differ_in_its_numbers():
             epsilon_weights=(0.5, 0.5),
             anneal_updates=3,
         )
-        return loops.on_policy(q_learning(net, optax.sgd(0.1), config), env, 6)
+        return compiled(q_learning(net, optax.sgd(0.1), config), env, 6)
 
     many = population(program_of, numbers)
     train = jax.jit(lambda key: scanned(many.program, 5)(many.program.init(key)))
@@ -473,7 +473,7 @@ def test_devices_share_the_work():
     config = QConfig(target_period=2, anneal_updates=3)
     _, agent = make(env, config, optimizer=optax.sgd(0.01))
     mesh = data_mesh(2)
-    program = loops.on_policy(agent, env, 4, axis=Axis("data"))
+    program = compiled(agent, env, 4, axis=Axis("data"))
     placed = sharded(program, mesh)
     run, metrics = jax.jit(lambda key: scanned(placed, 5)(placed.init(key)))(
         random.key(0)
@@ -528,7 +528,7 @@ def test_learns_cartpole(method, learning_rate, num_updates):
         num_updates,
     )
     _, agent = make(env, config, NetworkConfig(activation="relu"), optimizer)
-    program = loops.on_policy(agent, env, 4)
+    program = compiled(agent, env, 4)
     greedy = agent._replace(act=agent.greedy)
 
     def final_return(key):

@@ -17,7 +17,7 @@ from jaxrl_par.distributions import Categorical, DiagNormal
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, check_learns, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -92,12 +92,12 @@ def prepare_and_grad(agent, state, trajectory):
 
 
 @cache
-def compiled(agent):
+def gradients(agent):
     return jax.jit(partial(prepare_and_grad, agent))
 
 
 def gradient(agent, state, trajectory):
-    return compiled(agent)(state, trajectory)
+    return gradients(agent)(state, trajectory)
 
 
 def assert_close(actual, expected, tolerance=1e-4):
@@ -558,7 +558,7 @@ def test_learns_cartpole():
 
 def scores(agent, env, unroll_length, num_updates):
     """Mean returns in the final fifth, of three seeds."""
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     train = jax.jit(lambda key: scanned(program, num_updates)(program.init(key))[1])
     found, tail = [], num_updates // 5
     for seed in range(3):

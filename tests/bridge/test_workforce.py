@@ -30,6 +30,7 @@ from toy_workers import (
     TOY,
     config_of,
     engine,
+    learner_of,
     rerun,
     share_compiled,
     staleness,
@@ -45,7 +46,7 @@ from jaxrl_par.bridge.supervision import DeadlineError, HangError
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.networks import actor_critic
-from jaxrl_par.topologies.workers import replay
+from jaxrl_par.topologies.workers import repeated
 from jaxrl_par.training.checkpoints import state_hash
 from jaxrl_par.types import Count, Info
 
@@ -274,9 +275,9 @@ def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_
             TOY, ENV, jax.random.fold_in(env_key, worker), worker, 2
         )
         return asynchronous.turn(
-            TOY, ENV, LENGTH, start.learner, start.learner, environments, root,
-            Count.zero(), worker,
-        ).contribution  # fmt: skip
+            learner_of(TOY), ENV, LENGTH, start.learner, start.learner, environments,
+            (), root, Count.zero(), worker,
+        ).gradient  # fmt: skip
 
     for n, worker in enumerate((1, 0)):
         given = given_by(jnp.int32(worker))
@@ -340,7 +341,7 @@ def test_a_replay_begins_at_the_beginning(tmp_path):
     with rerun(path) as again:
         pass  # Closed before there is anything.
     with pytest.raises(RecordError, match="no recorded schedule"):
-        replay(TOY, ENV, LENGTH, config_of(), tmp_path / "other.jsonl")
+        repeated(TOY, ENV, LENGTH, config_of(), tmp_path / "other.jsonl")
 
 
 # Errors of environments -----------------------------------------------------------
@@ -499,7 +500,7 @@ def test_an_error_of_an_update_is_reported(store, monkeypatch):
 
     with engine(*store) as working:
         run, _ = working.advance(working.init(KEY), 2)
-        monkeypatch.setattr(working._shards, "absorb", broken)
+        monkeypatch.setattr(working._shards, "apply", broken)
         with pytest.raises(SimulatorError, match="out of memory"):
             for _ in range(2 * store[1] + 1):
                 run, _ = working.advance(run, 1)

@@ -17,8 +17,9 @@ from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeated, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 from jaxrl_par.types import Count
 
@@ -52,8 +53,8 @@ def make_cartpole(key):
     return from_callable(lambda: gymnasium.make("CartPole-v1"), NUM_ENVS, seed)
 
 
-def engine(agent, config, num_devices=1, make=make_env, **options):
-    return threads(agent, make, LENGTH, config, data_mesh(num_devices), **options)
+def engine(learner, config, num_devices=1, make=make_env):
+    return threads(learner, make, LENGTH, config, data_mesh(num_devices))
 
 
 def lockstep(num_actors=1, lag=0):
@@ -77,9 +78,9 @@ def learner_hash(run):
     return state_hash(run._replace(local=()))
 
 
-def synchronous(agent, num_devices, num_updates, **options):
+def synchronous(learner, num_devices, num_updates):
     axis = Axis() if num_devices == 1 else Axis("data")
-    program = loops.on_policy(agent, ENV, LENGTH, axis=axis, **options)
+    program = compiled(learner, ENV, LENGTH, axis)
     if num_devices > 1:
         program = sharded(program, data_mesh(num_devices))
     run, metrics = jax.jit(program.init)(KEY), []
@@ -111,10 +112,9 @@ def test_actors_in_lockstep_are_devices_of_the_synchronous_program(num_devices):
 
 def test_minibatches_and_epochs_are_those_of_the_synchronous_program():
     agent = ppo(network(), optax.adam(0.03))
-    options = {"num_epochs": 2, "num_minibatches": 5}
-    learning = loops.learner(agent, **options)
-    ours, _ = advanced(engine(agent, lockstep(), learning=learning), 4)
-    theirs, _ = synchronous(agent, 1, 4, **options)
+    learner = loops.epochs(agent, 2, 5)
+    ours, _ = advanced(engine(learner, lockstep()), 4)
+    theirs, _ = synchronous(learner, 1, 4)
     assert learner_hash(ours) == learner_hash(theirs)
 
 
@@ -125,7 +125,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     ours, metrics = advanced(engine(agent, lockstep(lag=lag)), 7)
     learn_from = jax.jit(
         jax.vmap(
-            loops.learn_from(loops.learner(agent), Axis("data")),
+            loops.learn_from(loops.learner_of(agent), Axis("data")),
             axis_name="data", in_axes=(None, 0), out_axes=None,
         )
     )  # fmt: skip
@@ -182,13 +182,13 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, make, tmp_path):
     bridge = engine(agent, config, make=make)
     bridge.record(tmp_path / "schedule.jsonl")
     recorded, _ = advanced(bridge, 10)
-    again = replay(
+    again = repeated(
         agent, make, LENGTH, config, data_mesh(1), tmp_path / "schedule.jsonl"
     )
-    repeated, _ = advanced(again, 10)
-    assert learner_hash(recorded) == learner_hash(repeated)
+    second, _ = advanced(again, 10)
+    assert learner_hash(recorded) == learner_hash(second)
     assert state_hash(recorded._replace(local=recorded.local.actors)) == state_hash(
-        repeated._replace(local=repeated.local.actors)
+        second._replace(local=second.local.actors)
     )
 
 
@@ -205,7 +205,7 @@ def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
             lines.append(f"[[{actor}, {unrolls[actor]}, 0, 0]]\n")
             unrolls[actor] += 1
         path.write_text("".join(lines))
-        made = replay(agent, make_env, LENGTH, config, data_mesh(1), path)
+        made = repeated(agent, make_env, LENGTH, config, data_mesh(1), path)
         run, _ = advanced(made, 4)
         hashes.add(learner_hash(run))
     assert len(hashes) == 3
@@ -215,12 +215,12 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
     agent, config, mesh = AGENTS["impala"](), ThreadsConfig(num_actors=1), data_mesh(1)
     path = tmp_path / "schedule.jsonl"
     with pytest.raises(RecordError, match="no recorded schedule"):
-        replay(agent, make_env, LENGTH, config, mesh, path)
+        repeated(agent, make_env, LENGTH, config, mesh, path)
     path.write_text("[[0, 0, 0, 0]]\n[[0, 5, 0, 1]]\n")
     with pytest.raises(RecordError, match="wants unroll 5 of actor 0"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 2)
+        advanced(repeated(agent, make_env, LENGTH, config, mesh, path), 2)
     with pytest.raises(RecordError, match="has 2 updates, asked for 3"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 3)
+        advanced(repeated(agent, make_env, LENGTH, config, mesh, path), 3)
 
 
 @pytest.mark.parametrize("max_lag", [0, 1, 3])

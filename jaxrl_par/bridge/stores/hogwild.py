@@ -7,7 +7,7 @@ import jax
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
 from jaxrl_par.bridge.shared import Shared
-from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, absorbed
+from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, applied
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
@@ -81,7 +81,7 @@ class Hogwild(Gate):
         old = self._shared.read()
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
-        done = absorbed(self._shards, state, push.grads, staleness)
+        done = applied(self._shards, state, push.part, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from jaxrl_par.bridge.report import Times
 from jaxrl_par.bridge.shards import Shards
-from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, absorbed
+from jaxrl_par.bridge.stores.store import Current, Gate, Pulled, Push, Taken, applied
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
@@ -56,7 +56,7 @@ class Lock(Gate):
         current = self._current
         (version,) = push.pulled.versions
         staleness = current.version - version
-        done = absorbed(self._shards, current.state, push.grads, staleness)
+        done = applied(self._shards, current.state, push.part, staleness)
         self._current = current.after(worker, push, done)
         if self._is_full():
             self._supervisor.wait(self._told, "leave to tell the owner")
