@@ -126,8 +126,8 @@ def test_no_reward_reaches_the_actor_but_through_its_teacher(rate):
     assert equal(state.student, other[0].student) == (rate == 0.0)
 
 
-def test_the_learner_learns_from_what_was_acted_and_not_from_its_pupil():
-    """Two pupils of different diligence, the same data."""
+def test_the_learner_learns_from_what_was_acted_and_not_from_its_student():
+    """Two students of different diligence, the same data."""
     few = ONE
     learner = rounds(1)[0][2].teacher
     _, state, memory = start(few)
@@ -147,9 +147,9 @@ def test_the_ratio_of_updates_is_what_was_asked_for(config):
     state = rounds(2, config)[-1][2]
     counts = {
         name: int(getattr(state, name).opt_state[0].count)
-        for name in ("actor", "learner")
+        for name in ("student", "teacher")
     }
-    assert counts == {"actor": 2 * config.updates_per_step, "learner": 2}
+    assert counts == {"student": 2 * config.updates_per_step, "teacher": 2}
     assert int(state.updates) == 2
 
 

