@@ -30,8 +30,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, errors, loops, random
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par import cli, random
+from jaxrl_par.errors import at_least
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 
@@ -63,7 +64,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return errors.at_least(self, num_seeds=1, num_points=2) + [
+        return at_least(self, num_seeds=1, num_points=2) + [
             f"ratios must be at least 1, got {ratio}"
             for ratio in self.ratios
             if ratio < 1
@@ -99,8 +100,8 @@ def planned(args: Args) -> Iterator[tuple[str, Method]]:
 def trained(method: Method, num_points: int) -> dict[str, Any]:
     """Curve and evaluation of one case."""
     env = method.make_env(method.num_envs)
-    parts = compose(method, env)
-    program = loops.program(parts.actor, parts.learning, env, method.unroll_length)
+    learner = compose(method, env).learner
+    program = compiled(learner, env, method.unroll_length)
     run = jax.jit(program.init)(random.key(method.seed))
     length = max(method.num_updates // num_points, 1)
     chunk = jax.jit(scanned(program, length), donate_argnums=0).lower(run).compile()
@@ -122,8 +123,8 @@ def trained(method: Method, num_points: int) -> dict[str, Any]:
                 point[name] = float(np.sum(mean.total) / np.sum(mean.count))
         curve.append(point)
     env = method.make_env(20)
-    play = jax.jit(evaluator(parts.actor, env, 5))
-    evaluation = play(run.learner.params, random.key(10_000 + method.seed))
+    play = jax.jit(evaluator(learner.actor, env, 5))
+    evaluation = play(learner.params(run.learner), random.key(10_000 + method.seed))
     returns = np.asarray(evaluation.returns)
     last = curve[-1]
     print(

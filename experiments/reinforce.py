@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import cli, loops, training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.cli import Flat
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import episodic
 from jaxrl_par.training import TrainingConfig
 
 
@@ -37,9 +38,7 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.episodic(
-            agent, env, args.unroll_length, axis_name=axis_name
-        )
+        lambda env, axis: episodic(agent, env, args.unroll_length, axis)
     )
     return args.train(program, agent)
 

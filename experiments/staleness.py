@@ -32,17 +32,18 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, envs, errors, random, training
+from jaxrl_par import cli, envs, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
-from jaxrl_par.topologies.scan import scanned
 
 Name = Literal["a2c", "vtrace", "reject", "scale"]
 LABELS = {
@@ -91,9 +92,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = errors.at_least(
-            self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1
-        )
+        found = at_least(self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1)
         found += cli.environment_problems(self.env_name)
         if not self.methods:
             found.append("methods must name at least one")

@@ -37,8 +37,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, errors, random
+from jaxrl_par import cli, random
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import make_optimizer
@@ -71,7 +72,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = errors.at_least(self, num_seeds=1, max_threads=1, envs_per_worker=1) + [
+        found = at_least(self, num_seeds=1, max_threads=1, envs_per_worker=1) + [
             f"num_workers must be at least 1, got {n}"
             for n in self.num_workers
             if n < 1

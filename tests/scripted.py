@@ -173,7 +173,7 @@ AGENT = Agent(
         {},
     ),
     greedy=lambda *args: None,
-    grad=lambda state, batch, key: (jnp.mean(batch.reward), Info({})),
+    grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
     apply=lambda state, grads: Sum(state.params + grads),
 )
 """It sums mean rewards, and learns nothing."""

@@ -5,29 +5,34 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
-    "types": set(),
+    "axis": set(),
+    "types": {"axis"},
     "errors": set(),
     "random": {"types"},
     "returns": set(),
     "losses": {"types"},
+    "statistics": {"axis"},
+    "targets": {"types"},
     "optimizers": {"errors"},
     "distributions": {"types"},
     "exploration": {"types"},
     "networks": {"types", "errors", "distributions"},
-    "policies": {"types", "networks"},
-    "envs": {"types", "errors"},
-    "algorithms": {"types", "errors", "returns", "losses", "exploration", "networks"}
-    | {"policies"},
+    "agents": {"types", "axis", "networks"},
+    "envs": {"types", "axis", "errors", "statistics"},
+    "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
+    | {"networks", "agents", "statistics", "targets"},
     "rollout": {"types", "envs"},
-    "replay": {"types"},
-    "loops": {"types", "errors", "random", "envs", "rollout", "replay"},
-    "bridge": {"types", "errors", "envs", "rollout", "loops"},
-    "topologies": {"types", "errors", "random", "envs", "rollout", "loops", "bridge"},
+    "replay": {"types", "axis"},
+    "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"},
+    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
+    "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
+    | {"bridge"},
     "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
     "export": {"types", "networks", "training"},
-    "cli": {"types", "errors", "random", "envs", "networks", "optimizers", "loops"}
-    | {"topologies", "training"},
-    "testing": {"types", "random", "networks", "envs", "rollout", "loops"},
+    "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
+    | {"loops", "topologies", "training"},
+    "testing": {"types", "axis", "random", "networks", "envs", "rollout", "loops"}
+    | {"topologies"},
     "__init__": set(),
 }
 # Their modules do not know each other: each can be read, and removed, by itself. A

@@ -2,6 +2,7 @@
 hundreds of engines, and would do nothing else than compile."""
 
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scripted import supervised
 
+from jaxrl_par import loops
 from jaxrl_par.bridge.parameter_server import system
 from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
@@ -34,7 +36,7 @@ def _act(params, carry, step, key):
     return jnp.int32(noise > params[0]), carry, {}
 
 
-def _grad(state, batch, key):
+def _grad(state, batch, key, axis):
     noise = jax.random.normal(key, (SIZE,))
     grads = jnp.mean(batch.reward) + 0.5 * state.params + noise
     return grads, Info({"loss": jnp.sum(grads)})
@@ -67,9 +69,13 @@ def share_compiled(monkeypatch) -> None:
     """All engines of an agent call the same compiled functions."""
     monkeypatch.setattr(system.kinds, "gradients", _gradients)
     monkeypatch.setattr(system.kinds, "pure_starts", _pure_starts)
-    monkeypatch.setattr(system.kinds, "pure_contributions", _pure_contributions)
+    monkeypatch.setattr(system.kinds, "pure_gradients", _pure_gradients)
     monkeypatch.setattr(system, "acting", _acting)
     monkeypatch.setattr(system, "Shards", _shards)
+
+
+# One learner of each agent, so that what is compiled for it is found again.
+learner_of = cache(loops.learner_of)
 
 
 def _once(function):
@@ -97,10 +103,10 @@ def once_by(key, function):
     return cached
 
 
-def by_shape(agent, state, grads, num_shards, staleness):
+def by_shape(apply, state, grads, num_shards, staleness):
     leaves, tree = jax.tree.flatten((state, grads))
     shapes = tuple((x.shape, np.dtype(x.dtype).name) for x in leaves)
-    return agent, tree, shapes, num_shards, staleness
+    return apply, tree, shapes, num_shards, staleness
 
 
 def by_identity(*arguments):
@@ -109,7 +115,7 @@ def by_identity(*arguments):
 
 _gradients = _once(system.kinds.gradients)
 _pure_starts = once_by(by_identity, system.kinds.pure_starts)
-_pure_contributions = once_by(by_identity, system.kinds.pure_contributions)
+_pure_gradients = once_by(by_identity, system.kinds.pure_gradients)
 _acting = _once(system.acting)
 _shards = once_by(by_shape, Shards)
 
@@ -126,7 +132,7 @@ def staleness(rule, max_staleness=1) -> StalenessConfig:
 @contextmanager
 def engine(*given, agent=TOY, env=ENV, path=None, **options):
     """Workers, closed in the end."""
-    made = workers(agent, env, LENGTH, config_of(*given, **options))
+    made = workers(learner_of(agent), env, LENGTH, config_of(*given, **options))
     if path:
         made.record(path)
     try:
@@ -138,7 +144,8 @@ def engine(*given, agent=TOY, env=ENV, path=None, **options):
 @contextmanager
 def repetition(path, *given, agent=TOY, env=ENV, **options):
     """Their replay."""
-    made = repeat_recorded(agent, env, LENGTH, config_of(*given, **options), path)
+    config = config_of(*given, **options)
+    made = repeat_recorded(learner_of(agent), env, LENGTH, config, path)
     try:
         yield made
     finally:

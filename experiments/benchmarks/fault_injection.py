@@ -244,7 +244,7 @@ def agent() -> Agent:
         initial_carry=lambda num_envs: (),
         act=act,
         greedy=act,
-        grad=lambda state, batch, key: (jnp.mean(batch.reward), Info({})),
+        grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
         apply=lambda state, grads: Sum(state.params + grads),
     )
 

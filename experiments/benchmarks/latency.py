@@ -31,11 +31,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, errors, export, random
+from jaxrl_par import cli, export, random
+from jaxrl_par.agents import acting
 from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.errors import above, at_least
 from jaxrl_par.export.numpy_actor import Actor
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
-from jaxrl_par.policies import actors
 from jaxrl_par.types import Box, Discrete, TimeStep, example
 
 ACTION = Discrete(3)
@@ -74,7 +75,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = errors.at_least(self, rounds=2) + errors.above(self, seconds=0)
+        found = at_least(self, rounds=2) + above(self, seconds=0)
         return found + [
             f"batch_sizes must be at least 1, got {size}"
             for size in self.batch_sizes
@@ -85,7 +86,7 @@ class Args:
 def jitted(config: NetworkConfig, params: Any, step: TimeStep) -> Call:
     """The agent's own `greedy`."""
     network = actor_critic(OBSERVATION, ACTION, config)
-    _, greedy = actors(network)
+    _, greedy = acting(network)
 
     def act(params, carry, step):
         return greedy(params, carry, step, random.key(0))[:2]

@@ -31,17 +31,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, envs, errors, loops, random
+from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import at_least, unknown_name
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
-from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.types import Agent
 
@@ -67,7 +67,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = errors.at_least(self, num_workers=2, rounds=1)
+        found = at_least(self, num_workers=2, rounds=1)
         if not self.seconds > 0:
             found.append(f"seconds must be above 0, got {self.seconds}")
         for name in self.cases:
@@ -294,7 +294,7 @@ def late(
     length = 500
     make = partial(delayed, agent, env, unroll_length, num_workers=16)
     programs = {
-        "synchronous": loops.on_policy(agent, env, unroll_length),
+        "synchronous": compiled(agent, env, unroll_length),
         "ring": make(schedules.in_turn(16, length, delay=15)),
         "copies": make(
             schedules.simulated(schedules.steady(length, np.ones(16))),

@@ -56,7 +56,7 @@ class ActorFactory(ABC, Generic[M]):
     def __init__(self, key: PRNGKey):
         """
         Args:
-          key: that of a new run. It is split as `loops.on_policy` does.
+          key: that of a new run. It is split as `topologies.compiled` does.
         """
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)

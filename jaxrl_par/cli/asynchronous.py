@@ -14,7 +14,7 @@ from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import at_least
-from jaxrl_par.loops import Engine, Program
+from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
@@ -102,19 +102,19 @@ class AsyncArgs:
         env.close()
         return env
 
-    def place(self, agent: Agent) -> Engine | Program:
-        """The agent in threads, or in a program with late gradients.
+    def place(self, learner: Agent | Learner) -> Engine | Program:
+        """The learner in threads, or in a program with late gradients.
 
         Raises:
           TrainingError: the record to repeat is missing, damaged, or does not fit.
         """
         try:
             if self.topology == "delayed":
-                return self._delayed(agent)
+                return self._delayed(learner)
             env = self.make_simulators
             if self.is_pure:
                 env = self.make_env(self.envs_per_worker)
-            parts = (agent, env, self.unroll_length, self.workers)
+            parts = (learner, env, self.unroll_length, self.workers)
             if self.replay is None:
                 return workers(*parts)
             return repeat_recorded(*parts, Path(self.replay))
@@ -122,7 +122,7 @@ class AsyncArgs:
             option = "replay" if self.replay else "delays.record"
             raise TrainingError(f"{option}: {error}") from error
 
-    def train(self, engine: Engine | Program, agent: Agent) -> Trained:
+    def train(self, engine: Engine | Program, learner: Agent | Learner) -> Trained:
         """Trains, evaluates, draws an episode where it can, and reports on threads.
 
         Raises:
@@ -131,11 +131,11 @@ class AsyncArgs:
         budget = {"seed": self.seed, "num_updates": self.num_updates}
         if isinstance(engine, Program) or self.is_pure:
             return experiment(
-                engine, agent, self.make_env, self, self.training, **budget
+                engine, learner, self.make_env, self, self.training, **budget
             )
         return host_experiment(
             engine,
-            agent,
+            learner,
             self.make_simulators,
             self,
             self.training,
@@ -180,10 +180,10 @@ class AsyncArgs:
             " with delays.model = recorded and delays.record"
         ]
 
-    def _delayed(self, agent: Agent) -> Program:
+    def _delayed(self, learner: Agent | Learner) -> Program:
         num_workers = self.workers.num_workers
         return delayed(
-            agent,
+            learner,
             self.make_env(self.envs_per_worker),
             self.unroll_length,
             self.delays.schedule(num_workers, self.num_updates, self.seed),

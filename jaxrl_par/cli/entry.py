@@ -14,7 +14,7 @@ from jaxrl_par.cli.config import parse
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import unknown_name
-from jaxrl_par.loops import Engine, Program, Run
+from jaxrl_par.loops import Engine, Learner, Program, Run, learner_of
 from jaxrl_par.training import animation
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
@@ -63,7 +63,7 @@ def configure_jax() -> None:
 
 def experiment(
     program: Program | Engine,
-    agent: Agent,
+    learner: Agent | Learner,
     make_env: Callable[[int], Environment],
     args: Any,
     settings: TrainingConfig,
@@ -80,26 +80,26 @@ def experiment(
     Raises:
       TrainingError, Interrupted: as `train`.
     """
-    env = make_env(1)
+    env, learner = make_env(1), learner_of(learner)
     trained = train(
         program,
         args,
         settings,
         key=random.key(seed),
         num_updates=num_updates,
-        evaluate=_evaluations(agent, make_env(settings.evaluation_envs), settings),
+        evaluate=_evaluations(learner, make_env(settings.evaluation_envs), settings),
         default_name=f"{Path(sys.argv[0]).stem}-{env.name}",
     )
     path = trained.directory.animation
     if settings.gif and animation.can_draw(env) and not path.exists():
-        params = trained.run.learner.params
-        animation.animate(agent, env, params, path, evaluation_key(trained.run))
+        params, key = learner.params(trained.run.learner), evaluation_key(trained.run)
+        animation.animate(learner.actor, env, params, path, key)
     return trained
 
 
 def host_experiment(
     engine: Engine,
-    agent: Agent,
+    learner: Agent | Learner,
     make_env: Callable[[PRNGKey, int], HostEnvironment],
     args: Any,
     settings: TrainingConfig,
@@ -116,13 +116,14 @@ def host_experiment(
     Raises:
       TrainingError, Interrupted: as `train`.
     """
+    learner = learner_of(learner)
     return train(
         engine,
         args,
         settings,
         key=random.key(seed),
         num_updates=num_updates,
-        evaluate=_host_evaluations(agent, make_env, settings),
+        evaluate=_host_evaluations(learner, make_env, settings),
         default_name=f"{Path(sys.argv[0]).stem}-{env_name.replace('/', '-')}",
     )
 
@@ -134,28 +135,32 @@ def environment_problems(name: str) -> list[str]:
     return [f"env_name: {unknown_name('name', name, envs.names())}"]
 
 
-def _evaluations(agent: Agent, env: Environment, settings: TrainingConfig) -> Evaluate:
+def _evaluations(
+    learner: Learner, env: Environment, settings: TrainingConfig
+) -> Evaluate:
     """Mean returns of sampled and greedy actions, with the same starts each time."""
     episodes = settings.evaluation_episodes
-    agents = _evaluated(agent)
+    agents = _evaluated(learner.actor)
     play = {n: jax.jit(evaluator(x, env, episodes)) for n, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
         key = evaluation_key(run)
-        results = {n: f(run.learner.params, key) for n, f in play.items()}
+        results = {n: f(learner.params(run.learner), key) for n, f in play.items()}
         return {n: float(x.returns.mean()) for n, x in results.items()}
 
     return evaluate
 
 
 def _host_evaluations(
-    agent: Agent,
+    learner: Learner,
     make_env: Callable[[PRNGKey, int], HostEnvironment],
     settings: TrainingConfig,
 ) -> Evaluate:
     """Mean returns as of `_evaluations`, in simulators that are made each time."""
     episodes = settings.evaluation_episodes
-    play = {n: host_evaluator(x, episodes) for n, x in _evaluated(agent).items()}
+    play = {
+        n: host_evaluator(x, episodes) for n, x in _evaluated(learner.actor).items()
+    }
 
     def evaluate(run: Run) -> dict[str, float]:
         key = evaluation_key(run)
@@ -163,7 +168,7 @@ def _host_evaluations(
         for name, plays in play.items():
             env = make_env(key, settings.evaluation_envs)
             try:
-                returns = plays(env, run.learner.params, key)
+                returns = plays(env, learner.params(run.learner), key)
             finally:
                 env.close()
             results[name] = float(np.mean(returns))

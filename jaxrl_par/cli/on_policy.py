@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxrl_par import envs
+from jaxrl_par.axis import Axis
 from jaxrl_par.cli.config import Flat
 from jaxrl_par.cli.entry import environment_problems, experiment
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import at_least
-from jaxrl_par.loops import Engine, Program
+from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
@@ -53,9 +54,7 @@ class OnPolicyArgs:
         env = envs.make(self.env_name, num_envs)
         return previous_action_and_reward(env) if self.show_previous else env
 
-    def place(
-        self, make_program: Callable[[Environment, str | None], Program]
-    ) -> Program:
+    def place(self, make_program: Callable[[Environment, Axis], Program]) -> Program:
         """The program on one device, or sharded over several.
 
         Args:
@@ -66,14 +65,14 @@ class OnPolicyArgs:
         """
         env = self.make_env(share(self.num_envs, self.num_devices))
         if self.num_devices == 1:
-            return make_program(env, None)
+            return make_program(env, Axis())
         try:
             mesh = data_mesh(self.num_devices)
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
-        return sharded(make_program(env, "data"), mesh)
+        return sharded(make_program(env, Axis("data")), mesh)
 
-    def train(self, program: Program | Engine, agent: Agent) -> Trained:
+    def train(self, program: Program | Engine, learner: Agent | Learner) -> Trained:
         """Trains, evaluates, and draws an episode.
 
         Raises:
@@ -81,7 +80,7 @@ class OnPolicyArgs:
         """
         return experiment(
             program,
-            agent,
+            learner,
             self.make_env,
             self,
             self.training,

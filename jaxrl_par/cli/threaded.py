@@ -11,7 +11,7 @@ from jaxrl_par.envs import host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
 from jaxrl_par.errors import at_least
-from jaxrl_par.loops import Engine, Learning
+from jaxrl_par.loops import Engine, Learner
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
@@ -75,11 +75,8 @@ class ThreadsArgs:
         )
         return previous_action_and_reward(env) if self.show_previous else env
 
-    def place(self, agent: Agent, learning: Learning | None = None) -> Engine:
-        """The agent in actor threads, what learns on the learner's devices.
-
-        Args:
-          learning: by default `loops.learner` of the agent.
+    def place(self, learner: Agent | Learner) -> Engine:
+        """What acts in actor threads, what learns on the learner's devices.
 
         Raises:
           TrainingError: this machine has fewer devices, or the record is damaged.
@@ -88,15 +85,15 @@ class ThreadsArgs:
             mesh = data_mesh(self.num_devices)
         except ValueError as error:
             raise TrainingError(f"num_devices: {error}") from error
-        parts = (agent, self.make_env, self.unroll_length, self.threads, mesh)
+        parts = (learner, self.make_env, self.unroll_length, self.threads, mesh)
         if self.replay is None:
-            return threads(*parts, learning=learning)
+            return threads(*parts)
         try:
-            return repeat_recorded(*parts, Path(self.replay), learning=learning)
+            return repeat_recorded(*parts, Path(self.replay))
         except RecordError as error:
             raise TrainingError(f"replay: {error}") from error
 
-    def train(self, engine: Engine, agent: Agent) -> Trained:
+    def train(self, engine: Engine, learner: Agent | Learner) -> Trained:
         """Trains, evaluates, and reports where the time went.
 
         Raises:
@@ -104,7 +101,7 @@ class ThreadsArgs:
         """
         return host_experiment(
             engine,
-            agent,
+            learner,
             self.make_env,
             self,
             self.training,

@@ -1,7 +1,7 @@
 """A trained actor as a folder that runs without the program that trained it.
 
     path = export.write("actor", network=config, observation_spec=..., action_spec=...,
-                        params=trained.run.learner.params)
+                        params=agent.params(trained.run.learner))
 
     config.json      what the inputs are, the network, versions, SHA-256 of the files
     actor.npz        the parameters that acting needs, as plain arrays

@@ -23,58 +23,56 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from jaxrl_par import loops
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.actor_learner import queue
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.actor_learner.system import Parts
-from jaxrl_par.loops import Learning, records
+from jaxrl_par.loops import Learner, learner_of, records
 from jaxrl_par.types import Agent
 
 
 def threads(
-    agent: Agent,
+    learner: Agent | Learner,
     make_env: MakeEnv,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
-    *,
-    learning: Learning | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> ActorLearnerEngine:
     """An engine for `training.train`, which starts its threads when it first advances.
 
     `Engine.record` says where to write the schedule, for `repeat_recorded`.
 
     Args:
+      learner: an agent alone learns from each batch once. One that needs its
+        trajectories in order gets an unroll of every actor in each batch, and in the
+        free schedule a bound on the lag of 1 unless there is one.
       make_env: the environments of one actor, from a key. All have the same specs.
       mesh: the learner's devices, which share the environments of each batch.
-      learning: learns what acts, by default `loops.learner` of the agent. One that
-        needs its trajectories in order gets an unroll of every actor in each batch,
-        and in the free schedule a bound on the lag of 1 unless there is one.
 
     Raises:
       ValueError: the config is out of range.
     """
-    learning = learning or loops.learner(agent)
+    learner = learner_of(learner)
     problems = config.problems() + config.supervision.problems()
-    if learning.in_order and config.batch != config.num_actors:
+    if learner.in_order and config.batch != config.num_actors:
         problems.append(
             "unrolls_per_update: this learner goes on from unroll to unroll, and needs"
             f" one of each of the {config.num_actors} actors, got"
             f" {config.unrolls_per_update}"
         )
-    problems += _problems(unroll_length, config, learning, mesh)
+    problems += _problems(unroll_length, config, learner, mesh)
     if problems:
         raise ValueError("; ".join(problems))
-    parts = Parts(agent, make_env, unroll_length, config, learning, mesh, axis_name)
+    parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
 
     def schedule(first_update: int) -> queue.Schedule:
         if config.schedule == "lockstep":
             return queue.Lockstep(config.lag, config.num_actors, first_update)
-        if learning.in_order:
+        if learner.in_order:
             max_lag = 1 if config.max_lag is None else config.max_lag
             return queue.InTurn(max_lag, config.num_actors, first_update)
         if config.max_lag is not None:
@@ -85,15 +83,13 @@ def threads(
 
 
 def repeat_recorded(
-    agent: Agent,
+    learner: Agent | Learner,
     make_env: MakeEnv,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
     recorded: Path,
-    *,
-    learning: Learning | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> ActorLearnerReplay:
     """An engine that repeats a run which `threads` recorded, in one thread.
 
@@ -103,8 +99,8 @@ def repeat_recorded(
       ValueError: the run had several distillers, whose races are in no record.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    learning = learning or loops.learner(agent)
-    problems = _problems(unroll_length, config, learning, mesh)
+    learner = learner_of(learner)
+    problems = _problems(unroll_length, config, learner, mesh)
     if config.num_distillers > 1:
         problems.append(
             "num_distillers: several write at the same time, which no record repeats;"
@@ -112,12 +108,12 @@ def repeat_recorded(
         )
     if problems:
         raise ValueError("; ".join(problems))
-    parts = Parts(agent, make_env, unroll_length, config, learning, mesh, axis_name)
+    parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
     return ActorLearnerReplay(parts, records.read(recorded))
 
 
 def _problems(
-    unroll_length: int, config: ThreadsConfig, learning: Learning, mesh: Mesh
+    unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
     """Where nothing is acted, there is nothing to distil, or there are more devices
     than distillers can serve."""
@@ -126,14 +122,14 @@ def _problems(
         found.append(f"unroll_length must be at least 1, got {unroll_length}")
     if not config.num_distillers:
         return found
-    if learning.teaching is None:
+    if learner.distillation is None:
         found.append(
-            "num_distillers: this learner teaches nobody, so it must be 0, got"
+            "num_distillers: this learner distils nothing, so it must be 0, got"
             f" {config.num_distillers}"
         )
     if mesh.size > 1:
         found.append(
-            "num_distillers: distillers draw lessons from the replay of one device, and"
+            "num_distillers: distillers draw from the archive of one device, and"
             f" the learner has {mesh.size}. Use one, or 0 distillers"
         )
     return found

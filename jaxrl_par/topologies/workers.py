@@ -6,9 +6,9 @@ which applies it to whatever the parameters are by then. Workers wait for each o
 the store only, of which there are three kinds, in `bridge.parameter_server.stores`. The
 optimizer's state is shared too, so RMSProp is A3C's Shared RMSProp.
 
-One worker computes what the synchronous program on one device does, bit for bit. A run
-of several depends on which thread was faster, which is recorded; `repeat_recorded`
-repeats it in one thread. With `lock` and `server` that ends in the same bits.
+One worker computes what the synchronous program does, bit for bit. A run of several
+depends on which thread was faster, which is recorded; `repeat_recorded` repeats it in
+one thread. With `lock` and `server` that ends in the same bits.
 
 A step of training is a push of one worker, and learns from its environments alone:
 gradients are as large as one worker's, and their number is what grows with workers.
@@ -29,8 +29,8 @@ from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
 from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import records
-from jaxrl_par.types import Agent
+from jaxrl_par.loops import Learner, halves_of, learner_of, records
+from jaxrl_par.types import Agent, nothing
 
 _STORES = {
     "lock": stores.Lock,
@@ -40,7 +40,7 @@ _STORES = {
 
 
 def workers(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -51,19 +51,20 @@ def workers(
     `Engine.record` says where to write the schedule, for `repeat_recorded`.
 
     Args:
+      learner: has halves; an agent alone learns from each trajectory once.
       env: the environments of one worker: pure ones, or what makes simulators from a
         key. All workers have the same specs.
       device: a `jax.Device`, by default the first.
 
     Raises:
-      ValueError: the config is out of range.
+      ValueError: the config is out of range, or the learner has no halves.
     """
-    parts = _parts(agent, env, unroll_length, config, device)
+    parts = _parts(learner, env, unroll_length, config, device)
     return ParameterServerEngine(parts, _STORES[config.store])
 
 
 def repeat_recorded(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -80,12 +81,12 @@ def repeat_recorded(
       ValueError: the config is out of range.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    parts = _parts(agent, env, unroll_length, config, device)
+    parts = _parts(learner, env, unroll_length, config, device)
     return WorkerReplay(parts, records.read_turns(recorded))
 
 
 def _parts(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment | MakeEnv,
     unroll_length: int,
     config: WorkersConfig,
@@ -95,6 +96,13 @@ def _parts(
     problems += config.supervision.problems()
     if unroll_length < 1:
         problems.append(f"unroll_length must be at least 1, got {unroll_length}")
+    learner = learner_of(learner)
+    if halves_of(learner, "workers").observe is not nothing:
+        problems.append(
+            "this agent observes data without a gradient, such as statistics of"
+            " observations, and workers send gradients only: leave normalisation out,"
+            " or use `topologies.delayed`"
+        )
     if problems:
         raise ValueError("; ".join(problems))
-    return Parts(agent, env, unroll_length, config, device or jax.devices()[0])
+    return Parts(learner, env, unroll_length, config, device or jax.devices()[0])

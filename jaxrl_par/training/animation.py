@@ -97,7 +97,7 @@ def _greedy_episode(
             action, carry, _ = agent.greedy(params, workers.carry, step, act_key)
             env_state, after, _, _ = env.step(workers.env_state, action, env_key)
             shown = step.obs if env.draw is None else workers.env_state
-            return rollout.Workers(env_state, after, carry), (shown, step.last)
+            return rollout.Streams(env_state, after, carry), (shown, step.last)
 
         # One more than the steps, since each shows where it starts.
         keys = jax.random.split(act_key, length + 1)

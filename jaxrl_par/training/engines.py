@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from jaxrl_par.loops import Engine, Program, Run
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.types import Metrics, PRNGKey
 
 

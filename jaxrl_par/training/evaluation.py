@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
 
 
 class _Playing(NamedTuple):
-    workers: rollout.Workers
+    workers: rollout.Streams
     num_rows: Int[Array, ""]
     num_ended: Int[Array, " B"]
     returns: Float[Array, "E B"]
@@ -83,7 +83,7 @@ def evaluator(
             counted = step.last & (state.num_ended < episodes_per_env)
             row = jnp.where(counted, state.num_ended, episodes_per_env)
             return _Playing(
-                rollout.Workers(env_state, step, carry),
+                rollout.Streams(env_state, step, carry),
                 state.num_rows + 1,
                 state.num_ended + counted,
                 state.returns.at[row, columns].set(episode.return_, mode="drop"),

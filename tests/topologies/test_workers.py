@@ -8,7 +8,7 @@ import optax
 import pytest
 from toy_workers import share_compiled
 
-from jaxrl_par import loops, random
+from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.bridge.supervision import SupervisionConfig
@@ -17,7 +17,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.sharded import data_mesh, sharded
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.workers import WorkersConfig, workers
 from jaxrl_par.training.checkpoints import state_hash
 
@@ -82,8 +82,7 @@ def trained(name, store="lock", num_workers=1, num_updates=UPDATES, env=ENV, **o
 
 @cache
 def synchronous(name):
-    program = loops.on_policy(agent_of(name), ENV, LENGTH, axis_name="data")
-    program = sharded(program, data_mesh(1))
+    program = compiled(agent_of(name), ENV, LENGTH)
     run, step, metrics = jax.jit(program.init)(KEY), jax.jit(program.step), []
     for _ in range(UPDATES):
         run, new = jax.block_until_ready(step(run))

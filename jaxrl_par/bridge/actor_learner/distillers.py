@@ -1,12 +1,12 @@
-"""Threads that teach one shared pupil, in place and without a lock (Hogwild!).
+"""Threads that teach one shared student, in place and without a lock (Hogwild!).
 
 The learner hands out the lessons of an update. Each is taken by one distiller, which
-reads the pupil as it finds it, learns, and adds what that changed to whatever the
-others have made of the pupil meanwhile. What holds for any number of distillers:
+reads the student as it finds it, learns, and adds what that changed to whatever the
+others have made of the student meanwhile. What holds for any number of distillers:
 
 * Every lesson is learned from once, and those of an update before those of the next.
-  So an update starts from a pupil that lacks at most other lessons of the same update.
-* Version n of the pupil is that after all lessons of n updates: it is published, and
+  So an update starts from a student that lacks at most others of the same update.
+* Version n of the student is that after all lessons of n updates: it is published, and
   saved, only while no lesson is out. No actor and no checkpoint sees it half written.
 * A distiller writes only elements that it changes. Two that write the same element at
   the same instant may leave the change of one. Counts of the optimizer are exact.
@@ -38,15 +38,15 @@ from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Stopped, Supervisor
 from jaxrl_par.types import Metrics, State
 
-StudyFn = Callable[[State, Any, Any], tuple[State, Metrics]]
-"""(pupil, lessons, number of one of them) -> (pupil after it, metrics)"""
+DistilFn = Callable[[State, Any, Any], tuple[State, Metrics]]
+"""(student, lessons, number of one of them) -> (student after it, metrics)"""
 
 
-def learn(pupil: Shared, study: StudyFn, lessons: Any, number: int) -> Metrics:
+def learn(student: Shared, distil: DistilFn, lessons: Any, number: int) -> Metrics:
     """One update in place. `raced` is 1 if another thread wrote in between."""
-    old = pupil.read()
-    new, metrics = jax.device_get(study(old.state, lessons, np.int32(number)))
-    return metrics | {"raced": np.float32(pupil.write(old, new))}
+    old = student.read()
+    new, metrics = jax.device_get(distil(old.state, lessons, np.int32(number)))
+    return metrics | {"raced": np.float32(student.write(old, new))}
 
 
 @dataclass
@@ -54,7 +54,7 @@ class _Round:
     """The lessons of an update."""
 
     version: int
-    """The version of the pupil after them."""
+    """The version of the student after them."""
     lessons: Any
     waiting: deque[int] = field(init=False)
     unfinished: int = field(init=False)
@@ -73,21 +73,21 @@ class Distillers:
     def __init__(
         self,
         supervisor: Supervisor,
-        study: StudyFn,
-        pupil: Shared,
+        distil: DistilFn,
+        student: Shared,
         publish: Callable[[int, State], None],
         num_distillers: int,
     ):
         """
         Args:
-          publish: called with each version of the pupil.
+          publish: called with each version of the student.
         """
         self.times = [Times(supervisor.clock) for _ in range(num_distillers)]
         self.learned = [0] * num_distillers
         """Lessons of each distiller."""
         self._supervisor = supervisor
-        self._study = study
-        self._pupil = pupil
+        self._distil = distil
+        self._student = student
         self._publish = publish
         self._round: _Round | None = None
         self._done: list[list[Metrics]] = []
@@ -110,7 +110,7 @@ class Distillers:
         self._supervisor.wait(free, "end of the lessons of the update before")
 
     def drain(self) -> tuple[State, list[list[Metrics]]]:
-        """Waits until no lesson is left; the pupil, and the metrics of the lessons of
+        """Waits until no lesson is left; the student, and the metrics of the lessons of
         each update since the last call."""
 
         def finished() -> list[list[Metrics]] | None:
@@ -120,7 +120,7 @@ class Distillers:
             return done
 
         done = self._supervisor.wait(finished, "end of the lessons")
-        return self._pupil.read().state, done
+        return self._student.read().state, done
 
     def _work(self, index: int) -> None:
         """The life of a distiller's thread."""
@@ -131,7 +131,12 @@ class Distillers:
             )
             try:
                 metrics = times.timed(
-                    "distilling", learn, self._pupil, self._study, now.lessons, number
+                    "distilling",
+                    learn,
+                    self._student,
+                    self._distil,
+                    now.lessons,
+                    number,
                 )
                 if self._finish(index, now, number, metrics):
                     times.timed("publishing", self._finish_round, now)
@@ -161,7 +166,7 @@ class Distillers:
 
     def _finish_round(self, now: _Round) -> None:
         # No thread writes: all have finished, and the next lessons wait for this.
-        self._publish(now.version, self._pupil.read().state)
+        self._publish(now.version, self._student.read().state)
         with self._supervisor.condition:
             self._done.append(now.metrics)
             self._round = None

@@ -77,7 +77,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         system, times = self._system, self._learner_times
         local: Local = run.local
         states, metrics = list(local.actors), []
-        run = run._replace(local=local.memory)
+        run = run._replace(local=local.data)
         with self._supervisor.working(), self._pool.warning_owner():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
@@ -100,10 +100,12 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 # After the update: a line is in the record only if the update was made.
                 self._write(batch)
             if distillers := self._distillers:
-                pupil, taught = times.timed("waiting for distillers", distillers.drain)
-                run, metrics = system.learner.distilled(run, pupil, metrics, taught)
-        behaviour = self._publisher.older(system.num_behaviours)
-        local = Local(tuple(states), behaviour, run.local)
+                student, taught = times.timed(
+                    "waiting for distillers", distillers.drain
+                )
+                run, metrics = system.learner.distilled(run, student, metrics, taught)
+        past = self._publisher.older(system.num_past_params)
+        local = Local(tuple(states), past, run.local)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> ActorLearnerReport | None:
@@ -135,11 +137,11 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         )
 
     def _start(self, run: Run, version: int) -> None:
-        keep = self._system.num_behaviours + 1
+        keep = self._system.num_past_params + 1
         self._publisher = Publisher(self._supervisor, keep)
         local: Local = run.local
         # Lockstep that goes on acts with these before it gets newer ones.
-        for age, params in enumerate(reversed(local.behaviour), start=1):
+        for age, params in enumerate(reversed(local.past_params), start=1):
             if version - age >= 0:
                 params = jax.device_put(params, self._parts.actor_device)
                 self._publisher.publish(version - age, params)
@@ -154,8 +156,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         if self._config.num_distillers:
             self._distillers = Distillers(
                 self._supervisor,
-                self._system.learner.study,
-                Shared(run.learner.actor),
+                self._system.learner.distil,
+                Shared(self._system.student(run.learner)),
                 self._publish,
                 self._config.num_distillers,
             )
@@ -230,7 +232,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
     def _publish(self, version: int, state: State) -> None:
         # A copy, as the next update donates the run; and done, or actors would wait for
         # it inside a call, where nothing can stop them.
-        params = jax.block_until_ready(self._system.behaviour(state.params))
+        params = jax.block_until_ready(self._system.actor_params(state))
         self._publisher.publish(version, params)
 
     def _write(self, batch: Batch) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
-from jaxrl_par.loops import Learning, Run, count_skipped, learn_from, teach_from
+from jaxrl_par.loops import Learner, Run, count_skipped, lead_from, learn_from
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
 
@@ -29,29 +30,30 @@ class MeshLearner:
 
     def __init__(
         self,
-        learning: Learning,
+        learner: Learner,
         mesh: Mesh,
-        axis_name: str,
+        axis: Axis,
         tally: Tally,
         *,
         split_distillation: bool = False,
     ):
         """
         Args:
-          split_distillation: leave the lessons of `Learning.teaching` to other threads.
+          split_distillation: leave the last phase of `Learner.distillation` to other
+            threads.
         """
         self.compile_seconds = 0.0
         self._mesh = mesh
         self._tally = tally
-        rows, lanes = P(None, axis_name), P(axis_name)
+        rows, lanes = P(None, axis.name), P(axis.name)
         self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
-        # The memory has a leading device axis, as `Run.local` in `topologies.sharded`.
-        run: Any = Run(P(), lanes, P(), P())  # pyright: ignore
-        self._teaching = learning.teaching if split_distillation else None
-        if self._teaching:
-            learn: Callable = teach_from(self._teaching, axis_name)
+        # The data have a leading device axis, as `Run.local` in `topologies.sharded`.
+        run: Any = Run(P(), lanes, P(), P(), P())  # pyright: ignore
+        self._distillation = learner.distillation if split_distillation else None
+        if self._distillation:
+            learn: Callable = lead_from(self._distillation, axis)
         else:
-            learn = _without_lessons(learn_from(learning, axis_name))
+            learn = _without_lessons(learn_from(learner, axis))
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
             own = jax.tree.map(lambda x: x[0], run.local)
@@ -60,7 +62,7 @@ class MeshLearner:
             return run._replace(local=shared), metrics, lessons
 
         def start(trajectory: Trajectory) -> Any:
-            return jax.tree.map(lambda x: x[None], learning.start(trajectory))
+            return jax.tree.map(lambda x: x[None], learner.start(trajectory))
 
         # As in `topologies.sharded`.
         on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
@@ -69,14 +71,14 @@ class MeshLearner:
         )
         self._start = on_mesh(start, in_specs=(self._specs,), out_specs=lanes)
         self._compiled: Callable | None = None
-        self._compiled_study: Callable | None = None
+        self._compiled_distil: Callable | None = None
 
     def place(self, tree: Any) -> Any:
         """A run or a part of it, replicated over the mesh."""
         return jax.device_put(tree, NamedSharding(self._mesh, P()))
 
-    def memory(self, shapes: Trajectory) -> Any:
-        """Empty memories of all devices, for batches of these shapes."""
+    def data(self, shapes: Trajectory) -> Any:
+        """Empty data of the learner on all devices, for batches of these shapes."""
 
         def start() -> Any:
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -86,22 +88,14 @@ class MeshLearner:
 
     def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
         """Joins unrolls along the environments, and shares these over the devices."""
-
-        def join(axis: int, trees: list[Any]) -> Any:
-            if len(trees) == 1:
-                return trees[0]
-            return jax.tree.map(lambda *xs: np.concatenate(xs, axis), *trees)
-
-        rows = [item.trajectory for item in unrolls]
-        fields = {n: [getattr(x, n) for x in rows] for n in Trajectory._fields}
-        joined = {n: join(0 if n == "carry" else 1, x) for n, x in fields.items()}
-        uploaded = {
-            n: jax.device_put(x, NamedSharding(self._mesh, getattr(self._specs, n)))
-            for n, x in joined.items()
-        }
+        concatenate: Any = np.concatenate
+        joined = Trajectory.join([item.trajectory for item in unrolls], concatenate)
         self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
-        trajectory = Trajectory(**jax.block_until_ready(uploaded))
-        return Batch(trajectory, list(unrolls))
+        shardings: Any = [NamedSharding(self._mesh, x) for x in self._specs]
+        trajectory = jax.block_until_ready(
+            jax.device_put(joined, Trajectory(*shardings))
+        )
+        return Batch(jax.block_until_ready(trajectory), list(unrolls))
 
     def compile(self, run: Run, batch: Batch) -> None:
         """Compiles the update for such a batch, unless it is done."""
@@ -111,9 +105,10 @@ class MeshLearner:
         function = jax.jit(self._function, donate_argnums=0)
         lowered = function.lower(run, batch.trajectory)
         self._compiled = lowered.compile()
-        if self._teaching:
+        if self._distillation:
             _, _, lessons = lowered.out_info
-            self._compile_study(run.learner.actor, lessons)
+            student = self._distillation.student(run.learner)
+            self._compile_distil(student, lessons)
         self.compile_seconds += time.perf_counter() - started
 
     def update(self, run: Run, batch: Batch) -> tuple[Run, Metrics, Any]:
@@ -126,15 +121,17 @@ class MeshLearner:
         # Waiting also keeps programs with collectives from piling up: see DESIGN, 6.
         return jax.block_until_ready(self._compiled(run, batch.trajectory))
 
-    def study(self, pupil: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
-        """The pupil after one of the lessons of an update."""
-        assert self._compiled_study is not None
-        return self._compiled_study(pupil, lessons, number)
+    def distil(
+        self, student: State, lessons: Any, number: Any
+    ) -> tuple[State, Metrics]:
+        """The student after one of the lessons of an update."""
+        assert self._compiled_distil is not None
+        return self._compiled_distil(student, lessons, number)
 
     def distilled(
         self,
         run: Run,
-        pupil: State,
+        student: State,
         learned: Sequence[Metrics],
         lessons: Sequence[Sequence[Metrics]],
     ) -> tuple[Run, list[Metrics]]:
@@ -144,12 +141,13 @@ class MeshLearner:
           learned: metrics of each update.
           lessons: metrics of the lessons of each.
         """
-        assert self._teaching is not None
+        distillation = self._distillation
+        assert distillation is not None
         progress, metrics = run.progress, []
         for ours, theirs in zip(learned, lessons, strict=True):
-            metrics.append(self._teaching.join(ours, stacked(theirs)))
+            metrics.append(distillation.join(ours, stacked(theirs)))
             progress = count_skipped(progress, metrics[-1])
-        learner = run.learner._replace(actor=self.place(pupil))
+        learner = distillation.replace(run.learner, self.place(student))
         run = run._replace(learner=learner, progress=self.place(progress))
         return run, metrics
 
@@ -173,19 +171,19 @@ class MeshLearner:
         numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
         return {"lag": Mean(numbers[0], numbers[1]), "lag_max": numbers[2]}
 
-    def _compile_study(self, pupil: State, lessons: Any) -> None:
-        assert self._teaching is not None
-        study = self._teaching.study
+    def _compile_distil(self, student: State, lessons: Any) -> None:
+        assert self._distillation is not None
+        distil = self._distillation.distil
 
-        def one(pupil: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
-            return study(pupil, jax.tree.map(lambda x: x[number], lessons), None)
+        def one(student: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
+            return distil(student, jax.tree.map(lambda x: x[number], lessons), Axis())
 
         sharding = NamedSharding(self._mesh, P())
         arguments: Any = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            (pupil, lessons, np.int32(0)),
+            (student, lessons, np.int32(0)),
         )
-        self._compiled_study = jax.jit(one).lower(*arguments).compile()
+        self._compiled_distil = jax.jit(one).lower(*arguments).compile()
 
 
 def stacked(metrics: Sequence[Metrics]) -> Any:

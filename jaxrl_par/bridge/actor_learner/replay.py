@@ -36,7 +36,7 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         self._system = ActorLearnerSystem(self._parts, key)
         run = self._system.new_run(self._start(self._system))
         distils = self._parts.config.num_distillers > 0
-        self._pupil = Shared(run.learner.actor) if distils else None
+        self._student = Shared(self._system.student(run.learner)) if distils else None
         self._keep(0, run)
         return run
 
@@ -49,7 +49,7 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         self._check(num_updates)
         local: Local = run.local
         states = list(local.actors)
-        run = run._replace(local=local.memory)
+        run = run._replace(local=local.data)
         for entries in self._schedule[self._update : self._update + num_updates]:
             batch = system.learner.upload([self._unroll(entry) for entry in entries])
             counted = system.learner.count(batch, self._update)
@@ -63,17 +63,17 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         return system.with_local(run, local), stacked(metrics)
 
     def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
-        learner, pupil = self._system.learner, self._pupil
+        learner, student = self._system.learner, self._student
         run, learned, lessons = learner.update(run, batch)
-        if pupil is None:
+        if student is None:
             return run, learned
         numbers = range(jax.tree.leaves(lessons)[0].shape[0])
         taught = [
-            distillers.learn(pupil, learner.study, lessons, number)
+            distillers.learn(student, learner.distil, lessons, number)
             for number in numbers
         ]
         run, (learned,) = learner.distilled(
-            run, pupil.read().state, [learned], [taught]
+            run, student.read().state, [learned], [taught]
         )
         return run, learned
 
@@ -93,5 +93,5 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:
             self._params[version] = jax.block_until_ready(
-                self._system.behaviour(run.learner.params)
+                self._system.actor_params(run.learner)
             )

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.factory import ActorFactory
-from jaxrl_par.loops import Learning, Run
+from jaxrl_par.loops import Learner, Run
 from jaxrl_par.types import (
-    Agent,
     Params,
     PRNGKey,
+    State,
     TimeStep,
     Trajectory,
 )
@@ -28,9 +29,9 @@ class Local(NamedTuple):
 
     actors: tuple[ActorState, ...]
     """Each after the last of its unrolls that was learned from."""
-    behaviour: tuple[Params, ...]
+    past_params: tuple[Params, ...]
     """The parameters before the newest, oldest first, that lockstep still acts with."""
-    memory: Any
+    data: Any
     """The learner's, on the devices of its mesh."""
 
 
@@ -38,14 +39,13 @@ class Local(NamedTuple):
 class Parts:
     """What actors and a learner are made from."""
 
-    agent: Agent
     make_env: MakeEnv
     """Makes the environments of one actor from a key."""
     unroll_length: int
     config: ThreadsConfig
-    learning: Learning
+    learner: Learner
     mesh: Mesh
-    axis_name: str
+    axis: Axis
 
     @property
     def actor_device(self) -> Any:
@@ -58,22 +58,24 @@ class Parts:
 class ActorLearnerSystem(ActorFactory[Actor]):
     """Actors and a learner, without anything that decides when they run."""
 
-    def __init__(self, parts: Parts, key: PRNGKey, num_behaviours: int = 0):
+    def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
         """
         Args:
-          num_behaviours: older parameters that are part of the run.
+          num_past_params: older parameters that are part of the run.
         """
         super().__init__(key)
         self.parts = parts
-        self.num_behaviours = num_behaviours
+        self.num_past_params = num_past_params
         self.learner = MeshLearner(
-            parts.learning,
+            parts.learner,
             parts.mesh,
-            parts.axis_name,
+            parts.axis,
             self.tally,
             split_distillation=parts.config.num_distillers > 0,
         )
-        self._acting = acting(parts.agent, parts.unroll_length, parts.config.num_actors)
+        self._acting = acting(
+            parts.learner.actor, parts.unroll_length, parts.config.num_actors
+        )
         self._cpu = jax.local_devices(backend="cpu")[0]
 
     @property
@@ -96,33 +98,35 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""
-        run, step = self.first_run(self.parts.learning.init, actors[0].env)
+        run, step = self.first_run(self.parts.learner.init, actors[0].env)
         run = self.learner.place(run)
-        behaviour = (self.behaviour(run.learner.params),) * self.num_behaviours
+        past = (self.actor_params(run.learner),) * self.num_past_params
         states = tuple(actor.state() for actor in actors)
-        shapes = jax.eval_shape(self._batch_shapes, run.learner.params, step)
-        memory = self.learner.memory(shapes)
-        return self.with_local(run, Local(states, behaviour, memory))
+        params = self.parts.learner.params(run.learner)
+        shapes = jax.eval_shape(self._batch_shapes, params, step)
+        data = self.learner.data(shapes)
+        return self.with_local(run, Local(states, past, data))
 
-    def behaviour(self, params: Params) -> Params:
-        """The parameters, for actors."""
-        return copied(params, self.parts.actor_device)
+    def actor_params(self, state: State) -> Params:
+        """The parameters that act, for actors."""
+        return copied(self.parts.learner.params(state), self.parts.actor_device)
+
+    def student(self, state: State) -> State:
+        """The part of the learner's state that distillers update."""
+        distillation = self.parts.learner.distillation
+        assert distillation is not None
+        return distillation.student(state)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
-        actors, behaviour = jax.device_put(local[:2], self._cpu)
-        return run._replace(local=Local(actors, behaviour, local.memory))
+        actors, past = jax.device_put(local[:2], self._cpu)
+        return run._replace(local=Local(actors, past, local.data))
 
     def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
         """Zeros in the shapes of a batch, to be traced and not computed."""
         parts = self.parts
-        shapes = rollout.shapes(parts.agent, params, step, parts.unroll_length)
+        shapes = rollout.shapes(parts.learner.actor, params, step, parts.unroll_length)
         one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        batch = parts.config.batch
-        carry = jax.tree.map(lambda x: jnp.concatenate([x] * batch), one.carry)
-        rows = jax.tree.map(
-            lambda x: jnp.concatenate([x] * batch, axis=1),
-            one._replace(carry=()),
-        )
-        version = jnp.zeros(rows.reward.shape, jnp.int32)
-        return rows._replace(carry=carry, extras=rows.extras | {"version": version})
+        batch = Trajectory.join([one] * parts.config.batch)
+        version = jnp.zeros(batch.reward.shape, jnp.int32)
+        return batch._replace(extras=batch.extras | {"version": version})

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from jaxrl_par.bridge.parameter_server.stores import Drained, Update
-from jaxrl_par.bridge.parameter_server.stores.store import absorbed, mean
+from jaxrl_par.bridge.parameter_server.stores.store import applied, mean
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import Computed, Worker
 from jaxrl_par.bridge.replay import ReplayEngine
@@ -78,9 +78,9 @@ class WorkerReplay(ReplayEngine[Worker]):
         read = [past[n] for n, past in zip(turn.read, self._past, strict=True)]
         computed = worker.contribute(self._shards.join([x for x, _ in read]))
         metrics = []
-        for j, grads in enumerate(self._shards.divide(computed.grads)):
-            part, version = self._current[j]
-            update = absorbed(self._shards, part, grads, version - read[j][1])
+        for j, part in enumerate(self._shards.divide(computed.part)):
+            shard, version = self._current[j]
+            update = applied(self._shards, shard, part, version - read[j][1])
             self._current[j] = (update.state, version + update.applied)
             metrics.append(update.metrics)
             self._uses[j][turn.read[j]] -= 1

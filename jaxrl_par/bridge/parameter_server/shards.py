@@ -14,8 +14,9 @@ Source: Nair et al., arXiv:1507.04296, section 4 (after Dean et al., 2012).
 """
 
 import itertools
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,18 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.types import Agent, Grads, State
+from jaxrl_par.types import Grads, State
 
 METRICS = ("grad_norm", "skipped", "rejected", "lag")
-"""Metrics of `asynchronous.absorb`, in one array: one transfer, not one each."""
+"""Metrics of `asynchronous.apply_stale`, in one array: one transfer, not one each."""
+
+
+class Part(NamedTuple):
+    """What one shard gets of a gradient."""
+
+    grads: Grads
+    accepted: Any
+    """`Gradient.accepted`"""
 
 
 class Shards:
@@ -36,7 +45,7 @@ class Shards:
 
     def __init__(
         self,
-        agent: Agent,
+        apply: Callable[[State, Grads], State],
         state: State,
         grads: Grads,
         num_shards: int,
@@ -44,7 +53,8 @@ class Shards:
     ):
         """
         Args:
-          state, grads: of the agent, or their shapes.
+          apply: of the learner's halves.
+          state, grads: of the learner, or their shapes.
 
         Raises:
           ValueError: there are more shards than parameters, or an array of the state
@@ -74,15 +84,15 @@ class Shards:
         self.join = jax.jit(self._join)
         """shards -> state; counters are those of the first"""
         self.divide = jax.jit(self._divide)
-        """gradient -> gradients of the shards"""
-        self.absorb = jax.jit(partial(_absorb, agent, config=staleness))
-        """(shard, its gradient, staleness) -> (shard, METRICS [4])"""
+        """part of all -> parts of the shards"""
+        self.apply = jax.jit(partial(_applied, apply, config=staleness))
+        """(shard, its part, staleness) -> (shard, METRICS [4])"""
 
     def compile(self, state: State, grads: Grads) -> None:
         """Compiles all functions. Arrays are where those that come later will be."""
-        shards = self.split(state)
-        for shard, part in zip(shards, self.divide(grads), strict=True):
-            jax.block_until_ready(self.absorb(shard, part, np.int32(0)))
+        shards, whole = self.split(state), Part(grads, np.bool_(True))
+        for shard, part in zip(shards, self.divide(whole), strict=True):
+            jax.block_until_ready(self.apply(shard, part, np.int32(0)))
         jax.block_until_ready(self.join(shards))
 
     def _is_tree(self, part: Any) -> bool:
@@ -130,15 +140,17 @@ class Shards:
             parts.append(self._unraveled(whole) if tree else whole)
         return self._tree.unflatten(parts)
 
-    def _divide(self, grads: Grads) -> list[Grads]:
+    def _divide(self, part: Part) -> list[Part]:
         if self.num_shards == 1:
-            return [grads]
-        whole = ravel_pytree(grads)[0]
+            return [part]
+        whole = ravel_pytree(part.grads)[0]
         slices = [whole[where] for where in self._slices]
         squares = [jnp.sum(jnp.square(x)) for x in slices]
         return [
             # Not the difference from the whole, in which what is small would be lost.
-            _extended(x, jnp.sqrt(sum(squares[:j]) + sum(squares[j + 1 :])))
+            part._replace(
+                grads=_extended(x, jnp.sqrt(sum(squares[:j]) + sum(squares[j + 1 :])))
+            )
             for j, x in enumerate(slices)
         ]
 
@@ -151,8 +163,12 @@ class Shards:
         return self._grads_tree.unflatten(leaves)
 
 
-def _absorb(agent: Agent, *given: Any, config: StalenessConfig):
-    state, metrics = asynchronous.absorb(agent, *given, config=config)
+def _applied(
+    apply: Callable, state: State, part: Part, staleness: Any, config: StalenessConfig
+):
+    state, metrics = asynchronous.apply_stale(
+        apply, state, part.grads, staleness, config, part.accepted
+    )
     return state, jnp.stack([metrics[name] for name in METRICS])
 
 

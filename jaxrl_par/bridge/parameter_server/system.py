@@ -25,8 +25,8 @@ from jaxrl_par.bridge.parameter_server.worker import (
     Worker,
 )
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Run, asynchronous
-from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey, State
+from jaxrl_par.loops import Learner, Run, asynchronous, halves_of
+from jaxrl_par.types import Mean, Metrics, PRNGKey, State
 
 
 class Local(NamedTuple):
@@ -39,7 +39,7 @@ class Local(NamedTuple):
 class Parts:
     """What workers are made from."""
 
-    agent: Agent
+    learner: Learner
     env: Environment | MakeEnv
     """The environments of one worker; simulators are made from a key."""
     unroll_length: int
@@ -56,13 +56,14 @@ class WorkerSystem(ActorFactory[Worker]):
         super().__init__(key)
         self.parts = parts
         self._compile_seconds = 0.0
-        agent, env, length = parts.agent, parts.env, parts.unroll_length
-        self._gradient = kinds.gradients(agent)
+        learner, env, length = parts.learner, parts.env, parts.unroll_length
+        self._gradient = kinds.gradients(learner)
         if isinstance(env, Environment):
-            self._starts = kinds.pure_starts(agent, env, parts.config.num_workers)
-            self._contribute = kinds.pure_contributions(agent, env, length)
+            workers = parts.config.num_workers
+            self._starts = kinds.pure_starts(learner, env, length, workers)
+            self._contribute = kinds.pure_gradients(learner, env, length)
         else:
-            self._acting = acting(agent, length, parts.config.num_workers)
+            self._acting = acting(learner.actor, length, parts.config.num_workers)
 
     @property
     def compile_seconds(self) -> float:
@@ -78,8 +79,9 @@ class WorkerSystem(ActorFactory[Worker]):
                 self._root, parts.device, **options,
             )  # fmt: skip
         return HostWorker(
-            index, env, self._acting, self._gradient, length, self._root,
-            parts.device, check_bounds=parts.config.supervision.check_bounds, **options,
+            index, env, self._acting, self._gradient, parts.learner.params,
+            self._start_data, length, self._root, parts.device,
+            check_bounds=parts.config.supervision.check_bounds, **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:
@@ -87,11 +89,11 @@ class WorkerSystem(ActorFactory[Worker]):
         env = self.parts.env
         shown: Any = env if isinstance(env, Environment) else workers[0].env
         with jax.default_device(self.parts.device):
-            run, step = self.first_run(self.parts.agent.init, shown)
+            run, step = self.first_run(self.parts.learner.init, shown)
+        learner = self.parts.learner
         self._batch = rollout.shapes(
-            self.parts.agent, run.learner.params, step, self.parts.unroll_length
+            learner.actor, learner.params(run.learner), step, self.parts.unroll_length
         )
-        self._check_prepare(run.learner)
         return run._replace(local=self._local([x.state() for x in workers]))
 
     def shards(self, state: State) -> Shards:
@@ -101,9 +103,10 @@ class WorkerSystem(ActorFactory[Worker]):
           ValueError: it cannot be divided.
         """
         parts = self.parts
-        gradient = partial(asynchronous.contribution, parts.agent)
-        given = jax.eval_shape(
-            gradient, state, self._batch, self._root, count_of(0), np.int32(0)
+        gradient = partial(asynchronous.gradient, parts.learner)
+        data = jax.eval_shape(parts.learner.start, self._batch)
+        _, given = jax.eval_shape(
+            gradient, state, data, self._batch, self._root, count_of(0), np.int32(0)
         )
         self._grads = given.grads
         mean = Mean(0, 0)  # pyright: ignore
@@ -111,7 +114,11 @@ class WorkerSystem(ActorFactory[Worker]):
         self._metrics_tree = jax.tree.structure(given.metrics | episodes)
         config = parts.config
         return Shards(
-            parts.agent, state, given.grads, config.num_shards, config.staleness
+            halves_of(parts.learner, "workers").apply,
+            state,
+            given.grads,
+            config.num_shards,
+            config.staleness,
         )
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
@@ -120,11 +127,14 @@ class WorkerSystem(ActorFactory[Worker]):
         zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
         count, index = count_of(0), np.int32(0)
         if isinstance(worker, PureWorker):
-            now = worker.state().workers
-            self._contribute.compile(state, now, self._root, count, index)
+            now = worker.state()
+            self._contribute.compile(
+                state, now.streams, now.data, self._root, count, index
+            )
         else:
             sums, batch = np.zeros(3, np.float32), zeros(self._batch)
-            self._gradient.compile(state, batch, sums, self._root, count, index)
+            data = self._start_data()
+            self._gradient.compile(state, data, batch, sums, self._root, count, index)
         shards.compile(state, jax.device_put(zeros(self._grads), self.parts.device))
         self._compile_seconds += time.perf_counter() - started
 
@@ -155,16 +165,11 @@ class WorkerSystem(ActorFactory[Worker]):
         )
         return run, metrics
 
+    def _start_data(self) -> Any:
+        """Empty data of the learner, of one worker."""
+        with jax.default_device(self.parts.device):
+            return self.parts.learner.start(self._batch)
+
     def _local(self, states: Sequence[Any]) -> Local:
         """The states as arrays of JAX, which is what checkpoints restore."""
         return jax.device_put(Local(tuple(states)), self.parts.device)
-
-    def _check_prepare(self, state: State) -> None:
-        """Workers send gradients only: statistics of their data would be lost."""
-        changed = asynchronous.parts_prepared(self.parts.agent, state, self._batch)
-        if changed:
-            raise ValueError(
-                "this agent changes its state from the data before the gradient, at"
-                f" {', '.join(changed)}: workers send gradients only. Leave"
-                " normalisation out, or use `topologies.delayed`"
-            )

@@ -1,4 +1,4 @@
-"""One pupil, many teachers at once: nothing is lost that was promised to be kept."""
+"""One student, many teachers at once: nothing is lost that was promised to be kept."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training import parallelism
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
-from jaxrl_par.types import Lesson, TimeStep
+from jaxrl_par.types import DistillationBatch, TimeStep
 
 KEY = random.key(7)
 
@@ -41,24 +41,24 @@ class Class:
     """Distillers whose lessons are numbers, and what became of these."""
 
     def __init__(self, num_distillers, before=lambda number: None, patience=30.0):
-        self.pupil = Shared(
+        self.student = Shared(
             {"count": np.zeros(1, np.int32), "sum": np.zeros(3, np.float32)}
         )
         self.seen, self.published, self.before = [], [], before
         self.supervisor = Supervisor(patience)
         self.distillers = Distillers(
-            self.supervisor, self.study, self.pupil, self.publish, num_distillers
+            self.supervisor, self.distil, self.student, self.publish, num_distillers
         )
 
-    def study(self, pupil, lessons, number):
+    def distil(self, student, lessons, number):
         self.before(int(lessons[number]))
         name = threading.current_thread().name
-        self.seen.append((int(lessons[number]), name, pupil["count"].item()))
-        new = {"count": pupil["count"] + 1, "sum": pupil["sum"] + 1}
+        self.seen.append((int(lessons[number]), name, student["count"].item()))
+        new = {"count": student["count"] + 1, "sum": student["sum"] + 1}
         return new, {"lesson": np.float32(lessons[number])}
 
-    def publish(self, version, pupil):
-        self.published.append((version, pupil["count"].item()))
+    def publish(self, version, student):
+        self.published.append((version, student["count"].item()))
 
     def lessons(self, update):
         return np.arange(update * NUM_LESSONS, (update + 1) * NUM_LESSONS)
@@ -93,7 +93,7 @@ def test_every_lesson_is_learned_from_once_and_every_version_is_complete(
 
     with a_class(num_distillers, before) as room:
         room.dispatch(*range(20))
-        pupil, done = room.distillers.drain()
+        student, done = room.distillers.drain()
     numbers = [number for number, *_ in room.seen]
     assert sorted(numbers) == list(range(20 * NUM_LESSONS))
     # Whoever was first: metrics are in the order of the lessons.
@@ -102,7 +102,7 @@ def test_every_lesson_is_learned_from_once_and_every_version_is_complete(
     ]
     # A version is that after all lessons before it, and no later one.
     assert room.published == [(n, n * NUM_LESSONS) for n in range(1, 21)]
-    assert pupil["count"] == 20 * NUM_LESSONS
+    assert student["count"] == 20 * NUM_LESSONS
     # What a lesson starts from lacks at most others of its own update.
     for number, _, count in room.seen:
         update = number // NUM_LESSONS
@@ -113,7 +113,7 @@ def test_every_lesson_is_learned_from_once_and_every_version_is_complete(
     raced = sum(float(x["raced"]) for row in done for x in row)
     if num_distillers == 1:
         assert numbers == sorted(numbers) and not raced
-        assert np.all(pupil["sum"] == 20 * NUM_LESSONS)
+        assert np.all(student["sum"] == 20 * NUM_LESSONS)
     else:
         assert 0 < raced < 20 * NUM_LESSONS
 
@@ -193,7 +193,7 @@ def test_several_learn_what_one_learns():
     network = actor_critic(
         ENV.observation_spec, ENV.action_spec, NetworkConfig(widths=(8,))
     )
-    pupil = distilled(network, optax.adam(0.01))
+    student = distilled(network, optax.adam(0.01))
     obs = jax.random.normal(KEY, (per_update, 5, 4, *ENV.observation_spec.shape))
     flags = jnp.zeros((per_update, 5, 4), jnp.bool_)
     steps = TimeStep(obs, flags, flags)
@@ -201,19 +201,19 @@ def test_several_learn_what_one_learns():
     frozen = network.init(random.key(1), one_step)
     (policy, values), _ = jax.vmap(lambda x: network.unroll(frozen, (), x))(steps)
     policy = policy._replace(logits=obs @ jnp.array([[2.0, 0.0], [0.0, -2.0]]))
-    lessons = Lesson(steps, (), policy, values)
+    lessons = DistillationBatch(steps, (), policy, values)
 
     @jax.jit
-    def study(state, lessons, number):
+    def distil(state, lessons, number):
         lesson = jax.tree.map(lambda x: x[number], lessons)
-        state, info = loops.update(pupil, state, lesson, KEY)
+        state, info = loops.update(student, state, lesson, KEY)
         return state, {"kl": info.metrics["kl"].total / info.metrics["kl"].count}
 
     def kls(num_distillers):
         """Mean of each update."""
         supervisor = Supervisor(60.0)
         distillers = Distillers(
-            supervisor, study, Shared(start), lambda *_: None, num_distillers
+            supervisor, distil, Shared(start), lambda *_: None, num_distillers
         )
         distillers.start()
         with supervisor.working():
@@ -223,7 +223,7 @@ def test_several_learn_what_one_learns():
         assert supervisor.stop(30.0) == []
         return [float(np.mean([x["kl"] for x in row])) for row in done]
 
-    start = jax.jit(pupil.init)(KEY, one_step)
+    start = jax.jit(student.init)(KEY, one_step)
     one, several = kls(1), kls(3)
     assert several[-1] < 0.2 * several[0]
     assert several[-1] == pytest.approx(one[-1], rel=0.5, abs=0.02 * one[0])
@@ -242,12 +242,12 @@ def compiled_once(monkeypatch):
     """All engines with the same parts learn with the same compiled functions."""
 
     def compile_once(self, run, batch):
-        like = self._teaching is None
+        like = self._distillation is None
         if self._compiled is None and like in COMPILED:
-            self._compiled, self._compiled_study = COMPILED[like]
+            self._compiled, self._compiled_distil = COMPILED[like]
             self.compile_seconds = 1e-6
         COMPILE(self, run, batch)
-        COMPILED[like] = self._compiled, self._compiled_study
+        COMPILED[like] = self._compiled, self._compiled_distil
 
     monkeypatch.setattr(system, "acting", ACTING)
     monkeypatch.setattr(MeshLearner, "compile", compile_once)
@@ -255,22 +255,22 @@ def compiled_once(monkeypatch):
 
 @cache
 def parts():
-    """What acts, and what learns. A quarter of the pupil's gradients are not finite."""
+    """The learner. A quarter of the student's gradients are not finite."""
     network = actor_critic(
         ENV.observation_spec, ENV.action_spec, NetworkConfig(widths=(4,))
     )
-    pupil = distilled(network, optax.adam(0.03))
+    student = distilled(network, optax.adam(0.03))
 
-    def grad(state, batch, key):
-        grads, info = pupil.grad(state, batch, key)
+    def grad(state, batch, key, axis):
+        grads, info = student.grad(state, batch, key, axis)
         bad = jnp.where(jax.random.bernoulli(key, 0.25), jnp.nan, 1.0)
         return jax.tree.map(lambda x: x * bad, grads), info
 
-    actor = pupil._replace(grad=grad)
+    actor = student._replace(grad=grad)
     learner = impala(network, optax.adam(0.03), ImpalaConfig(behaviour_cost=0.1))
     teacher = loops.Teacher(network.initial_carry, network.unroll)
     config = loops.DistillationConfig(PER_UPDATE, batch_size=4, capacity=8)
-    return actor, loops.distillation(actor, learner, teacher, config)
+    return loops.distillation(actor, learner, teacher, config)
 
 
 def make_env(key):
@@ -280,12 +280,8 @@ def make_env(key):
 LOCKSTEP = ThreadsConfig(num_actors=1, schedule="lockstep", lag=0, num_distillers=1)
 
 
-def engine(config, learning=None, num_devices=1):
-    agent, ours = parts()
-    return threads(
-        agent, make_env, LENGTH, config, data_mesh(num_devices),
-        learning=learning or ours,
-    )  # fmt: skip
+def engine(config, learner=None, num_devices=1):
+    return threads(learner or parts(), make_env, LENGTH, config, data_mesh(num_devices))
 
 
 def advanced(made, *chunks):
@@ -301,7 +297,7 @@ def advanced(made, *chunks):
 
 def learned(run):
     """Both models, the replay, and the counters, those of what was skipped too."""
-    return state_hash(run._replace(local=run.local.memory))
+    return state_hash(run._replace(local=run.local.data))
 
 
 @cache
@@ -344,7 +340,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
         made.close()
     assert state_hash(resumed) == state_hash(whole)
     assert (
-        int(resumed.learner.actor.opt_state[0].count) + int(resumed.progress.skipped)
+        int(resumed.learner.student.opt_state[0].count) + int(resumed.progress.skipped)
         == 6 * PER_UPDATE
     )
 
@@ -356,13 +352,9 @@ def test_a_free_run_with_one_distiller_is_replayed_bit_for_bit(tmp_path):
     made.record(path)
     run, metrics = advanced(made, 8)
     assert metrics["lag_max"].max() <= 1
-    agent, learning = parts()
     again, _ = advanced(
-        repeat_recorded(
-            agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning
-        ),
-        3, 5,
-    )  # fmt: skip
+        repeat_recorded(parts(), make_env, LENGTH, config, data_mesh(1), path), 3, 5
+    )
     assert learned(run) == learned(again)
 
 
@@ -372,7 +364,7 @@ def test_several_distillers_make_exactly_the_ratio(schedule):
     before = set(threading.enumerate())
     made = engine(ThreadsConfig(num_actors=1, schedule=schedule, num_distillers=2))
     run, _ = advanced(made, 10, 20)
-    count = int(run.learner.actor.opt_state[0].count)
+    count = int(run.learner.student.opt_state[0].count)
     assert count + int(run.progress.skipped) == 30 * PER_UPDATE
     assert int(run.learner.updates) == int(run.progress.updates) == 30
     report = made.report()
@@ -392,15 +384,15 @@ def test_an_error_of_a_distiller_ends_the_run():
     made = engine(ThreadsConfig(num_actors=1, num_distillers=2))
     run = made.init(KEY)
 
-    def study(pupil, lessons, number):
+    def distil(student, lessons, number):
         raise ArithmeticError("cannot teach this")
 
-    made._system.learner.study = study
+    made._system.learner.distil = distil
     try:
         with pytest.raises(ArithmeticError, match="cannot teach") as error:
             made.advance(run, 3)
         assert "of update 0" in error.value.__notes__[0]
-        assert "study" in [
+        assert "distil" in [
             x.name for x in traceback.extract_tb(error.value.__traceback__)
         ]
     finally:
@@ -420,23 +412,20 @@ def test_without_distillers_a_report_is_as_it_was():
     [
         ({"num_distillers": -1}, "num_distillers must be at least 0, got -1"),
         ({"num_distillers": 2, "num_devices": 2}, "one device, and the learner has 2"),
-        ({"num_distillers": 2, "teaches": False}, "teaches nobody, so it must be 0"),
+        ({"num_distillers": 2, "teaches": False}, "distils nothing, so it must be 0"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
-    agent, learning = parts()
+    learner = parts()
     if not options.pop("teaches", True):
-        learning = loops.learner(agent)
+        learner = loops.learner_of(learner.actor)
     num_devices = options.pop("num_devices", 1)
     with pytest.raises(ValueError, match=message):
-        engine(ThreadsConfig(**options), learning, num_devices)
+        engine(ThreadsConfig(**options), learner, num_devices)
 
 
 def test_races_are_not_replayed(tmp_path):
-    agent, learning = parts()
     config = ThreadsConfig(num_distillers=2)
     with pytest.raises(ValueError, match="no record repeats; a run with 0 or 1"):
-        repeat_recorded(
-            agent, make_env, LENGTH, config, data_mesh(1), tmp_path / "schedule.jsonl",
-            learning=learning,
-        )  # fmt: skip
+        path = tmp_path / "schedule.jsonl"
+        repeat_recorded(parts(), make_env, LENGTH, config, data_mesh(1), path)

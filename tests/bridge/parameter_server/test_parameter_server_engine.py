@@ -30,6 +30,7 @@ from toy_workers import (
     TOY,
     config_of,
     engine,
+    learner_of,
     repetition,
     share_compiled,
     staleness,
@@ -274,9 +275,9 @@ def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_
             TOY, ENV, jax.random.fold_in(env_key, worker), worker, 2
         )
         return asynchronous.turn(
-            TOY, ENV, LENGTH, start.learner, start.learner, environments, root,
-            Count.zero(), worker,
-        ).contribution  # fmt: skip
+            learner_of(TOY), ENV, LENGTH, start.learner, start.learner, environments,
+            (), root, Count.zero(), worker,
+        ).gradient  # fmt: skip
 
     for n, worker in enumerate((1, 0)):
         given = given_by(jnp.int32(worker))
@@ -499,7 +500,7 @@ def test_an_error_of_an_update_is_reported(store, monkeypatch):
 
     with engine(*store) as working:
         run, _ = working.advance(working.init(KEY), 2)
-        monkeypatch.setattr(working._shards, "absorb", broken)
+        monkeypatch.setattr(working._shards, "apply", broken)
         with pytest.raises(SimulatorError, match="out of memory"):
             for _ in range(2 * store[1] + 1):
                 run, _ = working.advance(run, 1)
@@ -519,10 +520,10 @@ def test_statistics_of_data_would_be_lost_and_are_refused():
     network = actor_critic(ENV.observation_spec, ENV.action_spec)
     agent = normalize_observations(a2c(network, optax.sgd(0.1)))
     with (
-        engine(agent=agent) as working,
         pytest.raises(ValueError, match=r"statistics.* gradients only"),
+        engine(agent=agent),
     ):
-        working.init(KEY)
+        pass
 
 
 # The end --------------------------------------------------------------------------
@@ -589,7 +590,7 @@ def test_rejected_gradients_are_counted(tmp_path):
 
 
 def test_gradients_that_are_not_finite_are_skipped_and_counted():
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         bad = jnp.where(state.updates >= 3, jnp.nan, 1.0)
         return jnp.full(5, bad), Info({})
 

@@ -12,7 +12,7 @@ from toy_workers import TOY, Toy
 
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.bridge.parameter_server.shards import METRICS, Part, Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -69,7 +69,7 @@ def given(name):
 @cache
 def shards(name, num_shards, config=StalenessConfig()):
     agent, state, grads = given(name)
-    return Shards(agent, state, grads[0], num_shards, config)
+    return Shards(agent.apply, state, grads[0], num_shards, config)
 
 
 def bits(x):
@@ -82,10 +82,14 @@ def assert_equal(actual, expected):
                  actual, expected)  # fmt: skip
 
 
-def absorb(divided, parts, grads, staleness=0):
+def part_of(grads):
+    return Part(grads, np.bool_(True))
+
+
+def applied(divided, parts, grads, staleness=0):
     done = [
-        divided.absorb(part, g, np.int32(staleness))
-        for part, g in zip(parts, divided.divide(grads), strict=True)
+        divided.apply(part, g, np.int32(staleness))
+        for part, g in zip(parts, divided.divide(part_of(grads)), strict=True)
     ]
     metrics = [dict(zip(METRICS, np.asarray(x), strict=True)) for _, x in done]
     return [x for x, _ in done], metrics
@@ -108,7 +112,7 @@ def test_what_is_split_is_joined(name, num_shards):
 def test_a_part_of_a_gradient_is_as_long_as_the_whole(name, num_shards):
     divided = shards(name, num_shards)
     for grads in given(name)[2]:
-        parts = divided.divide(grads)
+        parts = [x.grads for x in divided.divide(part_of(grads))]
         assert len(parts) == num_shards
         whole = np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
         own = np.concatenate([np.asarray(x)[:-1] for x in parts])
@@ -125,8 +129,9 @@ def test_a_part_of_a_gradient_is_as_long_as_the_whole(name, num_shards):
 def test_what_is_small_beside_the_rest_keeps_the_length_of_the_rest():
     """Also of a shard that has nearly all of the norm: no difference is taken."""
     toy = Toy(jnp.zeros(4), jnp.zeros(4), jnp.int32(0))
-    divided = Shards(TOY, toy, toy.params, 2, StalenessConfig())
-    large, small = divided.divide(jnp.array([3e4, 4e4, 3e-3, 4e-3]))
+    divided = Shards(TOY.apply, toy, toy.params, 2, StalenessConfig())
+    whole = part_of(jnp.array([3e4, 4e4, 3e-3, 4e-3]))
+    large, small = (x.grads for x in divided.divide(whole))
     np.testing.assert_allclose(large[-1], 5e-3, rtol=1e-5)
     np.testing.assert_allclose(small[-1], 5e4, rtol=1e-5)
 
@@ -140,7 +145,7 @@ def test_updates_of_the_parts_are_that_of_the_whole(name, num_shards):
     parts = divided.split(state)
     for g in grads:
         state = apply(state, g)
-        parts, metrics = absorb(divided, parts, g)
+        parts, metrics = applied(divided, parts, g)
         norm = optax.tree.norm(g)
         for x in metrics:
             np.testing.assert_allclose(x["grad_norm"], norm, rtol=1e-5)
@@ -157,11 +162,11 @@ def test_without_clipping_those_of_sgd_are_so_bit_for_bit():
     """A root of a vector may differ in its last bit from that of its part."""
     agent = a2c(network(), optimizer("sgd", norm=1e9))
     _, state, grads = given("flat sgd")
-    divided = Shards(agent, state, grads[0], 3, StalenessConfig())
+    divided = Shards(agent.apply, state, grads[0], 3, StalenessConfig())
     parts, apply = divided.split(state), jax.jit(agent.apply)
     for g in grads:
         state = apply(state, g)
-        parts, _ = absorb(divided, parts, g)
+        parts, _ = applied(divided, parts, g)
     assert_equal(divided.join(parts), state)
 
 
@@ -169,7 +174,7 @@ def test_clipping_is_by_the_norm_of_all_shards():
     """Not by each one's own, which would be a larger step."""
     _, state, grads = given("flat sgd")
     divided = shards("flat sgd", 3)
-    parts, _ = absorb(divided, divided.split(state), grads[0])
+    parts, _ = applied(divided, divided.split(state), grads[0])
     after = divided.join(parts).params
     step = optax.tree.norm(jax.tree.map(jnp.subtract, after, state.params))
     np.testing.assert_allclose(step, NORM * 1e-3, rtol=1e-4)
@@ -181,7 +186,7 @@ def test_a_shard_skips_what_is_not_finite_in_another(where):
     divided = shards("flat adam", 3)
     leaves, tree = jax.tree.flatten(grads[0])
     leaves[where] = leaves[where].at[..., 0].set(np.nan)
-    parts, metrics = absorb(divided, divided.split(state), tree.unflatten(leaves))
+    parts, metrics = applied(divided, divided.split(state), tree.unflatten(leaves))
     assert [x["skipped"] for x in metrics] == [1.0] * 3
     assert_equal(divided.join(parts), state)
 
@@ -190,11 +195,11 @@ def test_staleness_is_each_shards_own():
     config = StalenessConfig("reject", 1)
     divided = shards("flat sgd", 2, config)
     _, state, grads = given("flat sgd")
-    (first, second), g = divided.split(state), divided.divide(grads[0])
-    after, x = divided.absorb(first, g[0], np.int32(2))
+    (first, second), g = divided.split(state), divided.divide(part_of(grads[0]))
+    after, x = divided.apply(first, g[0], np.int32(2))
     np.testing.assert_array_equal(after.params, first.params)
     assert dict(zip(METRICS, x.tolist(), strict=True))["rejected"] == 1
-    after, x = divided.absorb(second, g[1], np.int32(1))
+    after, x = divided.apply(second, g[1], np.int32(1))
     assert np.any(np.asarray(after.params != second.params))
     assert dict(zip(METRICS, x.tolist(), strict=True))["lag"] == 1
 
@@ -208,7 +213,7 @@ class Strange(NamedTuple):
 
 
 def made(agent: Agent, state, grads, num_shards):
-    return Shards(agent, state, grads, num_shards, StalenessConfig())
+    return Shards(agent.apply, state, grads, num_shards, StalenessConfig())
 
 
 def test_an_array_unlike_the_parameters_is_refused():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from toy_workers import ADDS, SIZE, TOY, Toy
 
-from jaxrl_par.bridge.parameter_server.shards import Shards
+from jaxrl_par.bridge.parameter_server.shards import Part, Shards
 from jaxrl_par.bridge.parameter_server.stores import (
     Hogwild,
     Lock,
@@ -23,7 +23,7 @@ from jaxrl_par.bridge.parameter_server.stores import (
     Server,
     Store,
 )
-from jaxrl_par.bridge.parameter_server.stores.store import Absorbed, absorbed, mean
+from jaxrl_par.bridge.parameter_server.stores.store import Applied, applied, mean
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.loops.asynchronous import StalenessConfig
@@ -40,7 +40,7 @@ ZEROS = Toy(jnp.zeros(SIZE), jnp.zeros(SIZE), jnp.int32(0))
 
 @cache
 def shards_of(agent, num_shards, config=StalenessConfig()):
-    made = Shards(agent, ZEROS, ZEROS.params, num_shards, config)
+    made = Shards(agent.apply, ZEROS, ZEROS.params, num_shards, config)
     made.compile(ZEROS, ZEROS.params)
     return made
 
@@ -57,7 +57,8 @@ class At:
             self.store.start()
 
     def push(self, grads, pulled, worker=0, item=None, after=None):
-        push = Push(jnp.asarray(grads, jnp.float32), pulled, item, after)
+        part = Part(jnp.asarray(grads, jnp.float32), np.bool_(True))
+        push = Push(part, pulled, item, after)
         self.store.push(worker, push, Times())
 
     def drain(self):
@@ -265,13 +266,13 @@ def test_what_is_not_finite_is_a_push_and_no_version(kind):
 @by_kind
 def test_who_pushed_sees_that_in_the_next_pull(kind, monkeypatch):
     with at_work(kind) as at:
-        absorb = at.shards.absorb
+        apply = at.shards.apply
 
         def slowly(*arguments):
             time.sleep(0.02)
-            return absorb(*arguments)
+            return apply(*arguments)
 
-        monkeypatch.setattr(at.shards, "absorb", slowly)
+        monkeypatch.setattr(at.shards, "apply", slowly)
         at.store.admit_until(6)
         for n in range(6):
             pulled = at.store.pull(n % 2)
@@ -284,15 +285,15 @@ def test_who_pushed_sees_that_in_the_next_pull(kind, monkeypatch):
 def test_others_do_not_wait_for_a_shard(monkeypatch):
     """They see each shard as it is, with versions of its own."""
     with at_work("server of 3") as at:
-        absorb, go = at.shards.absorb, threading.Event()
+        apply, go = at.shards.apply, threading.Event()
 
-        def absorb_but_one(shard, grads, staleness):
+        def apply_but_one(shard, part, staleness):
             # Shards are of sizes 2, 1 and 2, and one more.
-            if grads.shape == (2,):
+            if part.grads.shape == (2,):
                 assert go.wait(20)
-            return absorb(shard, grads, staleness)
+            return apply(shard, part, staleness)
 
-        monkeypatch.setattr(at.shards, "absorb", absorb_but_one)
+        monkeypatch.setattr(at.shards, "apply", apply_but_one)
         at.store.admit_until(3)
         before = at.store.pull(0)
         for _ in range(3):
@@ -386,7 +387,7 @@ def test_another_is_let_in_instead_of_who_failed(kind, monkeypatch):
     with at_work(kind) as at:
         at.store.admit_until(1)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="mine"):
-            patch.setattr(at.shards, "absorb", raising)
+            patch.setattr(at.shards, "apply", raising)
             at.push(ones(), at.store.pull(0))
         assert at.store.pull(0).pushes == (0,)
         pushed = []
@@ -434,7 +435,7 @@ def raising(*arguments):
 
 def test_an_error_of_a_shard_reaches_the_owner(monkeypatch):
     with at_work("server of 3") as at:
-        monkeypatch.setattr(at.shards, "absorb", raising)
+        monkeypatch.setattr(at.shards, "apply", raising)
         at.store.admit_until(1)
         at.push(ones(), at.store.pull(0))
         with pytest.raises(RuntimeError, match="mine"):
@@ -450,14 +451,14 @@ def test_races_are_counted(monkeypatch):
         at.store.admit_until(4)
         at.push(ones(), at.store.pull(0))
         assert at.store.statistics()["raced_share"] == 0
-        absorb = at.shards.absorb
+        apply = at.shards.apply
 
         def meanwhile(*arguments):
-            monkeypatch.setattr(at.shards, "absorb", absorb)
+            monkeypatch.setattr(at.shards, "apply", apply)
             at.push(ones(), at.store.pull(1), 1, "other")
-            return absorb(*arguments)
+            return apply(*arguments)
 
-        monkeypatch.setattr(at.shards, "absorb", meanwhile)
+        monkeypatch.setattr(at.shards, "apply", meanwhile)
         at.push(ones(), at.store.pull(0), item="first")
         at.push(ones(), at.store.pull(0))
         state, updates = at.drain()
@@ -485,13 +486,13 @@ def test_lost_writes_are_counted():
 
 def test_the_queue_of_a_server_is_as_deep_as_pushes_that_wait(monkeypatch):
     with at_work("server") as at:
-        absorb, go = at.shards.absorb, threading.Event()
+        apply, go = at.shards.apply, threading.Event()
 
         def late(*arguments):
             assert go.wait(20)
-            return absorb(*arguments)
+            return apply(*arguments)
 
-        monkeypatch.setattr(at.shards, "absorb", late)
+        monkeypatch.setattr(at.shards, "apply", late)
         at.store.admit_until(3)
         pulled = at.store.pull(0)
         at.push(ones(), pulled)
@@ -521,8 +522,9 @@ def test_metrics_of_shards_are_means_and_who_skipped_is_counted():
 
 
 def test_an_update_is_done_when_it_is_told():
-    done = absorbed(shards_of(ADDS, 1), ZEROS, ones(2.0), 3)
-    assert isinstance(done, Absorbed) and done.applied
+    part = Part(ones(2.0), np.bool_(True))
+    done = applied(shards_of(ADDS, 1), ZEROS, part, 3)
+    assert isinstance(done, Applied) and done.applied
     assert done.metrics["lag"] == 3 and done.metrics["skipped"] == 0
     np.testing.assert_allclose(done.metrics["grad_norm"], 2 * np.sqrt(SIZE), rtol=1e-6)
     np.testing.assert_array_equal(done.state.params, 2)

@@ -11,7 +11,7 @@ from jaxrl_par.bridge.parameter_server.stores.store import (
     Gate,
     Pulled,
     Push,
-    absorbed,
+    applied,
 )
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
@@ -90,7 +90,7 @@ class Hogwild(Gate):
         old = self._shared.read()
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
-        done = absorbed(self._shards, state, push.grads, staleness)
+        done = applied(self._shards, state, push.part, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:

@@ -10,7 +10,7 @@ from jaxrl_par.bridge.parameter_server.stores.store import (
     Gate,
     Pulled,
     Push,
-    absorbed,
+    applied,
 )
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
@@ -66,7 +66,7 @@ class Lock(Gate):
         current = self._current
         (version,) = push.pulled.versions
         staleness = current.version - version
-        done = absorbed(self._shards, current.state, push.grads, staleness)
+        done = applied(self._shards, current.state, push.part, staleness)
         # The instant of the update: one reference, which is replaced at once.
         self._current = current.after(worker, push, done)
         if self._is_full():

@@ -14,7 +14,7 @@ from jaxrl_par.bridge.parameter_server.stores.store import (
     Pulled,
     Push,
     Update,
-    absorbed,
+    applied,
     mean,
 )
 from jaxrl_par.bridge.reports import Times
@@ -67,13 +67,13 @@ class Server(Gate):
         return Pulled(state, pushes, tuple(x.version for x in current))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
-        grads = jax.block_until_ready(self._shards.divide(push.grads))
+        parts = jax.block_until_ready(self._shards.divide(push.part))
 
         def handed_over() -> bool | None:
             number = self._first + len(self._line)
             if number >= self._target:
                 return None
-            self._line.append(_Waiting(worker, push, grads))
+            self._line.append(_Waiting(worker, push, parts))
             self._own[worker] = number + 1
             self._supervisor.condition.notify_all()
             return True
@@ -122,11 +122,11 @@ class Server(Gate):
             times.timed("updating", self._update, index, waiting)
 
     def _update(self, index: int, waiting: _Waiting) -> None:
-        worker, push, grads = waiting
+        worker, push, parts = waiting
         current = self._current[index]
         staleness = current.version - push.pulled.versions[index]
         # Outside the lock: no other thread writes this shard, and they need not wait.
-        done = absorbed(self._shards, current.state, grads[index], staleness)
+        done = applied(self._shards, current.state, parts[index], staleness)
         with self._supervisor.condition:
             self._current[index] = current.after(worker, push, done)
             # Only the slowest shard takes a push out of the line: the others are

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.bridge.parameter_server.shards import METRICS, Part, Shards
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
-from jaxrl_par.types import Grads, State
+from jaxrl_par.types import State
 
 
 class Pulled(NamedTuple):
@@ -26,7 +26,8 @@ class Pulled(NamedTuple):
 class Push(NamedTuple):
     """A gradient on its way."""
 
-    grads: Grads
+    part: Part
+    """Of all parameters."""
     pulled: Pulled
     item: Any
     """What is to be remembered of it."""
@@ -41,7 +42,7 @@ class Update(NamedTuple):
     read: tuple[int, ...]
     """`Pulled.pushes`"""
     metrics: Any
-    """Metrics of `asynchronous.absorb`; means over shards."""
+    """Metrics of `asynchronous.apply_stale`; means over shards."""
 
 
 class Drained(NamedTuple):
@@ -110,7 +111,7 @@ class Current(NamedTuple):
         """A shard before the first push."""
         return cls(state, 0, 0, None, {})
 
-    def after(self, worker: int, push: Push, done: "Absorbed") -> "Current":
+    def after(self, worker: int, push: Push, done: "Applied") -> "Current":
         """The shard with one more push."""
         return Current(
             done.state,
@@ -142,7 +143,7 @@ class _Chain:
         self.before = before
 
 
-class Absorbed(NamedTuple):
+class Applied(NamedTuple):
     """A shard after a push."""
 
     state: State
@@ -151,12 +152,12 @@ class Absorbed(NamedTuple):
     """False where the gradient was refused."""
 
 
-def absorbed(shards: Shards, state: State, grads: Grads, staleness: int) -> Absorbed:
-    """`Shards.absorb`, done when this returns, with metrics in numpy."""
-    state, values = shards.absorb(state, grads, np.int32(staleness))
+def applied(shards: Shards, state: State, part: Part, staleness: int) -> Applied:
+    """`Shards.apply`, done when this returns, with metrics in numpy."""
+    state, values = shards.apply(state, part, np.int32(staleness))
     metrics = dict(zip(METRICS, np.asarray(values), strict=True))
-    applied = not (metrics["skipped"] or metrics["rejected"])
-    return Absorbed(jax.block_until_ready(state), metrics, applied)
+    used = not (metrics["skipped"] or metrics["rejected"])
+    return Applied(jax.block_until_ready(state), metrics, used)
 
 
 def mean(metrics: list[Any]) -> Any:

@@ -5,11 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random
+from jaxrl_par import random
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.loops import epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 
 ENV = probes.observation_reward(4)
 NETWORK = actor_critic(
@@ -19,7 +20,7 @@ NETWORK = actor_critic(
 
 def test_six_calls_of_one_equal_one_call_of_six():
     agent = ppo(NETWORK, optax.adam(0.01))
-    program = loops.on_policy(agent, ENV, 5, num_epochs=2, num_minibatches=2)
+    program = compiled(epochs(agent, 2, 2), ENV, 5)
     start = jax.jit(program.init)(random.key(0))
     together, _ = jax.jit(scanned(program, 6))(start)
     apart, one = start, jax.jit(scanned(program, 1))
@@ -37,4 +38,4 @@ def test_six_calls_of_one_equal_one_call_of_six():
 def test_a_call_of_no_updates_is_rejected():
     agent = ppo(NETWORK, optax.adam(0.01))
     with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
-        scanned(loops.on_policy(agent, ENV, 5), 0)
+        scanned(compiled(agent, ENV, 5), 0)

@@ -1,8 +1,8 @@
-"""Uniform replay: the newest N items, each drawn as often as every other.
+"""The newest N items, each drawn as often as every other.
 
 An item is a pytree: one transition, or a whole sequence with what belongs to it. The
-buffer is one array for each leaf, items first, so that an item lies in one piece.
-Donate what holds it: otherwise the buffer is copied whenever items are added.
+ring is one array for each leaf, items first, so that an item lies in one piece. Donate
+what holds it: otherwise the ring is copied whenever items are added.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PyTree
 from jaxrl_par.types import PRNGKey
 
 
-class Replay(NamedTuple):
+class Ring(NamedTuple):
     """N items at most, the oldest of which is overwritten next."""
 
     items: PyTree
@@ -25,8 +25,8 @@ class Replay(NamedTuple):
     """Items that there are."""
 
 
-def empty(batch: PyTree, capacity: int) -> Replay:
-    """A buffer for items like those of a batch [K, ...], added K at a time.
+def empty(batch: PyTree, capacity: int) -> Ring:
+    """A ring for items like those of a batch [K, ...], added K at a time.
 
     Args:
       batch: arrays, or their shapes and dtypes.
@@ -41,17 +41,17 @@ def empty(batch: PyTree, capacity: int) -> Replay:
             f" time, got {capacity}"
         )
     items = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), batch)
-    return Replay(items, jnp.int32(0), jnp.int32(0))
+    return Ring(items, jnp.int32(0), jnp.int32(0))
 
 
-def add(replay: Replay, batch: PyTree) -> Replay:
-    """The buffer with K more items, in place of the oldest K once it is full.
+def add(ring: Ring, batch: PyTree) -> Ring:
+    """The ring with K more items, in place of the oldest K once it is full.
 
     Raises:
       ValueError: the batch is not of the items' shapes, or K does not divide N.
     """
     num_items = jax.tree.leaves(batch)[0].shape[0]
-    capacity = jax.tree.leaves(replay.items)[0].shape[0]
+    capacity = jax.tree.leaves(ring.items)[0].shape[0]
     if capacity % num_items:
         raise ValueError(f"{num_items} items do not divide the capacity, {capacity}")
 
@@ -61,15 +61,15 @@ def add(replay: Replay, batch: PyTree) -> Replay:
                 f"items are {items.dtype}{list(items.shape[1:])}, got"
                 f" {new.dtype}{list(new.shape[1:])}"
             )
-        # One piece of memory, so the buffer is written where it is.
-        return jax.lax.dynamic_update_slice_in_dim(items, new, replay.next, axis=0)
+        # One piece of memory, so the ring is written where it is.
+        return jax.lax.dynamic_update_slice_in_dim(items, new, ring.next, axis=0)
 
-    items = jax.tree.map(write, replay.items, batch)
-    size = jnp.minimum(replay.size + num_items, capacity)
-    return Replay(items, (replay.next + num_items) % capacity, size)
+    items = jax.tree.map(write, ring.items, batch)
+    size = jnp.minimum(ring.size + num_items, capacity)
+    return Ring(items, (ring.next + num_items) % capacity, size)
 
 
-def sample(replay: Replay, key: PRNGKey, num_items: int) -> PyTree:
+def sample(ring: Ring, key: PRNGKey, num_items: int) -> PyTree:
     """Items [num_items, ...], drawn with replacement. There must be at least one."""
-    index = jax.random.randint(key, (num_items,), 0, replay.size)
-    return jax.tree.map(lambda x: x[index], replay.items)
+    index = jax.random.randint(key, (num_items,), 0, ring.size)
+    return jax.tree.map(lambda x: x[index], ring.items)
