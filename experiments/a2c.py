@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Batched advantage actor-critic on a gymnax environment."""
 
     total_steps: int = 3_072_000
@@ -27,12 +28,10 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.on_policy(
-            agent, env, args.unroll_length, axis_name=axis_name
-        )
+        lambda env, axis: compiled(agent, env, args.unroll_length, axis)
     )
     return args.train(program, agent)
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

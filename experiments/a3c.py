@@ -12,15 +12,16 @@ lstm`. The paper's workers have one environment each and sum the loss over an un
 
 from dataclasses import dataclass
 
-from jaxrl_par import training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.cli import Flat
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.training import Flat, TrainingConfig
+from jaxrl_par.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Args(training.AsyncArgs):
+class Args(cli.AsyncArgs):
     """Asynchronous advantage actor-critic, by default with shared RMSProp."""
 
     num_envs: int = 32
@@ -42,4 +43,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -8,13 +8,13 @@ actor-critic are one option away: `--method lstm`, `gtrxl` or `asymmetric`.
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, export, loops, training
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.loops import DistillationConfig, Learning, Program
+from jaxrl_par.loops import DistillationConfig, Engine, Learner, Program, learner_of
 from jaxrl_par.networks import (
     Network,
     NetworkConfig,
@@ -23,14 +23,14 @@ from jaxrl_par.networks import (
     asymmetric,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.training import Engine
 from jaxrl_par.types import Agent
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """A learner, an actor, and how the one teaches the other."""
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"
@@ -91,10 +91,9 @@ class Args(training.OnPolicyArgs):
 
 
 class Parts(NamedTuple):
-    """What acts, what learns, and the network of what acts."""
+    """What learns, and the network of what acts."""
 
-    actor: Agent
-    learning: Learning
+    learner: Learner
     network: NetworkConfig
 
 
@@ -104,28 +103,27 @@ def compose(args: Args, env: Environment) -> Parts:
     large = actor_critic(env.observation_spec, env.action_spec, args.learner)
     if args.method == "distillation":
         num_steps = args.num_updates * args.distillation.updates_per_step
-        pupil = distilled(
+        student = distilled(
             small, make_optimizer(args.distil_optimizer, num_steps), args.distilled
         )
-        learner = learner_of(large, args, args.behaviour_cost)
-        teacher = loops.Teacher(large.initial_carry, large.unroll)
-        learning = loops.distillation(pupil, learner, teacher, args.distillation)
-        return Parts(pupil, learning, args.network)
+        teacher = rewarded(large, args, args.behaviour_cost)
+        said = loops.Teacher(large.initial_carry, large.unroll)
+        learner = loops.distillation(student, teacher, said, args.distillation)
+        return Parts(learner, args.network)
     if args.method == "asymmetric":
-        agent = learner_of(asymmetric(small, large), args)
+        agent = rewarded(asymmetric(small, large), args)
 
         def advance(params, memory, steps):
             return large.unroll(params["critic"], memory, steps)[1]
 
         remember = loops.Remember(large.initial_carry, advance)
-        learning = loops.learner(agent, remember=remember)
-        return Parts(agent, learning, args.network)
+        return Parts(loops.remembering(agent, remember), args.network)
     alone = args.method == "lstm"
-    agent = learner_of(small if alone else large, args)
-    return Parts(agent, loops.learner(agent), args.network if alone else args.learner)
+    learner = learner_of(rewarded(small if alone else large, args))
+    return Parts(learner, args.network if alone else args.learner)
 
 
-def learner_of(network: Network, args: Args, behaviour_cost: float = 0.0) -> Agent:
+def rewarded(network: Network, args: Args, behaviour_cost: float = 0.0) -> Agent:
     """Whoever learns from rewards."""
     optimizer = make_optimizer(args.optimizer, args.num_updates)
     if args.algorithm == "vmpo":
@@ -135,26 +133,19 @@ def learner_of(network: Network, args: Args, behaviour_cost: float = 0.0) -> Age
     return impala(network, optimizer, config)
 
 
-def place(args: Args, parts: Parts) -> Program | Engine:
+def place(args: Args, learner: Learner) -> Program | Engine:
     """On devices alone, or with actors in threads and the rest on devices."""
     if args.topology == "compiled":
         return args.place(
-            lambda env, axis_name: loops.program(
-                parts.actor,
-                parts.learning,
-                env,
-                args.unroll_length,
-                axis_name=axis_name,
-            )
+            lambda env, axis: compiled(learner, env, args.unroll_length, axis)
         )
     num_envs = args.num_envs // args.threads.num_actors
     return threads(
-        parts.actor,
+        learner,
         lambda key: from_pure(args.make_env(num_envs), key),
         args.unroll_length,
         args.threads,
         data_mesh(args.num_devices),
-        learning=parts.learning,
     )
 
 
@@ -162,10 +153,10 @@ def run(args: Args) -> training.Trained:
     """Composes the method, trains it, and exports what acts."""
     env = args.make_env(1)
     parts = compose(args, env)
-    trained = args.train(place(args, parts), parts.actor)
-    params = trained.run.learner.params
+    trained = args.train(place(args, parts.learner), parts.learner)
+    params = parts.learner.params(trained.run.learner)
     is_large = parts.network.memory == "gtrxl"
-    training.export.write(
+    export.write(
         trained.directory.actor,
         network=parts.network,
         observation_spec=env.observation_spec,
@@ -178,4 +169,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

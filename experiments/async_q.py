@@ -7,15 +7,16 @@ without any is that with one worker: `--topology delayed --workers.num-workers 1
 
 from dataclasses import dataclass
 
-from jaxrl_par import training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.cli import Flat
 from jaxrl_par.networks import q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.training import Flat, TrainingConfig
+from jaxrl_par.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Args(training.AsyncArgs):
+class Args(cli.AsyncArgs):
     """Asynchronous Q-learning without replay. The batched, synchronous form of it is
     --topology delayed --workers.num-workers 1."""
 
@@ -37,4 +38,4 @@ def run(args: Args) -> training.Trained:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -30,9 +30,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import loops, random, training
-from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.training.config import to_json
+from jaxrl_par import cli, random
+from jaxrl_par.errors import at_least
+from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 
 Name = Literal["distillation", "gtrxl", "asymmetric", "lstm"]
@@ -63,7 +64,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, num_seeds=1, num_points=2) + [
+        return at_least(self, num_seeds=1, num_points=2) + [
             f"ratios must be at least 1, got {ratio}"
             for ratio in self.ratios
             if ratio < 1
@@ -76,7 +77,7 @@ def run(args: Args) -> None:
         (name, partial(trained, method, args.num_points))
         for name, method in ([] if args.draw_only else planned(args))
     ]
-    results = training.kept_cases(args.out / "cases", missing)
+    results = cli.kept_cases(args.out / "cases", missing)
     write(args.out, results, args.settings)
 
 
@@ -99,8 +100,8 @@ def planned(args: Args) -> Iterator[tuple[str, Method]]:
 def trained(method: Method, num_points: int) -> dict[str, Any]:
     """Curve and evaluation of one case."""
     env = method.make_env(method.num_envs)
-    parts = compose(method, env)
-    program = loops.program(parts.actor, parts.learning, env, method.unroll_length)
+    learner = compose(method, env).learner
+    program = compiled(learner, env, method.unroll_length)
     run = jax.jit(program.init)(random.key(method.seed))
     length = max(method.num_updates // num_points, 1)
     chunk = jax.jit(scanned(program, length), donate_argnums=0).lower(run).compile()
@@ -122,8 +123,8 @@ def trained(method: Method, num_points: int) -> dict[str, Any]:
                 point[name] = float(np.sum(mean.total) / np.sum(mean.count))
         curve.append(point)
     env = method.make_env(20)
-    play = jax.jit(evaluator(parts.actor, env, 5))
-    evaluation = play(run.learner.params, random.key(10_000 + method.seed))
+    play = jax.jit(evaluator(learner.actor, env, 5))
+    evaluation = play(learner.params(run.learner), random.key(10_000 + method.seed))
     returns = np.asarray(evaluation.returns)
     last = curve[-1]
     print(
@@ -178,7 +179,7 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
         )
     summary = {
         "settings": to_json(settings),
-        "machine": training.machine(),
+        "machine": cli.machine(),
         "rows": rows,
         "cases": results,
     }
@@ -242,4 +243,4 @@ def draw(axis: Any, results: list[dict[str, Any]], unit: str, label: str) -> Non
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

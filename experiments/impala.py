@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """IMPALA with V-trace on a gymnax environment, acting and learning in turn."""
 
     env_name: str = "Breakout-MinAtar"
@@ -32,12 +33,10 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.on_policy(
-            agent, env, args.unroll_length, axis_name=axis_name
-        )
+        lambda env, axis: compiled(agent, env, args.unroll_length, axis)
     )
     return args.train(program, agent)
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.errors import at_least
+from jaxrl_par.loops import epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Proximal policy optimisation on a gymnax environment."""
 
     num_envs: int = 8
@@ -28,7 +31,7 @@ class Args(training.OnPolicyArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             rows = 1 if self.network.memory != "none" else self.unroll_length
             items = self.num_envs // self.num_devices * rows
@@ -48,18 +51,12 @@ def run(args: Args) -> training.Trained:
     agent = ppo(network, make_optimizer(args.optimizer, num_steps), args.ppo)
     if args.normalize:
         agent = normalize_observations(agent)
+    learner = epochs(agent, args.num_epochs, args.num_minibatches)
     program = args.place(
-        lambda env, axis_name: loops.on_policy(
-            agent,
-            env,
-            args.unroll_length,
-            num_epochs=args.num_epochs,
-            num_minibatches=args.num_minibatches,
-            axis_name=axis_name,
-        )
+        lambda env, axis: compiled(learner, env, args.unroll_length, axis)
     )
-    return args.train(program, agent)
+    return args.train(program, learner)
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, random, training
+from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.errors import at_least
+from jaxrl_par.loops import epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.threads import ThreadsConfig
 
 
 @dataclass(frozen=True)
-class Args(training.ThreadsArgs):
+class Args(cli.ThreadsArgs):
     """PPO on a simulator: actors act for the next update while this one is learned."""
 
     total_steps: int = 3_000_000
@@ -30,7 +32,7 @@ class Args(training.ThreadsArgs):
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        found += training.at_least(self, num_epochs=1, num_minibatches=1)
+        found += at_least(self, num_epochs=1, num_minibatches=1)
         if not found:
             rows = 1 if self.network.memory != "none" else self.unroll_length
             lanes = self.threads.batch * self.envs_per_actor // self.num_devices
@@ -51,12 +53,9 @@ def run(args: Args) -> training.Trained:
     agent = ppo(network, make_optimizer(args.optimizer, num_steps), args.ppo)
     if args.normalize:
         agent = normalize_observations(agent)
-    learning = loops.learner(
-        agent, num_epochs=args.num_epochs, num_minibatches=args.num_minibatches
-    )
-    engine = args.place(agent, learning)
-    return args.train(engine, agent)
+    learner = epochs(agent, args.num_epochs, args.num_minibatches)
+    return args.train(args.place(learner), learner)
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from jaxrl_par import loops, training
+from jaxrl_par import cli, training
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.cli import Flat
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.training import Flat, TrainingConfig
+from jaxrl_par.topologies.compiled import episodic
+from jaxrl_par.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """REINFORCE on a gymnax environment, the lecture's parallel policy gradient."""
 
     num_envs: int = 64
@@ -36,12 +38,10 @@ def run(args: Args) -> training.Trained:
     if args.normalize:
         agent = normalize_observations(agent)
     program = args.place(
-        lambda env, axis_name: loops.episodic(
-            agent, env, args.unroll_length, axis_name=axis_name
-        )
+        lambda env, axis: episodic(agent, env, args.unroll_length, axis)
     )
     return args.train(program, agent)
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

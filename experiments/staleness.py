@@ -32,17 +32,18 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, random, training
+from jaxrl_par import cli, envs, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
-from jaxrl_par.topologies.scan import scanned
 
 Name = Literal["a2c", "vtrace", "reject", "scale"]
 LABELS = {
@@ -91,10 +92,8 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(
-            self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1
-        )
-        found += training.environment_problems(self.env_name)
+        found = at_least(self, num_seeds=1, num_workers=1, num_envs=1, unroll_length=1)
+        found += cli.environment_problems(self.env_name)
         if not self.methods:
             found.append("methods must name at least one")
         if not self.delays or min(self.delays) < 0:
@@ -245,4 +244,4 @@ def draw(out: Path, results: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -7,16 +7,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import loops, random, training
+from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.population import Population, grid, population, random_search
 from jaxrl_par.topologies.sharded import data_mesh
 
 
 @dataclass(frozen=True)
-class Args(training.OnPolicyArgs):
+class Args(cli.OnPolicyArgs):
     """Every combination, or a random search, of learning rates and entropy costs."""
 
     num_envs: int = 16
@@ -44,8 +46,8 @@ class Args(training.OnPolicyArgs):
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.OnPolicyArgs.problems(replace(self, num_devices=1))
-        found += training.at_least(self, num_seeds=1, num_random=0, num_devices=1)
+        found = cli.OnPolicyArgs.problems(replace(self, num_devices=1))
+        found += at_least(self, num_seeds=1, num_random=0, num_devices=1)
         for name in ("learning_rates", "entropy_costs"):
             values = getattr(self, name)
             if not values or min(values) <= 0:
@@ -69,7 +71,7 @@ def members(args: Args) -> Population:
         optimizer = make_optimizer(
             replace(args.optimizer, learning_rate=rate), args.num_updates
         )
-        return loops.on_policy(a2c(network, optimizer, config), env, args.unroll_length)
+        return compiled(a2c(network, optimizer, config), env, args.unroll_length)
 
     if args.num_random:
         low_high = [(min(x), max(x)) for x in (args.learning_rates, args.entropy_costs)]
@@ -125,4 +127,4 @@ def run(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

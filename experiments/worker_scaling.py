@@ -37,12 +37,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import random, training
+from jaxrl_par import cli, random
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import make_optimizer
-from jaxrl_par.training.config import to_json
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.engines import Compiled
 
 LAST = 100
@@ -71,9 +72,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(
-            self, num_seeds=1, max_threads=1, envs_per_worker=1
-        ) + [
+        found = at_least(self, num_seeds=1, max_threads=1, envs_per_worker=1) + [
             f"num_workers must be at least 1, got {n}"
             for n in self.num_workers
             if n < 1
@@ -97,7 +96,7 @@ class Args:
 def run(args: Args) -> None:
     """Trains what is missing, and draws all there is."""
     missing = [] if args.draw_only else planned(args)
-    write(args, training.kept_cases(args.out / "cases", missing))
+    write(args, cli.kept_cases(args.out / "cases", missing))
 
 
 def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -230,7 +229,7 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
     Console(width=110).print(table)
     summary = {
         "settings": to_json(args.settings), "threshold": args.threshold,
-        "machine": training.machine(), "rows": rows, "cases": results,
+        "machine": cli.machine(), "rows": rows, "cases": results,
     }  # fmt: skip
     (args.out / "scaling.json").write_text(json.dumps(summary, indent=1))
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -268,4 +267,4 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

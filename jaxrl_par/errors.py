@@ -14,6 +14,27 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
+def at_least(config: Any, **lowest: int | float | str) -> list[str]:
+    """A line for each field of `config` that is lower than that, or than the field of
+    that name."""
+    found = []
+    for name, low in lowest.items():
+        bound = getattr(config, low) if isinstance(low, str) else low
+        if not getattr(config, name) >= bound:
+            told = f"{low} = {bound}" if isinstance(low, str) else f"{bound}"
+            found.append(f"{name} must be at least {told}, got {getattr(config, name)}")
+    return found
+
+
+def above(config: Any, **bounds: int | float) -> list[str]:
+    """A line for each field of `config` that is not above that."""
+    return [
+        f"{name} must be above {bound}, got {getattr(config, name)}"
+        for name, bound in bounds.items()
+        if not getattr(config, name) > bound
+    ]
+
+
 def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
     """A line for each field of `config` that is outside its closed interval."""
     return [

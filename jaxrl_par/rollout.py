@@ -19,7 +19,7 @@ from jaxrl_par.types import (
 )
 
 
-class Workers(NamedTuple):
+class Streams(NamedTuple):
     """B environments in progress, leaves [B, ...]."""
 
     env_state: EnvState
@@ -40,12 +40,12 @@ def start(
     key: PRNGKey,
     index: Int[Array, ""] | int = 0,
     num_parts: int = 1,
-) -> Workers:
+) -> Streams:
     """Resets the environments and the agent's memory, as part `index` of `num_parts`
     of the same size."""
     env_state, step = env.reset(key)
     carry = initial_carry(agent, env.num_envs, index, num_parts)
-    return Workers(env_state, step, carry)
+    return Streams(env_state, step, carry)
 
 
 def initial_carry(
@@ -53,8 +53,8 @@ def initial_carry(
 ) -> Carry:
     """The share of one part in the memory of all environments.
 
-    Memory may differ between environments from the start, as a ladder of exploration
-    rates does, and is then one ladder over all parts.
+    The initial carry may differ between environments (exploration ladders live in it),
+    so it is made for all parts together and sliced.
     """
     carry = agent.initial_carry(num_parts * num_envs)
     if num_parts == 1:
@@ -95,10 +95,10 @@ def unroll(
     agent: Agent,
     env: Environment,
     params: Params,
-    workers: Workers,
+    streams: Streams,
     key: PRNGKey,
     length: int,
-) -> tuple[Workers, Trajectory, Episodes]:
+) -> tuple[Streams, Trajectory, Episodes]:
     """Takes `length` actions in every environment.
 
     Raises:
@@ -113,21 +113,21 @@ def unroll(
         )
     statistics = env.episode
 
-    def advance(workers, key):
+    def advance(streams, key):
         act_key, env_key = jax.random.split(key)
-        action, carry, extras = agent.act(params, workers.carry, workers.step, act_key)
-        env_state, step, reward, discount = env.step(workers.env_state, action, env_key)
+        action, carry, extras = agent.act(params, streams.carry, streams.step, act_key)
+        env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
-        row = (workers.step, action, reward, discount, extras)
-        return Workers(env_state, step, carry), (row, episode)
+        row = (streams.step, action, reward, discount, extras)
+        return Streams(env_state, step, carry), (row, episode)
 
     keys = jax.random.split(key, length)
-    after, (rows, episode) = jax.lax.scan(advance, workers, keys)
+    after, (rows, episode) = jax.lax.scan(advance, streams, keys)
     steps, action, reward, discount, extras = rows
     steps = jax.tree.map(
         lambda x, final: jnp.concatenate([x, final[None]]), steps, after.step
     )
-    trajectory = Trajectory(steps, action, reward, discount, extras, workers.carry)
+    trajectory = Trajectory(steps, action, reward, discount, extras, streams.carry)
     return after, trajectory, _ended(episode, steps.last[1:])
 
 
@@ -143,8 +143,8 @@ def whole_episodes(
       length: longest episode. One that is longer is cut there, as by a time limit.
     """
     start_key, act_key = jax.random.split(key)
-    workers = start(agent, env, start_key)
-    _, trajectory, _ = unroll(agent, env, params, workers, act_key, length)
+    streams = start(agent, env, start_key)
+    _, trajectory, _ = unroll(agent, env, params, streams, act_key, length)
     steps = trajectory.steps
     over = jnp.cumsum(steps.last, axis=0) > 0
     running = ~over[:-1]

@@ -8,8 +8,9 @@ Two kinds of record, and the kind says whether JAX traces it: a `NamedTuple` is 
 of arrays (or of functions), a frozen dataclass is static and never a pytree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,12 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from jaxrl_par.axis import Axis
+
 # Names that make signatures read; each algorithm decides what is behind them.
 Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
 Extras = dict[str, PyTree]
 PRNGKey = Key[Array, ""]
 State = Any
-"""What an agent learns: a NamedTuple with, among others, the field `params`."""
+"""What an agent learns: a NamedTuple of arrays."""
 
 
 class TimeStep(NamedTuple):
@@ -54,14 +57,59 @@ class Trajectory(NamedTuple):
     carry: Carry
     """[B, ...], the agent's memory before the first row."""
 
+    @property
+    def num_lanes(self) -> int:
+        """B: each lane is the stream of one environment."""
+        return self.reward.shape[1]
 
-class Lesson(NamedTuple):
-    """What a teacher makes of T rows of B environments that another agent acted in."""
+    @property
+    def rows(self) -> TimeStep:
+        """[T, B, ...], the steps that were acted in: all but the final one."""
+        return jax.tree.map(lambda x: x[:-1], self.steps)
+
+    def lanes(self, index: Int[Array, " N"]) -> "Trajectory":
+        """Those lanes, [T, N, ...]."""
+        return self.along_lanes(lambda axis, x: x[:, index] if axis else x[index])
+
+    def lanes_first(self) -> "Trajectory":
+        """Leaves [B, T, ...]: a lane is one item, as buffers keep them."""
+        return self.along_lanes(lambda axis, x: jnp.swapaxes(x, 0, axis))
+
+    def time_first(self) -> "Trajectory":
+        """From `lanes_first` back to leaves [T, B, ...]."""
+        return self.lanes_first()
+
+    @staticmethod
+    def join(
+        trajectories: Sequence["Trajectory"],
+        concatenate: Callable[..., Array] = jnp.concatenate,
+    ) -> "Trajectory":
+        """The lanes of all, one after the other."""
+        first, *others = trajectories
+        if not others:
+            return first
+        return first.along_lanes(lambda axis, *xs: concatenate(xs, axis), *others)
+
+    def along_lanes(
+        self, function: Callable[..., Any], *others: "Trajectory"
+    ) -> "Trajectory":
+        """`function(axis, leaf, *leaves of others)` of all leaves; their lanes are
+        along `axis`, which is 0 for those of the carry and else 1."""
+        everyone = (self, *others)
+        carry = jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))
+        rows = jax.tree.map(
+            lambda *xs: function(1, *xs), *(x._replace(carry=()) for x in everyone)
+        )
+        return rows._replace(carry=carry)
+
+
+class DistillationBatch(NamedTuple):
+    """What a teacher makes of T rows of B environments that its student acted in."""
 
     steps: TimeStep
     """[T, B, ...]"""
     carry: Carry
-    """[B, ...], the pupil's memory before the first row."""
+    """[B, ...], the student's memory before the first row."""
     policy: Any
     """The teacher's distributions of the action, leaves [T, B, ...]."""
     values: Float[Array, "T B"]
@@ -112,12 +160,18 @@ class Count(NamedTuple):
 
 
 ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras]]
-MeanFn = Callable[[PyTree], PyTree]
 
 
-def _as_is(state: State, trajectory: Trajectory, mean: MeanFn) -> tuple[State, Batch]:
-    del mean
-    return state, trajectory
+def as_is(state: State, trajectory: Trajectory, axis: Axis) -> Batch:
+    """The trajectory: what an agent learns from that prepares nothing."""
+    del state, axis
+    return trajectory
+
+
+def nothing(state: State, trajectory: Trajectory, axis: Axis) -> State:
+    """The state: what an agent is that learns by gradients alone."""
+    del trajectory, axis
+    return state
 
 
 class Agent(NamedTuple):
@@ -133,15 +187,21 @@ class Agent(NamedTuple):
     """The memory of `act` before anything was seen, for so many environments."""
     act: ActFn
     """Samples an action for each environment."""
-    grad: Callable[[State, Batch, PRNGKey], tuple[Grads, Info]]
+    grad: Callable[[State, Batch, PRNGKey, Axis], tuple[Grads, Info]]
+    """The gradient of this instance's batch, not yet averaged over the axis: that is
+    for agents that need means of the joint batch inside."""
     apply: Callable[[State, Grads], State]
     greedy: ActFn
     """As `act`, but takes the mode of the policy: for evaluation."""
-    prepare: Callable[[State, Trajectory, MeanFn], tuple[State, Batch]] = _as_is
+    prepare: Callable[[State, Trajectory, Axis], Batch] = as_is
     """From what was acted to what is learned, once before the gradients: advantages,
-    baselines, statistics of observations. `mean` averages a tree over all devices, so
-    that such statistics are those of the joint batch. The batch's leaves are
-    [N, ...], N rows or sequences, where an agent learns from minibatches."""
+    baselines, temperatures, those of the joint batch along the axis. The batch's leaves
+    are [N, ...], N rows or sequences, where an agent learns from minibatches."""
+    observe: Callable[[State, Trajectory, Axis], State] = nothing
+    """What is learned from data without a gradient, such as statistics of observations.
+    It comes after the updates, once for each trajectory that was acted."""
+    params: Callable[[State], Params] = attrgetter("params")
+    """What acts."""
     reduction: Literal["mean", "sum"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum."""

@@ -27,7 +27,7 @@ def scripted():
         init=lambda key, step: NoState(),
         initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
         act=act,
-        grad=lambda state, batch, key: ((), Info({})),
+        grad=lambda state, batch, key, axis: ((), Info({})),
         apply=lambda state, grads: state,
         greedy=act,
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.types import Box, Count, Discrete, example
+from jaxrl_par.types import Box, Count, Discrete, TimeStep, Trajectory, example
 
 
 def test_a_count_passes_a_million_and_the_range_of_int32():
@@ -46,3 +46,44 @@ def test_an_example_has_the_shapes_and_dtypes_of_its_specs():
     assert zeros["goal"].shape == (4,) and zeros["goal"].dtype == np.int32
     assert not any(x.any() for x in jax.tree.leaves(zeros))
     assert example(Discrete(2), 3).shape == (3,)
+
+
+def trajectory_of(num_lanes, start=0):
+    """2 rows, 3 steps; every leaf says its lane and its time."""
+    lanes = np.arange(start, start + num_lanes, dtype=np.float32)
+    steps, rows = lanes + 10 * np.arange(3)[:, None], lanes + 10 * np.arange(2)[:, None]
+    flags = jnp.asarray(steps % 2 == 0)
+    return Trajectory(
+        TimeStep({"x": jnp.asarray(steps)}, flags, flags), jnp.asarray(rows),
+        jnp.asarray(rows), jnp.asarray(rows), {"y": jnp.asarray(rows)}, (lanes,),
+    )  # fmt: skip
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_lanes_of_a_trajectory_take_their_carry_along():
+    taken = trajectory_of(4).lanes(jnp.array([2, 3]))
+    assert_same(taken, trajectory_of(2, start=2))
+
+
+def test_joined_trajectories_have_the_lanes_of_all_in_order():
+    parts = [trajectory_of(2), trajectory_of(1, 2), trajectory_of(2, 3)]
+    assert_same(Trajectory.join(parts), trajectory_of(5))
+    assert Trajectory.join(parts[:1]) is parts[0]
+
+
+def test_an_item_is_a_lane_with_its_carry():
+    items = trajectory_of(4).lanes_first()
+    assert items.steps.first.shape == (4, 3)
+    assert items.reward.shape == (4, 2)
+    third = jax.tree.map(lambda x: x[2:3], items)
+    assert_same(third.time_first(), trajectory_of(1, start=2))
+
+
+def test_all_steps_but_the_final_one_are_acted_in():
+    np.testing.assert_array_equal(
+        trajectory_of(4).rows.obs["x"], trajectory_of(4).action
+    )

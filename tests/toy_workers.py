@@ -2,17 +2,20 @@
 hundreds of engines, and would do nothing else than compile."""
 
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scripted import supervised
 
-from jaxrl_par.bridge import workshop
-from jaxrl_par.bridge.shards import Shards
+from jaxrl_par import loops
+from jaxrl_par.bridge.parameter_server import system
+from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.types import Agent, Info
 
 KEY = jax.random.key(3)
@@ -33,7 +36,7 @@ def _act(params, carry, step, key):
     return jnp.int32(noise > params[0]), carry, {}
 
 
-def _grad(state, batch, key):
+def _grad(state, batch, key, axis):
     noise = jax.random.normal(key, (SIZE,))
     grads = jnp.mean(batch.reward) + 0.5 * state.params + noise
     return grads, Info({"loss": jnp.sum(grads)})
@@ -64,11 +67,15 @@ ON_HOST = TOY._replace(greedy=lambda *arguments: None)
 
 def share_compiled(monkeypatch) -> None:
     """All engines of an agent call the same compiled functions."""
-    monkeypatch.setattr(workshop.kinds, "gradients", _gradients)
-    monkeypatch.setattr(workshop.kinds, "pure_starts", _pure_starts)
-    monkeypatch.setattr(workshop.kinds, "pure_contributions", _pure_contributions)
-    monkeypatch.setattr(workshop, "acting", _acting)
-    monkeypatch.setattr(workshop, "Shards", _shards)
+    monkeypatch.setattr(system.kinds, "gradients", _gradients)
+    monkeypatch.setattr(system.kinds, "pure_starts", _pure_starts)
+    monkeypatch.setattr(system.kinds, "pure_gradients", _pure_gradients)
+    monkeypatch.setattr(system, "acting", _acting)
+    monkeypatch.setattr(system, "Shards", _shards)
+
+
+# One learner of each agent, so that what is compiled for it is found again.
+learner_of = cache(loops.learner_of)
 
 
 def _once(function):
@@ -96,26 +103,26 @@ def once_by(key, function):
     return cached
 
 
-def by_shape(agent, state, grads, num_shards, staleness):
+def by_shape(apply, state, grads, num_shards, staleness):
     leaves, tree = jax.tree.flatten((state, grads))
     shapes = tuple((x.shape, np.dtype(x.dtype).name) for x in leaves)
-    return agent, tree, shapes, num_shards, staleness
+    return apply, tree, shapes, num_shards, staleness
 
 
 def by_identity(*arguments):
     return tuple(x if isinstance(x, int) else id(x) for x in arguments)
 
 
-_gradients = _once(workshop.kinds.gradients)
-_pure_starts = once_by(by_identity, workshop.kinds.pure_starts)
-_pure_contributions = once_by(by_identity, workshop.kinds.pure_contributions)
-_acting = _once(workshop.acting)
+_gradients = _once(system.kinds.gradients)
+_pure_starts = once_by(by_identity, system.kinds.pure_starts)
+_pure_gradients = once_by(by_identity, system.kinds.pure_gradients)
+_acting = _once(system.acting)
 _shards = once_by(by_shape, Shards)
 
 
 def config_of(store="lock", num_workers=2, num_shards=1, **options) -> WorkersConfig:
     settings = {"env_timeout": 20.0, "patience": 20.0} | options
-    return WorkersConfig(num_workers, store, num_shards, **settings)
+    return WorkersConfig(num_workers, store, num_shards, **supervised(settings))
 
 
 def staleness(rule, max_staleness=1) -> StalenessConfig:
@@ -125,7 +132,7 @@ def staleness(rule, max_staleness=1) -> StalenessConfig:
 @contextmanager
 def engine(*given, agent=TOY, env=ENV, path=None, **options):
     """Workers, closed in the end."""
-    made = workers(agent, env, LENGTH, config_of(*given, **options))
+    made = workers(learner_of(agent), env, LENGTH, config_of(*given, **options))
     if path:
         made.record(path)
     try:
@@ -135,9 +142,10 @@ def engine(*given, agent=TOY, env=ENV, path=None, **options):
 
 
 @contextmanager
-def rerun(path, *given, agent=TOY, env=ENV, **options):
+def repetition(path, *given, agent=TOY, env=ENV, **options):
     """Their replay."""
-    made = replay(agent, env, LENGTH, config_of(*given, **options), path)
+    config = config_of(*given, **options)
+    made = repeat_recorded(learner_of(agent), env, LENGTH, config, path)
     try:
         yield made
     finally:

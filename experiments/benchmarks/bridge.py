@@ -26,7 +26,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import random, training
+from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.bridge.actor import acting
 from jaxrl_par.envs import host
@@ -257,5 +257,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
+    cli.configure_jax()
     main(tyro.cli(Args))

@@ -4,9 +4,9 @@ Three programs learn from the same trajectory of I-Maze, at two sizes:
 
 * learner: what the learner does in a round. Its runner reads the trajectory, and one
   update of IMPALA follows.
-* distil: one update of the LSTM actor, from sequences of lessons.
+* distil: one update of the LSTM actor, from sequences of batchs.
 * round: all of a round without acting: runner, archive, learner, and updates of the
-  actor from lessons of the replay.
+  actor from batchs of the replay.
 
 OF_PRODUCTS is the time of all matrix products of the program, each measured alone in
 the same run in the layout in which it is written, divided by the time of the program:
@@ -40,14 +40,16 @@ from products import (
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, rollout, training
+from jaxrl_par import cli, envs, loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import DistillationConfig, Teacher
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.types import Lesson
+from jaxrl_par.types import DistillationBatch
 
 
 class Size(NamedTuple):
@@ -83,7 +85,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return training.at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
+        return at_least(self, repetitions=1, updates_per_step=1, batch_size=1)
 
 
 class Part(NamedTuple):
@@ -115,30 +117,30 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
     )
     optimizer = make_optimizer(OptimizerConfig(anneal=False), 1)
     actor = distilled(small, optimizer)
-    learner = impala(large, optimizer, ImpalaConfig(behaviour_cost=0.1))
-    teacher = Teacher(large.initial_carry, large.unroll)
-    learning = loops.distillation(
-        actor, learner, teacher,
+    teacher = impala(large, optimizer, ImpalaConfig(behaviour_cost=0.1))
+    net = Teacher(large.initial_carry, large.unroll)
+    learner = loops.distillation(
+        actor, teacher, net,
         DistillationConfig(args.updates_per_step, args.batch_size),
     )  # fmt: skip
 
     def start(key):
         workers = rollout.start(actor, env, key)
-        state = learning.init(key, workers.step)
+        state = learner.init(key, workers.step)
         _, trajectory, _ = rollout.unroll(
-            actor, env, state.actor.params, workers, key, size.unroll_length
+            actor, env, state.student.params, workers, key, size.unroll_length
         )
-        memory = learning.start(trajectory)
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-        said, _ = teacher.unroll(state.learner.params, memory.teacher, steps)
-        return state, memory, trajectory, said
+        data = learner.start(trajectory)
+        steps = trajectory.rows
+        said, _ = large.unroll(state.teacher.params, data.memory, steps)
+        return state, data, trajectory, said
 
-    def lesson_of(trajectory, said) -> Lesson:
+    def batch_of(trajectory, said) -> DistillationBatch:
         lanes = jnp.arange(args.batch_size) % size.num_envs
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
+        steps = trajectory.rows
         steps, said = jax.tree.map(lambda x: x[:, lanes], (steps, said))
         carry = jax.tree.map(lambda x: x[lanes], trajectory.carry)
-        return Lesson(steps, carry, *said)
+        return DistillationBatch(steps, carry, *said)
 
     def done_by(metrics: Any) -> Any:
         return 1 - metrics["skipped"]
@@ -146,31 +148,29 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
     # From a state and a trajectory to the next state, and how many updates there were.
     def learn(inputs, trajectory):
         state, memory, _ = inputs
-        steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-        said, after = teacher.unroll(state.params, memory, steps)
+        steps = trajectory.rows
+        said, after = large.unroll(state.params, memory, steps)
         batch = trajectory._replace(carry=memory)
-        state, metrics = loops.learn(learner, state, batch, random.key(0))
+        state, metrics = loops.learn(teacher, state, batch, random.key(0))
         return (state, after, said), done_by(metrics)
 
-    def distil(state, lesson):
-        state, info = loops.update(actor, state, lesson, random.key(0))
+    def distil(state, batch):
+        state, info = loops.update(actor, state, batch, random.key(0))
         return state, done_by(info.metrics)
 
     def whole(inputs, trajectory):
-        state, memory, key = inputs
+        state, data, key = inputs
         key, learn_key = jax.random.split(key)
-        state, memory, metrics = learning.learn(
-            state, memory, trajectory, learn_key, None
-        )
+        state, data, metrics = learner.learn(state, data, trajectory, learn_key, Axis())
         done = args.updates_per_step + done_by(metrics)
-        return (state, memory, key), done
+        return (state, data, key), done
 
-    state, memory, trajectory, said = jax.jit(start)(random.key(0))
-    lesson = lesson_of(trajectory, said)
+    state, data, trajectory, said = jax.jit(start)(random.key(0))
+    batch = batch_of(trajectory, said)
     return {
-        "learner": Part(learn, (state.learner, memory.teacher, said), trajectory),
-        "distil": Part(distil, state.actor, lesson),
-        "round": Part(whole, (state, memory, random.key(1)), trajectory),
+        "learner": Part(learn, (state.teacher, data.memory, said), trajectory),
+        "distil": Part(distil, state.student, batch),
+        "round": Part(whole, (state, data, random.key(1)), trajectory),
     }
 
 
@@ -247,7 +247,7 @@ def main(args: Args) -> None:
     show(found)
     report = {
         "args": asdict(args),
-        "machine": training.machine(),
+        "machine": cli.machine(),
         "peak_megabytes": peak_megabytes(),
         "sizes": {name: size._asdict() for name, size in SIZES.items()},
         "records": found,
@@ -257,5 +257,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
-    main(training.cli(Args))
+    cli.configure_jax()
+    main(cli.parse(Args))

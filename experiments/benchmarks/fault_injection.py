@@ -26,12 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge.boundary import BadRowError
-from jaxrl_par.bridge.supervision import HangError
+from jaxrl_par.bridge.supervision import HangError, SupervisionConfig
+from jaxrl_par.cli import parse
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.errors import at_least
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.training import at_least, cli
 from jaxrl_par.types import Agent, Box, Discrete, Info, TimeStep
 
 FAULTS = ("raise", "hang", "nan", "slow actor", "slow learner", "stop")
@@ -243,7 +244,7 @@ def agent() -> Agent:
         initial_carry=lambda num_envs: (),
         act=act,
         greedy=act,
-        grad=lambda state, batch, key: (jnp.mean(batch.reward), Info({})),
+        grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
         apply=lambda state, grads: Sum(state.params + grads),
     )
 
@@ -254,9 +255,11 @@ def strike(trial: Trial, args: Args) -> tuple[str, list[str]]:
     options: dict[str, Any] = SCHEDULES[trial.schedule]
     config = ThreadsConfig(
         num_actors=trial.num_actors,
-        on_error=trial.on_error,  # pyright: ignore
-        env_timeout=args.env_timeout if trial.fault == "hang" else args.timeout,
-        patience=args.timeout / 2,
+        supervision=SupervisionConfig(
+            on_error=trial.on_error,  # pyright: ignore
+            env_timeout=args.env_timeout if trial.fault == "hang" else args.timeout,
+            patience=args.timeout / 2,
+        ),
         **options,
     )
     engine = threads(agent(), world.make, LENGTH, config, data_mesh(1))
@@ -515,7 +518,7 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Prints and writes the results."""
-    args = cli(Args)
+    args = parse(Args)
     results = run(args)
     print(table(results))
     if args.output:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxrl_par.training import at_least, cli
+from jaxrl_par.cli import parse
+from jaxrl_par.errors import at_least
 
 EXPERIMENTS = Path(__file__).parent.parent
 # Saves so often that many kills fall into one.
@@ -137,7 +138,7 @@ def state(path: Path) -> str:
 
 def main() -> None:
     """Prints the result."""
-    result = run(cli(Args))
+    result = run(parse(Args))
     print(json.dumps(result, indent=2))
     raise SystemExit(result["equal"] != result["kills"])
 

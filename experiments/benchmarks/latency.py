@@ -31,12 +31,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import random, training
+from jaxrl_par import cli, export, random
+from jaxrl_par.agents import acting
 from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.errors import above, at_least
+from jaxrl_par.export.numpy_actor import Actor
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
-from jaxrl_par.policies import actors
-from jaxrl_par.training import export
-from jaxrl_par.training.numpy_actor import Actor
 from jaxrl_par.types import Box, Discrete, TimeStep, example
 
 ACTION = Discrete(3)
@@ -75,7 +75,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(self, rounds=2) + training.above(self, seconds=0)
+        found = at_least(self, rounds=2) + above(self, seconds=0)
         return found + [
             f"batch_sizes must be at least 1, got {size}"
             for size in self.batch_sizes
@@ -86,7 +86,7 @@ class Args:
 def jitted(config: NetworkConfig, params: Any, step: TimeStep) -> Call:
     """The agent's own `greedy`."""
     network = actor_critic(OBSERVATION, ACTION, config)
-    _, greedy = actors(network)
+    _, greedy = acting(network)
 
     def act(params, carry, step):
         return greedy(params, carry, step, random.key(0))[:2]
@@ -228,7 +228,7 @@ def main(args: Args) -> None:
     show(results, args.batch_sizes)
     report = {
         "args": asdict(args),
-        "machine": training.machine(),
+        "machine": cli.machine(),
         "networks": {name: asdict(config) for name, config in CONFIGS.items()},
         "us": results,
         "gtrxl_per_lstm": {
@@ -241,5 +241,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
-    main(training.cli(Args))
+    cli.configure_jax()
+    main(cli.parse(Args))

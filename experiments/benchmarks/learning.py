@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import training
+from jaxrl_par import cli
 
 EXPERIMENTS = Path(__file__).parent.parent
 BREAKOUT = (
@@ -79,7 +79,7 @@ def main(args: Args) -> None:
                 f"{median(run['env_steps'] for run in runs):,.0f}",
                 f"{rate:,.0f}",
             )
-    report = {"machine": training.machine(), "tasks": results}
+    report = {"machine": cli.machine(), "tasks": results}
     (args.out / "learning.json").write_text(json.dumps(report, indent=1))
     draw(results, args.out / "learning.png")
     Console(width=110).print(table)

@@ -47,14 +47,14 @@ from products import (
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, training
+from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Program
+from jaxrl_par.loops import Program, epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import Discrete, example
 
 
@@ -99,7 +99,7 @@ def products_beside(env: Environment, program: Program, length: int) -> Counter[
     """Those of a step of the program that are not the environments' own."""
     run = jax.eval_shape(program.init, random.key(0))
     action = example(env.action_spec, env.num_envs)
-    own = products_of(env.step, run.local.workers.env_state, action, random.key(0))
+    own = products_of(env.step, run.local.streams.env_state, action, random.key(0))
     found = products_of(program.step, run)
     found.subtract({dot: n * length for dot, n in own.items()})
     return +found
@@ -157,14 +157,8 @@ def make_program(args: Args, name: str, env: Environment) -> Program:
     config = NetworkConfig(torso=args.torso, shared=name == "a2c")
     network = actor_critic(env.observation_spec, env.action_spec, config)
     if name == "a2c":
-        return loops.on_policy(a2c(network, optimizer), env, args.unroll_length)
-    return loops.on_policy(
-        ppo(network, optimizer),
-        env,
-        args.unroll_length,
-        num_epochs=4,
-        num_minibatches=4,
-    )
+        return compiled(a2c(network, optimizer), env, args.unroll_length)
+    return compiled(epochs(ppo(network, optimizer), 4, 4), env, args.unroll_length)
 
 
 def measure(args: Args) -> list[dict[str, Any]]:
@@ -246,19 +240,17 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
             f"--json-line knows {', '.join(PUREJAXRL)}, not {args.env_name}"
         )
     num_envs, num_minibatches, learning_rate, activation = PUREJAXRL[args.env_name]
-    length, epochs = 128, 4
+    length, num_epochs = 128, 4
     num_updates = args.total_steps // (num_envs * length)
     env = envs.make(args.env_name, num_envs)
     config = NetworkConfig(torso="mlp", activation=activation, shared=False)
     network = actor_critic(env.observation_spec, env.action_spec, config)
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=learning_rate),
-        num_updates * epochs * num_minibatches,
+        num_updates * num_epochs * num_minibatches,
     )
-    program = loops.on_policy(
-        ppo(network, optimizer), env, length,
-        num_epochs=epochs, num_minibatches=num_minibatches,
-    )  # fmt: skip
+    learner = epochs(ppo(network, optimizer), num_epochs, num_minibatches)
+    program = compiled(learner, env, length)
     started = time.perf_counter()
     run = jax.jit(program.init)(random.key(args.seed))
     train = jax.jit(scanned(program, num_updates)).lower(run).compile()
@@ -288,7 +280,7 @@ def main(args: Args) -> None:
     found = measure(args)
     show(f"{args.env_name}, unroll {args.unroll_length}, medians", found)
     report = {
-        "args": asdict(args), "machine": training.machine(),
+        "args": asdict(args), "machine": cli.machine(),
         "peak_megabytes": peak_megabytes(), "records": found,
     }  # fmt: skip
     args.output.write_text(json.dumps(report, indent=1, default=str))
@@ -296,7 +288,7 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    training.configure_jax()
+    cli.configure_jax()
     # Compile times are those of the first run on a machine.
     jax.config.update("jax_enable_compilation_cache", False)
     main(tyro.cli(Args))

@@ -31,18 +31,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import envs, loops, random, training
+from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import at_least, unknown_name
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
-from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.topologies.workers import WorkersConfig, replay, workers
+from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded, workers
 from jaxrl_par.types import Agent
 
 STORES: dict[str, tuple[Literal["lock", "hogwild", "server"], int]] = {
@@ -67,7 +67,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = training.at_least(self, num_workers=2, rounds=1)
+        found = at_least(self, num_workers=2, rounds=1)
         if not self.seconds > 0:
             found.append(f"seconds must be above 0, got {self.seconds}")
         for name in self.cases:
@@ -266,7 +266,7 @@ def races(num_workers: int, num_updates: int = 400) -> dict[str, float]:
         engine.record(path)
         run, _ = engine.advance(start, num_updates)
         engine.close()
-        serial = replay(agent, env, case.unroll_length, config, path)
+        serial = repeat_recorded(agent, env, case.unroll_length, config, path)
         again, _ = serial.advance(serial.init(random.key(0)), num_updates)
         serial.close()
     vectors = [
@@ -294,7 +294,7 @@ def late(
     length = 500
     make = partial(delayed, agent, env, unroll_length, num_workers=16)
     programs = {
-        "synchronous": loops.on_policy(agent, env, unroll_length),
+        "synchronous": compiled(agent, env, unroll_length),
         "ring": make(schedules.in_turn(16, length, delay=15)),
         "copies": make(
             schedules.simulated(schedules.steady(length, np.ones(16))),
@@ -359,11 +359,11 @@ def run(args: Args) -> None:
         "rows": rows,
         "races": raced,
         "delayed_over_synchronous": rates,
-        "machine": training.machine(),
+        "machine": cli.machine(),
     }
     args.output.write_text(json.dumps(result, indent=1))
     console.print(f"written to {args.output}")
 
 
 if __name__ == "__main__":
-    training.main(run, Args)
+    cli.main(run, Args)

@@ -10,7 +10,8 @@ Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Clemente et al., arXiv:170
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,13 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.agents import trained_by
+from jaxrl_par.errors import at_least, not_between, not_chosen
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
     Trajectory,
 )
 
@@ -55,16 +52,7 @@ class A2CConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1)) + not_chosen(self)
-        if self.n_step is not None and self.n_step < 1:
-            found.append(f"n_step must be at least 1, got {self.n_step}")
-        return found
-
-
-class A2CState(NamedTuple):
-    """What A2C learns."""
-
-    params: Params
-    opt_state: optax.OptState
+        return found + ([] if self.n_step is None else at_least(self, n_step=1))
 
 
 def a2c(
@@ -80,28 +68,10 @@ def a2c(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> A2CState:
-        params = network.init(key, step)
-        return A2CState(params, optimizer.init(params))
-
-    def grad(state: A2CState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: A2CState, grads: Grads) -> A2CState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return A2CState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network)
-    return Agent(
-        init,
-        network.initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
         reduction=config.reduction,
     )
 

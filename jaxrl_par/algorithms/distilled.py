@@ -13,7 +13,7 @@ Source: Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,44 +21,30 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses
+from jaxrl_par.agents import trained_by
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
-    Lesson,
+    DistillationBatch,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
 )
 
 
 @dataclass(frozen=True)
 class DistilledConfig:
-    """What a pupil learns of its teacher."""
+    """What a student learns of its teacher."""
 
     policy_cost: float = 1.0
     """alpha_pi: weight of KL(pi_A || pi_L), per nat."""
     value_cost: float = 1.0
-    """alpha_V: weight of half the squared difference of values. The pupil's value is
+    """alpha_V: weight of half the squared difference of values. The student's value is
     used for nothing; learning it shapes the features that its policy reads."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return [
-            f"{name} must be at least 0, got {getattr(self, name)}"
-            for name in ("policy_cost", "value_cost")
-            if not getattr(self, name) >= 0
-        ]
-
-
-class DistilledState(NamedTuple):
-    """What the pupil learns."""
-
-    params: Params
-    opt_state: optax.OptState
+        return at_least(self, policy_cost=0, value_cost=0)
 
 
 def distilled(
@@ -66,8 +52,10 @@ def distilled(
     optimizer: optax.GradientTransformation,
     config: DistilledConfig = DistilledConfig(),
 ) -> Agent:
-    """An agent whose batches are lessons. It leaves its policy and the log-probability
-    of its action in the extras: its teacher learns from what it does.
+    """An agent whose batches are what a teacher said.
+
+    It leaves its policy and the log-probability of its action in the extras: its
+    teacher learns from what it does.
 
     Args:
       network: maps steps to (distribution of the action, values [...]).
@@ -75,38 +63,29 @@ def distilled(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> DistilledState:
-        params = network.init(key, step)
-        return DistilledState(params, optimizer.init(params))
-
-    def grad(state: DistilledState, batch: Lesson, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: DistilledState, grads: Grads) -> DistilledState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return DistilledState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network, record_log_prob=True, record_policy=True)
-    return Agent(init, network.initial_carry, act, grad, apply, greedy)
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        record_log_prob=True,
+        record_policy=True,
+    )
 
 
 def loss(
-    params: Params, lesson: Lesson, network: Network, config: DistilledConfig
+    params: Params, batch: DistillationBatch, network: Network, config: DistilledConfig
 ) -> tuple[Float[Array, ""], Metrics]:
     """Both terms, as means over the T * B rows."""
-    lesson = jax.lax.stop_gradient(lesson)
-    (policy, values), _ = network.unroll(params, lesson.carry, lesson.steps)
-    last = lesson.steps.last
-    divergences = policy.kl(lesson.policy)
-    value_losses = 0.5 * jnp.square(lesson.values - values)
+    batch = jax.lax.stop_gradient(batch)
+    (policy, values), _ = network.unroll(params, batch.carry, batch.steps)
+    last = batch.steps.last
+    divergences = policy.kl(batch.policy)
+    value_losses = 0.5 * jnp.square(batch.values - values)
     total = losses.over_rows(
         config.policy_cost * divergences + config.value_cost * value_losses, last
     )
     agree = jnp.all(
-        jnp.atleast_1d(policy.mode() == lesson.policy.mode()).reshape(*last.shape, -1),
+        jnp.atleast_1d(policy.mode() == batch.policy.mode()).reshape(*last.shape, -1),
         axis=-1,
     )
     metrics: Metrics = {

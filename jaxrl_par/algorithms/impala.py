@@ -10,7 +10,8 @@ Source: Espeholt et al., arXiv:1802.01561, section 4; ablation: section 5.2.2.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,13 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.agents import trained_by
+from jaxrl_par.errors import above, at_least, not_between, not_chosen
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
     Trajectory,
 )
 
@@ -72,30 +69,13 @@ class ImpalaConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
-        positive = ("max_rho", "max_c", "max_policy_rho", "reward_scale")
-        found += [
-            f"{name} must be above 0, got {value}"
-            for name in (*positive, "max_abs_reward")
-            if (value := getattr(self, name)) is not None and not value > 0
-        ]
-        if not self.behaviour_cost >= 0:
-            found.append(
-                f"behaviour_cost must be at least 0, got {self.behaviour_cost}"
-            )
-        if self.max_rho < self.max_c:
-            found.append(
-                f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
-            )
+        found += above(self, max_rho=0, max_c=0, max_policy_rho=0, reward_scale=0)
+        if self.max_abs_reward is not None:
+            found += above(self, max_abs_reward=0)
+        found += at_least(self, behaviour_cost=0, max_rho="max_c")
         if not 0 < self.epsilon < 1:
             found.append(f"epsilon must be in (0, 1), got {self.epsilon}")
         return found
-
-
-class ImpalaState(NamedTuple):
-    """What IMPALA learns."""
-
-    params: Params
-    opt_state: optax.OptState
 
 
 def impala(
@@ -111,28 +91,11 @@ def impala(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> ImpalaState:
-        params = network.init(key, step)
-        return ImpalaState(params, optimizer.init(params))
-
-    def grad(state: ImpalaState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: ImpalaState, grads: Grads) -> ImpalaState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return ImpalaState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network, record_log_prob=True)
-    return Agent(
-        init,
-        network.initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        record_log_prob=True,
         reduction=config.reduction,
     )
 
@@ -154,7 +117,7 @@ def loss(
     log_ratios = jax.lax.stop_gradient(log_probs) - trajectory.extras["log_prob"]
     # A `last` row's action is ignored, and its ratio could overflow.
     log_ratios = jnp.where(last, 0.0, log_ratios)
-    targets, advantages = _estimates(trajectory, log_ratios, values, config)
+    targets, advantages, _ = _estimates(trajectory, log_ratios, values, config)
     if config.correction == "epsilon":
         log_probs = jnp.log(jnp.exp(log_probs) + config.epsilon)
 
@@ -191,7 +154,7 @@ def _estimates(
     if config.max_abs_reward is not None:
         rewards = jnp.clip(rewards, -config.max_abs_reward, config.max_abs_reward)
     corrected = config.correction == "vtrace"
-    targets, advantages = returns.vtrace(
+    estimates = returns.vtrace(
         rewards=rewards,
         discounts=config.gamma * trajectory.discount,
         last=trajectory.steps.last[:-1],
@@ -204,5 +167,5 @@ def _estimates(
     )
     if config.correction == "one_step":
         weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))
-        advantages = weights * advantages
-    return returns.VTrace(targets, advantages)
+        return estimates._replace(advantages=weights * estimates.advantages)
+    return estimates

@@ -3,21 +3,20 @@
 They travel with the parameters, so that actors in other threads, evaluation and export
 see what the learner saw, and they are merged over devices like a gradient. What was
 acted is learned with the statistics that acted; the new ones hold from the next unroll.
-
-Source of the merge: Chan, Golub and LeVeque (1979), as in Welford's method.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from jaxrl_par.axis import Axis
+from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import (
     Agent,
     Batch,
     Carry,
-    MeanFn,
     Obs,
     Params,
     PRNGKey,
@@ -26,31 +25,18 @@ from jaxrl_par.types import (
 )
 
 
-class Statistics(NamedTuple):
-    """Of all observations so far, leaves as one observation."""
-
-    count: Float[Array, ""]
-    """Observations seen by one device, as all devices see equally many."""
-    mean: Obs
-    variance: Obs
-
-
 class NormalizedParams(NamedTuple):
     """What acts: parameters and the statistics that they were trained with."""
 
     inner: Params
-    statistics: Statistics
+    statistics: Moments
 
 
 class NormalizedState(NamedTuple):
     """The agent's own state, and statistics of its observations."""
 
     inner: Any
-    statistics: Statistics
-
-    @property
-    def params(self) -> NormalizedParams:
-        return NormalizedParams(self.inner.params, self.statistics)
+    statistics: Moments
 
 
 def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
@@ -63,12 +49,15 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
       clip: bound of the magnitude of what it sees.
     """
 
-    def show(statistics: Statistics, step: TimeStep) -> TimeStep:
+    def show(statistics: Moments, step: TimeStep) -> TimeStep:
         return step._replace(obs=normalized(statistics, step.obs, clip))
+
+    def shown(state: NormalizedState, trajectory: Trajectory) -> Trajectory:
+        return trajectory._replace(steps=show(state.statistics, trajectory.steps))
 
     def init(key: PRNGKey, step: TimeStep) -> NormalizedState:
         floats = jax.tree.map(_floats, step.obs)
-        statistics = Statistics(
+        statistics = Moments(
             count=jnp.zeros(()),
             mean=jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), floats),
             variance=jax.tree.map(lambda x: jnp.ones(x.shape[1:]), floats),
@@ -81,27 +70,34 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
 
         return act
 
-    def prepare(
-        state: NormalizedState, trajectory: Trajectory, mean: MeanFn
-    ) -> tuple[NormalizedState, Batch]:
-        seen = trajectory._replace(steps=show(state.statistics, trajectory.steps))
-        inner, batch = agent.prepare(state.inner, seen, mean)
-        new = merged(state.statistics, trajectory.steps.obs, mean)
-        return NormalizedState(inner, new), batch
+    def prepare(state: NormalizedState, trajectory: Trajectory, axis: Axis) -> Batch:
+        return agent.prepare(state.inner, shown(state, trajectory), axis)
+
+    def observe(
+        state: NormalizedState, trajectory: Trajectory, axis: Axis
+    ) -> NormalizedState:
+        inner = agent.observe(state.inner, shown(state, trajectory), axis)
+        # The row that the next unroll starts with is left to it.
+        seen = trajectory.rows.obs
+        return NormalizedState(inner, counted(state.statistics, seen, axis))
 
     return agent._replace(
         init=init,
         act=acting(agent.act),
         greedy=acting(agent.greedy),
         prepare=prepare,
-        grad=lambda state, batch, key: agent.grad(state.inner, batch, key),
+        observe=observe,
+        params=lambda state: NormalizedParams(
+            agent.params(state.inner), state.statistics
+        ),
+        grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
         apply=lambda state, grads: state._replace(
             inner=agent.apply(state.inner, grads)
         ),
     )
 
 
-def normalized(statistics: Statistics, obs: Obs, clip: float) -> Obs:
+def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:
     """Observations [..., *shape] with mean 0 and variance 1."""
 
     def leaf(x, mean, variance):
@@ -112,38 +108,13 @@ def normalized(statistics: Statistics, obs: Obs, clip: float) -> Obs:
     return jax.tree.map(leaf, obs, statistics.mean, statistics.variance)
 
 
-def merged(statistics: Statistics, obs: Obs, mean: MeanFn) -> Statistics:
-    """With the observations [T+1, B, ...] of all devices; `mean` averages over them.
-
-    The row that the next unroll starts with is left to it.
-    """
-    rows = jax.tree.map(lambda x: _floats(x[:-1]), obs)
-    finite = jnp.stack(
-        [jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in jax.tree.leaves(rows)]
-    ).all(0)
-    count = mean(jnp.sum(finite, dtype=jnp.float32))
-    total = statistics.count + count
-    share = count / jnp.maximum(total, 1.0)
-
-    def leaf(x, old_mean, old_variance):
-        keep = finite.reshape(*finite.shape, *[1] * (x.ndim - 2))
-        safe = jnp.maximum(count, 1.0)
-        new_mean = mean(jnp.sum(jnp.where(keep, x, 0.0), axis=(0, 1))) / safe
-        squares = jnp.where(keep, jnp.square(x - new_mean), 0.0)
-        new_variance = mean(jnp.sum(squares, axis=(0, 1))) / safe
-        delta = new_mean - old_mean
-        variance = (
-            (1.0 - share) * old_variance
-            + share * new_variance
-            + share * (1.0 - share) * jnp.square(delta)
-        )
-        return old_mean + share * delta, variance
-
-    pairs = jax.tree.map(leaf, rows, statistics.mean, statistics.variance)
-    means, variances = jax.tree.transpose(
-        jax.tree.structure(rows), jax.tree.structure((0, 0)), pairs
-    )
-    return Statistics(total, means, variances)
+def counted(statistics: Moments, obs: Obs, axis: Axis) -> Moments:
+    """With the finite ones of observations [T, B, ...] of all devices."""
+    rows = jax.tree.map(_floats, obs)
+    finite = [
+        jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in jax.tree.leaves(rows)
+    ]
+    return merged(statistics, moments(rows, jnp.stack(finite).all(0), axis))
 
 
 def _floats(x: Array) -> Array:

@@ -13,27 +13,26 @@ arXiv:2006.05990.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.errors import not_between
+from jaxrl_par.agents import TrainState, trained_by
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import above, not_between
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
+from jaxrl_par.statistics import standardized
 from jaxrl_par.types import (
     Action,
     Agent,
     Carry,
-    Grads,
-    Info,
-    MeanFn,
     Metrics,
     Params,
-    PRNGKey,
     TimeStep,
     Trajectory,
 )
@@ -60,17 +59,7 @@ class PPOConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
-        return found + (
-            [] if self.clip > 0 else [f"clip must be above 0, got {self.clip}"]
-        )
-
-
-class PPOState(NamedTuple):
-    """What PPO learns."""
-
-    params: Params
-    opt_state: optax.OptState
+        return not_between(self, gamma=(0, 1), gae_lambda=(0, 1)) + above(self, clip=0)
 
 
 class PPOBatch(NamedTuple):
@@ -92,7 +81,7 @@ def ppo(
     optimizer: optax.GradientTransformation,
     config: PPOConfig = PPOConfig(),
 ) -> Agent:
-    """PPO for any actions, with or without memory; see `loops.on_policy` for epochs.
+    """PPO for any actions, with or without memory; see `loops.epochs`.
 
     Args:
       network: maps steps to (distribution of the action, values [...]).
@@ -100,27 +89,16 @@ def ppo(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> PPOState:
-        params = network.init(key, step)
-        return PPOState(params, optimizer.init(params))
+    def prepare(state: TrainState, trajectory: Trajectory, axis: Axis) -> PPOBatch:
+        return make_batch(state.params, trajectory, network, config, axis)
 
-    def prepare(
-        state: PPOState, trajectory: Trajectory, mean: MeanFn
-    ) -> tuple[PPOState, PPOBatch]:
-        return state, make_batch(state.params, trajectory, network, config, mean)
-
-    def grad(state: PPOState, batch: PPOBatch, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: PPOState, grads: Grads) -> PPOState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return PPOState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network, record_log_prob=True)
-    return Agent(init, network.initial_carry, act, grad, apply, greedy, prepare)
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        record_log_prob=True,
+        prepare=prepare,
+    )
 
 
 def make_batch(
@@ -128,7 +106,7 @@ def make_batch(
     trajectory: Trajectory,
     network: Network,
     config: PPOConfig,
-    mean: MeanFn,
+    axis: Axis,
 ) -> PPOBatch:
     """Values, advantages and targets of the parameters that acted."""
     (_, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
@@ -142,10 +120,10 @@ def make_batch(
     )
     targets = advantages + values[:-1]
     if config.normalize_advantages:
-        advantages = standardized(advantages, last, mean)
+        advantages = standardized(advantages, ~last, axis)
     has_memory = bool(jax.tree.leaves(trajectory.carry))
     batch = PPOBatch(
-        steps=jax.tree.map(lambda x: x[:-1], trajectory.steps),
+        steps=trajectory.rows,
         action=trajectory.action,
         log_prob=trajectory.extras["log_prob"],
         value=values[:-1],
@@ -197,14 +175,3 @@ def loss(
         "clipped": losses.row_mean(outside, last),
     }
     return total, metrics
-
-
-def standardized(
-    x: Float[Array, "T B"], last: Bool[Array, "T B"], mean: MeanFn
-) -> Float[Array, "T B"]:
-    """To mean 0 and standard deviation 1 over the rows of all devices not `last`."""
-    weight = jnp.where(last, 0.0, 1.0)
-    count = jnp.maximum(mean(jnp.sum(weight)), 1e-8)
-    centred = x - mean(jnp.sum(weight * x)) / count
-    variance = mean(jnp.sum(weight * jnp.square(centred))) / count
-    return jnp.where(last, 0.0, centred * jax.lax.rsqrt(variance + 1e-8))

@@ -26,10 +26,14 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par import exploration, losses, returns
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.agents import gradient, stepped
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import at_least, not_between, not_chosen
 from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
+from jaxrl_par.targets import renewed
 from jaxrl_par.types import (
+    ActFn,
     Agent,
     Carry,
     Grads,
@@ -73,8 +77,7 @@ class QConfig:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), epsilon_start=(0, 1))
         found += not_between(self, anneal_updates=(1, 10**9)) + not_chosen(self)
-        if self.target_period < 1:
-            found.append(f"target_period must be at least 1, got {self.target_period}")
+        found += at_least(self, target_period=1, inverse_temperature=0)
         found += [
             f"epsilon_finals[{i}] must be in [0, 1], got {epsilon}"
             for i, epsilon in enumerate(self.epsilon_finals)
@@ -84,11 +87,6 @@ class QConfig:
             exploration.shares(len(self.epsilon_finals), self.epsilon_weights)
         except ValueError as error:
             found.append(f"epsilon_weights: {error}")
-        if not self.inverse_temperature >= 0:
-            found.append(
-                "inverse_temperature must be at least 0, got"
-                f" {self.inverse_temperature}"
-            )
         return found
 
 
@@ -110,10 +108,6 @@ class QState(NamedTuple):
     """Updates, up to those of the annealing: it stops there, and so cannot overflow."""
     phase: Int[Array, ""]
     """Updates since the target was copied, below `target_period`."""
-
-    @property
-    def params(self) -> Acting:
-        return Acting(self.online, self.explored)
 
 
 class QCarry(NamedTuple):
@@ -152,6 +146,35 @@ def q_learning(
         epsilon = exploration.ladder(num_envs, finals, weights)
         return QCarry(network.initial_carry(num_envs), epsilon)
 
+    def grad(
+        state: QState, batch: Trajectory, key: PRNGKey, axis: Axis
+    ) -> tuple[Grads, Info]:
+        del key, axis  # the loss is deterministic, and of this batch alone
+        constants = (state.target, state.explored, batch, network, config)
+        return gradient(loss, state.online, *constants)
+
+    def apply(state: QState, grads: Grads) -> QState:
+        online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
+        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
+        target, phase = renewed(online, state.target, state.phase, config.target_period)
+        return QState(online, target, opt_state, explored, phase)
+
+    act, greedy = _acting(network, config)
+    return Agent(
+        init,
+        initial_carry,
+        act,
+        grad,
+        apply,
+        greedy,
+        params=lambda state: Acting(state.online, state.explored),
+        reduction=config.reduction,
+    )
+
+
+def _acting(network: Network, config: QConfig) -> tuple[ActFn, ActFn]:
+    """(act, greedy)"""
+
     def act(params: Acting, carry: QCarry, step: TimeStep, key: PRNGKey):
         q_values, memory = network.apply(params.online, carry.memory, step)
         if config.exploration == "boltzmann":
@@ -168,29 +191,7 @@ def q_learning(
         action = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
         return action, QCarry(memory, carry.epsilon), {}
 
-    def grad(state: QState, batch: Trajectory, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(
-            state.online, state.target, state.explored, batch, network, config
-        )
-        return grads, Info(metrics)
-
-    def apply(state: QState, grads: Grads) -> QState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.online)
-        online = optax.apply_updates(state.online, updates)
-        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
-        # Whatever a race between workers leaves in it, the phase is soon in step again.
-        renew = state.phase + 1 >= config.target_period
-        phase = (state.phase + 1) % config.target_period
-        target = jax.tree.map(
-            lambda new, old: jnp.where(renew, new, old), online, state.target
-        )
-        return QState(online, target, opt_state, explored, phase)
-
-    return Agent(
-        init, initial_carry, act, grad, apply, greedy, reduction=config.reduction
-    )
+    return act, greedy
 
 
 def annealed(

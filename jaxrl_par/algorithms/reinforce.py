@@ -5,7 +5,7 @@
 
 R is the return of the whole episode, or what is left of it at t. Any b that does not
 depend on the action leaves the expectation unchanged and is there to lower the
-variance. Use with `loops.episodic`, since these returns need episodes to their end.
+variance. Use with `compiled.episodic`, since these returns need episodes to their end.
 
 Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, section
 13.4 (baseline); Levine, Asynchronous and parallel algorithms, lecture at Berkeley
@@ -13,6 +13,7 @@ Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, sec
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -21,18 +22,14 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
+from jaxrl_par.agents import TrainState, trained_by
+from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
 from jaxrl_par.types import (
     Agent,
-    Grads,
-    Info,
-    MeanFn,
     Metrics,
     Params,
-    PRNGKey,
-    TimeStep,
     Trajectory,
 )
 
@@ -64,13 +61,6 @@ class ReinforceConfig:
         return not_between(self, gamma=(0, 1)) + not_chosen(self)
 
 
-class ReinforceState(NamedTuple):
-    """What REINFORCE learns."""
-
-    params: Params
-    opt_state: optax.OptState
-
-
 class ReinforceBatch(NamedTuple):
     """Whole episodes with their returns."""
 
@@ -95,42 +85,23 @@ def reinforce(
       config: may hold traced numbers, so that a population can be vmapped over them.
     """
 
-    def init(key: PRNGKey, step: TimeStep) -> ReinforceState:
-        params = network.init(key, step)
-        return ReinforceState(params, optimizer.init(params))
-
     def prepare(
-        state: ReinforceState, trajectory: Trajectory, mean: MeanFn
-    ) -> tuple[ReinforceState, ReinforceBatch]:
-        return state, make_batch(trajectory, config, mean)
+        state: TrainState, trajectory: Trajectory, axis: Axis
+    ) -> ReinforceBatch:
+        del state  # these returns need no values
+        return make_batch(trajectory, config, axis)
 
-    def grad(
-        state: ReinforceState, batch: ReinforceBatch, key: PRNGKey
-    ) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad(state.params, batch, network, config)
-        return grads, Info(metrics)
-
-    def apply(state: ReinforceState, grads: Grads) -> ReinforceState:
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return ReinforceState(optax.apply_updates(state.params, updates), opt_state)
-
-    act, greedy = actors(network)
-    return Agent(
-        init,
-        network.initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
-        prepare,
+    return trained_by(
+        network,
+        optimizer,
+        partial(loss, network=network, config=config),
+        prepare=prepare,
         reduction=config.reduction,
     )
 
 
 def make_batch(
-    trajectory: Trajectory, config: ReinforceConfig, mean: MeanFn
+    trajectory: Trajectory, config: ReinforceConfig, axis: Axis
 ) -> ReinforceBatch:
     """Returns of whole episodes, and the baselines that need all workers."""
     last = trajectory.steps.last[:-1]
@@ -147,17 +118,17 @@ def make_batch(
     if config.returns == "whole":
         to_go = jnp.broadcast_to(to_go[0], to_go.shape)
     to_go = jnp.where(last, 0.0, to_go)
-    return ReinforceBatch(trajectory, to_go, _baseline(to_go, last, config, mean))
+    return ReinforceBatch(trajectory, to_go, _baseline(to_go, last, config, axis))
 
 
-def _baseline(to_go, last, config: ReinforceConfig, mean: MeanFn):
+def _baseline(to_go, last, config: ReinforceConfig, axis: Axis):
     weight = jnp.where(last, 0.0, 1.0)
     if config.baseline == "mean":
         # One number: the mean over all rows; over episodes where each has one return.
         if config.returns == "whole":
-            constant = mean(jnp.mean(to_go[0]))
+            constant = axis.mean(jnp.mean(to_go[0]))
         else:
-            constant = mean(jnp.sum(to_go)) / mean(jnp.sum(weight))
+            constant = axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))
         return constant * weight
     if config.baseline == "leave_one_out":
         # At each step over the others still running; alone, a worker has no baseline.

@@ -31,19 +31,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import losses, returns
-from jaxrl_par.errors import not_between
+from jaxrl_par.agents import acting, gradient, stepped
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import above, at_least, not_between
 from jaxrl_par.networks import Network
-from jaxrl_par.policies import actors
+from jaxrl_par.statistics import reached
+from jaxrl_par.targets import renewed
 from jaxrl_par.types import (
-    Action,
     Agent,
-    Carry,
     Grads,
     Info,
-    MeanFn,
     Metrics,
     Params,
     PRNGKey,
@@ -51,8 +51,6 @@ from jaxrl_par.types import (
     Trajectory,
 )
 
-Policy = Any
-"""A distribution of actions."""
 _SMALLEST_DUAL = 1e-8
 
 
@@ -94,22 +92,9 @@ class VMPOConfig:
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1))
         positive = ("max_rho", "max_c", "initial_eta", "initial_alpha")
         positive += ("epsilon_eta", "epsilon_alpha", "epsilon_covariance")
-        found += [
-            f"{name} must be above 0, got {value}"
-            for name in positive
-            if not (value := getattr(self, name)) > 0
-        ]
-        if self.max_rho < self.max_c:
-            found.append(
-                f"max_rho must be at least max_c = {self.max_c}, got {self.max_rho}"
-            )
-        if self.target_period < 1:
-            found.append(f"target_period must be at least 1, got {self.target_period}")
-        if not self.behaviour_cost >= 0:
-            found.append(
-                f"behaviour_cost must be at least 0, got {self.behaviour_cost}"
-            )
-        return found
+        found += above(self, **dict.fromkeys(positive, 0))
+        lowest = {"target_period": 1, "behaviour_cost": 0, "max_rho": "max_c"}
+        return found + at_least(self, **lowest)
 
 
 class Duals(NamedTuple):
@@ -134,24 +119,6 @@ class VMPOState(NamedTuple):
     """For parameters and multipliers together."""
 
 
-class VMPOBatch(NamedTuple):
-    """Sequences [B, T, ...], and what is constant in the loss."""
-
-    steps: TimeStep
-    action: Action
-    target: Float[Array, "B T"]
-    """Of the value: G."""
-    weight: Float[Array, "B T"]
-    """|D| psi: 1 on average over D, 0 outside D~."""
-    divergence: Float[Array, "B T"]
-    """On average over D, KL(psi || uniform on D~)."""
-    old_policy: Policy
-    behaviour: Policy
-    """mu, or () without `behaviour_cost`."""
-    carry: Carry
-    """Memory before each sequence, [B, ...]."""
-
-
 def vmpo(
     network: Network,
     optimizer: optax.GradientTransformation,
@@ -172,7 +139,7 @@ def vmpo(
         params = network.init(key, step)
         carry = network.initial_carry(step.first.shape[0])
         (policy, _), _ = jax.eval_shape(network.apply, params, carry, step)
-        num_parts = 2 if _is_normal(policy) else 1
+        num_parts = 2 if hasattr(policy, "log_std") else 1
         duals = Duals(
             eta=jnp.asarray(config.initial_eta, jnp.float32),
             alpha=jnp.full(num_parts, config.initial_alpha, jnp.float32),
@@ -182,32 +149,25 @@ def vmpo(
         opt_state = optimizer.init((params, duals))
         return VMPOState(params, duals, target_params, jnp.int32(0), opt_state)
 
-    def prepare(
-        state: VMPOState, trajectory: Trajectory, mean: MeanFn
-    ) -> tuple[VMPOState, VMPOBatch]:
-        return state, make_batch(state, trajectory, network, config, mean)
+    def prepare(state: VMPOState, trajectory: Trajectory, axis: Axis) -> Trajectory:
+        return make_batch(state, trajectory, network, config, axis)
 
-    def grad(state: VMPOState, batch: VMPOBatch, key: PRNGKey) -> tuple[Grads, Info]:
-        del key  # the loss is deterministic
-        loss_grad = jax.grad(loss, has_aux=True)
-        grads, metrics = loss_grad((state.params, state.duals), batch, network, config)
-        return grads, Info(metrics)
+    def grad(
+        state: VMPOState, batch: Trajectory, key: PRNGKey, axis: Axis
+    ) -> tuple[Grads, Info]:
+        del key, axis  # the loss is deterministic, and of this batch alone
+        return gradient(loss, (state.params, state.duals), batch, network, config)
 
     def apply(state: VMPOState, grads: Grads) -> VMPOState:
         old = (state.params, state.duals)
-        updates, opt_state = optimizer.update(grads, state.opt_state, old)
-        learned: Any = optax.apply_updates(old, updates)
-        params, duals = learned
+        (params, duals), opt_state = stepped(optimizer, old, state.opt_state, grads)
         duals = jax.tree.map(lambda x: jnp.maximum(x, _SMALLEST_DUAL), duals)
-        age = state.target_age + 1
-        renew = age >= config.target_period
-        target_params = jax.tree.map(
-            lambda new, old: jnp.where(renew, new, old), params, state.target_params
+        target_params, age = renewed(
+            params, state.target_params, state.target_age, config.target_period
         )
-        age = jnp.where(renew, 0, age)
         return VMPOState(params, duals, target_params, age, opt_state)
 
-    act, greedy = actors(network, record_log_prob=True)
+    act, greedy = acting(network, record_log_prob=True)
     return Agent(init, network.initial_carry, act, grad, apply, greedy, prepare)
 
 
@@ -216,81 +176,63 @@ def make_batch(
     trajectory: Trajectory,
     network: Network,
     config: VMPOConfig,
-    mean: MeanFn,
-) -> VMPOBatch:
-    """All that does not depend on the parameters that the loss is differentiated by.
+    axis: Axis,
+) -> Trajectory:
+    """The trajectory, with what is constant in the loss in its extras, [T, B, ...]:
+
+        target       of the value: G
+        weight       |D| psi: 1 on average over D, 0 outside D~
+        divergence   on average over D, KL(psi || uniform on D~)
+        old_policy   pi_old
 
     Both networks read the same memory, that of the newest parameters.
     `trajectory.extras["log_prob"]` is log mu(a|o), [T, B], recorded when acting.
-
-    Raises:
-      ValueError: `behaviour_cost` is set, but the policy that acted was not recorded.
     """
-    behaviour = ()
-    if losses.in_use(config.behaviour_cost):
-        behaviour = losses.acting_policy(trajectory.extras)
-    steps, carry = trajectory.steps, trajectory.carry
-    (policy, values), _ = network.unroll(state.params, carry, steps)
-    steps, policy = jax.tree.map(lambda x: x[:-1], (steps, policy))
-    (old_policy, _), _ = network.unroll(state.target_params, carry, steps)
+    last, carry = trajectory.rows.last, trajectory.carry
+    (policy, values), _ = network.unroll(state.params, carry, trajectory.steps)
+    policy = jax.tree.map(lambda x: x[:-1], policy)
+    (old_policy, _), _ = network.unroll(state.target_params, carry, trajectory.rows)
     log_ratios = policy.log_prob(trajectory.action) - trajectory.extras["log_prob"]
     # A `last` row's action is ignored, and its ratio could overflow.
-    log_ratios = jnp.where(steps.last, 0.0, log_ratios)
-    targets, advantages = estimates(trajectory, log_ratios, values, config)
-    weight, divergence = improved(advantages, steps.last, state.duals.eta, mean)
-    rows = VMPOBatch(
-        steps, trajectory.action, targets, weight, divergence, old_policy, behaviour, ()
-    )
-    return _swapped(rows)._replace(carry=carry)
-
-
-def estimates(
-    trajectory: Trajectory,
-    log_ratios: Float[Array, "T B"],
-    values: Float[Array, "T+1 B"],
-    config: VMPOConfig,
-) -> tuple[Float[Array, "T B"], Float[Array, "T B"]]:
-    """Targets G of the value, and advantages A of the actions taken.
-
-        A[t] = r[t] + d[t] ((1 - lambda) v[t+1] + lambda G[t+1]) - v[t]
-
-    G is V-trace's. On policy this is `returns.gae`, G - v. Off policy A has no factor
-    pi/mu of its own row: it ranks the action, however often that was chosen.
-    """
-    discounts, last = config.gamma * trajectory.discount, trajectory.steps.last[:-1]
-    targets = returns.vtrace(
+    log_ratios = jnp.where(last, 0.0, log_ratios)
+    estimates = returns.vtrace(
         rewards=trajectory.reward,
-        discounts=discounts,
+        discounts=config.gamma * trajectory.discount,
         last=last,
         values=values,
         log_ratios=log_ratios,
         lambda_=config.vtrace_lambda,
         max_rho=config.max_rho,
         max_c=config.max_c,
-    ).targets
-    next_targets = jnp.concatenate([targets[1:], values[-1:]])
-    following = values[1:] + config.vtrace_lambda * (next_targets - values[1:])
-    advantages = trajectory.reward + discounts * following - values[:-1]
-    return targets, jnp.where(last, 0.0, advantages)
+    )
+    # Without a factor pi/mu of its own row: a rank, however often that was chosen.
+    weight, divergence = improved(estimates.differences, last, state.duals.eta, axis)
+    constants = {
+        "target": estimates.targets,
+        "weight": weight,
+        "divergence": divergence,
+        "old_policy": old_policy,
+    }
+    return trajectory._replace(extras=trajectory.extras | constants)
 
 
 def improved(
     advantages: Float[Array, "T B"],
     last: Bool[Array, "T B"],
     eta: Float[Array, ""],
-    mean: MeanFn,
+    axis: Axis,
 ) -> tuple[Float[Array, "T B"], Float[Array, "T B"]]:
     """|D| psi, and |D| psi log(|D~| psi), whose mean over D is KL(psi || uniform).
 
-    That divergence is what dL_eta / deta lacks to eps_eta.
+    dL_eta / deta = eps_eta - KL(psi || uniform).
     """
 
     def total(x):
-        return mean(jnp.sum(x, dtype=jnp.float32))
+        return axis.mean(jnp.sum(x, dtype=jnp.float32))
 
     count = total(~last)
     # The smallest count above 0 is 1 on one of the devices, however many these are.
-    median, largest = reached(advantages, ~last, jnp.stack([count / 2, 1e-9]), mean)
+    median, largest = reached(advantages, ~last, jnp.stack([count / 2, 1e-9]), axis)
     top = ~last & (advantages >= median)
     log_weights = (advantages - largest) / eta
     weights = jnp.where(top, jnp.exp(log_weights), 0.0)
@@ -301,54 +243,26 @@ def improved(
     return weights, jnp.where(top, weights * log_ratios, 0.0)
 
 
-def reached(
-    x: Float[Array, "*N"],
-    keep: Bool[Array, "*N"],
-    counts: Float[Array, " K"],
-    mean: MeanFn,
-) -> Float[Array, " K"]:
-    """For each of `counts`, the largest number that so many of x, where `keep`, reach.
-
-    x are those of all devices, and counts are per device. A search for the four highest
-    bits of the answer, then the next four, needs no more than means over the devices,
-    and is exact.
-    """
-    bits = jax.lax.bitcast_convert_type(x.ravel(), jnp.uint32)
-    # In the order of x, which that of its bits is not for negative numbers.
-    sign = jnp.uint32(1 << 31)
-    ordered = jnp.where(bits >= sign, ~bits, bits | sign)
-    digits = jnp.arange(1, 16, dtype=jnp.uint32)
-
-    def refine(i: Int[Array, ""], found: UInt32[Array, " K"]) -> UInt32[Array, " K"]:
-        shift = jnp.uint32(28 - 4 * i)
-        candidates = found[:, None] | (digits << shift)
-        reach = keep.ravel() & (ordered >= candidates[..., None])
-        enough = mean(jnp.sum(reach, axis=-1, dtype=jnp.float32)) >= counts[:, None]
-        return found | (jnp.sum(enough, axis=1, dtype=jnp.uint32) << shift)
-
-    found = jax.lax.fori_loop(0, 8, refine, jnp.zeros(counts.shape, jnp.uint32))
-    bits = jnp.where(found >= sign, found ^ sign, ~found)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
-
-
 def loss(
     learned: tuple[Params, Duals],
-    batch: VMPOBatch,
+    batch: Trajectory,
     network: Network,
     config: VMPOConfig,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The sum of all losses, averaged over the rows.
 
     L_eta appears as a line through eta with its slope, eps_eta - KL(psi || uniform).
+
+    Raises:
+      ValueError: `behaviour_cost` is set, but the policy that acted was not recorded.
     """
     params, duals = learned
-    rows = _swapped(batch._replace(carry=()))
-    last = rows.steps.last
-    (policy, values), _ = network.unroll(params, batch.carry, rows.steps)
-    policy_losses = -rows.weight * policy.log_prob(rows.action)
-    value_losses = 0.5 * jnp.square(rows.target - values)
-    eta_losses = duals.eta * (config.epsilon_eta - rows.divergence)
-    parts = kl_parts(rows.old_policy, policy)
+    last, constants = batch.rows.last, batch.extras
+    (policy, values), _ = network.unroll(params, batch.carry, batch.rows)
+    policy_losses = -constants["weight"] * policy.log_prob(batch.action)
+    value_losses = 0.5 * jnp.square(constants["target"] - values)
+    eta_losses = duals.eta * (config.epsilon_eta - constants["divergence"])
+    parts = kl_parts(constants["old_policy"], policy)
     limits = (config.epsilon_alpha, config.epsilon_covariance)[: len(parts)]
     stop = jax.lax.stop_gradient
     alpha_losses = sum(
@@ -362,33 +276,24 @@ def loss(
         "value_loss": losses.row_mean(value_losses, last),
         "entropy": losses.row_mean(policy.entropy(), last),
         "eta": duals.eta,
-        "psi_kl": losses.row_mean(rows.divergence, last),
+        "psi_kl": losses.row_mean(constants["divergence"], last),
     }
     for name, alpha, part in zip(("", "_covariance"), duals.alpha, parts, strict=False):
         kl = losses.row_mean(part, last)
         metrics |= {f"kl{name}": kl, f"kl{name}_alpha": alpha}
     if losses.in_use(config.behaviour_cost):
-        behaviour_kl = rows.behaviour.kl(policy)
+        behaviour_kl = losses.acting_policy(batch.extras).kl(policy)
         row_losses += config.behaviour_cost * behaviour_kl
         metrics["behaviour_kl"] = losses.row_mean(behaviour_kl, last)
     return losses.over_rows(row_losses, last), metrics
 
 
-def kl_parts(old: Policy, new: Policy) -> tuple[Float[Array, "*B"], ...]:
+def kl_parts(old: Any, new: Any) -> tuple[Float[Array, "*B"], ...]:
     """KL(old || new); for normal distributions that of a new mean, of new covariances.
 
     Apart, so that exploration does not vanish as fast as means may move.
     """
-    if not _is_normal(new):
+    if not hasattr(new, "log_std"):
         return (old.kl(new),)
     moved, reshaped = new._replace(log_std=old.log_std), new._replace(mean=old.mean)
     return old.kl(moved), old.kl(reshaped)
-
-
-def _is_normal(policy: Policy) -> bool:
-    return hasattr(policy, "log_std")
-
-
-def _swapped(rows: VMPOBatch) -> VMPOBatch:
-    """From [T, B, ...] to [B, T, ...], or back."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), rows)

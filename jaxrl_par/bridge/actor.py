@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import loops, rollout
-from jaxrl_par.bridge.boundary import BadRowError, Rows
-from jaxrl_par.bridge.report import Times
+from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
 from jaxrl_par.types import (
     Agent,
     Carry,
@@ -40,7 +40,7 @@ class ActorState(NamedTuple):
     step: TimeStep
     carry: Any
     returns: np.ndarray
-    """[B], of the episodes in progress."""
+    """Returns of the episodes in progress, [B]."""
     lengths: np.ndarray
     env: Any
     """`HostEnvironment.snapshot`, () if there is none."""
@@ -61,7 +61,7 @@ class Unrolled(NamedTuple):
     unroll: int
     generation: int
     version: int
-    """Of the parameters that acted."""
+    """The version of the parameters that acted."""
     trajectory: Trajectory
     episodes: Episodes
     after: ActorState
@@ -140,7 +140,7 @@ class Actor:
         self.times = Times()
         self.env_steps = 0
         self.rows = 0
-        """Acted until now, over all environments and generations."""
+        """Rows acted until now, over all environments and generations."""
         self.env: HostEnvironment | None = None
         self._make_env = make_env
         self._acting = acting
@@ -225,7 +225,7 @@ class Actor:
         return True
 
     def state(self) -> ActorState:
-        """Valid between two unrolls."""
+        """All of the actor; valid between two unrolls."""
         assert self.env is not None
         snapshot = self.env.snapshot()
         return ActorState(
@@ -273,11 +273,11 @@ class Actor:
         with jax.default_device(self._device):
             keys, env_keys = self._acting.plan(self._root, count, np.int32(self.index))
             env.plan(env_keys)
-            rows = Rows(
+            rows = UnrollBuffer(
                 env.observation_spec, env.action_spec, self._length, env.num_envs
             )
             old_carry = carry = self._carry
-            rows.show(0, self._step)
+            rows.write_step(0, self._step)
             kept = self._acting.extras(params, carry, rows.row(0))
             before = times.clock()
             for t in range(self._length):
@@ -290,8 +290,8 @@ class Actor:
                 self._activity.begin("step")
                 step, reward, discount = env.step(action)
                 self._activity.end()
-                rows.show(t + 1, step)
-                rows.pay(t, reward, discount)
+                rows.write_step(t + 1, step)
+                rows.write_reward(t, reward, discount)
                 self.rows += env.num_envs
                 self._t = t + 1
                 now = times.clock()
@@ -302,7 +302,7 @@ class Actor:
         self._carry, self._step = carry, rows.row(self._length)
         return self._complete(rows, old_carry, kept[0], version)
 
-    def _complete(self, rows: Rows, carry, extras, version: int) -> Unrolled:
+    def _complete(self, rows: UnrollBuffer, carry, extras, version: int) -> Unrolled:
         steps: Any = rows.steps()
         extras = jax.device_get(extras)
         extras["version"] = np.full(rows.reward.shape, version, np.int32)
@@ -356,7 +356,7 @@ class Actor:
 
 
 def count_of(number: int) -> Count:
-    """In numpy."""
+    """The number as a `Count`, in numpy."""
     millions, units = map(np.int32, divmod(number, 1_000_000))
     parts: Any = (millions, units)
     return Count(*parts)

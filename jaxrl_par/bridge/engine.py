@@ -1,35 +1,37 @@
-"""Engines with a crew: what those of actors and of workers have in common."""
+"""What the engines of actors and of workers have in common: a pool of threads."""
 
 from pathlib import Path
 from typing import Generic
 
-from jaxrl_par.bridge.crew import Crew, Limits
-from jaxrl_par.bridge.record import Recorder
-from jaxrl_par.bridge.source import M, Source
-from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.bridge.factory import ActorFactory, M
+from jaxrl_par.bridge.pool import ActorPool
+from jaxrl_par.bridge.supervision import SupervisionConfig, Supervisor
+from jaxrl_par.loops import Engine
+from jaxrl_par.loops.records import Recorder
 
 
-class CrewEngine(Generic[M]):
-    """An engine of `training.train`, without `init`, `resume` and `advance`."""
+class PoolEngine(Engine, Generic[M]):
+    """An engine whose threads are an `ActorPool`. A subclass adds `init`, `resume`,
+    `advance` and `report`."""
 
-    def __init__(self, limits: Limits, num_members: int, name: str):
+    def __init__(self, config: SupervisionConfig, num_members: int, name: str):
         """
         Args:
           name: what a member is called in errors and reports.
         """
-        self._limits = limits
+        self._supervision = config
         self._num_members = num_members
         self._name = name
-        self._supervisor = Supervisor(limits.patience)
+        self._supervisor = Supervisor(config.patience)
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._closed = False
+        self._factory: ActorFactory[M] | None = None
+        self._pool: ActorPool[M]
 
     @property
     def compile_seconds(self) -> float:
-        # Asked for before `init` where an engine is recognised by what it has.
-        source = getattr(self, "_source", None)
-        return source.compile_seconds if source else 0.0
+        return self._factory.compile_seconds if self._factory else 0.0
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
@@ -44,22 +46,21 @@ class CrewEngine(Generic[M]):
         if self._closed:
             return
         self._closed = True
-        # Before `init` nothing runs.
-        if (crew := getattr(self, "_crew", None)) is None:
+        if self._factory is None:  # nor is there a pool
             return
-        with crew.telling():
-            crew.stop()
+        with self._pool.warning_owner():
+            self._pool.stop()
             if self._recorder:
                 self._recorder.close()
 
-    def _make(self, source: Source[M]) -> list[M]:
+    def _make(self, factory: ActorFactory[M]) -> list[M]:
         """Makes all environments, each in a thread."""
-        self._source = source
-        self._crew: Crew[M] = Crew(
-            self._supervisor, self._limits, source, self._num_members, self._name
+        self._factory = factory
+        self._pool = ActorPool(
+            self._supervisor, self._supervision, factory, self._num_members, self._name
         )
-        self._crew.make()
-        return list(self._crew)
+        self._pool.make()
+        return list(self._pool)
 
     def _start_record(self, first_update: int) -> None:
         if self._record is not None:
@@ -67,6 +68,7 @@ class CrewEngine(Generic[M]):
 
     def _dropped(self, learned_rows: int) -> int:
         """Rows that were acted, and not learned from."""
+        assert self._factory is not None
         if not self._closed:
-            return self._source.tally.dropped_rows
-        return sum(actor.rows for actor in self._crew.all_actors) - learned_rows
+            return self._factory.tally.dropped_rows
+        return sum(actor.rows for actor in self._pool.all_actors) - learned_rows

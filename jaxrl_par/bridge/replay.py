@@ -1,97 +1,94 @@
-"""A recorded run once more, in one thread: the same unrolls, in the same order.
+"""What the engines that repeat a recorded run in one thread have in common."""
 
-Each unroll depends only on its actor's environments and keys and on the parameters that
-acted, so the recorded versions decide everything. On CPU the replay ends in the bits of
-the run that was recorded, one distiller's lessons included: the versions that it makes
-do not depend on when it makes them.
-"""
+from pathlib import Path
+from typing import Generic
 
-from collections import Counter
-from collections.abc import Sequence
-
-import jax
-
-from jaxrl_par.bridge import distillers
-from jaxrl_par.bridge.actor import Actor
-from jaxrl_par.bridge.following import Following
-from jaxrl_par.bridge.learner import Batch, stacked
-from jaxrl_par.bridge.record import Entry, RecordError
-from jaxrl_par.bridge.shared import Shared
-from jaxrl_par.bridge.system import Local, Parts, System
-from jaxrl_par.loops import Run
-from jaxrl_par.types import Metrics, Params, PRNGKey
+from jaxrl_par.bridge.factory import ActorFactory, M
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.loops import Engine, Run
+from jaxrl_par.loops.records import RecordError
 
 
-class Replay(Following[Actor]):
-    """An engine of `training.train` that follows a record."""
+class ReplayEngine(Engine, Generic[M]):
+    """An engine that repeats a record in one thread. A subclass adds `init` and
+    `advance`."""
 
-    def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
-        super().__init__(parts.num_actors, len(schedule), name="actor")
-        self._parts = parts
-        self._schedule = schedule
-        self._uses = Counter(entry.version for update in schedule for entry in update)
-        self._params: dict[int, Params] = {}
+    def __init__(self, num_members: int, num_updates: int, name: str):
+        """
+        Args:
+          num_updates: updates of the record.
+          name: what a member is called in errors.
+        """
+        self._num_members = num_members
+        self._num_updates = num_updates
+        self._name = name
+        self._update = 0
+        """The update of the record that is next to be done."""
+        self._members: list[M] = []
+        self._factory: ActorFactory[M] | None = None
 
-    def init(self, key: PRNGKey) -> Run:
-        self._system = System(self._parts, key)
-        run = self._system.new_run(self._start(self._system))
-        distils = self._parts.num_distillers > 0
-        self._pupil = Shared(run.learner.actor) if distils else None
-        self._keep(0, run)
-        return run
+    @property
+    def compile_seconds(self) -> float:
+        return self._factory.compile_seconds if self._factory else 0.0
 
-    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
+    def resume(self, run: Run) -> None:
         """
         Raises:
-          RecordError: the record ends earlier, or does not fit the run.
+          RecordError: parameters of the past, which the record asks for, are not kept.
         """
-        system, metrics = self._system, []
-        self._check(num_updates)
-        local: Local = run.local
-        states = list(local.actors)
-        run = run._replace(local=local.memory)
-        for entries in self._schedule[self._update : self._update + num_updates]:
-            batch = system.learner.upload([self._unroll(entry) for entry in entries])
-            counted = system.learner.count(batch, self._update)
-            run, learned = self._learn(run, batch)
-            metrics.append(learned | counted | system.learner.episodes(batch))
-            for item in batch.unrolls:
-                states[item.actor] = item.after
-            self._update += 1
-            self._keep(self._update, run)
-        local = Local(tuple(states), (), run.local)
-        return system.with_local(run, local), stacked(metrics)
+        raise RecordError("a replay starts at the beginning: it cannot be resumed")
 
-    def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
-        learner, pupil = self._system.learner, self._pupil
-        run, learned, lessons = learner.update(run, batch)
-        if pupil is None:
-            return run, learned
-        numbers = range(jax.tree.leaves(lessons)[0].shape[0])
-        taught = [
-            distillers.learn(pupil, learner.study, lessons, number)
-            for number in numbers
-        ]
-        run, (learned,) = learner.distilled(
-            run, pupil.read().state, [learned], [taught]
-        )
-        return run, learned
+    def record(self, path: Path) -> None:
+        """Does nothing: a replay already has its schedule."""
 
-    def _unroll(self, entry: Entry):
-        actor = self._member(entry.actor, entry.generation, entry.unroll)
-        if entry.version not in self._params:
+    def report(self) -> None:
+        """None: nothing runs in parallel here."""
+
+    def close(self) -> None:
+        """Frees all environments."""
+        for member in self._members:
+            member.close()
+
+    def _start(self, factory: ActorFactory[M]) -> list[M]:
+        """Makes all members, and their environments."""
+        self._factory = factory
+        for index in range(self._num_members):
+            activity = Activity(f"{self._name} {index}", float("inf"))
+            member = factory.actor(index, activity=activity)
+            self._members.append(member)
+            member.start(factory.env_key(index, 0))
+        return self._members
+
+    def _check(self, num_updates: int) -> None:
+        """
+        Raises:
+          RecordError: the record ends before so many more.
+        """
+        asked = self._update + num_updates
+        if asked > self._num_updates:
             raise RecordError(
-                f"update {self._update} of the record wants version {entry.version};"
-                f" there are {sorted(self._params)}"
+                f"the record has {self._num_updates} updates, asked for {asked}"
             )
-        item = actor.unroll(self._params[entry.version], entry.version)
-        self._uses[entry.version] -= 1
-        if not self._uses[entry.version]:
-            del self._params[entry.version]
-        return item
 
-    def _keep(self, version: int, run: Run) -> None:
-        if self._uses[version]:
-            self._params[version] = jax.block_until_ready(
-                self._system.behaviour(run.learner.params)
+    def _member(self, index: int, generation: int, unroll: int) -> M:
+        """The one whose turn it is, with environments made anew where it had them.
+
+        Raises:
+          RecordError: there is none, or it is at another unroll.
+        """
+        if not 0 <= index < len(self._members):
+            raise RecordError(
+                f"update {self._update} of the record is of {self._name} {index}, and"
+                f" there are {len(self._members)}"
             )
+        member = self._members[index]
+        if generation != member.generation:
+            assert self._factory is not None
+            member.close()
+            member.start(self._factory.env_key(index, generation), generation, unroll)
+        if member.next_unroll != unroll:
+            raise RecordError(
+                f"update {self._update} of the record wants unroll {unroll} of"
+                f" {self._name} {index}, which is at {member.next_unroll}"
+            )
+        return member

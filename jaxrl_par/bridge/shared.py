@@ -1,7 +1,7 @@
 """A state in numpy that threads read and change at the same time, without a lock.
 
-Whoever changes it reads all of it, computes what it should become, and adds to each
-element what that changed, to whatever others have made of it meanwhile. Elements that
+A writer copies the state, computes a new one, and adds the difference, element by
+element, to the current values, which others may have changed meanwhile. Elements that
 it does not change are not written. Two threads that write the same element at the same
 instant may leave the change of one: that is lost, and how often it happens is counted,
 in one more element of every array of floats, to which every writer adds 1.
@@ -53,19 +53,24 @@ class Shared:
 
     def read(self) -> Snapshot:
         """A copy."""
+        # Array by array, while others write: elements may be of different moments. That
+        # is what Hogwild puts up with.
         arrays = [x.copy() for x in self._arrays]
         return Snapshot(self._state(arrays), arrays)
 
     def write(self, old: Snapshot, new: State) -> bool:
-        """Adds what changed from `old`, which was read, to `new`; whether somebody
-        else wrote in between."""
+        """Adds what changed from `old`, which was read, to `new`; whether another
+        thread wrote in between."""
         raced = False
         leaves = jax.tree.leaves(new)
         for x, before, leaf in zip(self._arrays, old.arrays, leaves, strict=True):
             if jnp.issubdtype(x.dtype, np.integer):
+                # A step that is lost would shift learning rates and phases for ever.
                 with self._counting:
                     raced |= _add_change(x, before, np.ravel(leaf))
             else:
+                # The counting element is written in the same way as all others, so it
+                # is overwritten as often as they are.
                 raced |= _add_change(x, before, _counted(leaf, before[-1] + 1))
         with self._counting:
             self._writes += 1
@@ -74,7 +79,7 @@ class Shared:
     def lost(self) -> float:
         """Writes since the last call that were lost, mean over arrays of floats.
 
-        Called while nobody writes.
+        Called while no thread writes.
         """
         counts = [x[-1] for x in self._arrays if not _is_integer(x)]
         lost = self._writes - float(np.mean(counts)) if counts else 0.0
@@ -108,11 +113,14 @@ def _counted(leaf: np.ndarray, count: Any) -> np.ndarray:
 
 
 def _add_change(x: np.ndarray, old: np.ndarray, new: np.ndarray) -> bool:
-    """`x += new - old` in place; whether `x` was no more `old`.
+    """`x += new - old` in place; whether `x` was no longer `old`.
 
     Where it was, it becomes `new` in all its bits, which the sum may miss by rounding.
     """
+    # Bits, as NaN differs from itself, and -0 is another value than 0.
     changed = _bits(new) != _bits(old)
+    # From here to the last line others may write. What they write is then overwritten
+    # where `x` looks untouched, and may be where both add: these are the lost updates.
     untouched = _bits(x) == _bits(old)
     np.copyto(x, new, where=changed & untouched)
     np.add(x, new - old, out=x, where=changed & ~untouched)

@@ -9,11 +9,44 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from jaxrl_par.errors import above, at_least, not_chosen
 
 T = TypeVar("T")
 _TICK = 0.1
 """Seconds between two looks at activities while waiting."""
+
+
+@dataclass(frozen=True)
+class SupervisionConfig:
+    """When a thread is late, and what an error of its environments does."""
+
+    on_error: Literal["raise", "restart"] = "raise"
+    """What an error of an environment does: ends the run, or makes the environments of
+    that thread anew, which is counted; rows of the unroll in progress are dropped."""
+    max_restarts: int = 10
+    """Restarts of a thread's environments after which the next error ends the run."""
+    env_timeout: float = 60.0
+    """Seconds that one call of an environment may take."""
+    patience: float = 300.0
+    """Seconds that one thread may wait for another."""
+    close_seconds: float = 5.0
+    """Seconds that ending all threads may take. One inside a call that does not return
+    is then left behind."""
+    check_bounds: bool = True
+    """Refuse observations outside the bounds that a simulator declares."""
+
+    @property
+    def restarts(self) -> int:
+        """Errors of an actor that make its environments anew."""
+        return self.max_restarts if self.on_error == "restart" else 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_chosen(self) + at_least(self, max_restarts=0)
+        return found + above(self, env_timeout=0, patience=0, close_seconds=0)
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
@@ -29,7 +62,7 @@ class HangError(DeadlineError):
 
 
 class Activity:
-    """What a thread does now, for whoever wonders why nothing comes."""
+    """What a thread does now, to say why nothing comes from it."""
 
     def __init__(self, name: str, limit: float):
         """`limit`: seconds that a timed call may take."""
@@ -37,12 +70,13 @@ class Activity:
         self.limit = limit
         self.doing = "starting"
         self.given_up = False
-        """Nobody waits for the thread any more."""
+        """True when no other thread waits for this one any longer."""
         self._since: float | None = None
         self._lock = threading.Lock()
 
     def begin(self, doing: str) -> None:
         """Starts to time a call."""
+        # Without the lock: who reads the old value finds a late call one tick later.
         self.doing = doing
         self._since = time.monotonic()
 
@@ -52,6 +86,8 @@ class Activity:
         Raises:
           Stopped: too late.
         """
+        # In one piece: a call must not be found late when it has just come back, or the
+        # thread and the one that takes its place would both go on.
         with self._lock:
             self._since = None
             if self.given_up:
@@ -63,8 +99,8 @@ class Activity:
             self.given_up = True
 
     def give_up_if_late(self) -> bool:
-        """Whether the call takes longer than it may; if so, it can no more come back in
-        time, and another thread may take its place."""
+        """Whether the call takes longer than it may; if so, it can no longer come back
+        in time, and another thread may take its place."""
         with self._lock:
             since = self._since
             late = since is not None and time.monotonic() - since > self.limit
@@ -112,13 +148,14 @@ class Supervisor:
     def fail(self, error: BaseException) -> None:
         """Keeps the first failure, and wakes everyone."""
         with self.condition:
+            # The first one is the cause of others, and what a stop makes fail is none.
             if self._failure is None and not self._stopping:
                 self._failure = error
             self.condition.notify_all()
 
     def clock(self) -> float:
         """Seconds that stand still while the owner does something else, such as an
-        evaluation, and nobody can be late."""
+        evaluation, and no thread can be late."""
         since, seconds = self._away
         return (time.perf_counter() if since is None else since) - seconds
 
@@ -129,6 +166,7 @@ class Supervisor:
           Stopped: in the other threads, if one failed or the owner stops.
           BaseException: the failure of whichever thread failed first.
         """
+        # Read without the lock: the list only grows, and has a thread before it starts.
         ours = threading.current_thread() in self._threads
         if self._failure is not None and not ours:
             raise self._failure
@@ -153,6 +191,8 @@ class Supervisor:
                 waited = self.clock() - started
                 if waited >= self.patience:
                     raise DeadlineError(self._late(what, waited))
+                # With an end, as a call that hangs notifies no one: each thread that
+                # waits looks after all activities.
                 self.condition.wait(_TICK)
 
     def acquire(self, lock: Any) -> None:
@@ -162,6 +202,7 @@ class Supervisor:
           DeadlineError, BaseException: as `wait`.
         """
         started = self.clock()
+        # In short pieces: a wait for a lock does not end when another thread fails.
         while not lock.acquire(timeout=_TICK):
             self.check()
             if (waited := self.clock() - started) >= self.patience:
@@ -169,7 +210,7 @@ class Supervisor:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While the owner takes part, others may expect something of it."""
+        """Lets the clock run: the owner takes part, and others may wait for it."""
         self._come_back()
         try:
             yield
@@ -178,7 +219,8 @@ class Supervisor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the owner, at work, does something long that others know nothing of."""
+        """Stops the clock while the owner does something slow, such as compiling, that
+        must not look like a hang."""
         self._leave()
         try:
             yield
@@ -192,6 +234,7 @@ class Supervisor:
         or at their next wait.
         """
         with self.condition:
+            # First, so that threads which start after the copy end at their first wait.
             self._stopping = True
             self.condition.notify_all()
             threads = list(self._threads)
@@ -210,6 +253,7 @@ class Supervisor:
 
     def _check_activities(self) -> None:
         for activity in list(self._activities.values()):
+            # The lock is held, and each activity is given up once: one successor.
             if activity.give_up_if_late():
                 del self._activities[activity.name]
                 error = HangError(

@@ -7,11 +7,12 @@ are those of the environment itself.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.statistics import Moments, merged
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, TimeStep, example
 
 
@@ -140,18 +141,17 @@ class _WithReturns(NamedTuple):
     inner: EnvState
     returns: Float[Array, " B"]
     """Discounted sum of the rewards so far."""
-    count: Float[Array, ""]
-    mean: Float[Array, ""]
-    m2: Float[Array, ""]
+    moments: Moments
+    """Of those of all environments and steps."""
 
 
 def normalize_rewards(
-    env: Environment, gamma: float, axis_name: str | None = None, clip: float = 10.0
+    env: Environment, gamma: float, axis: Axis = Axis(), clip: float = 10.0
 ) -> Environment:
     """Divides rewards by the standard deviation of the discounted returns so far.
 
     Args:
-      axis_name: a mapped axis over which the statistics are merged in every step.
+      axis: the statistics are merged over it in every step.
       clip: bound of the magnitude of the result.
 
     Source: Engstrom et al., arXiv:2005.12729, section 3, 'reward scaling'.
@@ -160,7 +160,8 @@ def normalize_rewards(
     def reset(key):
         inner, step = env.reset(key)
         zero = jnp.zeros(())
-        return _WithReturns(inner, jnp.zeros(env.num_envs), zero, zero, zero), step
+        nothing = Moments(zero, zero, zero)
+        return _WithReturns(inner, jnp.zeros(env.num_envs), nothing), step
 
     def step(env_state, action, key):
         inner, step, reward, discount = env.step(env_state.inner, action, key)
@@ -169,12 +170,13 @@ def normalize_rewards(
         weight = jnp.where(step.first | ~jnp.isfinite(returns), 0.0, 1.0)
         finite = jnp.where(weight > 0, returns, 0.0)
         sums = jnp.stack([weight.sum(), finite.sum(), jnp.square(finite).sum()])
-        if axis_name is not None:
-            sums = jax.lax.psum(sums, axis_name)
-        moments = _merge(env_state.count, env_state.mean, env_state.m2, *sums)
-        std = jnp.sqrt(moments[2] / jnp.maximum(moments[0], 1.0) + 1e-8)
-        scaled = jnp.clip(reward / jnp.where(moments[0] > 1, std, 1.0), -clip, clip)
-        return _WithReturns(inner, returns, *moments), step, scaled, discount
+        count, total, squares = axis.sum(sums)
+        mean, square = total / jnp.maximum(count, 1), squares / jnp.maximum(count, 1)
+        new = Moments(count, mean, square - jnp.square(mean))
+        seen = merged(env_state.moments, new)
+        std = jnp.where(seen.count > 1, jnp.sqrt(seen.variance + 1e-8), 1.0)
+        scaled = jnp.clip(reward / std, -clip, clip)
+        return _WithReturns(inner, returns, seen), step, scaled, discount
 
     return env._replace(
         reset=reset,
@@ -189,15 +191,3 @@ def _of_inner(function):
     if function is None:
         return None
     return lambda env_state, *args: function(env_state.inner, *args)
-
-
-def _merge(count, mean, m2, new_count, new_sum, new_squares):
-    """Count, mean and sum of squared deviations of two sets (Chan et al. 1979)."""
-    new_mean = new_sum / jnp.maximum(new_count, 1.0)
-    new_m2 = new_squares - new_count * jnp.square(new_mean)
-    total = count + new_count
-    delta = new_mean - mean
-    safe = jnp.maximum(total, 1.0)
-    mean = mean + delta * new_count / safe
-    m2 = m2 + new_m2 + jnp.square(delta) * count * new_count / safe
-    return total, mean, m2

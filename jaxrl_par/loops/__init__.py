@@ -1,4 +1,4 @@
-"""What one training step does, as a program that a topology can place on hardware."""
+"""What one training step does, for a topology to place on hardware."""
 
 from jaxrl_par.loops.distillation import (
     DistillationConfig,
@@ -6,15 +6,21 @@ from jaxrl_par.loops.distillation import (
     Teacher,
     distillation,
 )
-from jaxrl_par.loops.learning import (
-    Learning,
+from jaxrl_par.loops.engine import Engine, Report
+from jaxrl_par.loops.learner import (
+    Distillation,
+    Gradient,
+    Halves,
+    Learner,
     Remember,
-    Teaching,
+    epochs,
+    halves_of,
+    lead_from,
     learn_from,
-    learner,
-    teach_from,
+    learner_of,
+    remembering,
+    replayed,
 )
-from jaxrl_par.loops.programs import Local, episodic, on_policy, program
 from jaxrl_par.loops.run import (
     Program,
     Progress,
@@ -23,30 +29,34 @@ from jaxrl_par.loops.run import (
     new_run,
     unroll_keys,
 )
-from jaxrl_par.loops.updates import average, learn, update
+from jaxrl_par.loops.updates import combined, learn, update
 
 __all__ = [
+    "Distillation",
     "DistillationConfig",
     "DistillationState",
-    "Learning",
-    "Local",
+    "Engine",
+    "Gradient",
+    "Halves",
+    "Learner",
     "Program",
     "Progress",
     "Remember",
+    "Report",
     "Run",
     "Teacher",
-    "Teaching",
-    "average",
+    "combined",
     "count_skipped",
     "distillation",
-    "episodic",
+    "epochs",
+    "halves_of",
+    "lead_from",
     "learn",
     "learn_from",
-    "learner",
+    "learner_of",
     "new_run",
-    "on_policy",
-    "program",
-    "teach_from",
+    "remembering",
+    "replayed",
     "unroll_keys",
     "update",
 ]

@@ -1,12 +1,12 @@
 """An update in two halves, which are done in different places and at different times.
 
-A worker acts with parameters that it has read, and computes a gradient at them: its
-contribution. Whoever keeps the parameters applies it to those that it has by then. The
-updates between the two are the contribution's staleness.
+A worker acts with parameters that it has read, and computes a gradient at them.
+Whoever keeps the parameters applies it to those that it has by then. The updates
+between the two are the gradient's staleness.
 
 Here are both halves as pure functions. `topologies.delayed` puts time between them as
 data, `topologies.workers` as threads; side by side, without time between them, they are
-the update of `loops.on_policy`.
+the update of `topologies.compiled`.
 
 Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Nair et al., arXiv:1507.04296,
 section 4; Zhang et al., arXiv:1511.05950, equation 6 (scaling by staleness).
@@ -14,38 +14,21 @@ section 4; Zhang et al., arXiv:1511.05950, equation 6 (scaling by staleness).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.loops.learner import Data, Gradient, Learner, halves_of
 from jaxrl_par.loops.run import episode_metrics, unroll_keys
-from jaxrl_par.loops.updates import apply_finite, average
-from jaxrl_par.types import (
-    Agent,
-    Batch,
-    Count,
-    Grads,
-    Metrics,
-    PRNGKey,
-    State,
-    Trajectory,
-)
-
-
-class Contribution(NamedTuple):
-    """What a worker makes of an unroll."""
-
-    grads: Grads
-    metrics: Metrics
-    env_steps: Int[Array, ""]
-    """Rows of the unroll that are no `last`."""
+from jaxrl_par.loops.updates import apply_finite
+from jaxrl_par.types import Count, Grads, PRNGKey, State, Trajectory
 
 
 @dataclass(frozen=True)
@@ -61,91 +44,89 @@ class StalenessConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_chosen(self)
-        if self.max_staleness < 0:
-            found.append(f"max_staleness must be at least 0, got {self.max_staleness}")
-        return found
+        return not_chosen(self) + at_least(self, max_staleness=0)
 
 
-def contribution(
-    agent: Agent,
+def gradient(
+    learner: Learner,
     state: State,
+    data: Data,
     trajectory: Trajectory,
     root: PRNGKey,
     unroll: Count,
     worker: Int[Array, ""] | int,
-) -> Contribution:
-    """The gradient of an unroll at `state`.
+) -> tuple[Data, Gradient]:
+    """A worker's data and gradient after an unroll, at `state`.
 
     Args:
       root: of the run; the key is that with which instance `worker` along the axis of a
         synchronous program would learn from its unroll of this number.
+
+    Raises:
+      ValueError: the learner has no halves.
     """
     _, key = unroll_keys(root, unroll, worker)
-    state, batch = prepare(agent, state, trajectory)
-    grads, info = agent.grad(state, batch, key)
-    env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
-    return Contribution(grads, info.metrics, env_steps)
+    halves = halves_of(learner, "workers")
+    return halves.contribute(state, data, trajectory, key)
 
 
-def prepare(agent: Agent, state: State, trajectory: Trajectory) -> tuple[State, Batch]:
-    """As `Agent.prepare`, of what one worker has alone."""
-    return agent.prepare(state, trajectory, partial(average, axis_name=None))
+class Turn(NamedTuple):
+    """What a worker's turn in a pure environment gives."""
 
-
-class Worked(NamedTuple):
-    """A worker's turn in a pure environment."""
-
-    workers: rollout.Workers
+    streams: rollout.Streams
     """Its environments afterwards."""
-    contribution: Contribution
+    data: Data
+    gradient: Gradient
     """With metrics of the episodes that ended."""
     trajectory: Trajectory
 
 
 def turn(
-    agent: Agent,
+    learner: Learner,
     env: Environment,
     unroll_length: int,
-    state: State,
-    learner: State,
-    workers: rollout.Workers,
+    acting: State,
+    learning: State,
+    streams: rollout.Streams,
+    data: Data,
     root: PRNGKey,
     unroll: Count,
     worker: Int[Array, ""] | int,
-) -> Worked:
-    """Acts with the parameters of `state`, and computes the gradient at `learner`."""
+) -> Turn:
+    """Acts with the parameters of one state, and computes the gradient at another."""
     key, _ = unroll_keys(root, unroll, worker)
-    workers, trajectory, episodes = rollout.unroll(
-        agent, env, state.params, workers, key, unroll_length
+    streams, trajectory, episodes = rollout.unroll(
+        learner.actor, env, learner.params(acting), streams, key, unroll_length
     )
-    given = contribution(agent, learner, trajectory, root, unroll, worker)
-    metrics = given.metrics | episode_metrics(episodes, None)
-    return Worked(workers, given._replace(metrics=metrics), trajectory)
+    data, given = gradient(learner, learning, data, trajectory, root, unroll, worker)
+    metrics = given.metrics | episode_metrics(episodes, Axis())
+    return Turn(streams, data, given._replace(metrics=metrics), trajectory)
 
 
-def absorb(
-    agent: Agent,
+def apply_stale(
+    apply: Callable[[State, Grads], State],
     state: State,
     grads: Grads,
     staleness: Int[Array, ""],
     config: StalenessConfig,
+    accepted: Bool[Array, ""] | bool = True,
 ) -> tuple[State, dict[str, Array]]:
     """The state with a gradient applied to it, unless it is refused.
 
     Metrics: `grad_norm` as it came; `skipped`, 1 if it was not finite; `rejected`, 1 if
-    it was too stale; `lag`, its staleness. The state has one more update if both are 0.
+    it was too stale or not `accepted`; `lag`, its staleness. The state has one more
+    update if neither is 1.
     """
-    accepted = jnp.bool_(True)
+    accepted = jnp.asarray(accepted)
     if config.rule == "reject":
-        accepted = staleness <= config.max_staleness
+        accepted &= staleness <= config.max_staleness
     if config.rule == "scale":
         scale = 1.0 / jnp.maximum(staleness, 1)
         scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), grads)
-        state, metrics = apply_finite(agent, state, scaled)
+        state, metrics = apply_finite(apply, state, scaled, accepted)
         metrics["grad_norm"] /= scale
     else:
-        state, metrics = apply_finite(agent, state, grads, accepted)
+        state, metrics = apply_finite(apply, state, grads, accepted)
     rejected = 1.0 - accepted.astype(jnp.float32)
     metrics |= {"rejected": rejected, "lag": staleness.astype(jnp.float32)}
     return state, metrics
@@ -155,22 +136,11 @@ def parts_read(function: Callable, state: State, *arguments: PyTree) -> list[boo
     """For each leaf of `state`, whether `function(state, *arguments)` reads it.
 
     Nothing is computed; arguments may be shapes. A worker needs a copy of those leaves
-    only: of A2C the parameters, and not what the optimizer keeps. What a loop is given
-    counts as read, whether or not the loop uses it.
+    only: of A2C the parameters, and not what the optimizer keeps. Inputs of `scan` and
+    `while` count as read even if their body ignores them.
     """
     traced = jax.make_jaxpr(function)(state, *arguments).jaxpr
     used = {x for x in traced.outvars if isinstance(x, Var)}
     for equation in traced.eqns:
         used |= {x for x in equation.invars if isinstance(x, Var)}
     return [x in used for x in traced.invars[: len(jax.tree.leaves(state))]]
-
-
-def parts_prepared(agent: Agent, state: State, trajectory: Trajectory) -> list[str]:
-    """Names of the leaves of `state` that `Agent.prepare` changes.
-
-    Nothing is computed; arguments may be shapes.
-    """
-    traced = jax.make_jaxpr(lambda *given: prepare(agent, *given)[0])(state, trajectory)
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state)]
-    before, after = traced.jaxpr.invars, traced.jaxpr.outvars
-    return [n for n, x, y in zip(names, before, after, strict=False) if x is not y]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par import rollout
-from jaxrl_par.loops.updates import after, average
+from jaxrl_par.axis import Axis
 from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
 
 
@@ -35,6 +35,9 @@ class Run(NamedTuple):
     key: PRNGKey
     """Root of all randomness. It never changes: step n draws from its fold by n."""
     progress: Progress
+    settings: PyTree = ()
+    """Hyperparameters that may change while it runs, as in a population: so they are
+    saved and resumed with the rest."""
 
 
 class Program(NamedTuple):
@@ -74,10 +77,10 @@ def unroll_keys(
     return act_key, learn_key
 
 
-def step_keys(run: Run, axis_name: str | None) -> tuple[PRNGKey, PRNGKey]:
+def step_keys(run: Run, axis: Axis) -> tuple[PRNGKey, PRNGKey]:
     """To act and to learn with, in the next step of this instance along the axis."""
     step_key = _fold(run.key, run.progress.updates)
-    act_key, learn_key = jax.random.split(local_key(step_key, axis_name))
+    act_key, learn_key = jax.random.split(axis.own(step_key))
     return act_key, learn_key
 
 
@@ -85,13 +88,10 @@ def _fold(key: PRNGKey, count: Count) -> PRNGKey:
     return jax.random.fold_in(jax.random.fold_in(key, count.millions), count.units)
 
 
-def advance(
-    run: Run, trajectory: Trajectory, metrics: Metrics, axis_name: str | None
-) -> Run:
+def advance(run: Run, trajectory: Trajectory, metrics: Metrics, axis: Axis) -> Run:
     """Counts what was learned from, but not yet what was skipped of it."""
     env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
-    env_steps = after(env_steps, metrics, axis_name)
-    env_steps = average(env_steps, axis_name=axis_name, reduction="sum")
+    env_steps = axis.sum(axis.after(env_steps, metrics))
     before = run.progress
     progress = before._replace(
         updates=before.updates.add(1), env_steps=before.env_steps.add(env_steps)
@@ -108,14 +108,7 @@ def count_skipped(progress: Progress, metrics: Metrics) -> Progress:
     )
 
 
-def local_key(key: PRNGKey, axis_name: str | None) -> PRNGKey:
-    """A key of this instance's own along the axis."""
-    if axis_name is None:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-
-
-def episode_metrics(episodes: rollout.Episodes, axis_name: str | None) -> Metrics:
+def episode_metrics(episodes: rollout.Episodes, axis: Axis) -> Metrics:
     """Means over the episodes that ended on all devices."""
-    episodes = average(episodes, axis_name=axis_name, reduction="sum")
+    episodes = axis.sum(episodes)
     return {"episode_return": episodes.return_, "episode_length": episodes.length}

@@ -1,8 +1,6 @@
 """From a batch to new parameters: one synchronous update, or many in a row."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import random
+from jaxrl_par.axis import Axis
 from jaxrl_par.types import (
     Agent,
     Batch,
@@ -20,6 +19,7 @@ from jaxrl_par.types import (
     PRNGKey,
     State,
     Trajectory,
+    nothing,
 )
 
 
@@ -31,7 +31,7 @@ def learn(
     *,
     num_epochs: int = 1,
     num_minibatches: int = 1,
-    axis_name: str | None = None,
+    axis: Axis = Axis(),
 ) -> tuple[State, Metrics]:
     """All updates from one trajectory: prepared once, then by minibatches.
 
@@ -40,11 +40,10 @@ def learn(
     Raises:
       ValueError: `num_minibatches` does not divide the rows (or sequences).
     """
-    mean = partial(average, axis_name=axis_name)
-    state, batch = agent.prepare(state, trajectory, mean)
+    batch = agent.prepare(state, trajectory, axis)
     if num_epochs == num_minibatches == 1:
-        state, info = update(agent, state, batch, key, axis_name)
-        return state, info.metrics
+        state, info = update(agent, state, batch, key, axis)
+        return observe(agent, state, trajectory, info.metrics, axis), info.metrics
 
     num_items, take = _items(batch)
     if num_items % num_minibatches:
@@ -55,7 +54,7 @@ def learn(
 
     def minibatch(state, inputs):
         rows, key = inputs
-        state, info = update(agent, state, take(rows), key, axis_name)
+        state, info = update(agent, state, take(rows), key, axis)
         return state, info.metrics
 
     def epoch(state, key):
@@ -67,31 +66,52 @@ def learn(
     keys = jax.random.split(key, num_epochs)
     state, metrics = jax.lax.scan(epoch, state, keys)
     skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
-    return state, jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
+    metrics = jax.tree.map(jnp.mean, metrics) | {"skipped": skipped}
+    return observe(agent, state, trajectory, metrics, axis), metrics
+
+
+def observe(
+    agent: Agent, state: State, trajectory: Trajectory, done: Metrics, axis: Axis
+) -> State:
+    """As `Agent.observe`, after the updates whose metrics are `done`.
+
+    What was acted is learned with the statistics that acted: at zero lag the policy
+    that learns is then the one that acted.
+    """
+    if agent.observe is nothing:
+        return state
+    return agent.observe(state, axis.after(trajectory, done), axis)
 
 
 def update(
-    agent: Agent, state: State, batch: Batch, key: PRNGKey, axis_name: str | None = None
+    agent: Agent,
+    state: State,
+    batch: Batch,
+    key: PRNGKey,
+    axis: Axis = Axis(),
+    accepted: Bool[Array, ""] | bool = True,
 ) -> tuple[State, Info]:
-    """One synchronous update: the gradient, its mean over `axis_name`, its use.
+    """One synchronous update: the gradient, its mean over the axis, its use.
 
-    The same under `jit`, `vmap(axis_name=...)`, `pmap` and `shard_map`. A gradient that
-    is not finite is not applied: `skipped` is then 1. `grad_norm` is that of the whole
-    gradient, before the optimizer's clipping.
+    A gradient that is not finite is not applied: `skipped` is then 1. `grad_norm` is
+    that of the whole gradient, before the optimizer's clipping.
+
+    Args:
+      accepted: whether the gradient may be applied, the same on all devices.
     """
-    grads, info = agent.grad(state, batch, key)
-    if _summed_by_shard_map(grads, batch, axis_name):
-        scale = 1 if agent.reduction == "sum" else jax.lax.axis_size(axis_name)
+    grads, info = agent.grad(state, batch, key, axis)
+    if _summed_by_shard_map(grads, batch, axis):
+        scale = 1 if agent.reduction == "sum" else axis.size
         grads = jax.tree.map(lambda x: x / scale, grads)
     else:
-        grads = average(grads, axis_name=axis_name, reduction=agent.reduction)
-    state, applied = apply_finite(agent, state, grads)
-    metrics = average(info.metrics, axis_name=axis_name) | applied
+        grads = combined(grads, agent, axis)
+    state, applied = apply_finite(agent.apply, state, grads, accepted)
+    metrics = axis.mean(info.metrics) | applied
     return state, info._replace(metrics=metrics)
 
 
 def apply_finite(
-    agent: Agent,
+    apply: Callable[[State, Grads], State],
     state: State,
     grads: Grads,
     accepted: Bool[Array, ""] | bool = True,
@@ -104,41 +124,17 @@ def apply_finite(
     norm = optax.tree.norm(ravel_pytree(grads)[0])
     finite = jnp.isfinite(norm)
     use = finite & accepted
-    applied = agent.apply(state, grads)
+    applied = apply(state, grads)
     state = jax.tree.map(lambda new, old: _where(use, new, old), applied, state)
     return state, {"grad_norm": norm, "skipped": 1.0 - finite}
 
 
-def average(
-    tree: PyTree,
-    *,
-    axis_name: str | None,
-    reduction: Literal["mean", "sum"] = "mean",
-) -> PyTree:
-    """The mean or sum over a mapped axis; without one, the tree as it is."""
-    if axis_name is None:
-        return tree
-    collective = jax.lax.psum if reduction == "sum" else jax.lax.pmean
-    return collective(tree, axis_name)
+def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
+    """The gradient of the joint batch, from those of its parts along the axis."""
+    return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
 
 
-def after(tree: PyTree, done: PyTree, axis_name: str | None) -> PyTree:
-    """The tree, unchanged, but computed only when the floats in `done` are.
-
-    For whatever leads to a mean over devices beside a loop that has some too. On CPU
-    jaxlib gives all collectives of a program one channel, and what does not depend on
-    a loop runs at the same time: devices then meet in different collectives, and the
-    process ends. Only a dependency that XLA cannot see through keeps them in order.
-    """
-    if axis_name is None:
-        return tree
-    leaves = jax.tree.leaves(done)
-    total = sum(jnp.sum(jnp.asarray(x, jnp.float32)) for x in leaves)
-    never = (total > 1.0) & (total < 0.0)
-    return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
-
-
-def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) -> bool:
+def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis: Axis) -> bool:
     """Whether JAX has summed the gradient over the devices by itself.
 
     It does so under `shard_map` with its default `check_vma=True`: data that differ
@@ -149,9 +145,9 @@ def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis_name: str | None) ->
 
     def varies(tree):
         leaves = [jax.typeof(x) for x in jax.tree.leaves(tree)]
-        return any(axis_name in leaf.manual_axis_type.varying for leaf in leaves)
+        return any(axis.name in leaf.manual_axis_type.varying for leaf in leaves)
 
-    return axis_name is not None and varies(batch) and not varies(grads)
+    return axis.name is not None and varies(batch) and not varies(grads)
 
 
 def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:
@@ -160,17 +156,10 @@ def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:
     Those of a trajectory, which an agent with the default `prepare` learns from, are
     its environments, [T, B, ...]; of any other batch, its rows [N, ...].
     """
-    if not isinstance(batch, Trajectory):
-        num_rows = jax.tree.leaves(batch)[0].shape[0]
-        return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
-
-    def take(lanes: Int[Array, " N"]) -> Trajectory:
-        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
-        over_time = batch._replace(carry=())
-        taken = jax.tree.map(lambda x: x[:, lanes], over_time)
-        return taken._replace(carry=carry)
-
-    return batch.reward.shape[1], take
+    if isinstance(batch, Trajectory):
+        return batch.num_lanes, batch.lanes
+    num_rows = jax.tree.leaves(batch)[0].shape[0]
+    return num_rows, lambda rows: jax.tree.map(lambda x: _take(x, rows), batch)
 
 
 def _take(x: Array, index: Int[Array, " N"]) -> Array:

@@ -1,5 +1,6 @@
-"""Memories of what was acted, on the device: pure functions of pytrees of arrays."""
+"""What is kept of what was acted: pure functions of pytrees of arrays."""
 
-from jaxrl_par.replay import uniform
+from jaxrl_par.replay.buffers import Buffer, fresh, uniform
+from jaxrl_par.replay.ring import Ring
 
-__all__ = ["uniform"]
+__all__ = ["Buffer", "Ring", "fresh", "uniform"]

@@ -7,11 +7,13 @@ from jaxrl_par.testing.checks import (
     check_learns,
     check_network,
 )
+from jaxrl_par.testing.equality import check_equal
 from jaxrl_par.testing.hosts import check_host_environment
 
 __all__ = [
     "check_agent",
     "check_environment",
+    "check_equal",
     "check_host_environment",
     "check_learns",
     "check_network",

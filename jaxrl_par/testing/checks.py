@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxrl_par import loops, random, rollout
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.networks import Network
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import (
     Action,
     Agent,
@@ -169,14 +171,14 @@ def check_agent(
     if env.num_envs % 2:
         raise ValueError(f"num_envs must be even, to be halved, got {env.num_envs}")
     key, start_key, act_key = jax.random.split(random.key(0), 3)
-    workers = jax.jit(partial(rollout.start, agent, env))(start_key)
-    state = jax.jit(agent.init)(key, workers.step)
-    _check_acting(agent, env, state, workers)
+    streams = jax.jit(partial(rollout.start, agent, env))(start_key)
+    state = jax.jit(agent.init)(key, streams.step)
+    _check_acting(agent, env, state, streams)
     act = jax.jit(partial(rollout.unroll, agent, env, length=unroll_length))
-    _, trajectory, _ = act(state.params, workers, act_key)
+    _, trajectory, _ = act(agent.params(state), streams, act_key)
     trajectory = _with_ends(trajectory)
 
-    gradient = jax.jit(partial(_gradient, agent, key=key, axis_name=None))
+    gradient = jax.jit(partial(_gradient, agent, key=key, axis=Axis()))
     grads = gradient(state, trajectory)
     _check_finite(grads, "the gradient")
     applied = jax.eval_shape(agent.apply, state, grads)
@@ -188,7 +190,7 @@ def check_agent(
         "reward and action at steps that are last change the gradient",
         tolerance,
     )
-    halved = partial(_gradient, agent, key=key, axis_name="half")
+    halved = partial(_gradient, agent, key=key, axis=Axis("half"))
     mapped = jax.jit(jax.vmap(halved, in_axes=(None, 0), axis_name="half"))
     _check_close(
         jax.tree.map(lambda x: x[0], mapped(state, _halves(trajectory))),
@@ -200,20 +202,18 @@ def check_agent(
 
 
 def check_learns(
-    agent: Agent,
+    learner: Agent | loops.Learner,
     env: Environment,
     at_least: float,
     *,
     num_updates: int = 200,
     unroll_length: int = 8,
     seed: int = 0,
-    **loop: Any,
 ) -> State:
-    """Trains with `loops.on_policy` and looks at the episodes of the final fifth.
+    """Trains with `topologies.compiled` and looks at the episodes of the final fifth.
 
     Args:
       at_least: the mean return that these have to reach.
-      loop: further arguments of `loops.on_policy`, such as `num_epochs`.
 
     Returns:
       What was learned, so that values can be compared with the known ones.
@@ -221,7 +221,7 @@ def check_learns(
     Raises:
       AssertionError: the mean return is lower, or no episode ended.
     """
-    program = loops.on_policy(agent, env, unroll_length, **loop)
+    program = compiled(learner, env, unroll_length)
 
     def train(key):
         run = program.init(key)
@@ -424,14 +424,14 @@ def _with_starts(steps: TimeStep) -> TimeStep:
 
 
 def _check_acting(
-    agent: Agent, env: Environment, state: State, workers: rollout.Workers
+    agent: Agent, env: Environment, state: State, streams: rollout.Streams
 ) -> None:
     """Actions and extras fit the environment, and only `act` uses its key."""
     key, other_key = jax.random.split(random.key(3))
     spec = env.action_spec
 
     def both(key):
-        inputs = (state.params, workers.carry, workers.step, key)
+        inputs = (agent.params(state), streams.carry, streams.step, key)
         return {"act": agent.act(*inputs), "greedy": agent.greedy(*inputs)}
 
     compiled = jax.jit(both)
@@ -447,7 +447,7 @@ def _check_acting(
             assert inside.all(), (
                 f"{name} gives actions outside 0 .. {spec.num_values - 1}"
             )
-        _check_types(carry, workers.carry, f"the carry of {name}", "initial_carry")
+        _check_types(carry, streams.carry, f"the carry of {name}", "initial_carry")
         _check_batched(extras, env.num_envs, f"extras of {name}")
     traced_anew = jax.jit(lambda key: both(key))(key)
     _check_equal(traced_anew, acted, "the same key gave another action")
@@ -485,12 +485,7 @@ def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
 def _halves(trajectory: Trajectory) -> Trajectory:
     """The batch as two, leaves [2, T, B/2, ...]."""
 
-    def split(x, axis):
-        return jnp.stack(jnp.split(x, 2, axis))
-
-    carry = jax.tree.map(partial(split, axis=0), trajectory.carry)
-    rows = jax.tree.map(partial(split, axis=1), trajectory._replace(carry=()))
-    return rows._replace(carry=carry)
+    return trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
 
 
 def _gradient(
@@ -499,13 +494,12 @@ def _gradient(
     trajectory: Trajectory,
     *,
     key: PRNGKey,
-    axis_name: str | None,
+    axis: Axis,
 ) -> Grads:
     """As `loops.learn` takes it for its first update, without minibatches."""
-    mean = partial(loops.average, axis_name=axis_name)
-    state, batch = agent.prepare(state, trajectory, mean)
-    grads, _ = agent.grad(state, batch, key)
-    return loops.average(grads, axis_name=axis_name, reduction=agent.reduction)
+    batch = agent.prepare(state, trajectory, axis)
+    grads, _ = agent.grad(state, batch, key, axis)
+    return loops.combined(grads, agent, axis)
 
 
 def _check_rows(holds: Bool[np.ndarray | Array, "T B *shape"], otherwise: str) -> None:

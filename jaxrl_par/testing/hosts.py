@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from jaxrl_par import random
-from jaxrl_par.bridge.boundary import Rows
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.types import Discrete
 
 
@@ -25,19 +25,19 @@ def check_host_environment(
         another shape than the first one.
     """
     rng = np.random.default_rng(seed)
-    rows = Rows(env.observation_spec, env.action_spec, num_steps, env.num_envs)
+    rows = UnrollBuffer(env.observation_spec, env.action_spec, num_steps, env.num_envs)
     try:
         step = env.reset()
         assert np.all(step.first) and not np.any(step.last), (
             "a reset must show `first`, and no `last`, in every environment"
         )
-        rows.show(0, step)
+        rows.write_step(0, step)
         start = jax.tree.map(np.shape, env.snapshot())
         env.plan(jax.random.split(random.key(seed), num_steps))
         for t in range(num_steps):
             step, reward, discount = env.step(_action(env, rng))
-            rows.show(t + 1, step)
-            rows.pay(t, reward, discount)
+            rows.write_step(t + 1, step)
+            rows.write_reward(t, reward, discount)
             shapes = jax.tree.map(np.shape, env.snapshot())
             assert shapes == start, f"the snapshot has shapes {shapes}, not {start}"
         rows.check()

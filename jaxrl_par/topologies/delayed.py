@@ -14,6 +14,7 @@ Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,21 +25,27 @@ from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.record import RecordError, read_turns
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import not_chosen
 from jaxrl_par.loops import (
+    Halves,
+    Learner,
     Program,
     Run,
     asynchronous,
     count_skipped,
+    halves_of,
+    learner_of,
     new_run,
     schedules,
 )
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.learner import Data
+from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.loops.run import check_counts
 from jaxrl_par.loops.schedules import Schedule
-from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
+from jaxrl_par.types import Agent, Count, Grads, Metrics, PRNGKey, State
 
 Storage = Literal["ring", "copies"]
 
@@ -150,7 +157,9 @@ class Past(NamedTuple):
 class Local(NamedTuple):
     """What the workers have, each [W, ...], and what they have read."""
 
-    workers: rollout.Workers
+    streams: rollout.Streams
+    data: Data
+    """The learner's, of each worker."""
     unroll: Count
     """Number of each one's next unroll."""
     past: Past
@@ -161,8 +170,50 @@ class Local(NamedTuple):
     version: Int[Array, ""]
 
 
+@dataclass(frozen=True)
+class _System:
+    """What the program is made of, nothing of which it changes."""
+
+    learner: Learner
+    halves: Halves
+    env: Environment
+    unroll_length: int
+    schedule: Schedule
+    num_workers: int
+    max_delay: int
+    copies: bool
+    """Each worker has one, in place of a ring."""
+    stale: Literal["gradients", "data"]
+    staleness: StalenessConfig
+
+    @property
+    def traced(self) -> bool:
+        """Whether the schedule is known only when the program runs."""
+        return any(isinstance(x, Tracer) for x in self.schedule)
+
+    @property
+    def slots(self) -> int:
+        """Parameters that are kept."""
+        return self.num_workers if self.copies else self.max_delay + 1
+
+    def take_turn(self, state: State, newest: State, *rest: Any) -> asynchronous.Turn:
+        learning = newest if self.stale == "data" else state
+        return asynchronous.turn(
+            self.learner, self.env, self.unroll_length, state, learning, *rest
+        )
+
+    def reads(self, state: State, *own: Any) -> list[bool]:
+        """Which leaves of the state a turn reads.
+
+        Args:
+          own: a worker's environments and data, and the run's key.
+        """
+        rest = (*own, Count.zero(), jnp.int32(0))
+        return asynchronous.parts_read(self.take_turn, state, state, *rest)
+
+
 def delayed(
-    agent: Agent,
+    learner: Agent | Learner,
     env: Environment,
     unroll_length: int,
     schedule: Schedule,
@@ -176,6 +227,7 @@ def delayed(
     """One turn of the schedule in each step.
 
     Args:
+      learner: has halves; an agent alone learns from each trajectory once.
       env: the environments of one worker.
       max_delay: largest delay of the schedule, needed if that is traced. A traced turn
         that does not fit gives a gradient that is not finite, which is skipped.
@@ -186,7 +238,8 @@ def delayed(
         data: only the actions, as by IMPALA's actors; the gradient is at the newest.
 
     Raises:
-      ValueError: the schedule does not fit, or a count is below 1.
+      ValueError: the schedule does not fit, a count is below 1, or the learner has no
+        halves.
     """
     check_counts(unroll_length=unroll_length, num_workers=num_workers)
     if problems := staleness.problems():
@@ -203,97 +256,106 @@ def delayed(
             "storage = copies is for a known schedule in which each worker reads the"
             " newest parameters when it has finished; this one needs a ring"
         )
-    length = len(schedule.worker)
-    slots = num_workers if storage == "copies" else max_delay + 1
+    learner = learner_of(learner)
+    system = _System(
+        learner, halves_of(learner, "delayed"), env, unroll_length, schedule,
+        num_workers, max_delay, storage == "copies", stale, staleness,
+    )  # fmt: skip
+    return Program(partial(_init, system), partial(_step, system))
 
-    def take_turn(state: State, newest: State, *rest: Any) -> asynchronous.Worked:
-        learner = newest if stale == "data" else state
-        return asynchronous.turn(agent, env, unroll_length, state, learner, *rest)
 
-    def reads(state: State, workers: rollout.Workers, root: PRNGKey) -> list[bool]:
-        return asynchronous.parts_read(
-            take_turn, state, state, workers, root, Count.zero(), jnp.int32(0)
-        )
+def _init(system: _System, key: PRNGKey) -> Run:
+    learn_key, env_key, root = jax.random.split(key, 3)
+    learner, num_workers = system.learner, system.num_workers
 
-    def init(key: PRNGKey) -> Run:
-        learn_key, env_key, root = jax.random.split(key, 3)
+    def start(index: Int[Array, ""]) -> rollout.Streams:
+        own = jax.random.fold_in(env_key, index)
+        return rollout.start(learner.actor, system.env, own, index, num_workers)
 
-        def start(index: Int[Array, ""]) -> rollout.Workers:
-            own = jax.random.fold_in(env_key, index)
-            return rollout.start(agent, env, own, index, num_workers)
+    streams = jax.vmap(start)(jnp.arange(num_workers))
+    one = jax.tree.map(lambda x: x[0], streams)
+    state = learner.init(learn_key, one.step)
+    params = learner.params(state)
+    data = learner.start(
+        rollout.shapes(learner.actor, params, one.step, system.unroll_length)
+    )
+    leaves = _chosen(state, system.reads(state, one, data, root))
+    past = Past(
+        [jnp.broadcast_to(x, (system.slots, *jnp.shape(x))) for x in leaves],
+        jnp.zeros(system.slots, jnp.int32),
+    )
+    zero = jnp.int32(0)
+    each: Any = (data, Count.zero())
+    data, unroll = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (num_workers, *x.shape)), each
+    )
+    local = Local(streams, data, unroll, past, zero, zero, zero)
+    return new_run(state, local, root)
 
-        workers = jax.vmap(start)(jnp.arange(num_workers))
-        one = jax.tree.map(lambda x: x[0], workers)
-        state = agent.init(learn_key, one.step)
-        leaves = _chosen(state, reads(state, one, root))
-        past = Past(
-            [jnp.broadcast_to(x, (slots, *jnp.shape(x))) for x in leaves],
-            jnp.zeros(slots, jnp.int32),
-        )
-        zero = jnp.int32(0)
-        unroll: Any = jax.tree.map(
-            lambda x: jnp.zeros(num_workers, x.dtype), Count.zero()
-        )
-        return new_run(state, Local(workers, unroll, past, zero, zero, zero), root)
 
-    def step(run: Run) -> tuple[Run, Metrics]:
-        local: Local = run.local
-        worker, delay = _at(jax.tree.map(jnp.asarray, schedule), local.turn)
-        own, unroll = _at((local.workers, local.unroll), worker)
-        mask = reads(run.learner, own, run.key)
-        past = _at(local.past, read_from(local, worker, delay))
-        old = _replaced(run.learner, mask, past.leaves)
+def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
+    local: Local = run.local
+    worker, delay = _at(jax.tree.map(jnp.asarray, system.schedule), local.turn)
+    streams, data, unroll = _at((local.streams, local.data, local.unroll), worker)
+    mask = system.reads(run.learner, streams, data, run.key)
+    slot = worker if system.copies else (local.newest - delay) % system.slots
+    past = _at(local.past, slot)
+    old = _replaced(run.learner, mask, past.leaves)
 
-        done = take_turn(old, run.learner, own, run.key, unroll, worker)
-        given = done.contribution
-        grads = given.grads
-        if traced:
-            fits = (worker >= 0) & (worker < num_workers)
-            fits &= (delay >= 0) & (delay <= max_delay)
-            grads = jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), grads)
-        # Statistics of the data have no gradient: they are of all that came until now.
-        state, _ = asynchronous.prepare(agent, run.learner, done.trajectory)
-        lag = local.version - past.version
-        state, absorbed = asynchronous.absorb(agent, state, grads, lag, staleness)
-        metrics = given.metrics | absorbed
-        refused = (absorbed["skipped"] > 0) | (absorbed["rejected"] > 0)
-        version = local.version + 1 - refused.astype(jnp.int32)
+    done = system.take_turn(old, run.learner, streams, data, run.key, unroll, worker)
+    given = done.gradient
+    # Statistics of the data have no gradient: they are of all that came until now.
+    state = system.halves.observe(run.learner, done.trajectory, Axis())
+    state, applied = asynchronous.apply_stale(
+        system.halves.apply, state, _fitting(system, given.grads, worker, delay),
+        local.version - past.version, system.staleness, given.accepted,
+    )  # fmt: skip
+    metrics = given.metrics | applied
+    refused = (applied["skipped"] > 0) | (applied["rejected"] > 0)
+    version = local.version + 1 - refused.astype(jnp.int32)
 
-        local = local._replace(
-            workers=_put(local.workers, worker, done.workers),
-            unroll=_put(local.unroll, worker, unroll.add(1)),
-            turn=(local.turn + 1) % length,
-            version=version,
-        )
-        local = kept(local, worker, Past(_chosen(state, mask), version))
-        before = run.progress
-        progress = before._replace(
-            updates=before.updates.add(1),
-            env_steps=before.env_steps.add(given.env_steps),
-        )
-        progress = count_skipped(progress, metrics)
-        return Run(state, local, run.key, progress), metrics
+    local = local._replace(
+        streams=_put(local.streams, worker, done.streams),
+        data=_put(local.data, worker, done.data),
+        unroll=_put(local.unroll, worker, unroll.add(1)),
+        turn=(local.turn + 1) % len(system.schedule.worker),
+        version=version,
+    )
+    local = _kept(system, local, worker, Past(_chosen(state, mask), version))
+    before = run.progress
+    progress = before._replace(
+        updates=before.updates.add(1),
+        env_steps=before.env_steps.add(given.env_steps),
+    )
+    progress = count_skipped(progress, metrics)
+    return run._replace(learner=state, local=local, progress=progress), metrics
 
-    def read_from(local: Local, worker: Int[Array, ""], delay: Int[Array, ""]):
-        """Slot of what the worker read so many turns before."""
-        return worker if storage == "copies" else (local.newest - delay) % slots
 
-    def kept(local: Local, worker: Int[Array, ""], new: Past) -> Local:
-        """With the newest parameters, for whoever reads them in a later turn."""
-        if storage == "ring":
-            newest = (local.newest + 1) % slots
-            return local._replace(past=_put(local.past, newest, new), newest=newest)
-        # Where the schedule begins again, everybody reads.
-        past = jax.lax.cond(
-            local.turn == 0,
-            lambda: jax.tree.map(
-                lambda x, y: jnp.broadcast_to(y, x.shape), local.past, new
-            ),
-            lambda: _put(local.past, worker, new),
-        )
-        return local._replace(past=past)
+def _fitting(
+    system: _System, grads: Grads, worker: Int[Array, ""], delay: Int[Array, ""]
+) -> Grads:
+    """The gradient, not finite where a traced turn does not fit."""
+    if not system.traced:
+        return grads
+    fits = (worker >= 0) & (worker < system.num_workers)
+    fits &= (delay >= 0) & (delay <= system.max_delay)
+    return jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), grads)
 
-    return Program(init, step)
+
+def _kept(system: _System, local: Local, worker: Int[Array, ""], new: Past) -> Local:
+    """With the newest parameters, for whoever reads them in a later turn."""
+    if not system.copies:
+        newest = (local.newest + 1) % system.slots
+        return local._replace(past=_put(local.past, newest, new), newest=newest)
+    # Where the schedule begins again, everybody reads.
+    past = jax.lax.cond(
+        local.turn == 0,
+        lambda: jax.tree.map(
+            lambda x, y: jnp.broadcast_to(y, x.shape), local.past, new
+        ),
+        lambda: _put(local.past, worker, new),
+    )
+    return local._replace(past=past)
 
 
 def _chosen(state: State, mask: list[bool]) -> list[Array]:

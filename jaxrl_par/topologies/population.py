@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from jaxrl_par import random
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -37,7 +38,11 @@ class Member(NamedTuple):
 
 
 class Population(NamedTuple):
-    """A program whose run has a leading member axis [P] on every leaf."""
+    """A program whose run has a leading member axis [P] on every leaf.
+
+    `Run.settings` are the hyperparameters, which its step reads from there: what
+    changes them, or resumes a run, changes what members do.
+    """
 
     program: Program
     member: Callable[[Run, int], Member]
@@ -49,7 +54,7 @@ def population(
     make_program: Callable[[dict[str, Array]], Program],
     hyperparameters: Mapping[str, Array | np.ndarray],
     mesh: Mesh | None = None,
-    axis_name: str = "data",
+    axis: Axis = Axis("data"),
 ) -> Population:
     """Trains a member for each row of `hyperparameters`, all in one program.
 
@@ -73,35 +78,22 @@ def population(
         raise ValueError(f"{mesh.size} devices cannot share {size} members evenly")
 
     def init_one(values: dict[str, Array], key: PRNGKey) -> Run:
-        return make_program(values).init(key)
+        return make_program(values).init(key)._replace(settings=values)
 
-    def step_one(values: dict[str, Array], run: Run) -> tuple[Run, Metrics]:
-        return make_program(values).step(run)
+    def step_one(run: Run) -> tuple[Run, Metrics]:
+        return make_program(run.settings).step(run)
 
     def init(key: PRNGKey) -> Run:
-        return on_devices(jax.vmap(init_one), 2)(values, _keys(key, values, size))
-
-    def step(run: Run) -> tuple[Run, Metrics]:
-        return on_devices(jax.vmap(step_one), 2)(values, run)
-
-    def on_devices(function: Callable, num_inputs: int) -> Callable:
-        if mesh is None:
-            return function
-        spec = P(axis_name)
-        return jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=(spec,) * num_inputs,
-            out_specs=spec,
-            check_vma=False,
+        return _on_devices(jax.vmap(init_one), mesh, axis)(
+            values, _keys(key, values, size)
         )
 
     def member(run: Run, index: int) -> Member:
         if not 0 <= index < size:
             raise ValueError(f"no member {index} in a population of {size}")
-        own = {name: x[index] for name, x in values.items()}
         run = jax.tree.map(lambda x: x[index], run)
-        return Member(run, {n: x.item() for n, x in own.items()}, make_program(own))
+        own = {name: x.item() for name, x in run.settings.items()}
+        return Member(run, own, make_program(run.settings))
 
     def best(run: Run, scores: Scores) -> Member:
         scores = np.asarray(scores)
@@ -111,7 +103,18 @@ def population(
             )
         return member(run, int(np.nanargmax(scores)))
 
+    step = _on_devices(jax.vmap(step_one), mesh, axis)
     return Population(Program(init, step), member, best)
+
+
+def _on_devices(function: Callable, mesh: Mesh | None, axis: Axis) -> Callable:
+    """The function of members [P], each device with its own."""
+    if mesh is None:
+        return function
+    spec = P(axis.name)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
 
 
 def grid(**choices: Sequence[int | float]) -> Hyperparameters:

@@ -13,11 +13,12 @@ import jax
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
 
-def data_mesh(num_devices: int | None = None, axis_name: str = "data") -> Mesh:
+def data_mesh(num_devices: int | None = None, axis: Axis = Axis("data")) -> Mesh:
     """A one-dimensional mesh over the first `num_devices` devices, by default all.
 
     Raises:
@@ -29,7 +30,7 @@ def data_mesh(num_devices: int | None = None, axis_name: str = "data") -> Mesh:
             f"asked for {num_devices} devices, found {len(devices)}; on a CPU, set"
             f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}"
         )
-    return Mesh(devices, (axis_name,), axis_types=(AxisType.Auto,))
+    return Mesh(devices, (axis.name,), axis_types=(AxisType.Auto,))
 
 
 def share(num_envs: int, num_devices: int) -> int:
@@ -47,18 +48,18 @@ def share(num_envs: int, num_devices: int) -> int:
     return num_envs // num_devices
 
 
-def sharded(program: Program, mesh: Mesh, axis_name: str = "data") -> Program:
-    """Runs `program` on every device along `axis_name`.
+def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
+    """Runs `program` on every device along the axis.
 
     Args:
-      program: built with the same `axis_name`. It is one device's view: its
+      program: built with the same `axis`. It is one device's view: its
         environments are that device's share, and `Run.local` has no device axis.
 
     Returns:
       A program whose `Run.local` has a leading device axis on every leaf. All else of
       the run, and the metrics, are replicated.
     """
-    run_spec: Any = Run(P(), P(axis_name), P(), P())  # pyright: ignore
+    run_spec: Any = Run(P(), P(axis.name), P(), P(), P())  # pyright: ignore
 
     def init(key: PRNGKey) -> Run:
         return _stack(program.init(key))

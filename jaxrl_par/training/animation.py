@@ -97,7 +97,7 @@ def _greedy_episode(
             action, carry, _ = agent.greedy(params, workers.carry, step, act_key)
             env_state, after, _, _ = env.step(workers.env_state, action, env_key)
             shown = step.obs if env.draw is None else workers.env_state
-            return rollout.Workers(env_state, after, carry), (shown, step.last)
+            return rollout.Streams(env_state, after, carry), (shown, step.last)
 
         # One more than the steps, since each shows where it starts.
         keys = jax.random.split(act_key, length + 1)
@@ -110,7 +110,7 @@ def _greedy_episode(
 
 
 def _picture(env: Environment, shown: PyTree) -> Any:
-    """Of an observation or a state of the one environment."""
+    """The picture of an observation or a state of the one environment."""
     if env.draw is None:
         return _frame(env.name, shown[0])
     return _enlarged(env.draw(shown, 0))

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from jaxrl_par.loops import Run
-from jaxrl_par.training.config import differences, listed
+from jaxrl_par.training.comparison import differences, listed
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 
 _MARKER = "JAXRL_PAR_CHECKPOINTS"

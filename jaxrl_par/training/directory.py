@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jaxrl_par.training.config import differences, listed, to_json
+from jaxrl_par.training.comparison import differences, listed, to_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig
 
@@ -71,7 +71,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_json`, for any text."""
+    """Writes any text as `write_json` writes JSON."""
     temporary = path.with_name(f"{path.name}.new")
     with full_disk_is_clear(path, len(text)):
         with temporary.open("w") as file:

@@ -1,60 +1,27 @@
-"""What training drives: something that takes a run some updates further."""
+"""The engine of a compiled program."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import jax
 
-from jaxrl_par.bridge.report import Report
-from jaxrl_par.bridge.store_report import StoreReport
-from jaxrl_par.loops import Program, Run
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.loops import Engine, Program, Run
+from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.types import Metrics, PRNGKey
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A way of running; `topologies.threads` makes another one than `Compiled`."""
-
-    @property
-    def compile_seconds(self) -> float:
-        """Time that compiling took until now."""
-        ...
-
-    def init(self, key: PRNGKey) -> Run:
-        """A new run. Its leaves have strong types, as those that come from a file."""
-        ...
-
-    def resume(self, run: Run) -> None:
-        """Takes what is outside the run to where a restored run was saved."""
-        ...
-
-    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """So many updates, done when it returns; metrics are stacked [num_updates]."""
-        ...
-
-    def record(self, path: Path) -> None:
-        """Where to write the schedule, if it is one that can be repeated from there."""
-        ...
-
-    def report(self) -> Report | StoreReport | None:
-        """Where the time of threads went, None where there are none."""
-        ...
-
-    def close(self) -> None:
-        """Frees threads and environments; a second call does nothing."""
-        ...
-
-
-class Compiled:
+class Compiled(Engine):
     """A program whose updates are scanned in one call, which donates the run."""
 
     def __init__(self, program: Program):
-        self.compile_seconds = 0.0
+        self._compile_seconds = 0.0
         self._program = program
         self._chunks: dict[int, Callable[[Run], tuple[Run, Metrics]]] = {}
+
+    @property
+    def compile_seconds(self) -> float:
+        return self._compile_seconds
 
     def init(self, key: PRNGKey) -> Run:
         def init(key: PRNGKey) -> Run:
@@ -63,11 +30,11 @@ class Compiled:
 
         started = time.perf_counter()
         compiled = jax.jit(init).lower(key).compile()
-        self.compile_seconds += time.perf_counter() - started
+        self._compile_seconds += time.perf_counter() - started
         return jax.block_until_ready(compiled(key))
 
     def resume(self, run: Run) -> None:
-        """All is in the run."""
+        """Does nothing: all is in the run."""
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
         if num_updates not in self._chunks:
@@ -75,13 +42,13 @@ class Compiled:
         return jax.block_until_ready(self._chunks[num_updates](run))
 
     def record(self, path: Path) -> None:
-        """There is only one order."""
+        """Does nothing: there is no schedule to record."""
 
     def report(self) -> None:
-        """A compiled program has no threads."""
+        """None: a compiled program has no threads."""
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Does nothing: there is nothing to free."""
 
     def _compile(self, num_updates: int, run: Run):
         # Arrays stay where they are, or the next call would find them elsewhere.
@@ -93,5 +60,5 @@ class Compiled:
         )
         started = time.perf_counter()
         compiled = function.lower(run).compile()
-        self.compile_seconds += time.perf_counter() - started
+        self._compile_seconds += time.perf_counter() - started
         return compiled

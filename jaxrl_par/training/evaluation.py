@@ -1,6 +1,6 @@
 """Evaluation: the same number of episodes of every environment.
 
-Whoever takes the first N episodes to end, of many environments, takes short ones: where
+The first N episodes to end, of many environments, are short ones: where
 a good episode is long, that is a bias against it. Here every environment contributes
 exactly as many as every other.
 """
@@ -24,11 +24,11 @@ class Evaluation(NamedTuple):
     returns: Float[Array, "E B"]
     lengths: Int[Array, "E B"]
     complete: Bool[Array, ""]
-    """All ended; the rest of the returns is NaN where `max_steps` came first."""
+    """True if all episodes ended within `max_steps`; returns of the others are NaN."""
 
 
 class _Playing(NamedTuple):
-    workers: rollout.Workers
+    workers: rollout.Streams
     num_rows: Int[Array, ""]
     num_ended: Int[Array, " B"]
     returns: Float[Array, "E B"]
@@ -83,7 +83,7 @@ def evaluator(
             counted = step.last & (state.num_ended < episodes_per_env)
             row = jnp.where(counted, state.num_ended, episodes_per_env)
             return _Playing(
-                rollout.Workers(env_state, step, carry),
+                rollout.Streams(env_state, step, carry),
                 state.num_rows + 1,
                 state.num_ended + counted,
                 state.returns.at[row, columns].set(episode.return_, mode="drop"),

@@ -100,8 +100,8 @@ def _compilations() -> Iterator[Callable[[], float | None]]:
         if event == _COMPILATION:
             began.setdefault(threading.get_ident(), []).append(time.monotonic())
 
-    def ends(event: str, seconds: float, **details: object) -> None:
-        del seconds, details
+    def ends(event: str, duration_secs: float, **details: object) -> None:
+        del duration_secs, details
         mine = began.get(threading.get_ident())
         if event == _COMPILATION and mine:  # one that began before us is not ours
             mine.pop()

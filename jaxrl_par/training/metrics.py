@@ -153,7 +153,7 @@ class Sinks:
             sink.write(row)
 
     def flush(self) -> None:
-        """After this a crash loses no row."""
+        """Writes all rows to disk: after this a crash loses none."""
         for sink in self._sinks:
             sink.flush()
 

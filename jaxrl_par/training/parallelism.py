@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from jaxrl_par.bridge.report import Report
-from jaxrl_par.bridge.store_report import StoreReport
+from jaxrl_par.loops import Report
 
 _COLORS = {
     "environment": "#4c72b0",
@@ -18,16 +17,14 @@ _COLORS = {
     "other": "#dddddd",
 }
 _WAITING = "#999999"
-_COUNTED = {Report: "rows", StoreReport: "gradients"}
-AnyReport = Report | StoreReport
 
 
-def text(report: AnyReport) -> str:
+def text(report: Report) -> str:
     """A table for the terminal, with a line of advice under it."""
     return "\n".join([*report.lines(), f"  advice      {report.advice()}"])
 
 
-def draw(report: AnyReport, path: Path) -> None:
+def draw(report: Report, path: Path) -> None:
     """Writes bars of what each thread did, and the histogram of lags."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -50,6 +47,6 @@ def draw(report: AnyReport, path: Path) -> None:
     times.set(xlabel="share of the time", xlim=(0, 1))
     times.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     lags.bar(list(report.lags), list(report.lags.values()), color=_COLORS["acting"])
-    lags.set(xlabel="lag in updates", ylabel=_COUNTED[type(report)])
+    lags.set(xlabel="lag in updates", ylabel=report.counted)
     figure.suptitle(report.advice(), fontsize=9)
     figure.savefig(path, dpi=120)

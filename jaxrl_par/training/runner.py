@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par.bridge.boundary import BadRowError
-from jaxrl_par.bridge.record import RecordError
 from jaxrl_par.bridge.supervision import DeadlineError
-from jaxrl_par.loops import Program, Run
+from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.loops import Engine, Program, Run
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
-from jaxrl_par.training.config import to_json
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.directory import RunDirectory, identity, open_directory
 from jaxrl_par.training.display import Display, display
-from jaxrl_par.training.engines import Compiled, Engine
+from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
 from jaxrl_par.training.metrics import (
@@ -97,7 +97,7 @@ def train(
       total_env_steps: in place of `num_updates`; training ends with the chunk that
         reaches it.
       evaluate: called every `evaluation_interval` updates and at the end.
-      default_name: of the folder, where the settings have no name.
+      default_name: name of the folder, where the settings have none.
 
     Raises:
       ValueError: not exactly one budget of at least 1 is given.
@@ -288,7 +288,7 @@ def _progress(run: Run) -> tuple[int, int]:
 
 
 def _skipped_in_a_row(run: Run) -> int:
-    """Of the member that skipped least: a population goes on while one of it learns."""
+    """The fewest of any member: a population goes on while one of them learns."""
     return int(np.min(jax.device_get(run.progress.skipped_in_a_row)))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from jaxrl_par.training.config import at_least
+from jaxrl_par.errors import at_least
 
 
 @dataclass(frozen=True)

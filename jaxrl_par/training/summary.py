@@ -26,15 +26,15 @@ class Summary:
     steps_per_second: float
     """Environment steps for each second of training, without compilation."""
     seconds: float
-    """Of training, over all processes that the run took."""
+    """Time of training, over all processes that the run took."""
     compile_seconds: float
-    """Of the process that wrote this."""
+    """Time that the process which wrote this spent compiling."""
     peak_memory_bytes: int
-    """Of the fullest device, or of the process where a device does not say."""
+    """Peak of the fullest device, or of the process where a device does not say."""
     skipped: int
     """Gradients that were not finite and therefore not applied."""
     state_sha256: str
-    """Of all leaves of the final state: runs that agree in it are equal bit for bit."""
+    """Hash of the final state: runs that agree in it are equal bit for bit."""
     evaluation: dict[str, float]
     """Results of the final evaluation, by name."""
 

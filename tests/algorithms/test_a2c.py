@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, loops, random, rollout
+from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import a2c as module
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import TimeStep
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -28,7 +29,7 @@ def make(env, network=SMALL, config=A2CConfig(), optimizer=None):
 
 def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
     net, agent = make(env, network, config, optax.adam(rate))
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     run, metrics = jax.jit(
         lambda key: scanned(program, num_updates)(program.init(key))
     )(random.key(0))
@@ -110,7 +111,7 @@ def test_the_gradient_leaves_targets_alone():
         policy_loss = -jnp.mean(policy.log_prob(batch.action) * advantages)
         return policy_loss + 0.5 * jnp.mean(jnp.square(targets - v[:-1]))
 
-    grads, _ = agent.grad(state, batch, random.key(0))
+    grads, _ = agent.grad(state, batch, random.key(0), Axis())
     expected = jax.grad(regression)(state.params)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
@@ -171,7 +172,7 @@ def test_hyperparameters_can_be_vmapped():
 
     def final_entropy(entropy_cost):
         _, agent = make(env, config=A2CConfig(entropy_cost=entropy_cost))
-        program = loops.on_policy(agent, env, 8)
+        program = compiled(agent, env, 8)
         _, metrics = scanned(program, 150)(program.init(random.key(0)))
         entropy = metrics["entropy"]
         return entropy.total[-1] / entropy.count[-1]
@@ -202,7 +203,7 @@ def test_learns_cartpole():
         OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0), num_updates
     )
     _, agent = make(env, NetworkConfig(), config, optimizer)
-    program = loops.on_policy(agent, env, 32)
+    program = compiled(agent, env, 32)
 
     def final_return(key):
         _, metrics = scanned(program, num_updates)(program.init(key))

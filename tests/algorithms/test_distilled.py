@@ -9,9 +9,10 @@ import pytest
 from jaxrl_par import random
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled, loss
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical, DiagNormal
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
-from jaxrl_par.types import Box, Discrete, Lesson, TimeStep, Trajectory
+from jaxrl_par.types import Box, Discrete, DistillationBatch, TimeStep, Trajectory
 
 NO, YES = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)
 
@@ -45,8 +46,8 @@ def gradient(config=DistilledConfig(), last=NO, teacher=LEARNER):
     """Loss, and gradients with respect to the actor's and the learner's outputs."""
 
     def total(actor, teacher):
-        lesson = Lesson(STEP._replace(last=last), (), *teacher)
-        return loss(actor, lesson, told(ACTOR), config)[0]
+        batch = DistillationBatch(STEP._replace(last=last), (), *teacher)
+        return loss(actor, batch, told(ACTOR), config)[0]
 
     value, grads = jax.value_and_grad(total, argnums=(0, 1))(ACTOR, teacher)
     return float(value), *grads
@@ -103,12 +104,12 @@ def test_the_learner_is_pulled_to_what_acted(cost):
         (),
     )
     state = agent.init(random.key(0), STEP)
-    grads, _ = agent.grad(state, trajectory, random.key(0))
+    grads, _ = agent.grad(state, trajectory, random.key(0), Axis())
     np.testing.assert_allclose(
         grads[0].logits[0, 0], cost * np.array([-0.2, 0.2]), atol=1e-6
     )
     ended = trajectory._replace(steps=steps._replace(last=jnp.ones((2, 1), bool)))
-    grads, _ = agent.grad(state, ended, random.key(0))
+    grads, _ = agent.grad(state, ended, random.key(0), Axis())
     assert not np.any(grads[0].logits)
 
 
@@ -123,18 +124,20 @@ def test_a_teacher_that_stands_still_is_matched(memory):
     steps = TimeStep(jnp.arange(length)[:, None], first, jnp.zeros_like(first))
     logits = 2 * jax.random.normal(random.key(1), (length, 1, num_actions))
     values = jax.random.normal(random.key(2), (length, 1))
-    lesson = Lesson(steps, network.initial_carry(1), Categorical(logits), values)
+    batch = DistillationBatch(
+        steps, network.initial_carry(1), Categorical(logits), values
+    )
     state = agent.init(random.key(0), jax.tree.map(lambda x: x[0], steps))
 
     def update(state, _):
-        grads, info = agent.grad(state, lesson, random.key(0))
+        grads, info = agent.grad(state, batch, random.key(0), Axis())
         return agent.apply(state, grads), info.metrics
 
     state, _ = jax.jit(lambda x: jax.lax.scan(update, x, length=400))(state)
     _, metrics = update(state, None)
     assert float(metrics["kl"].total / metrics["kl"].count) < 1e-3
     assert float(metrics["agreement"].total) == length
-    (_, learned), _ = network.unroll(state.params, lesson.carry, steps)
+    (_, learned), _ = network.unroll(state.params, batch.carry, steps)
     np.testing.assert_allclose(learned, values, atol=0.1)
 
 
@@ -145,11 +148,11 @@ def test_continuous_actions_are_distilled_too():
     flags = jnp.zeros(shape, bool)
     steps = TimeStep(jax.random.normal(random.key(1), (*shape, 3)), flags, flags)
     teacher = DiagNormal(jnp.full((*shape, 2), 0.5), jnp.full((*shape, 2), -1.0))
-    lesson = Lesson(steps, (), teacher, jnp.ones(shape))
+    batch = DistillationBatch(steps, (), teacher, jnp.ones(shape))
     state = agent.init(random.key(0), jax.tree.map(lambda x: x[0], steps))
 
     def update(state, _):
-        grads, info = agent.grad(state, lesson, random.key(0))
+        grads, info = agent.grad(state, batch, random.key(0), Axis())
         return agent.apply(state, grads), info.metrics["kl"]
 
     _, kl = jax.jit(lambda x: jax.lax.scan(update, x, length=300))(state)

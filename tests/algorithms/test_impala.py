@@ -8,15 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, loops, random, rollout
+from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import impala as module
-from jaxrl_par.algorithms.a2c import A2CConfig, A2CState, a2c
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import TimeStep, Trajectory
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -29,7 +30,7 @@ def make(env, network=SMALL, config=ImpalaConfig(), optimizer=None):
 
 def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
     _, agent = make(env, network, config, optax.adam(rate))
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     _, metrics = jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(
         random.key(0)
     )
@@ -99,7 +100,8 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
                 rho, c = 1.0, 0.8
             if correction in ("epsilon", "none"):
                 weight = 1.0
-            advantage = weight * (reward[t, b] + discount[t, b] * target - v[t, b])
+            following = 0.2 * v[t + 1, b] + 0.8 * target
+            advantage = weight * (reward[t, b] + discount[t, b] * following - v[t, b])
             delta = rho * (reward[t, b] + discount[t, b] * v[t + 1, b] - v[t, b])
             error = delta + discount[t, b] * c * error
             target = v[t, b] + error
@@ -115,17 +117,17 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
     np.testing.assert_allclose(summed, total, rtol=1e-4)
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_without_lag_it_is_a2c(memory):
-    """On policy with lambda 1, V-trace is the return to the end: the same gradient."""
+@pytest.mark.parametrize(("memory", "lambda_"), [("none", 0.7), ("lstm", 1.0)])
+def test_without_lag_it_is_a2c(memory, lambda_):
+    """On policy V-trace is the return of the same lambda: the same gradient."""
     env, network = probes.counter(4), replace(SMALL, memory=memory)
-    net, agent = make(env, network)
+    net, agent = make(env, network, ImpalaConfig(vtrace_lambda=lambda_))
     workers = rollout.start(agent, env, random.key(0))
     state = agent.init(random.key(1), workers.step)
     _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
-    ours, info = agent.grad(state, batch, random.key(3))
-    other = a2c(net, optax.adam(0.01), A2CConfig())
-    theirs, _ = other.grad(A2CState(*state), batch, random.key(3))
+    ours, info = agent.grad(state, batch, random.key(3), Axis())
+    other = a2c(net, optax.adam(0.01), A2CConfig(gae_lambda=lambda_))
+    theirs, _ = other.grad(state, batch, random.key(3), Axis())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         ours,
@@ -166,7 +168,7 @@ def test_targets_and_weights_carry_no_gradient():
         rows += 0.5 * jnp.square(fixed.targets - v[:-1])
         return jnp.mean(rows * weight)
 
-    grads, _ = agent.grad(state, batch, random.key(0))
+    grads, _ = agent.grad(state, batch, random.key(0), Axis())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         grads,
@@ -176,7 +178,7 @@ def test_targets_and_weights_carry_no_gradient():
 
 def test_metrics_tell_how_stale_the_data_are():
     _, agent, state, batch = stale(probes.counter(8), ImpalaConfig(max_rho=1.0))
-    _, info = agent.grad(state, batch, random.key(0))
+    _, info = agent.grad(state, batch, random.key(0), Axis())
     rho, clipped = info.metrics["rho"], info.metrics["rho_clipped"]
     assert 0 < rho.total / rho.count < 0.95
     assert 0 < clipped.total / clipped.count < 1
@@ -258,7 +260,7 @@ def test_learns_with_the_papers_optimizer():
     net = actor_critic(env.observation_spec, env.action_spec, SMALL)
     config = OptimizerConfig("rmsprop", 0.02, max_grad_norm=40.0, epsilon=0.1)
     agent = impala(net, make_optimizer(config, 150), ImpalaConfig(reduction="sum"))
-    program = loops.on_policy(agent, env, 8)
+    program = compiled(agent, env, 8)
     _, metrics = jax.jit(lambda key: scanned(program, 150)(program.init(key)))(
         random.key(0)
     )
@@ -278,7 +280,7 @@ def test_learns_breakout():
     agent = impala(
         net, make_optimizer(config, num_updates), ImpalaConfig(entropy_cost=0.06)
     )
-    program = loops.on_policy(agent, env, 16)
+    program = compiled(agent, env, 16)
     train = jax.jit(lambda key: scanned(program, num_updates)(program.init(key))[1])
     tail = num_updates // 10
     scores = []

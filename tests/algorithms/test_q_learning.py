@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, exploration, loops, random, rollout
+from jaxrl_par import envs, exploration, random, rollout
 from jaxrl_par.algorithms import q_learning as module
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.q_learning import QCarry, QConfig, q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, check_learns, probes
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.population import population
-from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.types import TimeStep, Trajectory
 
@@ -45,8 +47,8 @@ def unrolled(env, net, agent, length=7, seed=0, before=5):
         ),
         static_argnums=3,
     )
-    workers, _, _ = act(state.params, workers, keys[2], before)
-    _, trajectory, _ = act(state.params, workers, keys[3], length)
+    workers, _, _ = act(agent.params(state), workers, keys[2], before)
+    _, trajectory, _ = act(agent.params(state), workers, keys[3], length)
     return state, trajectory
 
 
@@ -203,7 +205,9 @@ def test_the_gradient_is_that_of_a_regression_on_fixed_numbers(method, memory, p
         actual, metrics = module.loss(*inputs)
         np.testing.assert_allclose(actual, total / size, rtol=1e-4)
         agent = q_learning(net, optax.sgd(0.1), own)
-        grads, info = jax.jit(agent.grad)(state, batch, random.key(0))
+        grads, info = jax.jit(partial(agent.grad, axis=Axis()))(
+            state, batch, random.key(0)
+        )
         assert jax.tree.structure(grads) == jax.tree.structure(state.online)
         jax.tree.map(
             lambda x, y, size=size: np.testing.assert_allclose(
@@ -246,7 +250,9 @@ def test_sarsa_that_acts_greedily_is_q_learning():
         net, agent = make(env, replace(greedy, method=method))
         state, batch = unrolled(env, net, agent)
         state = state._replace(target=state.online)
-        grads, _ = jax.jit(agent.grad)(state, batch, random.key(0))
+        grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(
+            state, batch, random.key(0)
+        )
         losses.append(jax.flatten_util.ravel_pytree(grads)[0])
     np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-6)
 
@@ -321,7 +327,8 @@ def test_exploration_is_annealed_to_each_environments_own_end():
     np.testing.assert_allclose(final, ladder, rtol=1e-6)
     ones = jax.tree.map(jnp.ones_like, state.online)
     for update in range(7):
-        assert int(state.explored) == min(update, 4) == int(state.params.explored)
+        acts = agent.params(state)
+        assert int(state.explored) == min(update, 4) == int(acts.explored)
         assert state.explored.dtype == jnp.int32
         expected = 0.9 + min(update, 4) / 4 * (final - 0.9)
         actual = module.annealed(state.explored, final, config)
@@ -336,13 +343,13 @@ def test_environments_act_with_their_own_epsilon():
     net, agent = make(env, config)
     carry, step = agent.initial_carry(3), shown(3)
     state = jax.jit(agent.init)(random.key(0), step)
-    best, after, extras = agent.greedy(state.params, carry, step, random.key(2))
+    best, after, extras = agent.greedy(agent.params(state), carry, step, random.key(2))
     q_values, _ = net.apply(state.online, (), step)
     np.testing.assert_array_equal(best, jnp.argmax(q_values, axis=-1))
     assert extras == {} and isinstance(after, QCarry)
     keys = jax.random.split(random.key(3), 4000)
     for explored, epsilon in ((0, [1.0] * 3), (2, [0.55, 0.505, 0.75])):
-        params = state.params._replace(explored=jnp.int32(explored))
+        params = agent.params(state)._replace(explored=jnp.int32(explored))
         act = jax.vmap(agent.act, in_axes=(None, None, None, 0))
         action, after, extras = jax.jit(act)(params, carry, step, keys)
         others = np.mean(np.asarray(action) != np.asarray(best), axis=0)
@@ -360,7 +367,8 @@ def test_boltzmann_acts_by_the_values():
     state = jax.jit(agent.init)(random.key(4), step)
     q_values, _ = net.apply(state.online, (), step)
     keys = jax.random.split(random.key(3), 4000)
-    action, _, _ = jax.vmap(lambda key: agent.act(state.params, carry, step, key))(keys)
+    params = agent.params(state)
+    action, _, _ = jax.vmap(lambda key: agent.act(params, carry, step, key))(keys)
     expected = 1 / (1 + np.exp(3.0 * (q_values[:, 0] - q_values[:, 1])))
     assert np.all(np.abs(expected - 0.5) > 0.05)
     np.testing.assert_allclose(
@@ -375,7 +383,7 @@ def test_memory_goes_on_and_is_that_of_the_network():
     state = jax.jit(agent.init)(random.key(0), step)
     _, expected = jax.jit(net.apply)(state.online, net.initial_carry(2), step)
     for act in (agent.act, agent.greedy):
-        _, after, _ = jax.jit(act)(state.params, carry, step, random.key(2))
+        _, after, _ = jax.jit(act)(agent.params(state), carry, step, random.key(2))
         jax.tree.map(np.testing.assert_array_equal, after.memory, expected)
         np.testing.assert_array_equal(after.epsilon, carry.epsilon)
 
@@ -442,7 +450,7 @@ def test_a_population_may_differ_in_its_numbers():
             epsilon_weights=(0.5, 0.5),
             anneal_updates=3,
         )
-        return loops.on_policy(q_learning(net, optax.sgd(0.1), config), env, 6)
+        return compiled(q_learning(net, optax.sgd(0.1), config), env, 6)
 
     many = population(program_of, numbers)
     train = jax.jit(lambda key: scanned(many.program, 5)(many.program.init(key)))
@@ -465,7 +473,7 @@ def test_devices_share_the_work():
     config = QConfig(target_period=2, anneal_updates=3)
     _, agent = make(env, config, optimizer=optax.sgd(0.01))
     mesh = data_mesh(2)
-    program = loops.on_policy(agent, env, 4, axis_name="data")
+    program = compiled(agent, env, 4, axis=Axis("data"))
     placed = sharded(program, mesh)
     run, metrics = jax.jit(lambda key: scanned(placed, 5)(placed.init(key)))(
         random.key(0)
@@ -520,12 +528,12 @@ def test_learns_cartpole(method, learning_rate, num_updates):
         num_updates,
     )
     _, agent = make(env, config, NetworkConfig(activation="relu"), optimizer)
-    program = loops.on_policy(agent, env, 4)
+    program = compiled(agent, env, 4)
     greedy = agent._replace(act=agent.greedy)
 
     def final_return(key):
         run, _ = scanned(program, num_updates)(program.init(key))
-        params = run.learner.params
+        params = agent.params(run.learner)
         _, episodes = rollout.whole_episodes(greedy, env, params, random.key(99), 500)
         return episodes.return_.total / episodes.return_.count
 

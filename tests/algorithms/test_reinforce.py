@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random
+from jaxrl_par import random
 from jaxrl_par.algorithms import reinforce as module
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.rollout import whole_episodes
 from jaxrl_par.testing import check_agent, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import episodic, scanned
 from jaxrl_par.types import TimeStep, Trajectory
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -54,7 +55,7 @@ def bandit_episodes(actions):
 
 def gradient(trajectory, config, params):
     network = tabular()
-    batch = module.make_batch(trajectory, config, lambda tree: tree)
+    batch = module.make_batch(trajectory, config, Axis())
     return jax.grad(lambda p: module.loss(p, batch, network, config)[0])(params)
 
 
@@ -82,7 +83,7 @@ def test_a_mean_that_includes_oneself_shrinks_the_gradient():
 
 def test_with_two_workers_each_is_the_others_baseline():
     batch = module.make_batch(
-        bandit_episodes([0, 1]), ReinforceConfig(baseline="leave_one_out"), lambda x: x
+        bandit_episodes([0, 1]), ReinforceConfig(baseline="leave_one_out"), Axis()
     )
     np.testing.assert_allclose(batch.baseline, [[0.0, 1.0]])
 
@@ -96,7 +97,7 @@ def test_returns_are_sums_of_discounted_rewards_to_the_end():
     params = agent.init(random.key(0), step).params
     length = env.max_episode_steps or 10
     trajectory, _ = whole_episodes(agent, env, params, random.key(1), length)
-    batch = module.make_batch(trajectory, config, lambda tree: tree)
+    batch = module.make_batch(trajectory, config, Axis())
     rewards = np.asarray(trajectory.reward)
     expected, following = np.zeros_like(rewards), 0.0
     for t in reversed(range(len(rewards))):
@@ -106,9 +107,7 @@ def test_returns_are_sums_of_discounted_rewards_to_the_end():
     np.testing.assert_allclose(
         batch.returns, np.where(last, 0.0, expected), rtol=1e-5, atol=1e-6
     )
-    whole = module.make_batch(
-        trajectory, replace(config, returns="whole"), lambda tree: tree
-    )
+    whole = module.make_batch(trajectory, replace(config, returns="whole"), Axis())
     np.testing.assert_allclose(
         whole.returns, np.where(last, 0.0, expected[0]), rtol=1e-5, atol=1e-6
     )
@@ -129,7 +128,7 @@ def test_every_baseline_learns_the_bandit(baseline):
     network = actor_critic(env.observation_spec, env.action_spec, SMALL)
     config = ReinforceConfig(baseline=baseline, reduction="mean")
     agent = reinforce(network, optax.adam(0.02), config)
-    program = loops.episodic(agent, env, max_steps=2)
+    program = episodic(agent, env, max_steps=2)
     _, metrics = jax.jit(lambda key: scanned(program, 150)(program.init(key)))(
         random.key(0)
     )

@@ -9,14 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, loops, random, returns, rollout
+from jaxrl_par import envs, loops, random, rollout
 from jaxrl_par.algorithms import vmpo as module
 from jaxrl_par.algorithms.vmpo import Duals, VMPOConfig, vmpo
+from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import Categorical, DiagNormal
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, check_learns, probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16)
@@ -82,21 +83,21 @@ def rows(probe, num_envs, memory):
 
 
 def prepared(agent, state, trajectory):
-    return jax.jit(lambda s, t: agent.prepare(s, t, lambda x: x)[1])(state, trajectory)
+    return jax.jit(lambda s, t: agent.prepare(s, t, Axis()))(state, trajectory)
 
 
 def prepare_and_grad(agent, state, trajectory):
-    state, batch = agent.prepare(state, trajectory, lambda x: x)
-    return agent.grad(state, batch, random.key(0))
+    batch = agent.prepare(state, trajectory, Axis())
+    return agent.grad(state, batch, random.key(0), Axis())
 
 
 @cache
-def compiled(agent):
+def gradients(agent):
     return jax.jit(partial(prepare_and_grad, agent))
 
 
 def gradient(agent, state, trajectory):
-    return compiled(agent)(state, trajectory)
+    return gradients(agent)(state, trajectory)
 
 
 def assert_close(actual, expected, tolerance=1e-4):
@@ -114,7 +115,7 @@ def improved(advantages, eta=1.0, last=None):
     """psi, and its divergence from a uniform one, of one device."""
     x = jnp.asarray(advantages, jnp.float32).reshape(-1, 1)
     last = jnp.zeros(x.shape, bool) if last is None else jnp.asarray(last)[:, None]
-    weight, divergence = module.improved(x, last, jnp.float32(eta), lambda x: x)
+    weight, divergence = module.improved(x, last, jnp.float32(eta), Axis())
     count = jnp.sum(~last)
     return np.asarray(weight / count)[:, 0], float(jnp.sum(divergence) / count)
 
@@ -183,27 +184,6 @@ def test_rows_that_are_all_last_teach_nothing():
     over = steps._replace(last=jnp.ones_like(steps.last))
     grads, _ = gradient(agent, state, trajectory._replace(steps=over))
     assert all(np.all(x == 0) for x in jax.tree.leaves(grads))
-
-
-@pytest.mark.parametrize("num_devices", [1, 3, 4])
-@pytest.mark.parametrize("ties", [False, True])
-def test_means_over_devices_find_the_kth_largest_of_all(num_devices, ties):
-    rng = np.random.default_rng(num_devices)
-    x = rng.normal(size=(num_devices, 9)) * 10.0 ** rng.integers(-6, 6)
-    x = np.round(3 * x / np.abs(x).max()) if ties else x
-    x[0, :3] = [0.0, -0.0, -np.inf]
-    keep = rng.random(x.shape) < 0.7
-    kept = np.sort(np.float32(x[keep]))[::-1]
-    wanted = np.arange(1, len(kept) + 1)
-
-    def one(x, keep):
-        counts = jnp.asarray(wanted / num_devices, jnp.float32) * 0.9999
-        mean = partial(jax.lax.pmean, axis_name="device")
-        return module.reached(x, keep, counts, mean)
-
-    found = jax.jit(jax.vmap(one, axis_name="device"))(jnp.float32(x), keep)
-    for row in found:
-        np.testing.assert_array_equal(row, kept)
 
 
 def oracle(net, state, trajectory, config):
@@ -287,7 +267,7 @@ def test_parameters_feel_only_what_the_paper_lets_them(probe):
     net, agent, state, trajectory = acted(probe, config=config)
     state = state._replace(duals=state.duals._replace(alpha=state.duals.alpha * 0.2))
     batch = prepared(agent, state, trajectory)
-    weight, target = batch.weight.T, batch.target.T
+    weight, target = batch.extras["weight"], batch.extras["target"]
     steps = jax.tree.map(lambda x: x[:-1], trajectory.steps)
     old, _ = read(net, state.target_params, trajectory)
 
@@ -381,23 +361,6 @@ def test_a_new_state_can_be_donated():
         assert apply(state, grads).target_age == 1
 
 
-def test_without_lag_advantages_are_generalised_estimates():
-    config = VMPOConfig(vtrace_lambda=0.7)
-    net, _, state, trajectory = acted(probes.counter, config=config)
-    _, values = read(net, state.params, trajectory)
-    log_ratios = jnp.zeros_like(trajectory.reward)
-    targets, advantages = module.estimates(trajectory, log_ratios, values, config)
-    gae = returns.gae(
-        rewards=trajectory.reward,
-        discounts=config.gamma * trajectory.discount,
-        last=trajectory.steps.last[:-1],
-        values=values,
-        lambda_=0.7,
-    )
-    np.testing.assert_allclose(advantages, gae, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(targets - values[:-1], gae, rtol=1e-4, atol=1e-4)
-
-
 def test_an_ignored_action_cannot_spoil_the_gradient():
     """On a `last` row the recorded probability may be anything."""
     endless = VMPOConfig(max_rho=float("inf"), max_c=float("inf"))
@@ -468,11 +431,8 @@ def test_numbers_of_the_config_may_be_traced():
 def test_minibatches_of_sequences_add_up_to_the_batch(memory):
     _, agent, state, trajectory = acted(probes.counter, 4, memory)
     batch = prepared(agent, state, trajectory)
-    compute = jax.jit(lambda batch: agent.grad(state, batch, random.key(0))[0])
-    parts = [
-        compute(jax.tree.map(lambda x: x[rows], batch))  # noqa: B023
-        for rows in jnp.array([[2, 0], [1, 3]])
-    ]
+    compute = jax.jit(lambda batch: agent.grad(state, batch, random.key(0), Axis())[0])
+    parts = [compute(batch.lanes(rows)) for rows in jnp.array([[2, 0], [1, 3]])]
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), compute(batch))
 
 
@@ -495,7 +455,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(num_devices):
 
     def step(run):
         learner, metrics = loops.learn(
-            agent, run.learner, run.local, run.key, axis_name="data"
+            agent, run.learner, run.local, run.key, axis=Axis("data")
         )
         return run._replace(learner=learner), metrics
 
@@ -598,7 +558,7 @@ def test_learns_cartpole():
 
 def scores(agent, env, unroll_length, num_updates):
     """Mean returns in the final fifth, of three seeds."""
-    program = loops.on_policy(agent, env, unroll_length)
+    program = compiled(agent, env, unroll_length)
     train = jax.jit(lambda key: scanned(program, num_updates)(program.init(key))[1])
     found, tail = [], num_updates // 5
     for seed in range(3):

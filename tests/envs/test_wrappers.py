@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import make, wrappers
 from jaxrl_par.testing import check_environment, probes
 from jaxrl_par.types import Discrete
@@ -151,7 +152,7 @@ def test_normalized_rewards_follow_their_definition():
 def test_normalized_rewards_merged_over_an_axis_are_those_of_the_joint_batch():
     def rewards(actions):
         env = probes.counter(actions.shape[1])
-        return run(wrappers.normalize_rewards(env, 0.9, axis_name="half"), actions)[1]
+        return run(wrappers.normalize_rewards(env, 0.9, Axis("half")), actions)[1]
 
     joint = rows(wrappers.normalize_rewards(probes.counter(B), 0.9))[1]
     halves = jnp.stack([ACTIONS[:, :2], ACTIONS[:, 2:]])

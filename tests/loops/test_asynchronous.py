@@ -1,6 +1,6 @@
 """Both halves of an update, side by side, are the whole; staleness obeys its rules."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,12 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import Count, Info
 
 KEY = random.key(0)
@@ -56,7 +58,10 @@ def acted(name):
     def act(key):
         workers = rollout.start(agent, ENV, key)
         state = agent.init(key, workers.step)
-        return state, rollout.unroll(agent, ENV, state.params, workers, key, 5)[1]
+        _, trajectory, _ = rollout.unroll(
+            agent, ENV, agent.params(state), workers, key, 5
+        )
+        return state, trajectory
 
     return agent, *act(random.key(1))
 
@@ -67,17 +72,18 @@ def acted(name):
 @pytest.mark.parametrize(
     "name", ["a2c", "impala, lstm", "ppo", "normalized a2c", "q-learning"]
 )
-def test_contribution_and_absorb_side_by_side_are_one_update(name):
+def test_both_halves_side_by_side_are_one_update(name):
     agent, state, trajectory = acted(name)
+    learner = loops.learner_of(agent)
     unroll = Count(jnp.int32(0), jnp.int32(3))
     _, key = loops.unroll_keys(KEY, unroll, 1)
 
     @jax.jit
     def halves(state, trajectory):
-        given = asynchronous.contribution(agent, state, trajectory, KEY, unroll, 1)
-        prepared, _ = asynchronous.prepare(agent, state, trajectory)
-        after, metrics = asynchronous.absorb(
-            agent, prepared, given.grads, jnp.int32(0), StalenessConfig()
+        _, given = asynchronous.gradient(learner, state, (), trajectory, KEY, unroll, 1)
+        seen = learner.halves.observe(state, trajectory, Axis())
+        after, metrics = asynchronous.apply_stale(
+            learner.halves.apply, seen, given.grads, jnp.int32(0), StalenessConfig()
         )
         return after, given, metrics
 
@@ -98,12 +104,13 @@ def test_contribution_and_absorb_side_by_side_are_one_update(name):
 def test_a_gradient_draws_what_that_instance_would_draw_from_that_unroll():
     agent, state, trajectory = acted("a2c")
 
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         return state.params, Info({"draw": jax.random.uniform(key)})
 
-    given = asynchronous.contribution(
-        agent._replace(grad=grad),
+    _, given = asynchronous.gradient(
+        loops.learner_of(agent._replace(grad=grad)),
         state,
+        (),
         trajectory,
         KEY,
         Count(*map(jnp.int32, (2, 3))),
@@ -113,12 +120,13 @@ def test_a_gradient_draws_what_that_instance_would_draw_from_that_unroll():
     for part in (2, 3, 4):
         key = jax.random.fold_in(key, part)
     _, learn_key = jax.random.split(key)
-    assert given.metrics["draw"] == jax.random.uniform(learn_key)
+    _, grad_key = jax.random.split(learn_key)
+    assert given.metrics["draw"] == jax.random.uniform(grad_key)
 
 
 def test_a_turn_is_that_of_an_instance_of_the_synchronous_program():
     agent, *_ = acted("a2c")
-    program = loops.on_policy(agent, ENV, 5, axis_name="data")
+    program = compiled(agent, ENV, 5, axis=Axis("data"))
     start = jax.jit(
         jax.vmap(program.init, axis_name="data", axis_size=2, in_axes=None)
     )(KEY)
@@ -128,25 +136,24 @@ def test_a_turn_is_that_of_an_instance_of_the_synchronous_program():
 
     @jax.jit
     def turn(worker):
-        workers = jax.tree.map(lambda x: x[worker], start.local.workers)
+        streams = jax.tree.map(lambda x: x[worker], start.local.streams)
         return asynchronous.turn(
-            agent, ENV, 5, state, state, workers, root, Count.zero(), worker
-        )
+            loops.learner_of(agent), ENV, 5, state, state, streams, (), root,
+            Count.zero(), worker,
+        )  # fmt: skip
 
     turns = [turn(worker) for worker in (0, 1)]
     for worker, done in enumerate(turns):
-        own = jax.tree.map(lambda x, w=worker: x[w], after.local.workers)
-        assert_equal(done.workers, own)
+        own = jax.tree.map(lambda x, w=worker: x[w], after.local.streams)
+        assert_equal(done.streams, own)
         np.testing.assert_array_equal(
-            done.contribution.env_steps, jnp.sum(~done.trajectory.steps.last[:-1])
+            done.gradient.env_steps, jnp.sum(~done.trajectory.steps.last[:-1])
         )
-    grads = jax.tree.map(
-        lambda x, y: (x + y) / 2, *(x.contribution.grads for x in turns)
-    )
+    grads = jax.tree.map(lambda x, y: (x + y) / 2, *(x.gradient.grads for x in turns))
     applied = jax.tree.map(lambda x: x[0], after.learner.opt_state[0].trace)
     for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(applied), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
-    episodes = [x.contribution.metrics["episode_return"] for x in turns]
+    episodes = [x.gradient.metrics["episode_return"] for x in turns]
     for field in ("total", "count"):
         total = sum(getattr(x, field) for x in episodes)
         assert total == getattr(metrics["episode_return"], field)[0]
@@ -160,17 +167,19 @@ def test_a_turn_acts_with_one_state_and_learns_with_another():
     @jax.jit
     def turn(acting, learning):
         zero = Count.zero()
-        return asynchronous.turn(agent, ENV, 5, acting, learning, workers, KEY, zero, 0)
+        return asynchronous.turn(
+            loops.learner_of(agent), ENV, 5, acting, learning, workers, (), KEY, zero, 0
+        )
 
     done, same = turn(state, other), turn(state, state)
     assert_equal(done.trajectory, same.trajectory)
-    grads, _ = jax.jit(agent.grad)(other, done.trajectory, KEY)
+    grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(other, done.trajectory, KEY)
     for x, y in zip(
-        jax.tree.leaves(done.contribution.grads), jax.tree.leaves(grads), strict=True
+        jax.tree.leaves(done.gradient.grads), jax.tree.leaves(grads), strict=True
     ):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
     with pytest.raises(AssertionError):
-        assert_equal(done.contribution.grads, same.contribution.grads)
+        assert_equal(done.gradient.grads, same.gradient.grads)
 
 
 # Staleness -----------------------------------------------------------------------
@@ -180,26 +189,26 @@ def test_a_turn_acts_with_one_state_and_learns_with_another():
 def gradient():
     """(agent, state, grads)"""
     agent, state, trajectory = acted("a2c")
-    grads, _ = jax.jit(agent.grad)(state, trajectory, KEY)
+    grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(state, trajectory, KEY)
     return agent, state, grads
 
 
 @cache
-def absorb(config):
+def applying(config):
     """(state, grads, staleness) -> (state, metrics), compiled."""
     agent, *_ = gradient()
-    return jax.jit(lambda *given: asynchronous.absorb(agent, *given, config))
+    return jax.jit(lambda *given: asynchronous.apply_stale(agent.apply, *given, config))
 
 
-def absorbed(staleness, config=StalenessConfig()):
+def applied(staleness, config=StalenessConfig()):
     _, state, grads = gradient()
-    return absorb(config)(state, grads, jnp.int32(staleness))
+    return applying(config)(state, grads, jnp.int32(staleness))
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 8, 9, 1000])
 def test_accept_applies_a_gradient_of_any_staleness(staleness):
     _, state, grads = gradient()
-    after, metrics = absorbed(staleness)
+    after, metrics = applied(staleness)
     assert_equal(after.opt_state[0].trace, grads)
     assert_equal(
         after.params, jax.tree.map(lambda x, g: x - 0.25 * g, state.params, grads)
@@ -211,12 +220,12 @@ def test_accept_applies_a_gradient_of_any_staleness(staleness):
 @pytest.mark.parametrize("staleness, rejected", [(0, 0), (3, 0), (4, 1), (1000, 1)])
 def test_reject_discards_what_is_staler_than_the_bound(staleness, rejected):
     agent, state, grads = gradient()
-    after, metrics = absorbed(staleness, StalenessConfig("reject", max_staleness=3))
+    after, metrics = applied(staleness, StalenessConfig("reject", max_staleness=3))
     expected = state if rejected else jax.jit(agent.apply)(state, grads)
     assert_equal(after, expected)
     assert metrics["rejected"] == rejected
     assert metrics["lag"] == staleness and metrics["skipped"] == 0
-    assert metrics["grad_norm"] == absorbed(0)[1]["grad_norm"]
+    assert metrics["grad_norm"] == applied(0)[1]["grad_norm"]
 
 
 @pytest.mark.parametrize("num_workers, max_staleness", [(4, 0), (4, 2), (5, 1), (3, 2)])
@@ -225,7 +234,7 @@ def test_workers_that_read_together_are_rejected_from_the_bound_on(
 ):
     """Gorila: gradient k of a round is k updates stale, and W - 1 - m are rejected."""
     _, state, grads = gradient()
-    given = absorb(StalenessConfig("reject", max_staleness))
+    given = applying(StalenessConfig("reject", max_staleness))
     version, rejected = 0, []
     for _ in range(3):
         read = version
@@ -240,13 +249,13 @@ def test_workers_that_read_together_are_rejected_from_the_bound_on(
 @pytest.mark.parametrize("staleness", [0, 1, 2, 3, 8])
 def test_scale_divides_by_the_staleness(staleness):
     _, state, grads = gradient()
-    after, metrics = absorbed(staleness, StalenessConfig("scale"))
+    after, metrics = applied(staleness, StalenessConfig("scale"))
     scale = np.float32(1) / np.float32(max(staleness, 1))
     scaled = jax.tree.map(lambda x: np.asarray(x) * scale, grads)
     assert_equal(after.opt_state[0].trace, scaled)
     expected = jax.tree.map(lambda x, g: x - 0.25 * g, state.params, scaled)
     assert_equal(after.params, expected)
-    norm = absorbed(0)[1]["grad_norm"]
+    norm = applied(0)[1]["grad_norm"]
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-6)
     assert metrics["rejected"] == 0 and metrics["lag"] == staleness
 
@@ -259,7 +268,7 @@ def test_what_is_not_finite_is_skipped(rule, bad):
     spoiled = [first.at[(0,) * first.ndim].set(bad), *others]
     grads = jax.tree.unflatten(jax.tree.structure(grads), spoiled)
     for staleness in (0, 9):
-        given = absorb(StalenessConfig(rule))
+        given = applying(StalenessConfig(rule))
         after, metrics = given(state, grads, jnp.int32(staleness))
         assert_equal(after, state)
         assert metrics["skipped"] == 1
@@ -291,9 +300,9 @@ def read_in_a_turn(agent, state):
     workers = rollout.start(agent, ENV, KEY)
 
     def turn(state, *rest):
-        return asynchronous.turn(agent, ENV, 3, state, state, *rest)
+        return asynchronous.turn(loops.learner_of(agent), ENV, 3, state, state, *rest)
 
-    given = (workers, KEY, Count.zero(), jnp.int32(0))
+    given = (workers, (), KEY, Count.zero(), jnp.int32(0))
     return names(state, asynchronous.parts_read(turn, state, *given))
 
 
@@ -317,7 +326,8 @@ def test_a_worker_of_normalised_observations_reads_their_statistics():
     agent, state, _ = acted("normalized a2c")
     read, left = read_in_a_turn(agent, state)
     statistics = {path for path in read if path.startswith(".statistics")}
-    assert {".statistics.mean", ".statistics.variance"} <= statistics
+    assert statistics == {".statistics.mean", ".statistics.variance"}
+    left.remove(".statistics.count")
     assert all(path.startswith(".inner.opt_state") for path in left)
 
 
@@ -325,16 +335,3 @@ def test_parts_that_are_only_returned_are_read():
     state = {"a": 1.0, "b": 1.0, "c": 1.0}
     mask = asynchronous.parts_read(lambda s, x: (s["a"], s["b"] + x), state, 2.0)
     assert mask == [True, True, False]
-
-
-@pytest.mark.parametrize("name", ["a2c", "ppo", "impala, lstm", "q-learning"])
-def test_most_agents_prepare_nothing_of_their_state(name):
-    assert asynchronous.parts_prepared(*acted(name)) == []
-
-
-def test_normalised_observations_prepare_their_statistics():
-    agent, state, trajectory = acted("normalized a2c")
-    expected = [".statistics.count", ".statistics.mean", ".statistics.variance"]
-    assert asynchronous.parts_prepared(agent, state, trajectory) == expected
-    shapes = jax.eval_shape(lambda *x: x, state, trajectory)
-    assert asynchronous.parts_prepared(agent, *shapes) == expected

@@ -12,6 +12,7 @@ import pytest
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops import DistillationConfig, Teacher
 from jaxrl_par.networks import (
@@ -20,11 +21,11 @@ from jaxrl_par.networks import (
     actor_critic,
     asymmetric,
 )
-from jaxrl_par.replay import uniform
+from jaxrl_par.replay import ring
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.types import Lesson
+from jaxrl_par.types import DistillationBatch
 
 NUM_ENVS, LENGTH = 4, 5
 KEY = random.key(7)
@@ -53,7 +54,7 @@ def network(config):
 
 
 def parts(config=CONFIG, rate=0.01):
-    """(actor, learning), of which both models take steps of Adam."""
+    """(student, learner), of which both models take steps of Adam."""
     large = network(LARGE)
     actor = distilled(network(SMALL), optax.adam(0.01))
     learner = impala(large, optax.adam(rate), ImpalaConfig(behaviour_cost=0.1))
@@ -85,7 +86,7 @@ def start(config=CONFIG, rate=0.01):
     actor, learning = parts(config, rate)
     workers = jax.jit(partial(rollout.start, actor, environment()))(KEY)
     state = jax.jit(learning.init)(KEY, workers.step)
-    shapes = rollout.shapes(actor, state.params, workers.step, LENGTH)
+    shapes = rollout.shapes(actor, learning.params(state), workers.step, LENGTH)
     return workers, state, learning.start(shapes)
 
 
@@ -102,8 +103,10 @@ def rounds(num_updates, config=CONFIG, rate=0.01):
     done = []
     for n in range(num_updates):
         key, before = jax.random.fold_in(KEY, n), state
-        workers, trajectory, _ = unroll_function()(state.params, workers, key=key)
-        state, memory, metrics = learn(state, memory, trajectory, key, None)
+        workers, trajectory, _ = unroll_function()(
+            state.student.params, workers, key=key
+        )
+        state, memory, metrics = learn(state, memory, trajectory, key, Axis())
         done.append((before, trajectory, state, memory, metrics))
     return done
 
@@ -117,26 +120,26 @@ def test_no_reward_reaches_the_actor_but_through_its_teacher(rate):
     other = (state, memory)
     for _, trajectory, *_ in rounds(3, rate=rate):
         paid = trajectory._replace(reward=1.0 - 3.0 * trajectory.reward)
-        state, memory, metrics = learn(state, memory, trajectory, KEY, None)
-        *other, other_metrics = learn(*other, paid, KEY, None)
+        state, memory, metrics = learn(state, memory, trajectory, KEY, Axis())
+        *other, other_metrics = learn(*other, paid, KEY, Axis())
         assert not np.allclose(metrics["grad_norm"], other_metrics["grad_norm"])
-    assert equal(state.actor, other[0].actor) == (rate == 0.0)
+    assert equal(state.student, other[0].student) == (rate == 0.0)
 
 
-def test_the_learner_learns_from_what_was_acted_and_not_from_its_pupil():
-    """Two pupils of different diligence, the same data."""
+def test_the_learner_learns_from_what_was_acted_and_not_from_its_student():
+    """Two students of different diligence, the same data."""
     few = ONE
-    learner = rounds(1)[0][2].learner
+    learner = rounds(1)[0][2].teacher
     _, state, memory = start(few)
     _, trajectory, *_ = rounds(1)[0]
     key = jax.random.fold_in(KEY, 0)
-    state, _, _ = learn_function(few)(state, memory, trajectory, key, None)
+    state, _, _ = learn_function(few)(state, memory, trajectory, key, Axis())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
-        state.learner.params,
+        state.teacher.params,
         learner.params,
     )
-    assert not equal(state.actor, rounds(1)[0][2].actor)
+    assert not equal(state.student, rounds(1)[0][2].student)
 
 
 @pytest.mark.parametrize("config", [CONFIG, ONE])
@@ -144,9 +147,9 @@ def test_the_ratio_of_updates_is_what_was_asked_for(config):
     state = rounds(2, config)[-1][2]
     counts = {
         name: int(getattr(state, name).opt_state[0].count)
-        for name in ("actor", "learner")
+        for name in ("student", "teacher")
     }
-    assert counts == {"actor": 2 * config.updates_per_step, "learner": 2}
+    assert counts == {"student": 2 * config.updates_per_step, "teacher": 2}
     assert int(state.updates) == 2
 
 
@@ -161,13 +164,13 @@ def test_the_replay_holds_what_was_acted_and_what_the_teacher_said():
     memory goes on, though it never acts."""
     done = rounds(3, rate=0.0)
     large = network(LARGE)
-    params = done[0][0].learner.params
+    params = done[0][0].teacher.params
     (policy, values), _ = large.unroll(
         params, large.initial_carry(NUM_ENVS), joined(done)
     )
     _, _, _, memory, _ = done[-1]
-    assert int(memory.replay.size) == 12
-    items = memory.replay.items
+    assert int(memory.archive.size) == 12
+    items = memory.archive.items
     for n, (_, trajectory, *_) in enumerate(done):
         rows = slice(n * LENGTH, (n + 1) * LENGTH)
         lanes = slice(n * NUM_ENVS, (n + 1) * NUM_ENVS)
@@ -185,7 +188,7 @@ def test_the_replay_holds_what_was_acted_and_what_the_teacher_said():
 
 @pytest.mark.parametrize("teacher", ["stored", "recomputed"])
 def test_a_round_is_what_its_parts_do(teacher):
-    """Written out: the runner before the learner's update, then lessons one by one."""
+    """Written out: the runner before the teacher's update, then batches one by one."""
     config = replace(CONFIG, teacher=teacher)
     (zeroth, one) = rounds(2, config)
     before, trajectory, after, memory, metrics = one
@@ -194,13 +197,15 @@ def test_a_round_is_what_its_parts_do(teacher):
     own = impala(large, optax.adam(0.01), ImpalaConfig(behaviour_cost=0.1))
     first = jax.tree.map(lambda x: x[:-1], zeroth[1].steps)
     _, carry = large.unroll(
-        zeroth[0].learner.params, large.initial_carry(NUM_ENVS), first
+        zeroth[0].teacher.params, large.initial_carry(NUM_ENVS), first
     )
     key = jax.random.fold_in(KEY, 1)
     learner_key, distil_key = jax.random.split(key)
     batch = trajectory._replace(carry=carry)
-    grads, _ = jax.jit(own.grad)(before.learner, batch, learner_key)
-    expected = own.apply(before.learner, grads)
+    grads, _ = jax.jit(partial(own.grad, axis=Axis()))(
+        before.teacher, batch, learner_key
+    )
+    expected = own.apply(before.teacher, grads)
 
     def close(actual, expected):
         jax.tree.map(
@@ -209,27 +214,27 @@ def test_a_round_is_what_its_parts_do(teacher):
             expected,
         )
 
-    close(after.learner.params, expected.params)
-    pupil, ages = before.actor, []
-    grad = jax.jit(actor.grad)
+    close(after.teacher.params, expected.params)
+    student, ages = before.student, []
+    grad = jax.jit(partial(actor.grad, axis=Axis()))
     for distil in jax.random.split(distil_key, config.updates_per_step):
         sample_key, _ = jax.random.split(distil)
-        item = uniform.sample(memory.replay, sample_key, 6)
+        item = ring.sample(memory.archive, sample_key, 6)
         steps = jax.tree.map(lambda x: x.swapaxes(0, 1), item.steps)
         if teacher == "stored":
             said = jax.tree.map(lambda x: x.swapaxes(0, 1), (item.policy, item.values))
         else:
-            said, _ = large.unroll(after.learner.params, item.teacher, steps)
-        lesson = Lesson(steps, item.carry, *said)
-        grads, _ = grad(pupil, lesson, KEY)
-        pupil = actor.apply(pupil, grads)
+            said, _ = large.unroll(after.teacher.params, item.memory, steps)
+        batch = DistillationBatch(steps, item.carry, *said)
+        grads, _ = grad(student, batch, KEY)
+        student = actor.apply(student, grads)
         ages.append(np.mean(1 - item.updates))
-    close(after.actor.params, pupil.params)
+    close(after.student.params, student.params)
     assert float(metrics["distil_age"]) == pytest.approx(np.mean(ages))
     assert 0 < np.mean(ages) < 1
     # The runner spoke before the update, with the memory as it was.
     rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
-    (policy, _), _ = large.unroll(before.learner.params, carry, rows)
+    (policy, _), _ = large.unroll(before.teacher.params, carry, rows)
     weight = ~trajectory.steps.last[:-1]
     fresh = trajectory.extras["policy"].kl(policy)
     np.testing.assert_allclose(
@@ -244,7 +249,7 @@ def test_devices_share_the_models_and_not_the_replay():
     num_devices = 2
     env = environment(NUM_ENVS // num_devices)
     config = DistillationConfig(1, batch_size=3, capacity=8 // num_devices)
-    program = loops.program(*parts(config), env, LENGTH, axis_name="data")
+    program = compiled(parts(config)[1], env, LENGTH, axis=Axis("data"))
     program = sharded(program, data_mesh(num_devices))
     run = jax.jit(program.init)(KEY)
     step = jax.jit(program.step)
@@ -256,7 +261,7 @@ def test_devices_share_the_models_and_not_the_replay():
         shards = [np.asarray(x.data) for x in leaf.addressable_shards]
         assert len(shards) == num_devices
         assert all(np.array_equal(x, shards[0]) for x in shards)
-    replay = after.local.memory.replay
+    replay = after.local.data.archive
     shown = replay.items.steps.obs.action.reshape(num_devices, -1)
     assert len(np.unique(shown, axis=0)) == num_devices
 
@@ -271,17 +276,21 @@ def test_devices_share_the_models_and_not_the_replay():
         (key,) = jax.random.split(distil_key, 1)
         sample_key, _ = jax.random.split(key)
         own = jax.tree.map(lambda x, device=device: x[device], replay)
-        item = uniform.sample(own, sample_key, 3)
+        item = ring.sample(own, sample_key, 3)
         steps, policy, values = jax.tree.map(
             lambda x: x.swapaxes(0, 1), (item.steps, item.policy, item.values)
         )
-        lesson = Lesson(steps, item.carry, policy, values)
-        grads.append(jax.jit(actor.grad)(before.learner.actor, lesson, KEY)[0])
+        batch = DistillationBatch(steps, item.carry, policy, values)
+        grads.append(
+            jax.jit(partial(actor.grad, axis=Axis()))(
+                before.learner.student, batch, KEY
+            )[0]
+        )
     mean = jax.tree.map(lambda *xs: sum(xs) / num_devices, *grads)
-    expected = actor.apply(before.learner.actor, mean)
+    expected = actor.apply(before.learner.student, mean)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5),
-        after.learner.actor.params,
+        after.learner.student.params,
         expected.params,
     )
 
@@ -290,10 +299,10 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
     _, before, memory = start()
     _, trajectory, *_ = rounds(1)[0]
     broken = trajectory._replace(reward=trajectory.reward.at[2, 1].set(jnp.nan))
-    state, _, metrics = learn_function()(before, memory, broken, KEY, None)
-    assert_equal(state.learner, before.learner)
+    state, _, metrics = learn_function()(before, memory, broken, KEY, Axis())
+    assert_equal(state.teacher, before.teacher)
     assert float(metrics["skipped"]) == 1
-    assert not equal(state.actor, before.actor)
+    assert not equal(state.student, before.student)
 
 
 class TestAsymmetric:
@@ -309,7 +318,7 @@ class TestAsymmetric:
                 1
             ],
         )
-        return small, large, both, agent, loops.learner(agent, remember=remember)
+        return small, large, both, agent, loops.remembering(agent, remember)
 
     def test_acting_needs_the_actor_alone(self):
         small, _, both, agent, _ = self.build()
@@ -340,7 +349,7 @@ class TestAsymmetric:
             )
             rows = jax.tree.map(lambda x: x[:-1], trajectory.steps)
             seen.append(rows)
-            _, memory, _ = learn(state, memory, trajectory, KEY, None)
+            _, memory, _ = learn(state, memory, trajectory, KEY, Axis())
         steps = jax.tree.map(lambda *xs: jnp.concatenate(xs), *seen)
         _, expected = large.unroll(
             state.params["critic"], large.initial_carry(NUM_ENVS), steps
@@ -354,8 +363,8 @@ class TestAsymmetric:
         )
 
     def test_both_networks_learn(self):
-        *_, agent, learning = self.build()
-        program = loops.program(agent, learning, environment(), LENGTH)
+        *_, learning = self.build()
+        program = compiled(learning, environment(), LENGTH)
         run = jax.jit(program.init)(KEY)
         after, _ = jax.jit(scanned(program, 3))(run)
         for part in ("actor", "critic"):
@@ -372,8 +381,8 @@ class TestAsymmetric:
 )
 def test_bad_settings_are_refused(options, problem):
     with pytest.raises(ValueError, match=problem):
-        program = loops.program(
-            *parts(DistillationConfig(**options)), environment(), LENGTH
+        program = compiled(
+            parts(DistillationConfig(**options))[1], environment(), LENGTH
         )
         jax.eval_shape(program.init, KEY)
 
@@ -401,7 +410,7 @@ def test_distillation_learns_what_takes_memory():
         Teacher(large.initial_carry, large.unroll),
         DistillationConfig(updates_per_step=4, batch_size=32, capacity=256),
     )
-    program = loops.program(actor, learning, env, 12)
+    program = compiled(learning, env, 12)
 
     @jax.jit
     @jax.vmap

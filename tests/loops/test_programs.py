@@ -15,8 +15,10 @@ from jax.sharding import PartitionSpec as P
 from jaxrl_par import loops, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled, episodic
 from jaxrl_par.types import Agent, Count, Info, TimeStep
 
 # Not Adam: it ignores the gradient's scale and so would hide a sum in place of a mean.
@@ -58,7 +60,7 @@ def train(program, num_steps):
 def test_several_calls_of_one_step_are_one_call_of_several(num_minibatches):
     env = probes.observation_reward(4)
     agent = learner(env, ppo)
-    program = loops.on_policy(agent, env, 4, num_minibatches=num_minibatches)
+    program = compiled(agent, env, 4, num_minibatches=num_minibatches)
     start = jax.jit(program.init)(KEY)
     expected, metrics = train(program, 3)(start)
     run, one = start, train(program, 1)
@@ -81,7 +83,7 @@ def failing_at(env, row, environment):
 
 def test_a_reward_that_is_not_finite_skips_its_update_and_no_other():
     env = failing_at(probes.counter(2), row=5, environment=1)
-    program = loops.on_policy(learner(env), env, 4)
+    program = compiled(learner(env), env, 4)
     step = jax.jit(program.step)
     run = jax.jit(program.init)(KEY)
     rows = []
@@ -103,9 +105,8 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
     env = failing_at(probes.counter(2), row=5, environment=1)
 
     # Without them, one bad reward reaches the advantages of its whole sequence.
-    def prepare(state, trajectory, mean):
-        del mean
-        return state, trajectory.reward.reshape(-1)
+    def prepare(state, trajectory, axis):
+        return trajectory.reward.reshape(-1)
 
     class OneNumber(NamedTuple):
         params: jax.Array
@@ -114,10 +115,10 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
         init=lambda key, step: OneNumber(jnp.zeros(())),
         act=lambda params, carry, step, key: (jnp.zeros(2, jnp.int32), carry, {}),
         prepare=prepare,
-        grad=lambda state, batch, key: (jnp.mean(batch), Info({})),
+        grad=lambda state, batch, key, axis: (jnp.mean(batch), Info({})),
         apply=lambda state, grads: OneNumber(state.params + 1.0),
     )
-    program = loops.on_policy(agent, env, 4, num_epochs=3, num_minibatches=4)
+    program = compiled(loops.epochs(agent, 3, 4), env, 4)
     run, metrics = train(program, 3)(jax.jit(program.init)(KEY))
     np.testing.assert_array_equal(metrics["skipped"], [0, 3, 0])
     assert run.learner.params == 12 + 9 + 12
@@ -132,7 +133,7 @@ def test_steps_with_a_skipped_update_are_counted_in_a_row():
         return env_state, step, reward * jnp.nan, discount
 
     broken = env._replace(step=step)
-    program = loops.on_policy(learner(broken), broken, 4)
+    program = compiled(learner(broken), broken, 4)
     start = jax.jit(program.init)(KEY)
     run, _ = train(program, 3)(start)
     assert run.progress.skipped == run.progress.skipped_in_a_row == 3
@@ -141,7 +142,7 @@ def test_steps_with_a_skipped_update_are_counted_in_a_row():
 
 def test_progress_counts_past_a_million_and_no_rows_that_are_last():
     env = probes.counter(2, length=3)
-    program = loops.on_policy(learner(env), env, 8)
+    program = compiled(learner(env), env, 8)
     run = jax.jit(program.init)(KEY)
     assert int(run.progress.env_steps) == 0
     near = Count(jnp.int32(4), jnp.int32(999_999))
@@ -155,7 +156,7 @@ def test_progress_counts_past_a_million_and_no_rows_that_are_last():
 def test_episodic_learns_from_one_episode_of_each_environment():
     num_envs = 3
     env = probes.clock(num_envs)
-    program = loops.episodic(learner(env), env, num_envs)
+    program = episodic(learner(env), env, num_envs)
     run, metrics = train(program, 2)(jax.jit(program.init)(KEY))
     returns = [(b + 1) * b + b * (b + 1) / 2048 for b in range(num_envs)]
     np.testing.assert_allclose(metrics["episode_return"].total, sum(returns), rtol=1e-6)
@@ -172,7 +173,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
         order: jax.Array
         """Items in the order in which they came."""
 
-    def grad(state, items, key):
+    def grad(state, items, key, axis):
         return (jnp.zeros(12).at[items].add(1.0), items), Info({})
 
     def apply(state, grads):
@@ -186,7 +187,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
         greedy=lambda *args: None,
         grad=grad,
         apply=apply,
-        prepare=lambda state, trajectory, mean: (state, jnp.arange(12)),
+        prepare=lambda state, trajectory, axis: jnp.arange(12),
     )
     state = Seen(jnp.zeros(12), jnp.zeros(24, jnp.int32))
     _, trajectory = batch_of(probes.counter(2), 2)
@@ -284,7 +285,7 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, num_devices, axis=1)), batch)
 
     def update(state, shard):
-        return loops.update(agent, state, shard, KEY, "data")
+        return loops.update(agent, state, shard, KEY, Axis("data"))
 
     actual, actual_info = WAYS[way](update, num_devices)(state, shards)
     # The trace is the gradient.
@@ -304,19 +305,19 @@ def test_what_is_prepared_is_that_of_the_joint_batch():
     shards = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), batch)
 
     def learn(state, shard):
-        return loops.learn(agent, state, shard, KEY, axis_name="data")[0]
+        return loops.learn(agent, state, shard, KEY, axis=Axis("data"))[0]
 
     actual = on_vmap(learn, 2)(state, shards)
     assert_close(actual.opt_state, expected.opt_state)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
 def test_averages_are_those_over_the_axis(way, reduction):
     rows = jnp.arange(8.0).reshape(4, 2)
 
     def average(_, row):
-        return loops.average(row, axis_name="data", reduction=reduction)
+        return getattr(Axis("data"), reduction)(row)
 
     expected = getattr(jnp, reduction)(rows, axis=0)
     assert_close(WAYS[way](average, 4)((), rows), expected)
@@ -324,7 +325,7 @@ def test_averages_are_those_over_the_axis(way, reduction):
 
 def test_an_average_without_an_axis_changes_nothing():
     tree = {"x": jnp.arange(3.0)}
-    assert loops.average(tree, axis_name=None, reduction="sum") is tree
+    assert Axis().sum(tree) is tree
 
 
 def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
@@ -335,7 +336,7 @@ def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
     shards = shards._replace(reward=shards.reward.at[2, 0, 0].set(jnp.nan))
 
     def update(state, shard):
-        return loops.update(agent, state, shard, KEY, "data")
+        return loops.update(agent, state, shard, KEY, Axis("data"))
 
     for way in WAYS:
         after, info = WAYS[way](update, 4)(state, shards)
@@ -379,7 +380,7 @@ def remembering_its_keys():
     def act(params, carry, step, key):
         return jnp.zeros(1, jnp.int32), jax.random.key_data(key)[None], {}
 
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         bits = jax.random.key_data(key)
         index = jax.lax.axis_index("data")
         return jnp.zeros((8, 2)).at[index].set(bits % 2**20), Info({})
@@ -397,21 +398,19 @@ def remembering_its_keys():
 
 @pytest.mark.parametrize("num_instances", [1, 2, 4, 8])
 def test_no_two_instances_or_steps_share_a_key(num_instances):
-    program = loops.on_policy(
-        remembering_its_keys(), showing_its_keys(), 1, axis_name="data"
-    )
+    program = compiled(remembering_its_keys(), showing_its_keys(), 1, axis=Axis("data"))
 
     def run(key):
         def step(run, _):
             run, _ = program.step(run)
             return run, (
-                run.local.workers.step.obs,
-                run.local.workers.carry,
+                run.local.streams.step.obs,
+                run.local.streams.carry,
                 run.learner.params,
             )
 
         start = program.init(key)
-        return start.local.workers.step.obs, *jax.lax.scan(step, start, length=6)[1]
+        return start.local.streams.step.obs, *jax.lax.scan(step, start, length=6)[1]
 
     mapped = jax.vmap(run, axis_name="data", axis_size=num_instances, in_axes=None)
     reset, env, act, learned = jax.jit(mapped)(KEY)
@@ -425,20 +424,20 @@ def test_no_two_instances_or_steps_share_a_key(num_instances):
 
 def test_keys_do_not_repeat_after_a_million_steps():
     agent = remembering_its_keys()._replace(
-        grad=lambda state, batch, key: (state.params, Info({})), reduction="mean"
+        grad=lambda state, batch, key, axis: (state.params, Info({})), reduction="mean"
     )
-    program = loops.on_policy(agent, showing_its_keys(), 1)
+    program = compiled(agent, showing_its_keys(), 1)
     run, drawn = program.init(KEY), []
     for updates in (Count.zero(), Count.zero().add(1_000_000)):
         progress = run.progress._replace(updates=updates)
         after, _ = jax.jit(program.step)(run._replace(progress=progress))
-        drawn.append(np.asarray(after.local.workers.carry))
+        drawn.append(np.asarray(after.local.streams.carry))
     assert (drawn[0] != drawn[1]).any()
 
 
 def test_instances_act_differently_and_learn_the_same():
     env = probes.observation_reward(4)
-    program = loops.on_policy(learner(env), env, 3, axis_name="data")
+    program = compiled(learner(env), env, 3, axis=Axis("data"))
 
     def run(key):
         return jax.lax.scan(
@@ -447,7 +446,7 @@ def test_instances_act_differently_and_learn_the_same():
 
     mapped = jax.vmap(run, axis_name="data", axis_size=4, in_axes=None)
     runs, metrics = jax.jit(mapped)(KEY)
-    assert len(np.unique(runs.local.workers.step.obs[..., 0], axis=0)) > 1
+    assert len(np.unique(runs.local.streams.step.obs[..., 0], axis=0)) > 1
     for leaf in jax.tree.leaves((runs.learner, runs.progress, metrics)):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
     # 3 + 3 + 3 rows, every second of which ended an episode: 5 steps in 16 streams.
@@ -461,14 +460,14 @@ def test_wrong_arguments_are_rejected():
     env = probes.counter(2)
     agent = learner(env, ppo)
     with pytest.raises(ValueError, match="unroll_length must be at least 1, got 0"):
-        loops.on_policy(agent, env, 0)
+        compiled(agent, env, 0)
     with pytest.raises(ValueError, match="num_epochs must be at least 1, got 0"):
-        loops.on_policy(agent, env, 4, num_epochs=0)
+        loops.epochs(agent, 0)
     with pytest.raises(ValueError, match="num_minibatches must be at least 1, got -1"):
-        loops.on_policy(agent, env, 4, num_minibatches=-1)
+        compiled(agent, env, 4, num_minibatches=-1)
     with pytest.raises(ValueError, match="max_steps must be at least 1, got 0"):
-        loops.episodic(agent, env, 0)
-    program = loops.on_policy(agent, env, 4, num_minibatches=3)
+        episodic(agent, env, 0)
+    program = compiled(agent, env, 4, num_minibatches=3)
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 8"):
         jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))
 

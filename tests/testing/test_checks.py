@@ -327,9 +327,9 @@ def drawing_extras_while_tracing():
 def learning_from_last_rows(env=COUNTER):
     right = agent(env)
 
-    def grad(state, batch, key):
+    def grad(state, batch, key, axis):
         steps = batch.steps._replace(last=jnp.zeros_like(batch.steps.last))
-        return right.grad(state, batch._replace(steps=steps), key)
+        return right.grad(state, batch._replace(steps=steps), key, axis)
 
     return right._replace(grad=grad)
 
@@ -346,8 +346,8 @@ def applying_in_half_precision():
 def without_gradient():
     right = agent()
 
-    def grad(state, batch, key):
-        grads, info = right.grad(state, batch, key)
+    def grad(state, batch, key, axis):
+        grads, info = right.grad(state, batch, key, axis)
         return jax.tree.map(lambda x: x / 0.0, grads), info
 
     return right._replace(grad=grad)
@@ -357,8 +357,8 @@ def dividing_by_its_own_rows():
     """The mean over rows that are not last: halves may have different numbers."""
     right = agent()
 
-    def grad(state, batch, key):
-        grads, info = right.grad(state, batch, key)
+    def grad(state, batch, key, axis):
+        grads, info = right.grad(state, batch, key, axis)
         weight = losses.row_mean(batch.reward, batch.steps.last[:-1]).count
         return jax.tree.map(lambda x: x * batch.reward.size / weight, grads), info
 
@@ -400,8 +400,8 @@ def test_broken_agents_are_rejected(message):
 def test_each_field_of_rows_that_are_last_is_changed(field):
     right = agent()
 
-    def grad(state, batch, key):
-        grads, info = right.grad(state, batch, key)
+    def grad(state, batch, key, axis):
+        grads, info = right.grad(state, batch, key, axis)
         weight = jnp.mean(getattr(batch, field).astype(jnp.float32))
         return jax.tree.map(lambda x: x * weight, grads), info
 

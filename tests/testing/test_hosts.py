@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxrl_par import random
-from jaxrl_par.bridge.boundary import BadRowError
 from jaxrl_par.envs.host import from_pure
+from jaxrl_par.envs.host.unrolls import BadRowError
 from jaxrl_par.testing import check_host_environment, probes
 
 

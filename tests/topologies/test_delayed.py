@@ -9,22 +9,22 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random, rollout
+from jaxrl_par import random, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import population
-from jaxrl_par.topologies.scan import scanned
-from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.types import Agent, Info
 
 KEY = random.key(0)
@@ -113,11 +113,12 @@ def differ(first, second):
     ["a2c, rmsprop", "impala, lstm", "ppo", "normalized a2c"],
 )
 def test_one_worker_without_delay_is_the_synchronous_program(name):
-    on_policy = loops.on_policy(agent_of(name), ENV, LENGTH, axis_name="data")
-    synchronous, expected = trained(sharded(on_policy, data_mesh(1)), 4)
+    on_policy = compiled(agent_of(name), ENV, LENGTH)
+    synchronous, expected = trained(on_policy, 4)
     run, metrics = trained(program_of(name, schedules.in_turn(1, 3), 1), 4)
     assert_equal(run.learner, synchronous.learner)
-    assert_equal(run.local.workers, synchronous.local.workers)
+    own = jax.tree.map(lambda x: x[0], run.local.streams)
+    assert_equal(own, synchronous.local.streams)
     assert_equal(run.key, synchronous.key)
     assert_equal(run.progress, synchronous.progress)
     assert_equal({name: metrics[name] for name in expected}, expected)
@@ -137,13 +138,15 @@ def test_workers_together_follow_the_gradient_of_their_joint_batch():
         for w in range(num_workers):
             own = jax.tree.map(lambda x, w=w: x[w], workers)
             act_key, _ = drawn(run.key, 0, w)
-            _, part, _ = rollout.unroll(agent, ENV, state.params, own, act_key, LENGTH)
+            _, part, _ = rollout.unroll(
+                agent, ENV, agent.params(state), own, act_key, LENGTH
+            )
             parts.append(part)
         batch = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-        grads, _ = agent.grad(state, batch, KEY)
+        grads, _ = agent.grad(state, batch, KEY, Axis())
         return agent.apply(state, grads)
 
-    assert_close(after.learner, joint(run.learner, run.local.workers))
+    assert_close(after.learner, joint(run.learner, run.local.streams))
     assert differ(after.learner, run.learner)
 
 
@@ -163,17 +166,19 @@ def halves(name):
 
     @jax.jit
     def act(state, workers, key):
-        after, batch, _ = rollout.unroll(agent, ENV, state.params, workers, key, LENGTH)
+        after, batch, _ = rollout.unroll(
+            agent, ENV, agent.params(state), workers, key, LENGTH
+        )
         return after, batch
 
     @jax.jit
     def gradient(state, trajectory, key):
-        state, batch = agent.prepare(state, trajectory, lambda x: x)
-        return agent.grad(state, batch, key)[0]
+        batch = agent.prepare(state, trajectory, Axis())
+        return agent.grad(state, batch, key, Axis())[0]
 
     @jax.jit
     def apply(state, trajectory, grads):
-        state, _ = agent.prepare(state, trajectory, lambda x: x)
+        state = agent.observe(state, trajectory, Axis())
         return agent.apply(state, grads)
 
     return act, gradient, apply
@@ -254,7 +259,7 @@ def test_a_traced_schedule_is_followed_as_by_hand(name):
     for run, state in zip(runs, states, strict=True):
         assert_close(run.learner, state)
     joint = jax.tree.map(lambda *x: jnp.stack(x), *workers)
-    assert_close(runs[-1].local.workers, joint)
+    assert_close(runs[-1].local.streams, joint)
     np.testing.assert_array_equal(metrics["lag"], schedule.delay)
     counts = np.bincount(schedule.worker, minlength=3)
     np.testing.assert_array_equal(runs[-1].local.unroll.units, counts)
@@ -310,7 +315,7 @@ def test_copies_are_a_ring_in_less_or_more_memory(name, speeds):
     (ring, metrics), (copies, expected) = runs
     assert_equal(metrics, expected)
     assert_equal(ring.learner, copies.learner)
-    assert_equal(ring.local.workers, copies.local.workers)
+    assert_equal(ring.local.streams, copies.local.streams)
     assert len(ring.local.past.version) == schedule.delay.max() + 1
     assert len(copies.local.past.version) == len(speeds)
 
@@ -439,7 +444,7 @@ def descent(rate):
         initial_carry=lambda num_envs: (),
         act=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
         greedy=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
-        grad=lambda state, batch, key: (state.params, Info({"x": state.params})),
+        grad=lambda state, batch, key, axis: (state.params, Info({"x": state.params})),
         apply=lambda state, grads: One(state.params - rate * grads),
     )
 

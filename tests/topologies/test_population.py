@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random
+from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.population import grid, population, random_search
-from jaxrl_par.topologies.scan import scanned
 from jaxrl_par.topologies.sharded import data_mesh
 
 ENV = probes.observation_reward(4)
@@ -23,9 +23,7 @@ SWEEP = grid(learning_rate=[0.01, 0.03], entropy_cost=[0.0, 0.1], seed=[0, 1])
 
 def program_of(values):
     config = A2CConfig(entropy_cost=values["entropy_cost"])
-    return loops.on_policy(
-        a2c(NETWORK, optax.sgd(values["learning_rate"]), config), ENV, 6
-    )
+    return compiled(a2c(NETWORK, optax.sgd(values["learning_rate"]), config), ENV, 6)
 
 
 def trained(program, key, num_updates=5):
@@ -50,6 +48,22 @@ def test_member_i_equals_a_run_of_its_own(num_devices):
             strict=True,
         ):
             np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_what_changes_the_settings_of_a_run_changes_what_members_do():
+    """As exploiting members do, and resumed runs: nothing of it is in the program."""
+    many = population(program_of, SWEEP)
+    run = jax.jit(many.program.init)(random.key(0))
+    assert sorted(run.settings) == sorted(SWEEP)
+    settings = run.settings | {"learning_rate": jnp.zeros(8)}
+    still, _ = jax.jit(many.program.step)(run._replace(settings=settings))
+    moved, _ = jax.jit(many.program.step)(run)
+    before, kept, after = (
+        jax.flatten_util.ravel_pytree(x.learner.params)[0] for x in (run, still, moved)
+    )
+    np.testing.assert_array_equal(before, kept)
+    assert np.any(before != after)
+    assert many.member(still, 3).hyperparameters["learning_rate"] == 0.0
 
 
 def test_a_member_is_ready_to_be_trained_further():

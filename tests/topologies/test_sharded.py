@@ -12,9 +12,10 @@ from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import NormalizedState, normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.scan import scanned
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 
 NUM_ENVS = 8
@@ -51,7 +52,7 @@ def acted(agent):
     workers = rollout.start(agent, ENV, random.key(0))
     state = agent.init(random.key(1), workers.step)
     _, trajectory, _ = rollout.unroll(
-        agent, ENV, state.params, workers, random.key(2), length=7
+        agent, ENV, agent.params(state), workers, random.key(2), length=7
     )
     return state, trajectory
 
@@ -92,7 +93,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_dev
 
     def step(run):
         learner, metrics = loops.learn(
-            agent, run.learner, run.local, run.key, axis_name="data"
+            agent, run.learner, run.local, run.key, axis=Axis("data")
         )
         return run._replace(learner=learner), metrics
 
@@ -109,12 +110,12 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_dev
 
 def test_devices_act_differently_and_learn_the_same():
     agent = a2c(network(), SGD)
-    program = loops.on_policy(agent, probes.clock(2), 8, axis_name="data")
+    program = compiled(agent, probes.clock(2), 8, axis=Axis("data"))
     program = sharded(program, data_mesh(4))
     run, metrics = jax.jit(lambda key: scanned(program, 3)(program.init(key)))(
         random.key(0)
     )
-    assert run.local.workers.step.obs.shape[:2] == (4, 2)
+    assert run.local.streams.step.obs.shape[:2] == (4, 2)
     assert metrics["grad_norm"].shape == (3,)
     for leaf in jax.tree.leaves(run.learner.params):
         first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
@@ -124,17 +125,17 @@ def test_devices_act_differently_and_learn_the_same():
 def test_no_two_devices_draw_the_same_numbers():
     agent = a2c(network(), SGD)
     env = probes.observation_reward(16)
-    program = sharded(loops.on_policy(agent, env, 4, axis_name="data"), data_mesh(8))
+    program = sharded(compiled(agent, env, 4, axis=Axis("data")), data_mesh(8))
     run = jax.jit(lambda key: program.step(program.init(key))[0])(random.key(0))
     # Bits that each device drew for its 16 environments: alike once in 2**16 pairs.
-    shown = np.asarray(run.local.workers.step.obs).reshape(8, 16)
+    shown = np.asarray(run.local.streams.step.obs).reshape(8, 16)
     assert len(np.unique(shown, axis=0)) == 8
 
 
 def test_steps_of_all_devices_are_counted():
     agent = a2c(network(), SGD)
     env = probes.constant_reward(3, continuing=True)
-    program = sharded(loops.on_policy(agent, env, 5, axis_name="data"), data_mesh(4))
+    program = sharded(compiled(agent, env, 5, axis=Axis("data")), data_mesh(4))
     run, _ = jax.jit(lambda key: scanned(program, 2)(program.init(key)))(random.key(0))
     assert int(run.progress.env_steps) == 2 * 5 * 3 * 4
     assert int(run.progress.updates) == 2

@@ -11,13 +11,16 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
-from jaxrl_par.bridge.record import RecordError
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import HostEnvironment, from_callable, from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 from jaxrl_par.types import Count
 
@@ -51,8 +54,8 @@ def make_cartpole(key):
     return from_callable(lambda: gymnasium.make("CartPole-v1"), NUM_ENVS, seed)
 
 
-def engine(agent, config, num_devices=1, make=make_env, **options):
-    return threads(agent, make, LENGTH, config, data_mesh(num_devices), **options)
+def engine(learner, config, num_devices=1, make=make_env):
+    return threads(learner, make, LENGTH, config, data_mesh(num_devices))
 
 
 def lockstep(num_actors=1, lag=0):
@@ -76,9 +79,11 @@ def learner_hash(run):
     return state_hash(run._replace(local=()))
 
 
-def synchronous(agent, num_devices, num_updates, **options):
-    program = loops.on_policy(agent, ENV, LENGTH, axis_name="data", **options)
-    program = sharded(program, data_mesh(num_devices))
+def synchronous(learner, num_devices, num_updates):
+    axis = Axis() if num_devices == 1 else Axis("data")
+    program = compiled(learner, ENV, LENGTH, axis)
+    if num_devices > 1:
+        program = sharded(program, data_mesh(num_devices))
     run, metrics = jax.jit(program.init)(KEY), []
     step = jax.jit(program.step)
     for _ in range(num_updates):
@@ -89,7 +94,7 @@ def synchronous(agent, num_devices, num_updates, **options):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_lockstep_without_lag_is_the_synchronous_program(name):
-    """Bit for bit: actor 0 is device 0."""
+    """Bit for bit: one actor is one program alone."""
     ours, metrics = advanced(engine(AGENTS[name](), lockstep()), 6)
     theirs, expected = synchronous(AGENTS[name](), 1, 6)
     assert learner_hash(ours) == learner_hash(theirs)
@@ -108,10 +113,9 @@ def test_actors_in_lockstep_are_devices_of_the_synchronous_program(num_devices):
 
 def test_minibatches_and_epochs_are_those_of_the_synchronous_program():
     agent = ppo(network(), optax.adam(0.03))
-    options = {"num_epochs": 2, "num_minibatches": 5}
-    learning = loops.learner(agent, **options)
-    ours, _ = advanced(engine(agent, lockstep(), learning=learning), 4)
-    theirs, _ = synchronous(agent, 1, 4, **options)
+    learner = loops.epochs(agent, 2, 5)
+    ours, _ = advanced(engine(learner, lockstep()), 4)
+    theirs, _ = synchronous(learner, 1, 4)
     assert learner_hash(ours) == learner_hash(theirs)
 
 
@@ -122,7 +126,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     ours, metrics = advanced(engine(agent, lockstep(lag=lag)), 7)
     learn_from = jax.jit(
         jax.vmap(
-            loops.learn_from(loops.learner(agent), "data"),
+            loops.learn_from(loops.learner_of(agent), Axis("data")),
             axis_name="data", in_axes=(None, 0), out_axes=None,
         )
     )  # fmt: skip
@@ -179,13 +183,13 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, make, tmp_path):
     bridge = engine(agent, config, make=make)
     bridge.record(tmp_path / "schedule.jsonl")
     recorded, _ = advanced(bridge, 10)
-    again = replay(
+    again = repeat_recorded(
         agent, make, LENGTH, config, data_mesh(1), tmp_path / "schedule.jsonl"
     )
-    repeated, _ = advanced(again, 10)
-    assert learner_hash(recorded) == learner_hash(repeated)
+    second, _ = advanced(again, 10)
+    assert learner_hash(recorded) == learner_hash(second)
     assert state_hash(recorded._replace(local=recorded.local.actors)) == state_hash(
-        repeated._replace(local=repeated.local.actors)
+        second._replace(local=second.local.actors)
     )
 
 
@@ -202,7 +206,7 @@ def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
             lines.append(f"[[{actor}, {unrolls[actor]}, 0, 0]]\n")
             unrolls[actor] += 1
         path.write_text("".join(lines))
-        made = replay(agent, make_env, LENGTH, config, data_mesh(1), path)
+        made = repeat_recorded(agent, make_env, LENGTH, config, data_mesh(1), path)
         run, _ = advanced(made, 4)
         hashes.add(learner_hash(run))
     assert len(hashes) == 3
@@ -212,12 +216,12 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
     agent, config, mesh = AGENTS["impala"](), ThreadsConfig(num_actors=1), data_mesh(1)
     path = tmp_path / "schedule.jsonl"
     with pytest.raises(RecordError, match="no recorded schedule"):
-        replay(agent, make_env, LENGTH, config, mesh, path)
+        repeat_recorded(agent, make_env, LENGTH, config, mesh, path)
     path.write_text("[[0, 0, 0, 0]]\n[[0, 5, 0, 1]]\n")
     with pytest.raises(RecordError, match="wants unroll 5 of actor 0"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 2)
+        advanced(repeat_recorded(agent, make_env, LENGTH, config, mesh, path), 2)
     with pytest.raises(RecordError, match="has 2 updates, asked for 3"):
-        advanced(replay(agent, make_env, LENGTH, config, mesh, path), 3)
+        advanced(repeat_recorded(agent, make_env, LENGTH, config, mesh, path), 3)
 
 
 @pytest.mark.parametrize("max_lag", [0, 1, 3])
@@ -290,7 +294,7 @@ def test_a_free_run_goes_on_after_its_last_committed_update():
     try:
         bridge.resume(half)
         unrolls = [int(actor.unroll) for actor in half.local.actors]
-        assert [actor.next_unroll for actor in bridge._crew] == unrolls
+        assert [actor.next_unroll for actor in bridge._pool] == unrolls
         assert sum(unrolls) == 6 * 2
         run, _ = bridge.advance(half, 4)
     finally:
@@ -352,7 +356,10 @@ def test_counts_are_those_of_the_synchronous_program():
     [
         (ThreadsConfig(num_actors=0), "num_actors must be at least 1, got 0"),
         (ThreadsConfig(lag=-1), "lag must be at least 0"),
-        (ThreadsConfig(env_timeout=0.0), "env_timeout must be above 0"),
+        (
+            ThreadsConfig(supervision=SupervisionConfig(env_timeout=0.0)),
+            "env_timeout must be above 0",
+        ),
         (
             ThreadsConfig(schedule="lockstep", unrolls_per_update=3),
             "one unroll of each of the 2 actors",

@@ -8,6 +8,8 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import (
@@ -17,8 +19,9 @@ from jaxrl_par.networks import (
     asymmetric,
 )
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.topologies.threads import ThreadsConfig, replay, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 
 NUM_ENVS, LENGTH = 2, 5
@@ -34,7 +37,7 @@ LARGE = NetworkConfig(
 
 
 def parts(method="distillation", teacher="stored"):
-    """(what acts, what learns)"""
+    """The learner."""
     small, large = (
         actor_critic(ENV.observation_spec, ENV.action_spec, x) for x in (SMALL, LARGE)
     )
@@ -43,13 +46,13 @@ def parts(method="distillation", teacher="stored"):
         learner = impala(large, optax.adam(0.03), ImpalaConfig(behaviour_cost=0.1))
         config = loops.DistillationConfig(2, 4, 12, teacher)
         said = loops.Teacher(large.initial_carry, large.unroll)
-        return actor, loops.distillation(actor, learner, said, config)
+        return loops.distillation(actor, learner, said, config)
     agent = impala(asymmetric(small, large), optax.adam(0.03))
     remember = loops.Remember(
         large.initial_carry,
         lambda params, memory, steps: large.unroll(params["critic"], memory, steps)[1],
     )
-    return agent, loops.learner(agent, remember=remember)
+    return loops.remembering(agent, remember)
 
 
 def make_env(key):
@@ -57,9 +60,8 @@ def make_env(key):
 
 
 def engine(config, num_devices=1, **options):
-    agent, learning = parts(**options)
     mesh = data_mesh(num_devices)
-    return threads(agent, make_env, LENGTH, config, mesh, learning=learning)
+    return threads(parts(**options), make_env, LENGTH, config, mesh)
 
 
 def advanced(bridge, num_updates):
@@ -71,7 +73,7 @@ def advanced(bridge, num_updates):
 
 def learned(run):
     """Both models, all that the learner keeps, and the counters."""
-    return state_hash(run._replace(local=run.local.memory))
+    return state_hash(run._replace(local=run.local.data))
 
 
 def lockstep(num_actors=1, lag=0):
@@ -85,11 +87,17 @@ def lockstep(num_actors=1, lag=0):
 def test_lockstep_without_lag_is_the_synchronous_program(options, num_actors):
     """Bit for bit, replays and memories of the learner too: actor i is device i."""
     ours = advanced(engine(lockstep(num_actors), num_actors, **options), 6)
-    program = loops.program(*parts(**options), ENV, LENGTH, axis_name="data")
-    program = sharded(program, data_mesh(num_actors))
+    axis = Axis() if num_actors == 1 else Axis("data")
+    program = compiled(parts(**options), ENV, LENGTH, axis)
+    if num_actors > 1:
+        program = sharded(program, data_mesh(num_actors))
     theirs, step = jax.jit(program.init)(KEY), jax.jit(program.step)
     for _ in range(6):
         theirs = jax.block_until_ready(step(theirs)[0])
+    if num_actors == 1:
+        # Data of the learner on a mesh have an axis of its devices.
+        data = jax.tree.map(lambda x: x[None], theirs.local.data)
+        theirs = theirs._replace(local=theirs.local._replace(data=data))
     assert learned(ours) == learned(theirs)
 
 
@@ -116,10 +124,8 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
         bridge.close()
     assert seen[:8] == [[(actor, n) for actor in range(3)] for n in range(8)]
     assert metrics["lag_max"].max() <= (1 if max_lag is None else max_lag)
-    agent, learning = parts()
     again = advanced(
-        replay(agent, make_env, LENGTH, config, data_mesh(1), path, learning=learning),
-        8,
+        repeat_recorded(parts(), make_env, LENGTH, config, data_mesh(1), path), 8
     )
     assert learned(run) == learned(again)
 
@@ -139,7 +145,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
     finally:
         bridge.close()
     assert state_hash(resumed) == state_hash(whole)
-    assert int(resumed.local.memory.replay.size[0]) == 12
+    assert int(resumed.local.data.archive.size[0]) == 12
 
 
 def test_a_learner_with_a_memory_needs_an_unroll_of_every_actor():
@@ -164,12 +170,12 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
                 raise RuntimeError("out of fuel")
             return super().step(action)
 
-    agent, learning = parts()
-    config = ThreadsConfig(num_actors=2, on_error="restart", max_lag=0)
+    config = ThreadsConfig(
+        num_actors=2, max_lag=0, supervision=SupervisionConfig(on_error="restart")
+    )
     bridge = threads(
-        agent, lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1),
-        learning=learning,
-    )  # fmt: skip
+        parts(), lambda key: Breaking(ENV, key), LENGTH, config, data_mesh(1)
+    )
     shown = {}
     try:
         run = bridge.init(KEY)

@@ -8,15 +8,16 @@ import optax
 import pytest
 from toy_workers import share_compiled
 
-from jaxrl_par import loops, random
+from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.sharded import data_mesh, sharded
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.workers import WorkersConfig, workers
 from jaxrl_par.training.checkpoints import state_hash
 
@@ -64,8 +65,8 @@ def make_env(key):
 def trained(name, store="lock", num_workers=1, num_updates=UPDATES, env=ENV, **options):
     """The run, all metrics, and the report."""
     config = WorkersConfig(
-        num_workers, store.split()[0], STORES[store], env_timeout=60.0, patience=60.0,
-        **options,
+        num_workers, store.split()[0], STORES[store],
+        supervision=SupervisionConfig(env_timeout=60.0, patience=60.0), **options,
     )  # fmt: skip
     engine = workers(agent_of(name), env, LENGTH, config)
     try:
@@ -81,8 +82,7 @@ def trained(name, store="lock", num_workers=1, num_updates=UPDATES, env=ENV, **o
 
 @cache
 def synchronous(name):
-    program = loops.on_policy(agent_of(name), ENV, LENGTH, axis_name="data")
-    program = sharded(program, data_mesh(1))
+    program = compiled(agent_of(name), ENV, LENGTH)
     run, step, metrics = jax.jit(program.init)(KEY), jax.jit(program.step), []
     for _ in range(UPDATES):
         run, new = jax.block_until_ready(step(run))
@@ -172,9 +172,10 @@ def test_no_gradient_that_was_applied_is_staler_than_the_bound(store, most):
         ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
         ({"num_shards": 2}, "num_shards is for store = server; lock has one, got 2"),
         ({"store": "hogwild", "num_shards": 2}, "hogwild has one, got 2"),
-        ({"max_restarts": -1}, "max_restarts must be at least 0"),
-        ({"env_timeout": 0.0}, "env_timeout must be above 0"),
-        ({"patience": -1.0}, "patience must be above 0"),
+        (
+            {"supervision": SupervisionConfig(max_restarts=-1)},
+            "max_restarts must be at least 0",
+        ),
         ({"staleness": StalenessConfig(max_staleness=-1)}, "max_staleness must be"),
     ],
 )

@@ -52,7 +52,7 @@ AGENT = Agent(
     init=lambda key, step: None,
     initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
     act=act,
-    grad=lambda state, batch, key: None,
+    grad=lambda state, batch, key, axis: None,
     apply=lambda state, grads: None,
     greedy=greedy,
 )

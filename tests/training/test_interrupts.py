@@ -32,7 +32,7 @@ import sys
 import jax
 from jaxrl_par import random
 from toy_training import Args, toy, train
-from jaxrl_par.training import main
+from jaxrl_par.cli import main
 
 def evaluate(run):
     compile_forever()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOY = Path(__file__).with_name("toy_training.py")
+TOY = ROOT / "tests" / "toy_training.py"
 # Long enough to be met in the middle: a chunk takes some hundredths of a second.
 SLOW = ["--num-updates", "400", "--work", "30", "--checkpoint-interval", "5"]
 

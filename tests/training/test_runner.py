@@ -9,9 +9,9 @@ import pytest
 from toy_training import Args, Part, run_toy, toy
 
 from jaxrl_par import random
+from jaxrl_par.cli.config import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
-from jaxrl_par.training.config import load
 from jaxrl_par.training.directory import RunFolderError, identity
 from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.metrics import read_rows

@@ -65,7 +65,7 @@ def atari(
 
 
 def names() -> dict[str, str]:
-    """From names such as "ALE/Pong-v5" to those of ROMs.
+    """Names of ROMs, by names such as "ALE/Pong-v5".
 
     Raises:
       ImportError: ale-py is not installed.

@@ -60,7 +60,7 @@ class HostEnvironment(ABC):
         """Comes back, in a new instance, to where `snapshot` was taken.
 
         Returns:
-          What is shown there. Whoever kept it can compare, and find a simulator that
-          is not deterministic.
+          What is shown there. Compared with what was kept, it finds a simulator that is
+          not deterministic.
         """
         raise NotImplementedError(f"{self.name} cannot be restored")

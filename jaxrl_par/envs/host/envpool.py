@@ -34,7 +34,7 @@ def from_envpool(
 
     Args:
       num_threads: by default EnvPool's choice.
-      options: of the environment, as `envpool.make` takes them.
+      options: options of the environment, as `envpool.make` takes them.
 
     Raises:
       ImportError: EnvPool is not installed.

@@ -10,7 +10,7 @@ ignores, and is reset after it, through `options={"reset_mask": ...}`; what that
 shows is the first observation of the stream. Nothing of an episode that is shown is
 lost and every row is true; the price is one more step and one more reset an episode
 (two more resets where autoreset is disabled), and simulators that count their resets
-count these. Where all environments end together, nobody has to wait and all are only
+count these. Where all environments end together, none has to wait and all are only
 reset. An environment may refuse the unseen action if not all actions are allowed in all
 states: make it in NEXT_STEP.
 """

@@ -19,7 +19,7 @@ def from_pure(env: Environment, key: PRNGKey) -> HostEnvironment:
     """The environments of `env`, in numpy.
 
     Args:
-      key: of the reset. Steps use the keys of `plan`, in order.
+      key: key of the reset. Steps use the keys of `plan`, in order.
     """
     return _PureHost(env, key)
 

@@ -1,0 +1,112 @@
+"""Agents from a network and a loss: what most algorithms have in common."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.networks import Network
+from jaxrl_par.types import (
+    ActFn,
+    Agent,
+    Batch,
+    Carry,
+    Grads,
+    Info,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+)
+
+LossFn = Callable[[Params, Batch], tuple[Float[Array, ""], Metrics]]
+
+
+class TrainState(NamedTuple):
+    """What a network and an optimizer learn."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def trained_by(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    loss: LossFn,
+    *,
+    record_log_prob: bool = False,
+    record_policy: bool = False,
+    **fields: Any,
+) -> Agent:
+    """An agent that follows the gradient of `loss(params, batch)`.
+
+    Args:
+      network: maps steps to (distribution of the action, values [...]).
+      optimizer: clips, schedules and scales the gradient.
+      record_log_prob, record_policy: as for `acting`.
+      fields: further ones of `Agent`.
+    """
+
+    def init(key: PRNGKey, step: TimeStep) -> TrainState:
+        params = network.init(key, step)
+        return TrainState(params, optimizer.init(params))
+
+    def grad(
+        state: TrainState, batch: Batch, key: PRNGKey, axis: Axis
+    ) -> tuple[Grads, Info]:
+        del key, axis  # the loss is deterministic, and of this batch alone
+        return gradient(loss, state.params, batch)
+
+    def apply(state: TrainState, grads: Grads) -> TrainState:
+        return TrainState(*stepped(optimizer, state.params, state.opt_state, grads))
+
+    act, greedy = acting(network, record_log_prob, record_policy)
+    initial_carry = network.initial_carry
+    return Agent(init, initial_carry, act, grad, apply, greedy, **fields)
+
+
+def gradient(loss: Callable, params: Params, *given: Any) -> tuple[Grads, Info]:
+    """The gradient of `loss(params, *given)`, with its metrics."""
+    grads, metrics = jax.grad(loss, has_aux=True)(params, *given)
+    return grads, Info(metrics)
+
+
+def stepped(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    opt_state: optax.OptState,
+    grads: Grads,
+) -> tuple[Params, optax.OptState]:
+    """Parameters and the optimizer's state after a gradient."""
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def acting(
+    network: Network, record_log_prob: bool = False, record_policy: bool = False
+) -> tuple[ActFn, ActFn]:
+    """(act, greedy) of a network whose outputs are (distribution, values).
+
+    Args:
+      record_log_prob: leave log mu(a|o) of the action taken in the extras, [B]. It has
+        to be recorded when acting: later the parameters are others.
+      record_policy: leave the whole distribution mu(.|o) in the extras too.
+    """
+
+    def act(params: Params, carry: Carry, step: TimeStep, key: PRNGKey):
+        (policy, _), carry = network.apply(params, carry, step)
+        action = policy.sample(key)
+        extras = {"log_prob": policy.log_prob(action)} if record_log_prob else {}
+        if record_policy:
+            extras["policy"] = policy
+        return action, carry, extras
+
+    def greedy(params: Params, carry: Carry, step: TimeStep, key: PRNGKey):
+        del key  # the mode needs none
+        (policy, _), carry = network.apply(params, carry, step)
+        return policy.mode(), carry, {}
+
+    return act, greedy

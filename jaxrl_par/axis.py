@@ -1,0 +1,73 @@
+"""Where the instances of a program meet: the devices of a mesh, or a mapped axis."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key, PyTree
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The axis along which a program has instances; `Axis()` is a program alone.
+
+    The same under `jit`, `vmap(axis_name=...)`, `pmap` and `shard_map`.
+    """
+
+    name: str | None = None
+    """The mapped axis. Without one, reductions give the tree itself."""
+
+    @property
+    def index(self) -> Int[Array, ""] | int:
+        """The number of this instance."""
+        return 0 if self.name is None else jax.lax.axis_index(self.name)
+
+    @property
+    def size(self) -> int:
+        """Instances that there are."""
+        return 1 if self.name is None else jax.lax.axis_size(self.name)
+
+    def mean(self, tree: PyTree) -> PyTree:
+        """The mean over all instances, leaf by leaf."""
+        return self._reduced(jax.lax.pmean, tree)
+
+    def sum(self, tree: PyTree) -> PyTree:
+        """The sum over all instances, leaf by leaf."""
+        return self._reduced(jax.lax.psum, tree)
+
+    def max(self, tree: PyTree) -> PyTree:
+        """The maximum over all instances, element by element."""
+        return self._reduced(jax.lax.pmax, tree)
+
+    def gather(self, tree: PyTree) -> PyTree:
+        """Leaves [size * N, ...], those [N, ...] of all instances in their order."""
+        return self._reduced(partial(jax.lax.all_gather, tiled=True), tree)
+
+    def own(self, key: Key[Array, ""]) -> Key[Array, ""]:
+        """A key of this instance alone.
+
+        A program without a name folds its index, 0, too: so it draws what one device
+        of a mesh, one actor or one worker draws.
+        """
+        return jax.random.fold_in(key, self.index)
+
+    def after(self, tree: PyTree, done: PyTree) -> PyTree:
+        """The tree, unchanged, but computed only when the floats in `done` are.
+
+        For whatever leads to a reduction beside a loop that has some too. On CPU jaxlib
+        gives all collectives of a program one channel, and what does not depend on a
+        loop runs at the same time: devices then meet in different collectives, and the
+        process ends. Only a dependency that XLA cannot see through keeps them in order.
+        """
+        if self.name is None:
+            return tree
+        leaves = jax.tree.leaves(done)
+        total = sum(jnp.sum(jnp.asarray(x, jnp.float32)) for x in leaves)
+        never = (total > 1.0) & (total < 0.0)
+        return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
+
+    def _reduced(self, collective: Callable[[PyTree, Any], PyTree], tree: PyTree):
+        return tree if self.name is None else collective(tree, self.name)

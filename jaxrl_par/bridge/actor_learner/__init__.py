@@ -1,0 +1,1 @@
+"""Sebulba: actors in threads, a queue of their unrolls, and a learner on the mesh."""

@@ -1,0 +1,68 @@
+"""How many actors there are, and who waits for whom."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxrl_par.bridge.supervision import SupervisionConfig
+from jaxrl_par.errors import not_chosen
+
+
+@dataclass(frozen=True)
+class ThreadsConfig:
+    """How many actors there are, and who waits for whom."""
+
+    num_actors: int = 2
+    """Threads, each with environments of its own."""
+    schedule: Literal["free", "lockstep"] = "free"
+    """free: a thread waits only for the queue. lockstep: deterministic."""
+    lag: int = 1
+    """Lockstep: updates by which the acting parameters are old. 0 acts and learns in
+    turn, 1 at the same time."""
+    max_lag: int | None = None
+    """Free: most updates by which any row may be old when it is learned from. Actors
+    wait for it to hold; None has no bound but the queue's length."""
+    unrolls_per_update: int | None = None
+    """Unrolls of actors that make a batch; by default as many as there are actors."""
+    queue_size: int | None = None
+    """Free: unrolls that may wait; by default those of one batch."""
+    supervision: SupervisionConfig = SupervisionConfig()
+    actor_device: Literal["cpu", "learner"] = "cpu"
+    """Where actors act. The CPU answers soonest for small networks; the learner's first
+    device pays for large ones, or many environments."""
+    num_distillers: int = 0
+    """Distillation: threads that update the actor at the same time, without a lock,
+    while the learner goes on. One is deterministic; more than updates_per_step have
+    nothing to do. 0 leaves it to the learner's program."""
+
+    @property
+    def batch(self) -> int:
+        """Unrolls of a batch."""
+        return self.unrolls_per_update or self.num_actors
+
+    @property
+    def num_past_params(self) -> int:
+        """Versions before the newest that lockstep still acts with."""
+        return self.lag if self.schedule == "lockstep" else 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_chosen(self)
+        for name, least in (
+            ("num_actors", 1), ("lag", 0), ("max_lag", 0), ("unrolls_per_update", 1),
+            ("queue_size", 1), ("num_distillers", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                found.append(f"{name} must be at least {least}, got {value}")
+        if self.schedule == "lockstep":
+            if self.batch != self.num_actors:
+                found.append(
+                    "unrolls_per_update: lockstep learns from one unroll of each of the"
+                    f" {self.num_actors} actors, got {self.unrolls_per_update}"
+                )
+            found += [
+                f"{name} is for the free schedule; lockstep has a fixed lag"
+                for name in ("max_lag", "queue_size")
+                if getattr(self, name) is not None
+            ]
+        return found

@@ -1,0 +1,97 @@
+"""A recorded run once more, in one thread: the same unrolls, in the same order.
+
+Each unroll depends only on its actor's environments and keys and on the parameters that
+acted, so the recorded versions decide everything. On CPU the replay ends in the bits of
+the run that was recorded, one distiller's lessons included: the versions that it makes
+do not depend on when it makes them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+
+from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.actor_learner import distillers
+from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
+from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
+from jaxrl_par.bridge.replay import ReplayEngine
+from jaxrl_par.bridge.shared import Shared
+from jaxrl_par.loops import Run
+from jaxrl_par.loops.records import Entry, RecordError
+from jaxrl_par.types import Metrics, Params, PRNGKey
+
+
+class ActorLearnerReplay(ReplayEngine[Actor]):
+    """An engine that repeats a record of an `ActorLearnerEngine`."""
+
+    def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
+        super().__init__(parts.config.num_actors, len(schedule), name="actor")
+        self._parts = parts
+        self._schedule = schedule
+        self._uses = Counter(entry.version for update in schedule for entry in update)
+        self._params: dict[int, Params] = {}
+
+    def init(self, key: PRNGKey) -> Run:
+        self._system = ActorLearnerSystem(self._parts, key)
+        run = self._system.new_run(self._start(self._system))
+        distils = self._parts.config.num_distillers > 0
+        self._student = Shared(self._system.student(run.learner)) if distils else None
+        self._keep(0, run)
+        return run
+
+    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
+        """
+        Raises:
+          RecordError: the record ends earlier, or does not fit the run.
+        """
+        system, metrics = self._system, []
+        self._check(num_updates)
+        local: Local = run.local
+        states = list(local.actors)
+        run = run._replace(local=local.data)
+        for entries in self._schedule[self._update : self._update + num_updates]:
+            batch = system.learner.upload([self._unroll(entry) for entry in entries])
+            counted = system.learner.count(batch, self._update)
+            run, learned = self._learn(run, batch)
+            metrics.append(learned | counted | system.learner.episodes(batch))
+            for item in batch.unrolls:
+                states[item.actor] = item.after
+            self._update += 1
+            self._keep(self._update, run)
+        local = Local(tuple(states), (), run.local)
+        return system.with_local(run, local), stacked(metrics)
+
+    def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
+        learner, student = self._system.learner, self._student
+        run, learned, lessons = learner.update(run, batch)
+        if student is None:
+            return run, learned
+        numbers = range(jax.tree.leaves(lessons)[0].shape[0])
+        taught = [
+            distillers.learn(student, learner.distil, lessons, number)
+            for number in numbers
+        ]
+        run, (learned,) = learner.distilled(
+            run, student.read().state, [learned], [taught]
+        )
+        return run, learned
+
+    def _unroll(self, entry: Entry):
+        actor = self._member(entry.actor, entry.generation, entry.unroll)
+        if entry.version not in self._params:
+            raise RecordError(
+                f"update {self._update} of the record wants version {entry.version};"
+                f" there are {sorted(self._params)}"
+            )
+        item = actor.unroll(self._params[entry.version], entry.version)
+        self._uses[entry.version] -= 1
+        if not self._uses[entry.version]:
+            del self._params[entry.version]
+        return item
+
+    def _keep(self, version: int, run: Run) -> None:
+        if self._uses[version]:
+            self._params[version] = jax.block_until_ready(
+                self._system.actor_params(run.learner)
+            )

@@ -1,0 +1,101 @@
+"""Where the time of actors and learner goes, and what would make them faster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
+
+_WAITS = "waiting for "
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorLearnerReport(ThreadsReport):
+    """A report of `topologies.threads`."""
+
+    actor_steps_per_second: float
+    """Environment steps that were acted."""
+    learner_steps_per_second: float
+    """Environment steps that were learned from."""
+    actors: list[Shares]
+    uploader: Shares
+    learner: Shares
+    queue_depth: float
+    """Mean number of unrolls that waited in the queue when one was taken."""
+    queue_size: int
+    uploaded_bytes: int
+    distillers: Sequence[Shares] = ()
+    lessons: Sequence[int] = ()
+    """How many each distiller learned from."""
+
+    @property
+    def counted(self) -> str:
+        return "rows"
+
+    def bars(self) -> dict[str, Shares]:
+        bars = {f"actor {i}": shares for i, shares in enumerate(self.actors)}
+        bars |= {"uploader": self.uploader, "learner": self.learner}
+        distillers = enumerate(self.distillers)
+        return bars | {f"distiller {i}": shares for i, shares in distillers}
+
+    def numbers(self) -> dict[str, Any]:
+        return {
+            "actor_steps_per_second": self.actor_steps_per_second,
+            "learner_steps_per_second": self.learner_steps_per_second,
+            "queue_depth": self.queue_depth,
+            "uploaded_bytes": self.uploaded_bytes,
+            **({"lessons": sum(self.lessons)} if self.lessons else {}),
+        }
+
+    def rates(self) -> str:
+        return (
+            f"  actors      {self.actor_steps_per_second:,.0f} steps/s   learner"
+            f" {self.learner_steps_per_second:,.0f} steps/s"
+        )
+
+    def details(self) -> list[str]:
+        lessons = ", ".join(f"{count:,}" for count in self.lessons)
+        taught = (
+            f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
+            f" {lessons}"
+        )
+        return [
+            f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
+            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded",
+            *([taught] if self.lessons else []),
+        ]
+
+    def bottleneck(self) -> str:
+        learner_waits = self.learner.get("waiting for unrolls", 0.0)
+        distilling = self.learner.get("waiting for distillers", 0.0)
+        actor_waits = mean_shares(self.actors)
+        blocked = sum(x for n, x in actor_waits.items() if n.startswith(_WAITS))
+        uploading = self.uploader.get("uploading", 0.0)
+        if uploading > 0.5 and learner_waits > 0.2:
+            return (
+                f"uploading takes {uploading:.0%} of the time: smaller observations"
+                " (uint8 images), or fewer copies"
+            )
+        if distilling > 0.2 and distilling >= learner_waits:
+            return (
+                f"learner waits for distillers {distilling:.0%} of the time: more of"
+                " them, up to the lessons of an update, or fewer lessons"
+            )
+        if learner_waits > 0.2 and learner_waits >= blocked:
+            acting = actor_waits.get("acting", 0.0)
+            if acting > actor_waits.get("environment", 0.0):
+                return (
+                    f"learner waits for actors {learner_waits:.0%} of the time, and"
+                    f" actors spend {acting:.0%} acting: more environments for each"
+                    " actor, or a smaller network"
+                )
+            return (
+                f"learner waits for actors {learner_waits:.0%} of the time: more actor"
+                " threads or a cheaper environment"
+            )
+        if blocked > 0.2:
+            return (
+                f"actors wait for the learner {blocked:.0%} of the time: fewer actors,"
+                " a smaller network, or more devices for the learner"
+            )
+        return "actors and learner are in balance"

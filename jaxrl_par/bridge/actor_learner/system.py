@@ -1,0 +1,132 @@
+"""What a threaded run and its serial replay share: actors, learner, and their state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
+from jaxrl_par.bridge.factory import ActorFactory
+from jaxrl_par.loops import Learner, Run
+from jaxrl_par.types import (
+    Params,
+    PRNGKey,
+    State,
+    TimeStep,
+    Trajectory,
+)
+
+
+class Local(NamedTuple):
+    """What actors and learner keep in `Run.local`."""
+
+    actors: tuple[ActorState, ...]
+    """Each after the last of its unrolls that was learned from."""
+    past_params: tuple[Params, ...]
+    """The parameters before the newest, oldest first, that lockstep still acts with."""
+    data: Any
+    """The learner's, on the devices of its mesh."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What actors and a learner are made from."""
+
+    make_env: MakeEnv
+    """Makes the environments of one actor from a key."""
+    unroll_length: int
+    config: ThreadsConfig
+    learner: Learner
+    mesh: Mesh
+    axis: Axis
+
+    @property
+    def actor_device(self) -> Any:
+        """The `jax.Device` where actors act."""
+        if self.config.actor_device == "cpu":
+            return jax.local_devices(backend="cpu")[0]
+        return self.mesh.devices.flat[0]
+
+
+class ActorLearnerSystem(ActorFactory[Actor]):
+    """Actors and a learner, without anything that decides when they run."""
+
+    def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
+        """
+        Args:
+          num_past_params: older parameters that are part of the run.
+        """
+        super().__init__(key)
+        self.parts = parts
+        self.num_past_params = num_past_params
+        self.learner = MeshLearner(
+            parts.learner,
+            parts.mesh,
+            parts.axis,
+            self.tally,
+            split_distillation=parts.config.num_distillers > 0,
+        )
+        self._acting = acting(
+            parts.learner.actor, parts.unroll_length, parts.config.num_actors
+        )
+        self._cpu = jax.local_devices(backend="cpu")[0]
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.learner.compile_seconds
+
+    def actor(self, index: int, **options: Any) -> Actor:
+        """An actor, still without environments."""
+        parts = self.parts
+        return Actor(
+            index,
+            parts.make_env,
+            self._acting,
+            parts.unroll_length,
+            self._root,
+            parts.actor_device,
+            check_bounds=parts.config.supervision.check_bounds,
+            **options,
+        )
+
+    def new_run(self, actors: Sequence[Actor]) -> Run:
+        """The run at its start, from actors that have environments."""
+        run, step = self.first_run(self.parts.learner.init, actors[0].env)
+        run = self.learner.place(run)
+        past = (self.actor_params(run.learner),) * self.num_past_params
+        states = tuple(actor.state() for actor in actors)
+        params = self.parts.learner.params(run.learner)
+        shapes = jax.eval_shape(self._batch_shapes, params, step)
+        data = self.learner.data(shapes)
+        return self.with_local(run, Local(states, past, data))
+
+    def actor_params(self, state: State) -> Params:
+        """The parameters that act, for actors."""
+        return copied(self.parts.learner.params(state), self.parts.actor_device)
+
+    def student(self, state: State) -> State:
+        """The part of the learner's state that distillers update."""
+        distillation = self.parts.learner.distillation
+        assert distillation is not None
+        return distillation.student(state)
+
+    def with_local(self, run: Run, local: Local) -> Run:
+        """The run, with what actors need to go on from here."""
+        actors, past = jax.device_put(local[:2], self._cpu)
+        return run._replace(local=Local(actors, past, local.data))
+
+    def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
+        """Zeros in the shapes of a batch, to be traced and not computed."""
+        parts = self.parts
+        shapes = rollout.shapes(parts.learner.actor, params, step, parts.unroll_length)
+        one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        batch = Trajectory.join([one] * parts.config.batch)
+        version = jnp.zeros(batch.reward.shape, jnp.int32)
+        return batch._replace(extras=batch.extras | {"version": version})

@@ -1,0 +1,154 @@
+"""Workers in threads that share parameters through a store."""
+
+import jax
+
+from jaxrl_par.bridge.engine import PoolEngine
+from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
+from jaxrl_par.bridge.parameter_server.stores import (
+    MakeStore,
+    Push,
+    Server,
+    Store,
+    Update,
+)
+from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
+from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
+from jaxrl_par.bridge.supervision import DeadlineError, Stopped
+from jaxrl_par.loops import Run
+from jaxrl_par.loops.records import Turn
+from jaxrl_par.types import Metrics, PRNGKey, State
+
+
+class ParameterServerEngine(PoolEngine[Worker]):
+    """Workers in threads, and a store that they share."""
+
+    def __init__(self, parts: Parts, make_store: MakeStore):
+        config = parts.config
+        super().__init__(config.supervision, config.num_workers, name="worker")
+        self._parts = parts
+        self._make_store = make_store
+        self._store: Store | None = None
+        self._state: State = None
+        self._target = 0
+
+    def init(self, key: PRNGKey) -> Run:
+        """Makes all environments, each in a thread, and a new run.
+
+        Raises:
+          ValueError: the agent's statistics of data would be lost, or its state cannot
+            be divided.
+          HangError: an environment is not made in time.
+          Exception: as the environment raised it.
+        """
+        self._system = WorkerSystem(self._parts, key)
+        run = self._system.new_run(self._make(self._system))
+        self._shards = self._system.shards(run.learner)
+        return run
+
+    def resume(self, run: Run) -> None:
+        """Takes the workers to where the run was saved, in place of those of `init`."""
+        self._pool.resume(run.local.workers)
+
+    def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
+        """So many pushes of workers, applied or refused.
+
+        Between two calls no worker writes; they go on until they have something to
+        push.
+
+        Raises:
+          ValueError: the run is not the one that was returned last.
+          DeadlineError, HangError: a thread is late.
+          Exception: what a worker raised, with its own traceback, and a note that names
+            the worker, environment and step.
+        """
+        if self._store is None:
+            self._start(run)
+        elif run.learner is not self._state:
+            raise ValueError(
+                "workers go on with the parameters in their store: advance needs the"
+                " run that it returned last"
+            )
+        assert self._store is not None
+        with self._supervisor.working(), self._pool.warning_owner():
+            self._target += num_updates
+            # The owner sees the state only when so many pushes are in, and none is on
+            # its way: then no worker writes.
+            self._store.admit_until(self._target)
+            drained = self._store.drain()
+        self._state = drained.state
+        self._write(drained.updates)
+        self._count(drained.updates)
+        return self._system.after(run, drained)
+
+    def report(self) -> ParameterServerReport | None:
+        """Where the time went until now; None before the first update."""
+        if self._store is None:
+            return None
+        tally, pool, store = self._system.tally, self._pool, self._store
+        seconds = max(self._supervisor.clock() - self._began, 1e-9)
+        return ParameterServerReport(
+            kind=type(store).__name__.lower(),
+            seconds=seconds,
+            steps_per_second=tally.env_steps / seconds,
+            updates=tally.updates,
+            rejected=self._rejected,
+            workers=[x.times.shares() for x in pool],
+            shards=[x.shares() for x in store.times]
+            if isinstance(store, Server)
+            else [],
+            lags=dict(sorted(tally.lags.items())),
+            statistics=store.statistics(),
+            compile_seconds=self.compile_seconds,
+            restarts=tally.restarts,
+            dropped_rows=self._dropped(tally.updates * self._rows),
+            abandoned=pool.abandoned,
+        )
+
+    def _start(self, run: Run) -> None:
+        worker = next(iter(self._pool))
+        state = jax.device_put(run.learner, self._parts.device)
+        self._system.compile(worker, self._shards, state)
+        self._first = int(run.progress.updates)
+        self._rejected = self._rows = 0
+        self._start_record(self._first)
+        self._began = self._supervisor.clock()
+        store = self._make_store(self._supervisor, self._shards, state)
+        if isinstance(store, Server):
+            store.start()
+        self._store = store
+        self._pool.start(self._live)
+
+    def _live(self, worker: Worker) -> None:
+        """The life of a worker's thread."""
+        store, times = self._store, worker.times
+        assert store is not None
+        while True:
+            try:
+                pulled = times.timed("pulling", store.pull, worker.index)
+                computed = worker.contribute(pulled.state)
+                # Pushed as a whole or not at all: a worker that fails loses one
+                # gradient, and no other one notices.
+                push = Push(computed.part, pulled, computed.info, computed.after)
+                store.push(worker.index, push, times)
+            except (Stopped, DeadlineError):
+                # Not of the environment: new ones would not help.
+                raise
+            except Exception as error:
+                self._pool.restart(worker, error)
+
+    def _write(self, updates: list[Update]) -> None:
+        if self._recorder:
+            for update in updates:
+                info: PushInfo = update.item
+                read = tuple(self._first + n for n in update.read)
+                turn = Turn(info.worker, info.unroll, info.generation, read)
+                self._recorder.write([turn])
+
+    def _count(self, updates: list[Update]) -> None:
+        tally = self._system.tally
+        for update in updates:
+            self._rows = update.item.rows
+            tally.lags[round(float(update.metrics["lag"]))] += 1
+            tally.env_steps += int(update.item.env_steps)
+            tally.updates += 1
+            self._rejected += bool(update.metrics["rejected"])

@@ -1,0 +1,176 @@
+"""A learner's state in k parts, each of which can be updated by itself.
+
+Shard j has slice j of the raveled parameters, of everything in the state that has their
+structure (targets, moments), and of every vector of their number, which is what
+`optimizers.make_optimizer` keeps. All else, such as counters, each shard has for
+itself. As an agent's `apply` works on any pytree, it works on a shard.
+
+One thing about an update is not element by element: clipping by the norm of the whole
+gradient. So each shard's gradient carries one extra element, the norm of all other
+shards, and its own norm is that of the whole. The element updates a parameter that is
+never read.
+
+Source: Nair et al., arXiv:1507.04296, section 4 (after Dean et al., 2012).
+"""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from jaxrl_par.loops import asynchronous
+from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.types import Grads, State
+
+METRICS = ("grad_norm", "skipped", "rejected", "lag")
+"""Metrics of `asynchronous.apply_stale`, in one array: one transfer, not one each."""
+
+
+class Part(NamedTuple):
+    """What one shard gets of a gradient."""
+
+    grads: Grads
+    accepted: Any
+    """`Gradient.accepted`"""
+
+
+class Shards:
+    """Divides states and gradients of one agent, and updates their parts."""
+
+    def __init__(
+        self,
+        apply: Callable[[State, Grads], State],
+        state: State,
+        grads: Grads,
+        num_shards: int,
+        staleness: StalenessConfig,
+    ):
+        """
+        Args:
+          apply: of the learner's halves.
+          state, grads: of the learner, or their shapes.
+
+        Raises:
+          ValueError: there are more shards than parameters, or an array of the state
+            is not like the parameters, so that there is no place to cut it.
+        """
+        self.num_shards = num_shards
+        self._grads_tree = jax.tree.structure(grads)
+        self._shapes = [jnp.shape(x) for x in jax.tree.leaves(grads)]
+        size = sum(int(np.prod(shape)) for shape in self._shapes)
+        if not 1 <= num_shards <= size:
+            raise ValueError(
+                f"num_shards must be in 1 .. {size}, the number of parameters, got"
+                f" {num_shards}"
+            )
+        cuts = np.linspace(0, size, num_shards + 1).round().astype(int).tolist()
+        self._slices = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+        parts, self._tree = jax.tree.flatten(state, is_leaf=self._is_tree)
+        self._trees = [self._is_tree(part) for part in parts]
+        self._vectors = [
+            not tree and jnp.shape(part) == (size,)
+            for part, tree in zip(parts, self._trees, strict=True)
+        ]
+        if num_shards > 1:
+            self._check(state)
+        self.split = jax.jit(self._split)
+        """State -> shards"""
+        self.join = jax.jit(self._join)
+        """shards -> state; counters are those of the first"""
+        self.divide = jax.jit(self._divide)
+        """part of all -> parts of the shards"""
+        self.apply = jax.jit(partial(_applied, apply, config=staleness))
+        """(shard, its part, staleness) -> (shard, METRICS [4])"""
+
+    def compile(self, state: State, grads: Grads) -> None:
+        """Compiles all functions. Arrays are where those that come later will be."""
+        shards, whole = self.split(state), Part(grads, np.bool_(True))
+        for shard, part in zip(shards, self.divide(whole), strict=True):
+            jax.block_until_ready(self.apply(shard, part, np.int32(0)))
+        jax.block_until_ready(self.join(shards))
+
+    def _is_tree(self, part: Any) -> bool:
+        """Whether it has the structure of the parameters."""
+        if jax.tree.structure(part) != self._grads_tree:
+            return False
+        return [jnp.shape(x) for x in jax.tree.leaves(part)] == self._shapes
+
+    def _check(self, state: State) -> None:
+        parts = jax.tree.leaves_with_path(state, is_leaf=self._is_tree)
+        divided = zip(self._trees, self._vectors, strict=True)
+        for (path, part), known in zip(parts, divided, strict=True):
+            if not any(known) and jnp.ndim(part):
+                raise ValueError(
+                    f"state{jax.tree_util.keystr(path)}, of shape {jnp.shape(part)},"
+                    " has not the structure of the parameters: it cannot be divided"
+                    " among shards"
+                )
+
+    def _split(self, state: State) -> list[State]:
+        if self.num_shards == 1:
+            return [state]
+        parts = self._tree.flatten_up_to(state)
+        shards = [[] for _ in self._slices]
+        for part, tree, vector in zip(parts, self._trees, self._vectors, strict=True):
+            whole = ravel_pytree(part)[0] if tree or vector else None
+            for shard, where in zip(shards, self._slices, strict=True):
+                shard.append(part if whole is None else _extended(whole[where], 0.0))
+        return [self._tree.unflatten(shard) for shard in shards]
+
+    def _join(self, shards: list[State]) -> State:
+        if self.num_shards == 1:
+            return shards[0]
+        columns = zip(
+            *(self._tree.flatten_up_to(shard) for shard in shards), strict=True
+        )
+        parts = []
+        for column, tree, vector in zip(
+            columns, self._trees, self._vectors, strict=True
+        ):
+            if not (tree or vector):
+                parts.append(column[0])
+                continue
+            whole = jnp.concatenate([part[:-1] for part in column])
+            parts.append(self._unraveled(whole) if tree else whole)
+        return self._tree.unflatten(parts)
+
+    def _divide(self, part: Part) -> list[Part]:
+        if self.num_shards == 1:
+            return [part]
+        whole = ravel_pytree(part.grads)[0]
+        slices = [whole[where] for where in self._slices]
+        squares = [jnp.sum(jnp.square(x)) for x in slices]
+        return [
+            # Not the difference from the whole, in which what is small would be lost.
+            part._replace(
+                grads=_extended(x, jnp.sqrt(sum(squares[:j]) + sum(squares[j + 1 :])))
+            )
+            for j, x in enumerate(slices)
+        ]
+
+    def _unraveled(self, vector: Float[Array, " P"]) -> Any:
+        leaves, start = [], 0
+        for shape in self._shapes:
+            size = int(np.prod(shape))
+            leaves.append(vector[start : start + size].reshape(shape))
+            start += size
+        return self._grads_tree.unflatten(leaves)
+
+
+def _applied(
+    apply: Callable, state: State, part: Part, staleness: Any, config: StalenessConfig
+):
+    state, metrics = asynchronous.apply_stale(
+        apply, state, part.grads, staleness, config, part.accepted
+    )
+    return state, jnp.stack([metrics[name] for name in METRICS])
+
+
+def _extended(x: Float[Array, " N"], last: Any) -> Float[Array, " N+1"]:
+    return jnp.append(x, jnp.asarray(last, x.dtype))

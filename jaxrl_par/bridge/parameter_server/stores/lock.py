@@ -1,0 +1,85 @@
+"""A store that one worker at a time updates."""
+
+import threading
+from contextlib import suppress
+
+from jaxrl_par.bridge.parameter_server.shards import Shards
+from jaxrl_par.bridge.parameter_server.stores.store import (
+    Current,
+    Drained,
+    Gate,
+    Pulled,
+    Push,
+    applied,
+)
+from jaxrl_par.bridge.reports import Times
+from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.types import State
+
+
+class Lock(Gate):
+    """One at a time. Reading needs no lock: a state is never changed, but replaced."""
+
+    def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
+        super().__init__(supervisor)
+        self._shards = shards
+        # Of a thread: see `_release`.
+        self._mutex = threading.RLock()
+        self._current = Current.new(state)
+
+    def pull(self, worker: int) -> Pulled:
+        del worker
+        # Read once: the next push may replace it between two reads.
+        current = self._current
+        return Pulled(current.state, (current.pushes,), (current.version,))
+
+    def push(self, worker: int, push: Push, times: Times) -> None:
+        try:
+            # Inside `try`: a thread that is killed just after it got the lock gives it
+            # back; one that did not get it has nothing to release.
+            times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
+            times.timed(
+                "waiting for the owner", self._supervisor.wait, self._is_open,
+                "leave to update",
+            )  # fmt: skip
+            times.timed("updating", self._update, worker, push)
+        finally:
+            self._release()
+
+    def drain(self) -> Drained:
+        self._supervisor.wait(self._is_full, "updates of workers")
+        # No thread writes until more pushes are admitted.
+        current = self._current
+        self._current = current.without_updates()
+        return Drained(current.state, current.in_order(), current.workers)
+
+    def statistics(self) -> dict[str, float]:
+        return {}
+
+    def _is_open(self) -> bool | None:
+        return True if self._current.pushes < self._target else None
+
+    def _is_full(self) -> bool | None:
+        return None if self._current.pushes < self._target else True
+
+    def _update(self, worker: int, push: Push) -> None:
+        current = self._current
+        (version,) = push.pulled.versions
+        staleness = current.version - version
+        done = applied(self._shards, current.state, push.part, staleness)
+        # The instant of the update: one reference, which is replaced at once.
+        self._current = current.after(worker, push, done)
+        if self._is_full():
+            self._supervisor.wait(self._told, "leave to tell the owner")
+
+    def _told(self) -> bool:
+        # Under `wait`: who is killed at the end of a `with` keeps what it holds.
+        self._supervisor.condition.notify_all()
+        return True
+
+    def _release(self) -> None:
+        """Lets go of it as often as this thread has it: a push that was killed even
+        here has left it to the next one."""
+        with suppress(RuntimeError):  # not ours any more, or never
+            while True:
+                self._mutex.release()

@@ -1,0 +1,322 @@
+"""A worker: environments of its own, and gradients of what it does in them.
+
+It knows nothing of threads and stores, as an `Actor` knows nothing of queues. There are
+two kinds, which do the same: one steps simulators row by row; the other one has a pure
+environment, and acts and differentiates in one compiled call, which does not hold the
+interpreter.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrl_par import rollout
+from jaxrl_par.bridge.actor import Acting, Actor, ActorState, MakeEnv, count_of
+from jaxrl_par.bridge.parameter_server.shards import Part
+from jaxrl_par.bridge.reports import Times
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import Gradient, Learner, asynchronous
+from jaxrl_par.types import Mean, PRNGKey, State, Trajectory
+
+
+class PushInfo(NamedTuple):
+    """What is remembered of an unroll: a few numbers."""
+
+    worker: int
+    unroll: int
+    generation: int
+    """How often its environments had been made anew."""
+    metrics: np.ndarray
+    """[M], as `packed`."""
+    env_steps: int
+    rows: int
+
+
+class Computed(NamedTuple):
+    """What a worker has made of an unroll."""
+
+    part: Part
+    """Its gradient."""
+    info: PushInfo
+    after: Any
+    """The worker's state after the unroll, for checkpoints."""
+
+
+class HostState(NamedTuple):
+    """All of a worker between two unrolls."""
+
+    actor: ActorState
+    data: Any
+    """The learner's."""
+
+    @property
+    def unroll(self) -> Any:
+        return self.actor.unroll
+
+    @property
+    def generation(self) -> Any:
+        return self.actor.generation
+
+
+class HostWorker(Actor):
+    """Steps simulators."""
+
+    def __init__(
+        self,
+        index: int,
+        make_env: MakeEnv,
+        acting: Acting,
+        gradient: Callable,
+        params: Callable,
+        start_data: Callable[[], Any],
+        length: int,
+        root: PRNGKey,
+        device: Any,
+        **options: Any,
+    ):
+        """
+        Args:
+          gradient: `gradients` of the learner.
+          params: `Learner.params`
+          start_data: makes the learner's data, once the shapes of a batch are known.
+        """
+        super().__init__(index, make_env, acting, length, root, device, **options)
+        self._gradient = gradient
+        self._params = params
+        self._start_data = start_data
+        self._data: Any = None
+
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        return super().where(row).replace("actor", "worker", 1)
+
+    def resume(self, state: HostState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """As `Actor.resume`."""
+        self._data = jax.device_put(state.data, self._device)
+        return super().resume(state.actor, key, fresh_key)
+
+    def state(self) -> HostState:
+        """Valid between two unrolls."""
+        if self._data is None:
+            self._data = self._start_data()
+        return HostState(super().state(), self._data)
+
+    def contribute(self, state: State) -> Computed:
+        """The gradient of an unroll, both with the same parameters.
+
+        Raises:
+          Stopped, Exception: as `Actor.unroll`.
+        """
+        item = self.unroll(self._params(state), 0)
+        # All rows have one version: that of `state`.
+        extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
+        trajectory = item.trajectory._replace(extras=extras)
+        self._data, part, measured = self.times.timed(
+            "gradient", self._gradient, state, self._data, trajectory,
+            np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
+            np.int32(self.index),
+        )  # fmt: skip
+        env_steps, *metrics = np.asarray(measured)
+        info = PushInfo(
+            self.index, item.unroll, item.generation, np.array(metrics),
+            int(env_steps), trajectory.reward.size,
+        )  # fmt: skip
+        after: Any = item.after
+        return Computed(part, info, after._replace(data=self._data))
+
+
+class PureState(NamedTuple):
+    """All of a worker between two unrolls, as `ActorState`."""
+
+    unroll: Any
+    generation: Any
+    streams: rollout.Streams
+    data: Any
+    """The learner's."""
+
+
+class PureWorker:
+    """Steps a pure environment, inside the compiled function that differentiates."""
+
+    env = None
+
+    def __init__(
+        self,
+        index: int,
+        start: Callable,
+        contribute: Callable,
+        rows: int,
+        root: PRNGKey,
+        device: Any,
+        activity: Activity,
+    ):
+        """
+        Args:
+          start: (key, worker) -> its environments, and the learner's data
+          contribute: `pure_gradients` of the learner.
+          rows: rows of an unroll, over all environments.
+        """
+        self.index = index
+        self.times = Times()
+        self.env_steps = 0
+        self.rows = 0
+        self.rows_in_progress = 0
+        self.generation = self.next_unroll = 0
+        self._start = start
+        self._contribute = contribute
+        self._rows = rows
+        self._data: Any = None
+        self._root = jax.device_put(root, device)
+        self._device = device
+        self._activity = activity
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._activity.given_up
+
+    def where(self, row: int | None = None) -> str:
+        """For errors."""
+        del row
+        return (
+            f"worker {self.index}, unroll {self.next_unroll}, generation"
+            f" {self.generation}"
+        )
+
+    def cancel(self) -> None:
+        """Makes it end with `Stopped` after its next call, from another thread."""
+        self._activity.give_up()
+
+    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
+        """Makes the environments."""
+        self.generation, self.next_unroll = generation, unroll
+        key = jax.device_put(key, self._device)
+        self._streams, data = self._start(key, jnp.int32(self.index))
+        # What was acted before its environments were made anew is still true.
+        self._data = data if self._data is None else self._data
+
+    def resume(self, state: PureState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """Goes on from a saved state, always exactly."""
+        del key, fresh_key
+        self.generation, self.next_unroll = int(state.generation), int(state.unroll)
+        self._streams = jax.device_put(state.streams, self._device)
+        self._data = jax.device_put(state.data, self._device)
+        return True
+
+    def state(self) -> PureState:
+        """All of the worker; valid between two unrolls."""
+        return PureState(
+            np.int32(self.next_unroll), np.int32(self.generation), self._streams,
+            self._data,
+        )  # fmt: skip
+
+    def contribute(self, state: State) -> Computed:
+        """The gradient of an unroll, as `HostWorker.contribute`.
+
+        Raises:
+          Stopped: `cancel` was called.
+        """
+        self._activity.doing = "computing"
+        # Not timed: a compiled call comes back. This only asks whether to stop.
+        self._activity.end()
+        number = self.next_unroll
+        streams, data, part, measured = self.times.timed(
+            "computing", self._compute, state, number
+        )
+        env_steps, *metrics = np.asarray(measured)
+        # Last: a worker that failed before this is still at the same unroll.
+        self._streams, self._data = streams, data
+        self.next_unroll += 1
+        self.rows += self._rows
+        self.env_steps += int(env_steps)
+        info = PushInfo(
+            self.index, number, self.generation, np.array(metrics), int(env_steps),
+            self._rows,
+        )  # fmt: skip
+        return Computed(part, info, self.state())
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _compute(self, state: State, number: int):
+        count, index = count_of(number), np.int32(self.index)
+        return self._contribute(
+            state, self._streams, self._data, self._root, count, index
+        )
+
+
+Worker = HostWorker | PureWorker
+
+
+class Function:
+    """A function compiled once, for fixed shapes: inputs from NumPy, or with another
+    placement, do not compile it again."""
+
+    def __init__(self, function: Callable):
+        self._jitted = jax.jit(function)
+        self._compiled: Callable | None = None
+
+    def compile(self, *arguments: Any) -> None:
+        """For arguments of these shapes, unless it is done."""
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(*arguments).compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The result, computed when this returns."""
+        return jax.block_until_ready((self._compiled or self._jitted)(*arguments))
+
+
+def packed(given: Gradient) -> Float[Array, " M"]:
+    """Environment steps, then the metrics, leaf by leaf: one transfer, not one each."""
+    leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
+    return jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
+
+
+def gradients(learner: Learner) -> Function:
+    """(state, data, trajectory, sums over its episodes [3], root, unroll, worker) ->
+    (data, part, what `packed` packs)"""
+
+    def gradient(state: State, data: Any, trajectory: Trajectory, sums: Any, *place):
+        data, given = asynchronous.gradient(learner, state, data, trajectory, *place)
+        metrics = given.metrics | {
+            "episode_return": Mean(sums[0], sums[2]),
+            "episode_length": Mean(sums[1], sums[2]),
+        }
+        return data, _part(given), packed(given._replace(metrics=metrics))
+
+    return Function(gradient)
+
+
+def pure_starts(
+    learner: Learner, env: Environment, unroll_length: int, num_workers: int
+) -> Callable:
+    """(key, worker) -> (its environments, the learner's data)"""
+
+    def start(key: PRNGKey, worker: Any) -> tuple[rollout.Streams, Any]:
+        streams = rollout.start(learner.actor, env, key, worker, num_workers)
+        state = jax.eval_shape(learner.init, key, streams.step)
+        params = learner.params(state)
+        shapes = rollout.shapes(learner.actor, params, streams.step, unroll_length)
+        return streams, learner.start(shapes)
+
+    return jax.jit(start)
+
+
+def pure_gradients(learner: Learner, env: Environment, unroll_length: int) -> Function:
+    """(state, environments, data, root, unroll, worker) ->
+    (environments, data, part, what `packed` packs)"""
+
+    def contribute(state: State, *rest: Any):
+        done = asynchronous.turn(learner, env, unroll_length, state, state, *rest)
+        return done.streams, done.data, _part(done.gradient), packed(done.gradient)
+
+    return Function(contribute)
+
+
+def _part(given: Gradient) -> Part:
+    return Part(given.grads, jnp.asarray(given.accepted))

@@ -1,0 +1,410 @@
+"""A trained actor as a folder that runs without the program that trained it.
+
+    path = export.write("actor", network=config, observation_spec=..., action_spec=...,
+                        params=agent.params(trained.run.learner))
+
+    config.json      what the inputs are, the network, versions, SHA-256 of the files
+    actor.npz        the parameters that acting needs, as plain arrays
+    numpy_actor.py   with these it acts where NumPy is: `Actor.load(path)`
+    step.stablehlo   one step for `jax.export.deserialize`, as `load(path)` uses it
+
+Both forms compute what the agent's `greedy` does, and the policy besides; the critic is
+left behind. Nothing is pickled, and reading the folder runs none of it. Hashes tell
+damage, not malice: who can write to the folder chooses the actions.
+"""
+
+import io
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from jaxrl_par.export import numpy_actor
+from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic
+from jaxrl_par.networks.actor_critic import chosen_torso, is_image
+from jaxrl_par.training.directory import write_json
+from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
+from jaxrl_par.types import (
+    Action,
+    Box,
+    Carry,
+    Discrete,
+    Obs,
+    Params,
+    Spec,
+    Specs,
+    TimeStep,
+    example,
+)
+
+_RUNTIME = Path(numpy_actor.__file__)
+_STEPS = "step*.stablehlo"
+_PLATFORMS = ("cpu", "cuda", "tpu")
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "jaxrl-par")
+_NUMPY_KNOWS = {
+    "torso": ("mlp", "conv"),
+    "memory": ("none", "lstm", "gru"),
+    "compute_dtype": ("float32",),
+}
+
+Arrays = dict[str, np.ndarray]
+First = Bool[Array | np.ndarray, " B"]
+
+
+class ExportError(TrainingError):
+    """An actor cannot be written or read."""
+
+
+class ExportedActor(NamedTuple):
+    """An actor that knows nothing of its network but the compiled step."""
+
+    config: dict[str, Any]
+    initial_carry: Callable[[int], Carry]
+    """Empty memory for so many environments, a tuple of leaves [B, ...]."""
+    step: Callable[[Obs, First, Carry], tuple[Action, dict[str, Array], Carry]]
+    """(obs, first, carry) -> (the policy's mode, its parameters by name, carry)"""
+
+
+class _Actor(NamedTuple):
+    """The network to export, and what it reads."""
+
+    config: NetworkConfig
+    network: Network
+    observation_spec: Specs
+    example: TimeStep
+    """A step of one environment."""
+
+    @property
+    def halves(self) -> bool:
+        """Its carry is a pair, and only the first one is the policy's."""
+        return self.config.memory != "none" and not self.config.shared
+
+    @property
+    def parameters(self) -> Any:
+        """Their shapes."""
+        return jax.eval_shape(self.network.init, jax.random.key(0), self.example)
+
+    @property
+    def carry(self) -> Carry:
+        """That of the policy, of one environment."""
+        carry = self.network.initial_carry(1)
+        return carry[0] if self.halves else carry
+
+
+def write(
+    path: str | Path,
+    *,
+    network: NetworkConfig,
+    observation_spec: Specs,
+    action_spec: Spec,
+    params: Params,
+    batch_sizes: Sequence[int] | None = None,
+    numpy: bool = True,
+    clip: float = 10.0,
+) -> Path:
+    """Writes the folder of an actor, in place of one that is there, and returns it.
+
+    Args:
+      params: those of `actor_critic` with this config and specs, or what
+        `normalize_observations` makes of them.
+      batch_sizes: numbers of environments that the JAX form is for; by default any,
+        which gtrxl does not know.
+      numpy: with the form for NumPy; without it, any network can be exported.
+      clip: as `normalize_observations` was given it.
+
+    Raises:
+      ExportError: the folder has other content, which is left as it is; the parameters
+        are not the network's; or NumPy's form does not know the network.
+      DiskFullError: the folder is no whole actor, which `load` tells.
+    """
+    path, built = Path(path), actor_critic(observation_spec, action_spec, network)
+    none = jnp.zeros(1, bool)
+    first = TimeStep(example(observation_spec, 1), first=none, last=none)
+    actor = _Actor(network, built, observation_spec, first)
+    statistics = getattr(params, "statistics", None)
+    arrays = _needed(actor, params if statistics is None else params.inner)
+    config = _describe(actor, action_spec) | {
+        "numpy": numpy,
+        "batch_sizes": list(batch_sizes) if batch_sizes else None,
+        "normalization": None if statistics is None else {"clip": clip},
+    }
+    if numpy:
+        _check_numpy(config["network"])
+    if statistics is not None:
+        arrays |= _statistics(statistics, config["observations"])
+    files = {ARRAYS: _npz(arrays)}
+    if numpy:
+        files[_RUNTIME.name] = _RUNTIME.read_bytes()
+    step = _step(actor, config)
+    for batch in config["batch_sizes"] or [None]:
+        files[_step_name(batch)] = _lowered(step, arrays, actor, batch)
+    _save(path, files, config)
+    return path
+
+
+def load(path: str | Path, donate_carry: bool = False) -> ExportedActor:
+    """The JAX form of an actor, compiled when it is first called.
+
+    Args:
+      donate_carry: a carry that `step` was given cannot be used again, so that a large
+        one is not copied.
+
+    Raises:
+      ExportError: the folder is damaged, or no actor that this version can read.
+    """
+    try:
+        config = numpy_actor.read_config(path)
+        arrays = jax.device_put(numpy_actor.read_arrays(path, config))
+        sizes = config["batch_sizes"]
+        steps = {
+            batch: _compiled(path, config, arrays, batch, donate_carry)
+            for batch in sizes or [None]
+        }
+    except ActorError as error:
+        raise ExportError(str(error)) from error
+
+    def initial_carry(num_envs: int) -> Carry:
+        return tuple(
+            jnp.zeros((num_envs, *leaf["shape"]), leaf["dtype"])
+            for leaf in config["carry"]
+        )
+
+    def step(obs: Obs, first: First, carry: Carry):
+        batch = len(first) if sizes else None
+        if batch not in steps:
+            raise ExportError(
+                f"{path} was exported for batches of {sizes}, not {batch}"
+            )
+        return steps[batch](obs, first, carry)
+
+    return ExportedActor(config, initial_carry, step)
+
+
+def _compiled(path, config, arrays, batch, donate_carry: bool) -> Callable:
+    name = _step_name(batch)
+    data = numpy_actor.read_file(path, config, name)
+    try:
+        exported = jax.export.deserialize(bytearray(data))
+    # Parsers of JAX, flatbuffers and MLIR have errors of their own.
+    except Exception as error:
+        raise ExportError(
+            f"jax {jax.__version__} cannot read {Path(path) / name}, which jax"
+            f" {config['versions']['jax']} wrote: {error}. Export with the older one"
+        ) from error
+
+    def step(obs: Obs, first: First, carry: Carry):
+        leaves = jax.tree.leaves(obs)
+        action, policy, after = exported.call(arrays, leaves, first, list(carry))
+        return action, policy, tuple(after)
+
+    return jax.jit(step, donate_argnums=2 if donate_carry else ())
+
+
+def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
+    """(arrays, observations, first, carry) -> (mode, policy, carry), of plain lists.
+
+    JAX would ask for a name of every NamedTuple in the signature, wherever it is read.
+    """
+    parameters, carry_tree = actor.parameters, jax.tree.structure(actor.carry)
+    obs_tree = jax.tree.structure(actor.example.obs)
+
+    def step(arrays, obs, first, carry):
+        # Nothing that is returned depends on the parameters that are not there.
+        params = jax.tree.map_with_path(
+            lambda path, x: arrays.get(_name(path), jnp.zeros(x.shape, x.dtype)),
+            parameters,
+        )
+        obs = [_normalized(arrays, i, x, config) for i, x in enumerate(obs)]
+        row = TimeStep(obs_tree.unflatten(obs), first, last=jnp.zeros_like(first))
+        memory = carry_tree.unflatten(carry)
+        memory = (memory, memory) if actor.halves else memory
+        (policy, _), memory = actor.network.apply(params, memory, row)
+        memory = memory[0] if actor.halves else memory
+        return policy.mode(), policy._asdict(), jax.tree.leaves(memory)
+
+    return step
+
+
+def _normalized(arrays, index: int, x: Array, config: Mapping[str, Any]) -> Array:
+    """The input as `algorithms.normalize` shows it."""
+    if f"statistics.mean.{index}" not in arrays:
+        return x
+    mean, variance = (arrays[f"statistics.{n}.{index}"] for n in ("mean", "variance"))
+    clip = config["normalization"]["clip"]
+    return jnp.clip((x - mean) * jax.lax.rsqrt(variance + 1e-8), -clip, clip)
+
+
+def _lowered(step: Callable, arrays: Arrays, actor: _Actor, batch: int | None) -> bytes:
+    """StableHLO of the step, for one or any number of environments."""
+    size = jax.export.symbolic_shape("batch")[0] if batch is None else batch
+
+    def rows(tree: Any) -> list[jax.ShapeDtypeStruct]:
+        return [
+            jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+            for x in jax.tree.leaves(tree)
+        ]
+
+    shapes = {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in arrays.items()}
+    (first,) = rows(actor.example.first)
+    export = jax.export.export(jax.jit(step), platforms=_PLATFORMS)
+    try:
+        exported = export(shapes, rows(actor.example.obs), first, rows(actor.carry))
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise ExportError(
+            f"memory = {actor.config.memory} is not computed alike for all numbers of"
+            " environments: say with batch_sizes for which to export it"
+        ) from error
+    return bytes(exported.serialize())
+
+
+def _needed(actor: _Actor, params: Params) -> Arrays:
+    """The parameters by name, without those that only values depend on."""
+    expected = _named(actor.parameters)
+    found = {name: np.asarray(x) for name, x in _named(params).items()}
+    for name in expected | found:
+        there, wanted = (
+            f"{x.dtype} {x.shape}" if x is not None else "nothing"
+            for x in (found.get(name), expected.get(name))
+        )
+        if there != wanted:
+            raise ExportError(
+                "the parameters are not those of this network with these specs:"
+                f" {name} is {there} there and {wanted} in the network"
+            )
+    if actor.config.shared:
+        return found
+    return {name: x for name, x in found.items() if not _is_critic(name)}
+
+
+def _is_critic(name: str) -> bool:
+    _, module, *_, last = name.split(".")
+    return module.startswith("critic") or last in ("value", "value_bias")
+
+
+def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
+    """Statistics of normalised observations, which are those of real numbers."""
+    trees = {"mean": statistics.mean, "variance": statistics.variance}
+    return {
+        f"statistics.{name}.{index}": np.asarray(leaf)
+        for name, tree in trees.items()
+        for index, leaf in enumerate(jax.tree.leaves(tree))
+        if np.issubdtype(observations[index]["dtype"], np.floating)
+    }
+
+
+def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
+    """What the folder says about the actor."""
+    torso = chosen_torso(actor.observation_spec, actor.config.torso)
+    observations = jax.tree.leaves_with_path(actor.observation_spec, is_leaf=_is_spec)
+    carry = jax.tree.leaves(actor.carry)
+    return {
+        "format": FORMAT,
+        "network": asdict(actor.config) | {"torso": torso},
+        "observations": [
+            _spec(spec, f"obs{jax.tree_util.keystr(path)}")
+            for path, spec in observations
+        ],
+        "action": _spec(action_spec, "action"),
+        "carry": [{"shape": x.shape[1:], "dtype": str(x.dtype)} for x in carry],
+        "inputs": {
+            "parameters": f"arrays of {ARRAYS} by name",
+            "obs": "list of the observations above, in their order, [B, *shape]",
+            "first": "bool [B], where an episode starts: memory is cleared",
+            "carry": "list of the leaves above, [B, *shape], zeros at the start",
+        },
+        "outputs": "the policy's mode, its parameters by name, and carry",
+        "platforms": _PLATFORMS,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # a checkout that is not installed
+            found[name] = version(name)
+    return found
+
+
+def _spec(spec: Spec, name: str) -> dict[str, Any]:
+    shared = {"name": name, "shape": spec.shape, "dtype": str(np.dtype(spec.dtype))}
+    if isinstance(spec, Discrete):
+        return shared | {"kind": "discrete", "num_values": spec.num_values}
+    bounds = {"low": _bound(spec.low), "high": _bound(spec.high)}
+    return shared | {"kind": "box", "image": is_image(spec)} | bounds
+
+
+def _bound(bound: Any) -> float | list | None:
+    """One number if all are equal, None where there is no bound."""
+    bound = np.asarray(bound, np.float64)
+    if np.all(bound == bound.flat[:1]):
+        bound = bound.flat[0]
+    known: Any = np.where(np.isfinite(bound), bound.astype(object), None)
+    return known.tolist()
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, Box | Discrete)
+
+
+def _check_numpy(network: Mapping[str, Any]) -> None:
+    wrong = [
+        f"{name} = {network[name]}; it knows {', '.join(known)}"
+        for name, known in _NUMPY_KNOWS.items()
+        if network[name] not in known
+    ]
+    if wrong:
+        raise ExportError(
+            f"the form for NumPy has no {', and no '.join(wrong)}. With numpy=False"
+            " the form for JAX is written alone"
+        )
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _npz(arrays: Arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _step_name(batch: int | None) -> str:
+    return _STEPS.replace("*", "" if batch is None else f"_{batch}")
+
+
+def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
+    """Writes the config last: a folder without one is not whole."""
+    known = (CONFIG, f"{CONFIG}.new", ARRAYS, _RUNTIME.name, _STEPS)
+    if path.exists():
+        there = [path] if path.is_file() else list(path.iterdir())
+        if foreign := [x for x in there if not any(map(x.match, known))]:
+            raise ExportError(
+                f"{path} holds other things than an actor, such as {foreign[0].name}:"
+                " it was left as it is. Choose another folder"
+            )
+        for file in there:
+            file.unlink(missing_ok=True)
+    hashes = {name: sha256(data).hexdigest() for name, data in files.items()}
+    config = {**config, "files": hashes}
+    for name, data in files.items():
+        with full_disk_is_clear(path / name, len(data)):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    write_json(path / CONFIG, config | {"sha256": numpy_actor.config_hash(config)})

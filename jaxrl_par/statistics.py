@@ -1,0 +1,98 @@
+"""Statistics of data that several devices share, as if one device had all of it.
+
+Instances along the axis have arrays of the same shapes. Counts are per instance, so
+that they stay small where there are many.
+
+Source of `merged`: Chan, Golub and LeVeque (1979), as in Welford's method.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree, UInt32
+
+from jaxrl_par.axis import Axis
+
+# The smallest count above 0 is 1 on one of the instances, however many these are.
+_SMALLEST_COUNT = 1e-9
+
+
+class Moments(NamedTuple):
+    """Count, mean and variance of rows, the latter with leaves as one row."""
+
+    count: Float[Array, ""]
+    mean: PyTree
+    variance: PyTree
+
+
+def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
+    """Moments of rows, leaves [*N, ...], of all instances; those that are not kept
+    count as if they were not there."""
+    count = axis.mean(jnp.sum(keep, dtype=jnp.float32))
+    safe = jnp.maximum(count, _SMALLEST_COUNT)
+
+    def mean(x: Array) -> Array:
+        kept = keep.reshape(*keep.shape, *[1] * (x.ndim - keep.ndim))
+        total = jnp.sum(jnp.where(kept, x, 0.0), axis=range(keep.ndim))
+        return axis.mean(total) / safe
+
+    means = jax.tree.map(mean, rows)
+    squares = jax.tree.map(lambda x, m: jnp.square(x - m), rows, means)
+    return Moments(count, means, jax.tree.map(mean, squares))
+
+
+def merged(old: Moments, new: Moments) -> Moments:
+    """Moments of the rows of both."""
+    count = old.count + new.count
+    share = new.count / jnp.maximum(count, _SMALLEST_COUNT)
+
+    def variance(old_mean, old_variance, new_mean, new_variance):
+        return (
+            (1.0 - share) * old_variance
+            + share * new_variance
+            + share * (1.0 - share) * jnp.square(new_mean - old_mean)
+        )
+
+    means = jax.tree.map(lambda x, y: x + share * (y - x), old.mean, new.mean)
+    variances = jax.tree.map(variance, old.mean, old.variance, new.mean, new.variance)
+    return Moments(count, means, variances)
+
+
+def standardized(
+    x: Float[Array, "*N"], keep: Bool[Array, "*N"], axis: Axis
+) -> Float[Array, "*N"]:
+    """To mean 0 and standard deviation 1 over what is kept; all else is 0."""
+    _, mean, variance = moments(x, keep, axis)
+    return jnp.where(keep, (x - mean) * jax.lax.rsqrt(variance + 1e-8), 0.0)
+
+
+def reached(
+    x: Float[Array, "*N"],
+    keep: Bool[Array, "*N"],
+    counts: Float[Array, " K"],
+    axis: Axis,
+) -> Float[Array, " K"]:
+    """For each of `counts`, the largest number that so many of x, where `keep`, reach.
+
+    x are those of all instances, and counts are per instance. A search for the four
+    highest bits of the answer, then the next four, needs no more than means over the
+    instances, and is exact.
+    """
+    bits = jax.lax.bitcast_convert_type(x.ravel(), jnp.uint32)
+    # In the order of x, which that of its bits is not for negative numbers.
+    sign = jnp.uint32(1 << 31)
+    ordered = jnp.where(bits >= sign, ~bits, bits | sign)
+    digits = jnp.arange(1, 16, dtype=jnp.uint32)
+
+    def refine(i: Array, found: UInt32[Array, " K"]) -> UInt32[Array, " K"]:
+        shift = jnp.uint32(28 - 4 * i)
+        candidates = found[:, None] | (digits << shift)
+        reach = keep.ravel() & (ordered >= candidates[..., None])
+        number = axis.mean(jnp.sum(reach, axis=-1, dtype=jnp.float32))
+        enough = number >= counts[:, None]
+        return found | (jnp.sum(enough, axis=1, dtype=jnp.uint32) << shift)
+
+    found = jax.lax.fori_loop(0, 8, refine, jnp.zeros(counts.shape, jnp.uint32))
+    bits = jnp.where(found >= sign, found ^ sign, ~found)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

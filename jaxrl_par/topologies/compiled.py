@@ -1,0 +1,125 @@
+"""One device, many updates in each call (Anakin): acting and learning in one program.
+
+Everything that happens between two looks at the metrics is one compiled call, so that
+neither Python nor a transfer to the host stands between two updates.
+
+Source: Hessel et al., arXiv:2104.06272, section 2.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+
+from jaxrl_par import rollout
+from jaxrl_par.axis import Axis
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import Learner, Program, Run, learn_from, learner_of, new_run
+from jaxrl_par.loops.learner import Data
+from jaxrl_par.loops.run import check_counts, episode_metrics, step_keys
+from jaxrl_par.types import Agent, Metrics, PRNGKey
+
+
+class Local(NamedTuple):
+    """What a device has for itself."""
+
+    streams: rollout.Streams
+    data: Data
+    """The learner's, on this device."""
+
+
+def compiled(
+    learner: Agent | Learner, env: Environment, unroll_length: int, axis: Axis = Axis()
+) -> Program:
+    """Acts for `unroll_length` steps in every environment, then learns from them.
+
+    Args:
+      learner: an agent alone learns from each trajectory once.
+      axis: each instance along it steps an `env` of its own with randomness of its own;
+        gradients and metrics are averaged over it.
+
+    Raises:
+      ValueError: `unroll_length` is below 1.
+    """
+    check_counts(unroll_length=unroll_length)
+    given = (learner_of(learner), env, unroll_length, axis)
+    return Program(partial(_init, *given), partial(_step, *given))
+
+
+def _init(
+    learner: Learner, env: Environment, length: int, axis: Axis, key: PRNGKey
+) -> Run:
+    learn_key, env_key, root = jax.random.split(key, 3)
+    own = axis.own(env_key)
+    streams = rollout.start(learner.actor, env, own, axis.index, axis.size)
+    state = learner.init(learn_key, streams.step)
+    params = learner.params(state)
+    shapes = rollout.shapes(learner.actor, params, streams.step, length)
+    return new_run(state, Local(streams, learner.start(shapes)), root)
+
+
+def _step(
+    learner: Learner, env: Environment, length: int, axis: Axis, run: Run
+) -> tuple[Run, Metrics]:
+    act_key, _ = step_keys(run, axis)
+    local: Local = run.local
+    params = learner.params(run.learner)
+    streams, trajectory, episodes = rollout.unroll(
+        learner.actor, env, params, local.streams, act_key, length
+    )
+    learn = learn_from(learner, axis)
+    run, metrics = learn(run._replace(local=local.data), trajectory)
+    run = run._replace(local=Local(streams, run.local))
+    episodes = axis.after(episodes, metrics)
+    return run, metrics | episode_metrics(episodes, axis)
+
+
+def episodic(
+    learner: Agent | Learner, env: Environment, max_steps: int, axis: Axis = Axis()
+) -> Program:
+    """Acts for one whole episode in every environment, then learns from them.
+
+    The loop of Monte Carlo policy gradients, which need returns to the end.
+
+    Raises:
+      ValueError: `max_steps` is below 1.
+    """
+    check_counts(max_steps=max_steps)
+    learner = learner_of(learner)
+    actor, learn = learner.actor, learn_from(learner, axis)
+
+    def init(key: PRNGKey) -> Run:
+        learn_key, env_key, root = jax.random.split(key, 3)
+        _, step = env.reset(env_key)
+        state = learner.init(learn_key, step)
+        shapes = rollout.shapes(actor, learner.params(state), step, max_steps)
+        return new_run(state, learner.start(shapes), root)
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        act_key, _ = step_keys(run, axis)
+        trajectory, episodes = rollout.whole_episodes(
+            actor, env, learner.params(run.learner), act_key, max_steps
+        )
+        run, metrics = learn(run, trajectory)
+        episodes = axis.after(episodes, metrics)
+        return run, metrics | episode_metrics(episodes, axis)
+
+    return Program(init, step)
+
+
+def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Metrics]]:
+    """`num_updates` steps of `program` in one call; metrics are stacked [num_updates].
+
+    `num_updates` calls of one give the same numbers as one call of `num_updates`,
+    because all randomness is drawn from the run's own key and counter.
+
+    Raises:
+      ValueError: `num_updates` is below 1.
+    """
+    check_counts(num_updates=num_updates)
+
+    def call(run: Run) -> tuple[Run, Metrics]:
+        return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
+
+    return call

@@ -1,0 +1,81 @@
+"""The advice follows from what actors and learner did."""
+
+import re
+
+import pytest
+
+from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
+
+
+def report(**changes) -> ActorLearnerReport:
+    """One of a run in balance."""
+    fields = {
+        "seconds": 10.0,
+        "actor_steps_per_second": 100.0,
+        "learner_steps_per_second": 90.0,
+        "updates": 5,
+        "actors": [{"acting": 0.5, "environment": 0.5}] * 2,
+        "uploader": {"uploading": 0.1, "waiting for unrolls": 0.9},
+        "learner": {"updating": 0.9, "waiting for unrolls": 0.1},
+        "queue_depth": 1.5,
+        "queue_size": 2,
+        "uploaded_bytes": 1000,
+        "lags": {0: 30, 2: 10},
+        "compile_seconds": 1.0,
+        "restarts": 0,
+        "dropped_rows": 3,
+        "abandoned": [],
+    }
+    return ActorLearnerReport(**fields | changes)
+
+
+def test_the_lag_is_a_mean_over_rows():
+    assert report().lag() == pytest.approx((0 * 30 + 2 * 10) / 40)
+    assert report(lags={}).lag() == 0.0
+
+
+WAITING = {"updating": 0.4, "waiting for unrolls": 0.6}
+BLOCKED = {"acting": 0.3, "waiting for parameters": 0.4, "waiting for the queue": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({}, "in balance"),
+        ({"learner": WAITING}, "learner waits for actors 60% .* more actor threads or a"
+         " cheaper environment"),
+        ({"learner": WAITING, "actors": [{"acting": 0.7, "environment": 0.3}]},
+         "actors spend 70% acting: more environments for each actor, or a smaller"),
+        ({"actors": [BLOCKED]}, "actors wait for the learner 70% .* fewer actors"),
+        ({"actors": [BLOCKED], "learner": WAITING}, "actors wait for the learner 70%"),
+        ({"learner": WAITING, "uploader": {"uploading": 0.8}}, "uploading takes 80%"),
+        ({"uploader": {"uploading": 0.8}}, "in balance"),
+        ({"restarts": 4, "learner": WAITING}, "made anew 4 times: find out why"),
+    ],
+)  # fmt: skip
+def test_the_advice_names_what_to_change_first(changes, advice):
+    assert re.search(advice, report(**changes).advice())
+
+
+def test_the_row_has_the_numbers_and_the_shares_by_thread():
+    row = report(actors=[{"acting": 1.0}, BLOCKED]).row()
+    assert row == pytest.approx(
+        {
+            "actor_steps_per_second": 100.0,
+            "learner_steps_per_second": 90.0,
+            "queue_depth": 1.5,
+            "uploaded_bytes": 1000,
+            "lag": 0.5,
+            "lag_max": 2,
+            "restarts": 0,
+            "dropped_rows": 3,
+            "actor_acting": 0.65,
+            "actor_waiting_for_parameters": 0.2,
+            "actor_waiting_for_the_queue": 0.15,
+            "uploader_uploading": 0.1,
+            "uploader_waiting_for_unrolls": 0.9,
+            "learner_updating": 0.9,
+            "learner_waiting_for_unrolls": 0.1,
+        }
+    )
+    assert report(lags={}).row()["lag_max"] == 0

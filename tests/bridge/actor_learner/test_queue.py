@@ -1,0 +1,297 @@
+"""Who acts with what and what is learned next, in any order in which threads may be."""
+
+import threading
+from collections import Counter, deque
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxrl_par.bridge.actor import Episodes, Unrolled
+from jaxrl_par.bridge.actor_learner.queue import (
+    Bounded,
+    Free,
+    Lockstep,
+    Publisher,
+    Queue,
+)
+from jaxrl_par.bridge.reports import Tally
+from jaxrl_par.bridge.supervision import Supervisor
+
+LONG = 60.0
+
+
+def unrolled(actor: int, unroll: int, version: int = 0) -> Unrolled:
+    """One without content, except an array, whose comparison would be an error."""
+    nothing: dict = {"trajectory": None, "after": np.zeros(2)}
+    return Unrolled(
+        actor, unroll, 0, version, episodes=Episodes(0.0, 0.0, 0), **nothing
+    )
+
+
+# Parameters ----------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(0, 5))
+def test_the_newest_versions_can_be_had_and_no_others(keep, published, first):
+    publisher = Publisher(Supervisor(LONG), keep)
+    for version in range(first, first + published):
+        publisher.publish(version, f"params {version}")
+    newest = first + published - 1
+    assert publisher.newest == newest
+    kept = range(max(first, newest - keep + 1), newest + 1)
+    assert [publisher.get(v) for v in kept] == [f"params {v}" for v in kept]
+    with pytest.raises(KeyError):
+        publisher.get(kept[0] - 1)
+
+
+def test_older_parameters_are_those_before_the_newest_or_the_first():
+    publisher = Publisher(Supervisor(LONG), keep=3)
+    publisher.publish(0, "a")
+    assert publisher.older(0) == () and publisher.older(2) == ("a", "a")
+    publisher.publish(1, "b")
+    assert publisher.older(2) == ("a", "a")
+    publisher.publish(2, "c")
+    assert publisher.older(2) == ("a", "b") and publisher.older(1) == ("b",)
+
+
+def test_publishing_wakes_who_waits_for_it():
+    supervisor = Supervisor(LONG)
+    publisher = Publisher(supervisor, 1)
+    publisher.publish(0, "a")
+    got, looked = [], threading.Event()
+
+    def ready():
+        looked.set()
+        return publisher.get(1) if publisher.newest == 1 else None
+
+    supervisor.start("waits", lambda: got.append(supervisor.wait(ready, "params")))
+    assert looked.wait(LONG)
+    publisher.publish(1, "b")
+    for thread in threading.enumerate():
+        if thread.name == "waits":
+            thread.join(LONG)
+    assert supervisor.stop(LONG) == [] and got == ["b"]
+
+
+# Schedules, driven by any interleaving of what actors and learner may do next -----
+
+
+class Threads:
+    """Actors, an uploader and a learner as steps in an order that a test draws.
+
+    An actor begins an unroll when the schedule admits it, and later puts it if there is
+    room; the learner takes what the schedule chooses, and publishes after each update.
+    """
+
+    def __init__(self, schedule, num_actors, per_update, first_update=0):
+        self.schedule, self.per_update = schedule, per_update
+        self.newest = first_update
+        self.waiting: deque[Unrolled] = deque()
+        self.acting: list[Unrolled | None] = [None] * num_actors
+        self.unrolls = [first_update] * num_actors
+        self.batch: list[Unrolled] = []
+        self.taken: list[Unrolled] = []
+        self.lags: list[int] = []
+
+    def actor(self, i: int) -> bool:
+        """The next step of an actor; False if it has to wait."""
+        if (item := self.acting[i]) is None:
+            version = self.schedule.admit(i, self.unrolls[i], self.newest)
+            if version is None:
+                return False
+            assert 0 <= version <= self.newest
+            self.acting[i] = unrolled(i, self.unrolls[i], version)
+            return True
+        if len(self.waiting) >= self.schedule.capacity:
+            return False
+        self.waiting.append(item)
+        self.acting[i] = None
+        self.unrolls[i] += 1
+        return True
+
+    def restart(self, i: int) -> None:
+        """The unroll is lost, and begun again."""
+        self.acting[i] = None
+
+    def learner(self) -> bool:
+        item = self.schedule.choose(self.waiting)
+        if item is None:
+            return False
+        self.waiting = deque(x for x in self.waiting if x is not item)
+        self.batch.append(item)
+        if len(self.batch) == self.per_update:
+            self.lags += [self.newest - x.version for x in self.batch]
+            self.taken += self.batch
+            self.batch = []
+            self.newest += 1
+        return True
+
+    def stuck(self) -> bool:
+        """Whether nobody can do anything any more; does something, if it is not."""
+        return not (
+            any(self.actor(i) for i in range(len(self.acting))) or self.learner()
+        )
+
+
+moves = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=150)
+
+
+def drive(threads: Threads, order, restarts: bool = True) -> None:
+    """Does what `order` says, and then goes on for a while."""
+    num_actors = len(threads.acting)
+    for who, restart in order:
+        if who < num_actors and restart and restarts:
+            threads.restart(who)
+        elif who < num_actors:
+            threads.actor(who)
+        else:
+            threads.learner()
+    for _ in range(100):
+        assert not threads.stuck()
+
+
+counts = st.integers(1, 3)
+
+
+@settings(deadline=None)
+@given(counts, counts, st.integers(0, 3), st.integers(0, 4), moves)
+def test_no_row_is_older_than_max_lag_and_nobody_is_stuck(
+    num_actors, per_update, max_lag, first_update, order
+):
+    schedule = Bounded(max_lag, per_update, first_update)
+    threads = Threads(schedule, num_actors, per_update, first_update)
+    drive(threads, order)
+    assert threads.newest > first_update
+    assert max(threads.lags) <= max_lag
+    seen = [(x.actor, x.unroll) for x in threads.taken]
+    assert len(set(seen)) == len(seen)
+
+
+def test_max_lag_is_reached_and_not_only_kept():
+    threads = Threads(Bounded(2, 1, 0), num_actors=1, per_update=1)
+    while threads.actor(0):
+        pass
+    assert threads.unrolls[0] == 3  # ahead of the learner by all that is allowed
+    for _ in range(3):
+        assert threads.learner()
+    assert threads.lags == [0, 1, 2]
+
+
+def test_unrolls_are_learned_from_in_the_order_in_which_they_began():
+    threads = Threads(Bounded(3, 1, 0), num_actors=2, per_update=1)
+    assert threads.actor(0) and threads.actor(1)  # begin
+    assert threads.actor(1) and not threads.learner()  # 1 is done, 0 was first
+    assert threads.actor(0) and threads.learner() and threads.learner()
+    assert [x.actor for x in threads.taken] == [0, 1]
+
+
+@settings(deadline=None)
+@given(counts, st.integers(0, 3), st.integers(0, 4), moves)
+def test_lockstep_learns_from_each_unroll_of_each_actor_in_their_order(
+    num_actors, lag, first_update, order
+):
+    schedule = Lockstep(lag, num_actors, first_update)
+    threads = Threads(schedule, num_actors, num_actors, first_update)
+    drive(threads, order)
+    expected = [
+        (actor, unroll, max(0, unroll - lag))
+        for unroll in range(first_update, threads.newest)
+        for actor in range(num_actors)
+    ]
+    assert threads.newest > first_update
+    assert [(x.actor, x.unroll, x.version) for x in threads.taken] == expected
+
+
+@given(counts, st.integers(0, 3))
+def test_lockstep_acts_ahead_by_its_lag_and_no_further(num_actors, lag):
+    threads = Threads(Lockstep(lag, num_actors, 0), num_actors, num_actors)
+    while any(threads.actor(i) for i in range(num_actors)):
+        pass
+    assert threads.unrolls == [lag + 1] * num_actors
+    # All that may be acted has room.
+    assert len(threads.waiting) == threads.schedule.capacity
+
+
+@settings(deadline=None)
+@given(counts, counts, st.integers(1, 4), moves)
+def test_free_acts_with_the_newest_and_learns_in_the_order_of_arrival(
+    num_actors, per_update, capacity, order
+):
+    threads = Threads(Free(capacity), num_actors, per_update)
+    drive(threads, order)
+    assert threads.schedule.capacity == capacity
+    assert threads.newest > 0
+    assert threads.schedule.admit(0, 5, newest=9) == 9
+    first, second = unrolled(1, 7), unrolled(0, 0)
+    assert threads.schedule.choose(deque([first, second])) is first
+
+
+# The queue -----------------------------------------------------------------------
+
+
+def queue(schedule, patience: float = LONG):
+    supervisor, tally = Supervisor(patience), Tally()
+    return supervisor, tally, Queue(supervisor, schedule, tally)
+
+
+def test_a_full_queue_makes_its_producer_wait_and_loses_nothing():
+    supervisor, _, unrolls = queue(Free(2))
+    longest = []
+
+    def produce():
+        for i in range(20):
+            unrolls.put(unrolled(0, i))
+            longest.append(len(unrolls))
+
+    with supervisor.working():
+        supervisor.start("actor 0", produce)
+        assert [unrolls.get().unroll for _ in range(20)] == list(range(20))
+    assert supervisor.stop(LONG) == []
+    assert max(longest) <= 2 and len(unrolls) == 0
+
+
+def test_many_producers_lose_and_double_nothing():
+    supervisor, tally, unrolls = queue(Free(3))
+    with supervisor.working():
+        for actor in range(4):
+            supervisor.start(
+                f"actor {actor}",
+                lambda actor=actor: (
+                    [unrolls.put(unrolled(actor, i)) for i in range(25)] and None
+                ),
+            )
+        got = [unrolls.get() for _ in range(100)]
+    assert supervisor.stop(LONG) == []
+    assert Counter((x.actor, x.unroll) for x in got) == Counter(
+        (actor, i) for actor in range(4) for i in range(25)
+    )
+    for actor in range(4):
+        assert [x.unroll for x in got if x.actor == actor] == list(range(25))
+    assert tally.takes == 100 and 100 <= tally.depths <= 300
+
+
+def test_the_queue_gives_what_the_schedule_chooses():
+    supervisor, tally, unrolls = queue(Lockstep(0, num_actors=2, first_update=0))
+    with supervisor.working():
+        unrolls.put(unrolled(1, 0))
+        unrolls.put(unrolled(0, 0))
+        assert [unrolls.get().actor for _ in range(2)] == [0, 1]
+    assert (tally.takes, tally.depths) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda queue: queue.get(), "no unroll of an actor"),
+        (lambda queue: queue.put(unrolled(0, 1)), "no room in the queue of unrolls"),
+    ],
+)
+def test_waiting_for_the_queue_has_a_deadline(call, what):
+    schedule = Lockstep(0, num_actors=1, first_update=3)
+    supervisor, _, unrolls = queue(schedule, patience=0.05)
+    with supervisor.working():
+        unrolls.put(unrolled(0, 0))  # of the past: it will never be chosen
+        with pytest.raises(RuntimeError, match=what):
+            call(unrolls)

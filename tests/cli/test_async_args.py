@@ -1,0 +1,185 @@
+"""Asynchronous experiments under the runner: what runs leave, resumption, replay."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_par import cli, random, training
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.loops.records import RecordError
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.workers import WorkersConfig
+
+UPDATE = 2 * 4
+"""Rows of a gradient."""
+
+
+def arguments(tmp_path, name="run", num_updates=2, **options):
+    settings = training.TrainingConfig(
+        runs_dir=str(tmp_path), name=name, log_interval=2, gif=False,
+        tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
+    )  # fmt: skip
+    args = cli.AsyncArgs(
+        num_envs=4, unroll_length=4, total_steps=num_updates * UPDATE,
+        workers=WorkersConfig(num_workers=2), network=NetworkConfig(widths=(8,)),
+        optimizer=OptimizerConfig(anneal=False), training=settings,
+    )  # fmt: skip
+    return replace(args, **options)
+
+
+def composed(args):
+    env = args.example_env()
+    network = actor_critic(env.observation_spec, env.action_spec, args.network)
+    return a2c(network, make_optimizer(args.optimizer, args.num_updates))
+
+
+def run(args):
+    agent = composed(args)
+    return args.train(args.place(agent), agent)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("store", ["lock", "hogwild", "server"])
+def test_workers_leave_their_report(tmp_path, store):
+    workers = WorkersConfig(num_workers=2, store=store)
+    trained = run(arguments(tmp_path, workers=workers))
+    (last,) = rows(trained.directory.metrics)
+    assert last["updates"] == 2 and last["env_steps"] > 0
+    assert last["worker_steps_per_second"] > 0 and last["lag_max"] >= 0
+    assert trained.directory.parallelism.stat().st_size > 1000
+    assert len(rows(trained.directory.schedule)) == 2
+    assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
+
+
+def test_workers_step_simulators(tmp_path, capsys):
+    """A name that gymnax knows too is a simulator's where a backend is given."""
+    pytest.importorskip("gymnasium")
+    args = arguments(tmp_path, backend="gymnasium", show_previous=True)
+    assert isinstance(args.example_env(), HostEnvironment)
+    trained = run(args)
+    assert trained.summary.updates == 2
+    assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
+    assert "worker" in capsys.readouterr().out
+    assert not replace(args, backend=None, env_name="LunarLander-v3").is_pure
+
+
+@pytest.mark.parametrize("model", ["constant", "random"])
+def test_delays_train(tmp_path, model):
+    delays = DelaysConfig(model=model, delay=1)
+    args = arguments(tmp_path, topology="delayed", delays=delays)
+    trained = run(args)
+    assert trained.summary.updates == 2
+    assert not trained.directory.parallelism.exists()
+
+
+@pytest.mark.parametrize("kind", ["workers", "simulators", "delayed"])
+def test_a_run_goes_on(tmp_path, kind):
+    """With the updates that the first part had left."""
+    topology = "delayed" if kind == "delayed" else "workers"
+    args = arguments(tmp_path, num_updates=4, topology=topology)
+    if kind == "simulators":
+        pytest.importorskip("gymnasium")
+        args = replace(args, backend="gymnasium")
+    agent = composed(args)
+    start = random.key(args.seed)
+    training.train(args.place(agent), args, args.training, key=start, num_updates=2)
+    resumed = replace(args, training=replace(args.training, resume=True))
+    trained = run(resumed)
+    assert [x["updates"] for x in rows(trained.directory.metrics)] == [2, 4]
+    if topology == "workers":
+        assert len(rows(trained.directory.schedule)) == 4
+
+
+def test_a_run_with_a_lock_is_repeated_from_its_folder(tmp_path):
+    args = arguments(tmp_path, num_updates=6)
+    first = run(args)
+    schedule = str(first.directory.schedule)
+    again = run(
+        replace(args, replay=schedule, training=replace(args.training, name="again"))
+    )
+    assert first.summary.state_sha256 == again.summary.state_sha256
+    with pytest.raises(training.TrainingError, match=r"replay: there is no recorded"):
+        run(replace(args, replay=str(tmp_path / "nowhere")))
+
+
+def test_delays_follow_a_record_of_workers(tmp_path):
+    """The program computes what threads did, but for the rounding of its compiler."""
+    first = run(arguments(tmp_path, num_updates=6))
+    record = str(first.directory.schedule)
+    delays = DelaysConfig(model="recorded", record=record)
+    args = arguments(tmp_path, "again", 6, topology="delayed", delays=delays)
+    again = run(args)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        first.run.learner.params, again.run.learner.params,
+    )  # fmt: skip
+    with pytest.raises(RecordError, match="of 2 workers, asked for 3"):
+        delays.schedule(3, 6, seed=0)
+    (tmp_path / "shards").write_text("[[0, 0, 0, [0, 0]]]\n")
+    with pytest.raises(RecordError, match="parameters in several shards"):
+        replace(delays, record=str(tmp_path / "shards")).schedule(1, 1, seed=0)
+    delays = replace(delays, record=str(tmp_path / "nowhere"))
+    with pytest.raises(training.TrainingError, match=r"delays\.record: there is no"):
+        run(replace(args, delays=delays))
+
+
+def test_schedules_are_as_the_config_says():
+    def delays(num_turns=100, **options):
+        return DelaysConfig(**options).schedule(4, num_turns, seed=1).delay
+
+    assert not np.any(delays(model="none"))
+    np.testing.assert_array_equal(delays(8, model="constant", delay=3)[3:], 3)
+    assert delays(model="per_worker", slowest=1.0).max() == 3
+    assert delays(model="per_worker", slowest=20.0).max() > 10
+    assert delays(model="heavy_tailed", tail=1.1).max() > delays(model="random").max()
+    np.testing.assert_array_equal(delays(model="random"), delays(model="random"))
+
+
+def test_what_cannot_run_is_refused(tmp_path):
+    def problems(**options):
+        return "\n".join(arguments(tmp_path, **options).problems())
+
+    assert not problems() and not problems(topology="delayed")
+    assert "did you mean 'CartPole-v1'" in problems(
+        env_name="Cartpole-v1", topology="delayed"
+    )
+    assert "env_name:" in problems(env_name="Cartpole-v1")
+    assert "multiple of workers.num_workers = 2, got 5" in problems(num_envs=5)
+    assert "total_steps must allow a gradient" in problems(total_steps=7)
+    assert "unroll_length must be at least 1" in problems(unroll_length=0)
+    assert "backend is for simulators" in problems(
+        backend="gymnasium", topology="delayed"
+    )
+    assert "replay repeats a run of" in problems(replay="x", topology="delayed")
+
+
+def test_delays_that_make_no_sense_are_refused():
+    def problems(**options):
+        return "\n".join(DelaysConfig(**options).problems())
+
+    assert not problems()
+    assert "delay must be at least 0" in problems(delay=-1)
+    assert "slowest must be at least 1" in problems(slowest=0.5)
+    assert "tail must be above 1" in problems(tail=1.0)
+    assert "record must be a schedule.jsonl" in problems(model="recorded")
+    assert "record is for model = recorded" in problems(record="x")
+    assert "none needs ring" in problems(model="none", storage="copies")
+    with pytest.raises(ValueError, match="tail must be above 1"):
+        DelaysConfig(tail=0.0).schedule(1, 1, seed=0)
+
+
+def test_simulators_of_a_worker_are_its_share(tmp_path):
+    pytest.importorskip("gymnasium")
+    args = arguments(tmp_path, backend="gymnasium", num_envs=6)
+    env = args.make_simulators(random.key(0))
+    assert env.num_envs == 3
+    env.close()

@@ -1,0 +1,165 @@
+"""Configs: everything that is wrong is said, at once, before a device is used."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+
+import pytest
+from toy_training import Args, Part
+
+from jaxrl_par.cli.config import (
+    ConfigError,
+    load,
+    parse,
+    problems,
+)
+from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training.comparison import differences, to_json
+
+
+def refused(capsys, *argv: str, config: type = Args) -> str:
+    """What `parse` prints when it refuses the options."""
+    with pytest.raises(SystemExit) as stop:
+        parse(config, argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_options_reach_all_parts():
+    args = parse(
+        Args, ["--seed", "-3", "--part.rate=2", "--resume", "--part.widths", "7"]
+    )
+    assert args.seed == -3
+    assert args.part == Part(rate=2.0, widths=(7,))
+    assert args.training == replace(Args().training, resume=True)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A config that has a whole experiment's in it."""
+
+    num_seeds: int = 3
+    settings: Args = field(default_factory=Args)
+
+
+def test_a_flat_part_of_a_part_has_no_prefix_either(capsys):
+    """In options, in their errors, and in those of values."""
+    args = parse(Study, ["--log-interval", "7", "--settings.part.rate", "2"])
+    assert args.settings.training.log_interval == 7 and args.settings.part.rate == 2
+    error = refused(
+        capsys, "--settings.log-interval", "7", "--log-interval", "x", config=Study
+    )
+    assert "unknown option '--settings.log-interval'" in error
+    assert "did you mean '--log-interval'?" in error
+    assert "--log-interval must be int, got x" in error
+    error = refused(capsys, "--log-interval", "0", "--settings.seed", "a", config=Study)
+    assert "\n  log_interval must be at least 1, got 0" in error
+    assert "--settings.seed must be int, got a" in error
+
+
+def test_all_errors_are_reported_at_once(capsys):
+    error = refused(
+        capsys, "lost", "--sede", "1", "--part.rte", "2", "--num-updates", "0",
+        "--part.rate", "-1", "--log_interval", "0", "--work", "much", "--no-resum",
+        "--part.widths", "a", "3", "--resume", "yes",
+    )  # fmt: skip
+    assert "10 problems with the options" in error
+    assert "'lost' belongs to no option" in error
+    assert "unknown option '--sede'; did you mean '--seed'?" in error
+    assert "unknown option '--part.rte'; did you mean '--part.rate'?" in error
+    assert "unknown option '--no-resum'; did you mean '--no-resume'?" in error
+    assert "--work must be int, got much" in error
+    assert "--part.widths must be a list of int, got a 3" in error
+    assert "--resume takes no value, got yes" in error
+    assert "num_updates must be at least 1, got 0" in error
+    assert "part.rate must be above 0, got -1.0" in error
+    assert "log_interval must be at least 1, got 0" in error
+    assert "Known:" not in error
+
+
+def test_out_of_range_alone_is_refused(capsys):
+    error = refused(capsys, "--checkpoint-interval", "7", "--keep-checkpoints", "1")
+    assert "checkpoint_interval must be a multiple of log_interval = 5, got 7" in error
+    assert "keep_checkpoints must be at least 2, got 1" in error
+
+
+def test_a_service_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr("jaxrl_par.training.settings.find_spec", lambda name: None)
+    (problem,) = TrainingConfig(wandb=True).problems()
+    assert "pip install 'jaxrl-par[logging]'" in problem
+
+
+def test_options_are_refused_before_a_device_is_used():
+    code = """
+import sys
+import toy_training
+from jax._src import xla_bridge
+from jaxrl_par.cli import main
+try:
+    main(toy_training.run_toy, toy_training.Args)
+finally:
+    print("backends", len(xla_bridge._backends))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--num-updates", "0", "--sed", "1"],
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "2 problems" in done.stderr
+    assert "backends 0" in done.stdout
+
+
+def test_json_gives_the_same_config(tmp_path):
+    args = Args(seed=3, part=Part(rate=1.0, widths=(1,)))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(args)))
+    assert load(path, Args) == args
+
+
+def test_all_errors_of_a_file_are_reported_at_once(tmp_path):
+    values = to_json(Args())
+    values["seed"] = 1.5
+    values["part"] |= {"rate": "fast", "widths": [1, True], "rte": 1}
+    values["training"]["name"] = 3
+    del values["work"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError) as error:
+        load(path, Args)
+    text = str(error.value)
+    assert len(error.value.problems) == 6
+    assert "seed must be int, got 1.5" in text
+    assert "part.rate must be float, got 'fast'" in text
+    assert "part.widths must be int, got True" in text
+    assert "unknown field 'part.rte'; did you mean 'part.rate'?" in text
+    assert "training.name must be str or null, got 3" in text
+    assert "work is missing" in text
+
+
+def test_values_of_a_file_are_checked(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(Args(num_updates=0))))
+    with pytest.raises(ConfigError, match="num_updates must be at least 1"):
+        load(path, Args)
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        load(path, Args)
+
+
+def test_differences_have_dotted_names():
+    old, new = to_json(Args()), to_json(Args(seed=1, part=Part(rate=2.0)))
+    del new["work"]
+    assert differences(old, new) == {
+        "seed": (0, 1),
+        "part.rate": (0.1, 2.0),
+        "work": (0, "absent"),
+    }
+    assert not differences(old, old)
+
+
+def test_defaults_have_no_problems():
+    assert problems(Args()) == []

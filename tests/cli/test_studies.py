@@ -1,0 +1,46 @@
+"""Studies keep their cases, and say what they ran on."""
+
+import json
+
+import jax
+import pytest
+
+from jaxrl_par.cli import kept_cases, machine
+from jaxrl_par.training import TrainingError
+
+
+def test_a_study_goes_on_with_what_is_missing(tmp_path):
+    """After a case that failed, and without running any twice."""
+    ran = []
+
+    def case(name):
+        def run():
+            ran.append(name)
+            if name == "b" and ran.count("b") == 1:
+                raise RuntimeError("on the way")
+            return {"name": name, "number": len(ran)}
+
+        return name, run
+
+    planned = [case(name) for name in "cba"]
+    with pytest.raises(RuntimeError, match="on the way"):
+        kept_cases(tmp_path / "cases", planned)
+    assert ran == ["c", "b"]
+    results = kept_cases(tmp_path / "cases", planned)
+    assert ran == ["c", "b", "b", "a"]
+    assert [x["name"] for x in results] == ["a", "b", "c"]
+    assert kept_cases(tmp_path / "cases", []) == results
+    assert kept_cases(tmp_path / "cases", planned) == results and len(ran) == 4
+
+
+def test_a_study_without_a_case_is_an_error(tmp_path):
+    with pytest.raises(TrainingError, match="no case has been trained in"):
+        kept_cases(tmp_path / "cases", [])
+
+
+def test_the_machine_is_described_as_json_can_hold_it():
+    described = machine()
+    assert json.loads(json.dumps(described)) == described
+    assert described["versions"]["jax"] == jax.__version__
+    assert len(described["devices"]) == len(jax.devices())
+    assert described["cores_used"] >= 1

@@ -1,0 +1,161 @@
+"""Threads under the runner: what a run leaves, evaluation, signals, resumption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_par import cli, random, training
+from jaxrl_par.algorithms.impala import impala
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.training.host_evaluation import host_evaluator
+
+pytest.importorskip("gymnasium")
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "experiments" / "impala_threads.py"
+
+
+def arguments(tmp_path, **options):
+    settings = training.TrainingConfig(
+        runs_dir=str(tmp_path), name="run", log_interval=4, gif=False,
+        evaluation_envs=2, evaluation_episodes=1,
+    )  # fmt: skip
+    args = cli.ThreadsArgs(
+        env_name="CartPole-v1", num_envs=4, unroll_length=8, total_steps=4 * 8 * 12,
+        threads=ThreadsConfig(schedule="lockstep"),
+        network=NetworkConfig(widths=(8,), memory="lstm", memory_width=8),
+        training=settings,
+    )  # fmt: skip
+    return replace(args, **options)
+
+
+def run(args):
+    env = args.make_env(random.key(0), 1)
+    env.close()
+    network = actor_critic(env.observation_spec, env.action_spec, args.network)
+    agent = impala(network, make_optimizer(OptimizerConfig(), args.num_updates))
+    return args.train(args.place(agent), agent)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_its_report(tmp_path, capsys):
+    trained = run(arguments(tmp_path))
+    lines = rows(trained.directory.metrics)
+    assert [line["updates"] for line in lines] == [4, 8, 12]
+    last = lines[-1]
+    assert last["actor_steps_per_second"] > 0
+    assert last["lag_max"] == 1
+    assert 0 <= last["learner_waiting_for_unrolls"] <= 1
+    assert last["uploaded_bytes"] > 0
+    assert trained.directory.parallelism.stat().st_size > 1000
+    assert len(rows(trained.directory.schedule)) == 12
+    printed = capsys.readouterr().out
+    for word in ("actors", "uploader", "learner", "queue", "lag", "advice"):
+        assert f"  {word}" in printed
+    assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
+
+
+def test_a_free_run_is_repeated_from_its_folder(tmp_path):
+    args = arguments(tmp_path, threads=ThreadsConfig(num_actors=2))
+    first = run(args)
+    settings = replace(args.training, name="again")
+    again = run(replace(args, replay=str(first.directory.schedule), training=settings))
+    jax.tree.map(np.testing.assert_array_equal, first.run.learner, again.run.learner)
+
+
+def test_what_cannot_run_is_refused(tmp_path):
+    def problems(**options):
+        return "\n".join(arguments(tmp_path, **options).problems())
+
+    assert not problems()
+    assert "did you mean 'CartPole-v1'" in problems(env_name="Cartpole-v1")
+    assert "num_envs must be a multiple of threads.num_actors" in problems(num_envs=5)
+    assert "total_steps must allow an update" in problems(total_steps=10)
+    assert "num_devices must divide the 4 environments" in problems(num_devices=3)
+    assert "replay repeats a run with the free" in problems(replay="x")
+
+
+def test_evaluation_counts_equally_many_episodes_of_each_environment():
+    """Pole balancing with random actions: returns are lengths, and never cut."""
+    args = cli.ThreadsArgs(env_name="CartPole-v1")
+    env = args.make_env(random.key(0), 3)
+    network = actor_critic(env.observation_spec, env.action_spec)
+    agent = impala(network, make_optimizer(OptimizerConfig(), 1))
+    step = env.reset()
+    state = jax.jit(agent.init)(random.key(1), step)
+    env.close()
+    returns = []
+    for _ in range(2):
+        env = args.make_env(random.key(0), 3)
+        evaluate = host_evaluator(agent, 4)
+        returns.append(evaluate(env, state.params, random.key(2)))
+        env.close()
+    assert returns[0].shape == (4, 3)
+    assert np.all(returns[0] >= 8) and len(np.unique(returns[0])) > 3
+    np.testing.assert_array_equal(*returns)
+    with pytest.raises(ValueError, match="at least 1"):
+        host_evaluator(agent, 0)
+
+
+def script(tmp_path, *options):
+    command = [
+        sys.executable, str(SCRIPT), "--env-name", "CartPole-v1", "--runs-dir",
+        str(tmp_path), "--name", "run", "--num-envs", "4", "--unroll-length", "8",
+        "--num-epochs", "1", "--num-minibatches", "1", "--threads.num-actors", "2",
+        "--network.widths", "8", "--log-interval", "5", "--total-steps", "32000",
+        "--evaluation-envs", "1", "--evaluation-episodes", "1", *options,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out + err
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("schedule", ["lockstep", "free"])
+def test_sigterm_drains_and_saves_and_the_run_goes_on(tmp_path, schedule):
+    """In lockstep to the same bits; a free run loses no update."""
+    options = ["--threads.schedule", schedule]
+    process = script(tmp_path / "stopped", *options)
+    metrics = tmp_path / "stopped" / "run" / "metrics.jsonl"
+    while not metrics.exists() or not metrics.read_text().count("\n"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code, output = finished(process)
+    assert code == 75, output
+    stopped = rows(metrics)[-1]["updates"]
+    assert f"stopped at update {stopped}" in output.replace(",", "")
+    if schedule == "free":
+        assert "rows were acted and not yet learned from" in output
+    code, output = finished(script(tmp_path / "stopped", *options, "--resume"))
+    assert code == 0, output
+    assert f"resuming at update {stopped}" in output.replace(",", "")
+    folder = tmp_path / "stopped" / "run"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["updates"] == 1000
+    assert len(rows(folder / "schedule.jsonl")) == 1000
+    if schedule == "lockstep":
+        code, output = finished(script(tmp_path / "whole", *options))
+        assert code == 0, output
+        whole = json.loads((tmp_path / "whole/run/summary.json").read_text())
+        assert summary["state_sha256"] == whole["state_sha256"]
