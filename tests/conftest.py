@@ -1,7 +1,11 @@
-"""Eight CPU devices, and a check of every annotated shape and dtype of jaxrl_par."""
+"""Eight CPU devices, a check of every annotated shape and dtype of jaxrl_par, and which
+tests are slow."""
 
+import gc
 import os
+from collections import defaultdict
 from importlib.metadata import version
+from pathlib import Path
 
 # The second flag avoids a deadlock of jaxlib on CPU: two batched programs, as of
 # vmapped initialisers, each waiting for threads that the other one holds. The others
@@ -23,6 +27,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
@@ -31,3 +36,34 @@ check = beartype(
     conf=BeartypeConf(hint_overrides=FrozenDict({float: float | jax.Array}))
 )
 install_import_hook("jaxrl_par", "conftest.check")
+
+MOST_MEMORY = 1.2e9
+"""Bytes of a process above which it forgets what it compiled."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sample(n)`: of all parameters of a test, n, evenly spread, are quick; the others
+    are marked slow."""
+    sampled = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sample"):
+            sampled[item.nodeid.partition("[")[0]].append(item)
+    for cases in sampled.values():
+        count = cases[0].get_closest_marker("sample").args[0]
+        quick = {i * len(cases) // count for i in range(count)}
+        for i, case in enumerate(cases):
+            if i not in quick:
+                case.add_marker("slow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Programs that were compiled stay in memory, those of one module for all later."""
+    yield
+    statistics = Path("/proc/self/statm")  # not on every system
+    if statistics.exists():
+        pages = int(statistics.read_text().split()[1])
+        if pages * os.sysconf("SC_PAGESIZE") > MOST_MEMORY:
+            jax.clear_caches()
+            gc.collect()
