@@ -56,7 +56,7 @@ class Source(ABC, Generic[M]):
     def __init__(self, key: PRNGKey):
         """
         Args:
-          key: of a new run. Its parts are those that `topologies.compiled` splits it into.
+          key: of a new run. Its parts are those that `compiled` splits it into.
         """
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
