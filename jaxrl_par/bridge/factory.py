@@ -55,8 +55,14 @@ class ActorFactory(ABC, Generic[M]):
 
     def __init__(self, key: PRNGKey):
         """
-        Args:
-          key: that of a new run. It is split as `topologies.compiled` does.
+                Args:
+        <<<<<<< HEAD:jaxrl_par/bridge/factory.py
+                  key: that of a new run. It is split as `topologies.compiled` does.
+        ||||||| bfd08d2:jaxrl_par/bridge/source.py
+                  key: of a new run. Its parts are those that `topologies.compiled` splits it into.
+        =======
+                  key: of a new run. Its parts are those that `compiled` splits it into.
+        >>>>>>> contract:jaxrl_par/bridge/source.py
         """
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
