@@ -96,7 +96,7 @@ class Distillation(NamedTuple):
     """The step's metrics, from those of `lead` and those of its batches
     [num_batches]."""
     student: Callable[[State], State]
-    """The student's part of the state."""
+    """The student's part of the state: a state of `Learner.actor`."""
     replace: Callable[[State, State], State]
     """(state, student) -> the state with that student"""
 

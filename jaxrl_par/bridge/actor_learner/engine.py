@@ -158,7 +158,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 self._supervisor,
                 self._system.learner.distil,
                 Shared(self._system.student(run.learner)),
-                self._publish,
+                self._publish_student,
                 self._config.num_distillers,
             )
             self._distillers.start()
@@ -233,6 +233,10 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         # A copy, as the next update donates the run; and done, or actors would wait for
         # it inside a call, where nothing can stop them.
         params = jax.block_until_ready(self._system.actor_params(state))
+        self._publisher.publish(version, params)
+
+    def _publish_student(self, version: int, student: State) -> None:
+        params = jax.block_until_ready(self._system.student_params(student))
         self._publisher.publish(version, params)
 
     def _write(self, batch: Batch) -> None:

@@ -117,6 +117,11 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         assert distillation is not None
         return distillation.student(state)
 
+    def student_params(self, student: State) -> Params:
+        """The parameters that act, from what `student` gives, for actors."""
+        params = self.parts.learner.actor.params(student)
+        return copied(params, self.parts.actor_device)
+
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
         actors, past = jax.device_put(local[:2], self._cpu)
