@@ -15,9 +15,10 @@ import jax
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
+from jaxrl_par.errors import refuse
 from jaxrl_par.loops import Learner, Program, Run, learn_from, learner_of, new_run
 from jaxrl_par.loops.learner import Data
-from jaxrl_par.loops.run import check_counts, episode_metrics, step_keys
+from jaxrl_par.loops.run import episode_metrics, step_keys
 from jaxrl_par.types import Agent, Metrics, PRNGKey
 
 
@@ -42,7 +43,7 @@ def compiled(
     Raises:
       ValueError: `unroll_length` is below 1.
     """
-    check_counts(unroll_length=unroll_length)
+    refuse(unroll_length=unroll_length)
     given = (learner_of(learner), env, unroll_length, axis)
     return Program(partial(_init, *given), partial(_step, *given))
 
@@ -85,7 +86,7 @@ def episodic(
     Raises:
       ValueError: `max_steps` is below 1.
     """
-    check_counts(max_steps=max_steps)
+    refuse(max_steps=max_steps)
     learner = learner_of(learner)
     actor, learn = learner.actor, learn_from(learner, axis)
 
@@ -117,7 +118,7 @@ def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Me
     Raises:
       ValueError: `num_updates` is below 1.
     """
-    check_counts(num_updates=num_updates)
+    refuse(num_updates=num_updates)
 
     def call(run: Run) -> tuple[Run, Metrics]:
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
