@@ -113,8 +113,8 @@ def repeat_recorded(
 def _problems(
     unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
-    """What is out of range, or asks for distillers that have nothing to distil or cannot
-    serve so many devices."""
+    """What is out of range, or asks for distillers that have nothing to distil, or
+    that cannot serve so many devices."""
     found = problems(config)
     found += at_least({"unroll_length": unroll_length}, unroll_length=1)
     if not config.num_distillers:
