@@ -1,8 +1,20 @@
-"""What every part says when it refuses a name: what is allowed, and the nearest."""
+"""What every part says when it refuses a name, a number or a whole config.
 
-from collections.abc import Iterable
+A config is a frozen dataclass, whose fields may be such dataclasses. It may define
+`problems() -> list[str]`, what is out of range, each starting with the field's name:
+"unroll_length must be at least 1, got 0". The command line reports them all at once,
+and whoever takes a config refuses it by the same sentences.
+
+Numbers that are None or JAX arrays are never out of range: None asks for nothing, and a
+number that is traced, as a population's hyperparameters are, has no value yet.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
+
+import jax
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
@@ -14,33 +26,89 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
+def refuse(*configs: Any, **counts: int | None) -> None:
+    """Accepts configs that have no problems, with counts of 1 or more.
+
+    Raises:
+      ValueError: there is a problem, or a count below 1; it lists all of them.
+    """
+    found = [line for config in configs for line in problems(config)]
+    refuse_any(found + at_least(counts, **dict.fromkeys(counts, 1)))
+
+
+def refuse_any(found: Iterable[str]) -> None:
+    """Accepts an empty list of problems.
+
+    Raises:
+      ValueError: there is one; it lists all of them.
+    """
+    if lines := list(found):
+        raise ValueError("; ".join(lines))
+
+
+def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
+    """What `problems()` of a config and of its parts report, by dotted field.
+
+    Args:
+      unnamed: the annotation of parts whose fields are spoken of as if they were those
+        of the whole.
+    """
+    reported = config.problems() if hasattr(config, "problems") else []
+    found = [prefix + line for line in reported]
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        part = getattr(config, field.name)
+        if is_dataclass(part):
+            flat = unnamed in getattr(hints[field.name], "__metadata__", ())
+            found += problems(part, unnamed, "" if flat else f"{prefix}{field.name}.")
+    return found
+
+
 def at_least(config: Any, **lowest: int | float | str) -> list[str]:
-    """A line for each field of `config` that is lower than that, or than the field of
-    that name."""
+    """A line for each number that is lower than that, or than the one of that name.
+
+    Here and in the functions below, `config` has the numbers as fields or, if it is a
+    dict, as items. A tuple of numbers is checked one by one.
+    """
     found = []
     for name, low in lowest.items():
-        bound = getattr(config, low) if isinstance(low, str) else low
-        if not getattr(config, name) >= bound:
-            told = f"{low} = {bound}" if isinstance(low, str) else f"{bound}"
-            found.append(f"{name} must be at least {told}, got {getattr(config, name)}")
+        bound = _get(config, low) if isinstance(low, str) else low
+        told = f"{low} = {bound}" if isinstance(low, str) else f"{bound}"
+        found += [
+            f"{label} must be at least {told}, got {value}"
+            for label, value in _known(config, name)
+            if not isinstance(bound, jax.Array) and not value >= bound
+        ]
     return found
 
 
 def above(config: Any, **bounds: int | float) -> list[str]:
-    """A line for each field of `config` that is not above that."""
+    """A line for each number that is not above that."""
     return [
-        f"{name} must be above {bound}, got {getattr(config, name)}"
+        f"{label} must be above {bound}, got {value}"
         for name, bound in bounds.items()
-        if not getattr(config, name) > bound
+        for label, value in _known(config, name)
+        if not value > bound
+    ]
+
+
+def below(config: Any, **bounds: int | float) -> list[str]:
+    """A line for each number that is not below that."""
+    return [
+        f"{label} must be below {bound}, got {value}"
+        for name, bound in bounds.items()
+        for label, value in _known(config, name)
+        if not value < bound
     ]
 
 
 def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
-    """A line for each field of `config` that is outside its closed interval."""
+    """A line for each number that is outside its closed interval."""
     return [
-        f"{name} must be in [{low:g}, {high:g}], got {value}"
+        f"{label} must be in [{low:g}, {high:g}], got {value}"
         for name, (low, high) in bounds.items()
-        if not low <= (value := getattr(config, name)) <= high
+        for label, value in _known(config, name)
+        if not low <= value <= high
     ]
 
 
@@ -52,3 +120,18 @@ def not_chosen(config: Any) -> list[str]:
         if "Literal" in str(hint) and value not in choices:
             found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
     return found
+
+
+def _known(config: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """(name, value) of the numbers there that can be compared."""
+    value = _get(config, name)
+    numbers = {name: value}
+    if isinstance(value, tuple | list):
+        numbers = {f"{name}[{i}]": x for i, x in enumerate(value)}
+    for label, x in numbers.items():
+        if x is not None and not isinstance(x, jax.Array):
+            yield label, x
+
+
+def _get(config: Any, name: str) -> Any:
+    return config[name] if isinstance(config, dict) else getattr(config, name)

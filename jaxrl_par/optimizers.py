@@ -5,7 +5,7 @@ from typing import Literal
 
 import optax
 
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import above, at_least, below, not_chosen, refuse
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,8 @@ class OptimizerConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = [
-            f"{name} must be above 0, got {getattr(self, name)}"
-            for name in ("learning_rate", "max_grad_norm", "epsilon")
-            if not getattr(self, name) > 0
-        ]
-        if not 0 <= self.decay < 1:
-            found.append(f"decay must be in [0, 1), got {self.decay}")
-        return found + not_chosen(self)
+        found = above(self, learning_rate=0, max_grad_norm=0, epsilon=0)
+        return found + at_least(self, decay=0) + below(self, decay=1) + not_chosen(self)
 
 
 def make_optimizer(
@@ -52,8 +46,12 @@ def make_optimizer(
       config: its learning rate may be traced.
       num_steps: updates of the whole run, after which an annealed rate is 0.
 
+    Raises:
+      ValueError: the config is out of range, or `num_steps` below 1.
+
     Source of RMSProp: Mnih et al., arXiv:1602.01783, section 4.
     """
+    refuse(config, num_steps=num_steps)
     rate = config.learning_rate
     if config.anneal:
         rate = optax.linear_schedule(rate, 0.0, num_steps)

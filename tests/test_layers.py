@@ -9,7 +9,7 @@ MAY_IMPORT = {
     "types": {"axis"},
     "errors": set(),
     "random": {"types"},
-    "returns": set(),
+    "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},
     "targets": {"types"},
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets"},
     "rollout": {"types", "envs"},
-    "replay": {"types", "axis"},
+    "replay": {"types", "axis", "errors"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
@@ -31,10 +31,10 @@ MAY_IMPORT = {
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"loops", "topologies", "training"},
-    "testing": {"types", "axis", "random", "networks", "envs", "rollout", "loops"}
-    | {"topologies"},
-    "__init__": set(),
+    "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
+    | {"loops", "topologies"},
 }
+MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import at_least, not_between, not_chosen
+from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -51,8 +51,8 @@ class A2CConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1)) + not_chosen(self)
-        return found + ([] if self.n_step is None else at_least(self, n_step=1))
+        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
+        return found + not_chosen(self) + at_least(self, n_step=1)
 
 
 def a2c(
@@ -66,8 +66,11 @@ def a2c(
       network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient.
       config: may hold traced numbers, so that a population can be vmapped over them.
-    """
 
+    Raises:
+      ValueError: the config is out of range.
+    """
+    refuse(config)
     return trained_by(
         network,
         optimizer,

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses
 from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import at_least
+from jaxrl_par.errors import at_least, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -61,8 +61,11 @@ def distilled(
       network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient.
       config: may hold traced numbers, so that a population can be vmapped over them.
-    """
 
+    Raises:
+      ValueError: the config is out of range.
+    """
+    refuse(config)
     return trained_by(
         network,
         optimizer,

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import above, at_least, not_between, not_chosen
+from jaxrl_par.errors import above, at_least, below, not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -70,12 +70,8 @@ class ImpalaConfig:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
         found += above(self, max_rho=0, max_c=0, max_policy_rho=0, reward_scale=0)
-        if self.max_abs_reward is not None:
-            found += above(self, max_abs_reward=0)
-        found += at_least(self, behaviour_cost=0, max_rho="max_c")
-        if not 0 < self.epsilon < 1:
-            found.append(f"epsilon must be in (0, 1), got {self.epsilon}")
-        return found
+        found += above(self, max_abs_reward=0, epsilon=0) + below(self, epsilon=1)
+        return found + at_least(self, behaviour_cost=0, max_rho="max_c")
 
 
 def impala(
@@ -89,8 +85,11 @@ def impala(
       network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient.
       config: may hold traced numbers, so that a population can be vmapped over them.
-    """
 
+    Raises:
+      ValueError: the config is out of range.
+    """
+    refuse(config)
     return trained_by(
         network,
         optimizer,

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import TrainState, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, not_between
+from jaxrl_par.errors import above, not_between, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import standardized
 from jaxrl_par.types import (
@@ -87,7 +87,11 @@ def ppo(
       network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient of each minibatch.
       config: may hold traced numbers, so that a population can be vmapped over them.
+
+    Raises:
+      ValueError: the config is out of range.
     """
+    refuse(config)
 
     def prepare(state: TrainState, trajectory: Trajectory, axis: Axis) -> PPOBatch:
         return make_batch(state.params, trajectory, network, config, axis)

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from jaxrl_par import exploration, losses, returns
 from jaxrl_par.agents import gradient, stepped
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import at_least, not_between, not_chosen
+from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
 from jaxrl_par.targets import renewed
@@ -75,14 +75,10 @@ class QConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_between(self, gamma=(0, 1), epsilon_start=(0, 1))
-        found += not_between(self, anneal_updates=(1, 10**9)) + not_chosen(self)
+        unit = ("gamma", "epsilon_start", "epsilon_finals")
+        found = not_between(self, **dict.fromkeys(unit, (0, 1))) + not_chosen(self)
+        found += not_between(self, anneal_updates=(1, 10**9))
         found += at_least(self, target_period=1, inverse_temperature=0)
-        found += [
-            f"epsilon_finals[{i}] must be in [0, 1], got {epsilon}"
-            for i, epsilon in enumerate(self.epsilon_finals)
-            if not 0 <= epsilon <= 1
-        ]
         try:
             exploration.shares(len(self.epsilon_finals), self.epsilon_weights)
         except ValueError as error:
@@ -132,7 +128,11 @@ def q_learning(
       network: maps steps to the values of all actions [..., A].
       optimizer: clips, schedules and scales the gradient of the online parameters.
       config: may hold traced numbers, so that a population can be vmapped over them.
+
+    Raises:
+      ValueError: the config is out of range.
     """
+    refuse(config)
 
     def init(key: PRNGKey, step: TimeStep) -> QState:
         online = network.init(key, step)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import TrainState, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.errors import not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -83,7 +83,11 @@ def reinforce(
         not used unless the baseline is learned.
       optimizer: clips, schedules and scales the gradient.
       config: may hold traced numbers, so that a population can be vmapped over them.
+
+    Raises:
+      ValueError: the config is out of range.
     """
+    refuse(config)
 
     def prepare(
         state: TrainState, trajectory: Trajectory, axis: Axis

@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import acting, gradient, stepped
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, at_least, not_between
+from jaxrl_par.errors import above, at_least, not_between, refuse
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import reached
 from jaxrl_par.targets import renewed
@@ -133,7 +133,11 @@ def vmpo(
       network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient of parameters and multipliers.
       config: may hold traced numbers, so that a population can be vmapped over them.
+
+    Raises:
+      ValueError: the config is out of range.
     """
+    refuse(config)
 
     def init(key: PRNGKey, step: TimeStep) -> VMPOState:
         params = network.init(key, step)

@@ -1,9 +1,8 @@
 """Settings from the command line or a file, refused as a whole if any is wrong.
 
-A config is a frozen dataclass, whose fields may be such dataclasses. It may define
-`problems() -> list[str]`, what is out of range, each starting with the field's name:
-"unroll_length must be at least 1, got 0". All problems of all parts are reported at
-once, so that no command is repaired one error at a time, and before a device is used.
+What a config is, and what is wrong with one, is in `errors`. All problems of all parts
+are reported at once, so that no command is repaired one error at a time, and before a
+device is used.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from typing import (
 
 import tyro
 
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import problems, unknown_name
 from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
@@ -61,7 +60,7 @@ def parse(config: type[Config], argv: Sequence[str] | None = None) -> Config:
     parsed, wrong = _parse(config, argv), []
     if parsed is None:
         parsed, wrong = _parse_one_by_one(config, argv)
-    wrong += problems(parsed)
+    wrong += problems(parsed, unnamed=tyro.conf.OmitArgPrefixes)
     if wrong:
         error = ConfigError("the options", wrong)
         print(f"error: {error}\n--help lists all options", file=sys.stderr)
@@ -81,20 +80,10 @@ def load(path: Path, config: type[Config]) -> Config:
     except ValueError as error:
         raise ConfigError(str(path), [f"it is not JSON: {error}"]) from error
     loaded = _from_json(values, config, "", wrong)
-    wrong += [] if wrong else problems(loaded)
+    wrong = wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes)
     if wrong:
         raise ConfigError(str(path), wrong)
     return loaded
-
-
-def problems(config: Any) -> list[str]:
-    """What `problems()` of the config and its parts report, with dotted names."""
-    return [
-        prefix + problem
-        for prefix, part in _parts(config)
-        if hasattr(part, "problems")
-        for problem in part.problems()
-    ]
 
 
 def _parse(config: type[Config], argv: Sequence[str]) -> Config | None:
@@ -169,14 +158,6 @@ def _hints(config: type) -> Iterator[tuple[str, Any, bool]]:
             flat = tyro.conf.OmitArgPrefixes in hint.__metadata__
             hint = hint.__origin__
         yield field.name, hint, flat
-
-
-def _parts(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    yield prefix, config
-    for name, _, flat in _hints(type(config)):
-        part = getattr(config, name)
-        if is_dataclass(part):
-            yield from _parts(part, "" if flat else f"{prefix}{name}.")
 
 
 def _from_json(value: Any, hint: Any, name: str, wrong: list[str]) -> Any:

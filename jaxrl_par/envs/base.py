@@ -43,3 +43,8 @@ class Environment(NamedTuple):
     """Statistics of the episodes; `wrappers.episode_statistics` adds them."""
     draw: Callable[[EnvState, int], UInt8[np.ndarray, "H W 3"]] | None = None
     """(env_state, i) -> picture of environment i, with what observations hide."""
+
+    @property
+    def specs(self) -> tuple[Specs, Spec]:
+        """(of observations, of actions), as a network takes them."""
+        return self.observation_spec, self.action_spec

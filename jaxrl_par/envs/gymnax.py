@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 
 # gymnax 1.0.1 declares bounds that the observations of these exceed.
@@ -34,9 +35,7 @@ def from_gymnax(
     """
     params = env.default_params if params is None else params
     limit = int(params.max_steps_in_episode)
-    for setting, value in ("num_envs", num_envs), ("max_steps_in_episode", limit):
-        if value < 1:
-            raise ValueError(f"{setting} must be at least 1, got {value}")
+    refuse(num_envs=num_envs, max_steps_in_episode=limit)
     action_spec = _spec(env.action_space(params))
     strong_dtypes = _strong_dtypes(env, params)
 

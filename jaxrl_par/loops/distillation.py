@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import at_least, not_chosen, refuse
 from jaxrl_par.loops.learner import Distillation, Learner
 from jaxrl_par.loops.updates import learn, update
 from jaxrl_par.replay import ring
@@ -143,8 +143,7 @@ def distillation(
     Raises:
       ValueError: the config is out of range.
     """
-    if problems := config.problems():
-        raise ValueError("; ".join(problems))
+    refuse(config)
     parts = _Parts(student, teacher, network, config)
     return Learner(
         actor=student,

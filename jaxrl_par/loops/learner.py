@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.loops.run import Run, advance, check_counts, count_skipped, step_keys
+from jaxrl_par.errors import refuse
+from jaxrl_par.loops.run import Run, advance, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn, observe, update
 from jaxrl_par.replay import Buffer, fresh
 from jaxrl_par.types import (
@@ -145,7 +146,7 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
     Raises:
       ValueError: a count is below 1.
     """
-    check_counts(updates_per_step=updates_per_step)
+    refuse(updates_per_step=updates_per_step)
 
     def learn(state, data, trajectory, key, axis):
         data = buffer.add(data, state, trajectory)
@@ -199,7 +200,7 @@ def epochs(agent: Agent, num_epochs: int, num_minibatches: int = 1) -> Learner:
     Raises:
       ValueError: a count is below 1.
     """
-    check_counts(num_epochs=num_epochs, num_minibatches=num_minibatches)
+    refuse(num_epochs=num_epochs, num_minibatches=num_minibatches)
     counts = {"num_epochs": num_epochs, "num_minibatches": num_minibatches}
 
     def passes(state, data, trajectory, key, axis):

@@ -47,17 +47,6 @@ class Program(NamedTuple):
     step: Callable[[Run], tuple[Run, Metrics]]
 
 
-def check_counts(**counts: int) -> None:
-    """Refuses counts below 1.
-
-    Raises:
-      ValueError: one is, and which.
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-
-
 def new_run(learner: Any, local: PyTree, key: PRNGKey) -> Run:
     """A run at its start. `key` is its root, from which every step's is folded."""
     zero = jnp.int32(0)

@@ -16,6 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from jaxrl_par.errors import above, refuse_any
+
 Ints = Int[np.ndarray, " N"]
 
 
@@ -99,8 +101,7 @@ def heavy_tailed(
     Raises:
       ValueError: `tail` is not above 1, so that there is no mean.
     """
-    if not tail > 1:
-        raise ValueError(f"tail must be above 1, got {tail}")
+    refuse_any(above({"tail": tail}, tail=1))
     draws = np.random.default_rng(seed).pareto(tail, (num_turns, num_workers))
     return (1.0 + draws) * (tail - 1.0) / tail
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import at_least, not_chosen, refuse
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
@@ -54,13 +54,8 @@ class NetworkConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        sizes = {"channels": self.channels, "memory_width": self.memory_width}
-        sizes |= {f"widths[{i}]": width for i, width in enumerate(self.widths)}
-        problems = not_chosen(self) + [
-            f"{name} must be at least 1, got {size}"
-            for name, size in sizes.items()
-            if size < 1
-        ]
+        problems = not_chosen(self)
+        problems += at_least(self, channels=1, memory_width=1, widths=1)
         num_heads = self.transformer.num_heads
         if self.memory == "gtrxl" and num_heads > 0 and self.memory_width % num_heads:
             problems.append(
@@ -84,9 +79,7 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
     Raises:
       ValueError: it is, and why.
     """
-    parts = config.transformer.problems() if config.memory == "gtrxl" else []
-    if problems := config.problems() + [f"transformer.{part}" for part in parts]:
-        raise ValueError("; ".join(problems))
+    refuse(config)
     _check_images(observation_spec, config.torso)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import at_least, not_chosen
 from jaxrl_par.networks import gates
 from jaxrl_par.networks.attention import Attention, Biases, KeysValues, rolled, written
 from jaxrl_par.networks.layers import Linear
@@ -43,12 +43,8 @@ class TransformerConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        names = ("num_layers", "num_heads", "memory_length", "mlp_width")
-        problems = not_chosen(self) + [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in names
-            if getattr(self, name) < 1
-        ]
+        sizes = ("num_layers", "num_heads", "memory_length", "mlp_width")
+        problems = not_chosen(self) + at_least(self, **dict.fromkeys(sizes, 1))
         if self.gate in ("residual", "input") and self.gate_bias is not None:
             problems.append(
                 f"gate_bias must be None with gate = {self.gate}, which has no bias,"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import refuse
 from jaxrl_par.replay import ring
 from jaxrl_par.types import Info, PRNGKey, State, Trajectory
 
@@ -71,12 +72,11 @@ def uniform(
       ValueError: a number is below 1, or `min_size` above `capacity`; or, from `init`,
         `length` is above that of the unrolls, or as `ring.empty`.
     """
-    _check_sizes(
-        capacity=capacity,
-        batch_size=batch_size,
-        min_size=min_size,
-        length=1 if length is None else length,
-    )
+    refuse(capacity=capacity, batch_size=batch_size, min_size=min_size, length=length)
+    if min_size > capacity:
+        raise ValueError(
+            f"min_size must be at most capacity = {capacity}, got {min_size}"
+        )
 
     def init(shapes: Trajectory) -> ring.Ring:
         rows = shapes.reward.shape[0]
@@ -107,17 +107,6 @@ def uniform(
         update=lambda data, drawn, info: data,
         ready=lambda data: data.size >= min_size,
     )
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
-    if sizes["min_size"] > sizes["capacity"]:
-        raise ValueError(
-            f"min_size must be at most capacity = {sizes['capacity']}, got"
-            f" {sizes['min_size']}"
-        )
 
 
 def _windows(items: Trajectory, item: Array, start: Array, length: int) -> Trajectory:

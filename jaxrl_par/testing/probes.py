@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import Action, Box, Discrete, Obs, PRNGKey, Spec, Specs, TimeStep
 
 
@@ -65,10 +66,11 @@ def truncation(num_envs: int, limit: int = 5) -> Environment:
     targets of one step, 1 / (1 - gamma * (limit - 1) / limit), and less with longer
     ones: observations do not tell the time, and one step in `limit` has no successor.
     """
+    refuse(limit=limit)
     return _probe(
         "truncation",
         num_envs,
-        length=_at_least_one(limit=limit),
+        length=limit,
         show=lambda state: jnp.ones((num_envs, 1)),
         pay=lambda state, action: jnp.ones(num_envs),
         cut=lambda state: jnp.ones(num_envs, bool),
@@ -116,7 +118,7 @@ def delayed_reward(num_envs: int, delay: int = 3) -> Environment:
     optimal return is 1 and its value gamma**(delay - time); once the first action is
     taken, the value of any policy is that, times whether it earned.
     """
-    delay = _at_least_one(delay=delay)
+    refuse(delay=delay)
 
     def show(state):
         return jnp.stack([state.time / delay, state.secret], axis=1)
@@ -139,7 +141,7 @@ def memory(num_envs: int, length: int = 4) -> Environment:
     memory the optimal return is 1 and its value gamma**(length - time). No policy
     without memory gets more than 0.5.
     """
-    length = _at_least_one(length=length)
+    refuse(length=length)
 
     def show(state):
         bit = jnp.where(state.time == 0, 2.0 * state.secret - 1.0, 0.0)
@@ -164,7 +166,7 @@ def counter(num_envs: int, length: int = 3) -> Environment:
     in the next length + 1 rows it has discount 1. An episode that starts in row s
     returns length * s + length * (length - 1) / 2, and half the sum of its actions.
     """
-    length = _at_least_one(length=length)
+    refuse(length=length)
 
     def show(state):
         row = jnp.broadcast_to(state.position, num_envs)
@@ -241,7 +243,7 @@ def _probe(
       remember: the secret after an action.
       cut: whether the end of the episode is a time limit, by default never.
     """
-    _at_least_one(num_envs=num_envs)
+    refuse(num_envs=num_envs)
     no = jnp.zeros(num_envs, bool)
     draw = draw or (lambda key: jnp.zeros(num_envs))
     cut = cut or (lambda state: no)
@@ -276,11 +278,3 @@ def _probe(
 
 def _bits(key: PRNGKey, num_envs: int) -> Float[Array, " B"]:
     return jax.random.bernoulli(key, 0.5, (num_envs,)).astype(jnp.float32)
-
-
-def _at_least_one(**arguments: int) -> int:
-    """The value of the one argument."""
-    ((name, value),) = arguments.items()
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return value

@@ -8,17 +8,27 @@ Source: Hessel et al., arXiv:2104.06272, section 2.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxrl_par import rollout
+from jaxrl_par import random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Learner, Program, Run, learn_from, learner_of, new_run
+from jaxrl_par.errors import refuse
+from jaxrl_par.loops import (
+    Engine,
+    Learner,
+    Program,
+    Run,
+    learn_from,
+    learner_of,
+    new_run,
+)
 from jaxrl_par.loops.learner import Data
-from jaxrl_par.loops.run import check_counts, episode_metrics, step_keys
-from jaxrl_par.types import Agent, Metrics, PRNGKey
+from jaxrl_par.loops.run import episode_metrics, step_keys
+from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey
 
 
 class Local(NamedTuple):
@@ -42,7 +52,7 @@ def compiled(
     Raises:
       ValueError: `unroll_length` is below 1.
     """
-    check_counts(unroll_length=unroll_length)
+    refuse(unroll_length=unroll_length)
     given = (learner_of(learner), env, unroll_length, axis)
     return Program(partial(_init, *given), partial(_step, *given))
 
@@ -85,7 +95,7 @@ def episodic(
     Raises:
       ValueError: `max_steps` is below 1.
     """
-    check_counts(max_steps=max_steps)
+    refuse(max_steps=max_steps)
     learner = learner_of(learner)
     actor, learn = learner.actor, learn_from(learner, axis)
 
@@ -117,9 +127,46 @@ def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Me
     Raises:
       ValueError: `num_updates` is below 1.
     """
-    check_counts(num_updates=num_updates)
+    refuse(num_updates=num_updates)
 
     def call(run: Run) -> tuple[Run, Metrics]:
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
 
     return call
+
+
+def train(
+    program: Program | Engine, num_updates: int, seed: int = 0
+) -> tuple[Run, dict[str, np.ndarray]]:
+    """The run after so many updates, and what was measured in each of them.
+
+    A program is one compiled call. An engine of threads is started and closed here. See
+    `training.train` for a run that writes files and can be resumed.
+
+    Returns:
+      (run, metrics), whose arrays are [num_updates, ...]. A mean over what ended in an
+      update, such as `episode_return`, is NaN where nothing ended.
+
+    Raises:
+      ValueError: `num_updates` is below 1.
+      Exception: what a thread of an engine raised.
+    """
+    refuse(num_updates=num_updates)
+    key = random.key(seed)
+    if isinstance(program, Engine):
+        try:
+            run, metrics = program.advance(program.init(key), num_updates)
+        finally:
+            program.close()
+    else:
+        call = jax.jit(scanned(program, num_updates), donate_argnums=0)
+        run, metrics = jax.block_until_ready(call(jax.jit(program.init)(key)))
+    metrics = jax.device_get(metrics)
+    return run, {name: _divided(value) for name, value in metrics.items()}
+
+
+def _divided(value: Any) -> np.ndarray:
+    if not isinstance(value, Mean):
+        return np.asarray(value)
+    nothing = np.full_like(value.total, np.nan)
+    return np.divide(value.total, value.count, out=nothing, where=value.count > 0)

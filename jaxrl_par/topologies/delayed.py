@@ -27,7 +27,7 @@ from jaxtyping import Array, Int
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import above, at_least, below, not_chosen, refuse, refuse_any
 from jaxrl_par.loops import (
     Halves,
     Learner,
@@ -43,7 +43,6 @@ from jaxrl_par.loops import (
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.records import RecordError, read_turns
-from jaxrl_par.loops.run import check_counts
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.types import Agent, Count, Grads, Metrics, PRNGKey, State
 
@@ -77,13 +76,8 @@ class DelaysConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_chosen(self)
-        if self.delay < 0:
-            found.append(f"delay must be at least 0, got {self.delay}")
-        if not 1 <= self.slowest < float("inf"):
-            found.append(f"slowest must be at least 1, got {self.slowest}")
-        if not self.tail > 1:
-            found.append(f"tail must be above 1, got {self.tail}")
+        found = not_chosen(self) + at_least(self, delay=0, slowest=1)
+        found += below(self, slowest=float("inf")) + above(self, tail=1)
         if self.model == "recorded" and self.record is None:
             found.append("record must be a schedule.jsonl for model = recorded")
         if self.model != "recorded" and self.record is not None:
@@ -105,8 +99,7 @@ class DelaysConfig:
           ValueError: the config is out of range.
           RecordError: there is no record, or none of so many workers and one shard.
         """
-        if problems := self.problems():
-            raise ValueError("; ".join(problems))
+        refuse(self)
         size = num_turns, num_workers
         if self.model == "per_worker":
             speeds = np.geomspace(1.0, 1.0 / self.slowest, num_workers)
@@ -241,16 +234,13 @@ def delayed(
       ValueError: the schedule does not fit, a count is below 1, or the learner has no
         halves.
     """
-    check_counts(unroll_length=unroll_length, num_workers=num_workers)
-    if problems := staleness.problems():
-        raise ValueError("; ".join(problems))
+    refuse(staleness, unroll_length=unroll_length, num_workers=num_workers)
     traced = any(isinstance(x, Tracer) for x in schedule)
     if max_delay is None:
         if traced:
             raise ValueError("a traced schedule needs max_delay")
         max_delay = int(np.max(schedule.delay, initial=0))
-    if problems := schedules.problems(schedule, num_workers, max_delay):
-        raise ValueError("; ".join(problems))
+    refuse_any(schedules.problems(schedule, num_workers, max_delay))
     if storage == "copies" and (traced or not schedules.own_copies(schedule)):
         raise ValueError(
             "storage = copies is for a known schedule in which each worker reads the"

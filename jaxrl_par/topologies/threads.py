@@ -30,6 +30,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of, records
 from jaxrl_par.types import Agent
 
@@ -57,16 +58,14 @@ def threads(
       ValueError: the config is out of range.
     """
     learner = learner_of(learner)
-    problems = config.problems() + config.supervision.problems()
+    found = _problems(unroll_length, config, learner, mesh)
     if learner.in_order and config.batch != config.num_actors:
-        problems.append(
+        found.append(
             "unrolls_per_update: this learner goes on from unroll to unroll, and needs"
             f" one of each of the {config.num_actors} actors, got"
             f" {config.unrolls_per_update}"
         )
-    problems += _problems(unroll_length, config, learner, mesh)
-    if problems:
-        raise ValueError("; ".join(problems))
+    refuse_any(found)
     parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
 
     def schedule(first_update: int) -> queue.Schedule:
@@ -100,14 +99,13 @@ def repeat_recorded(
       RecordError: there is no record at `recorded`, or it is damaged.
     """
     learner = learner_of(learner)
-    problems = _problems(unroll_length, config, learner, mesh)
+    found = _problems(unroll_length, config, learner, mesh)
     if config.num_distillers > 1:
-        problems.append(
+        found.append(
             "num_distillers: several write at the same time, which no record repeats;"
             f" a run with 0 or 1 can be replayed, got {config.num_distillers}"
         )
-    if problems:
-        raise ValueError("; ".join(problems))
+    refuse_any(found)
     parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
     return ActorLearnerReplay(parts, records.read(recorded))
 
@@ -115,11 +113,10 @@ def repeat_recorded(
 def _problems(
     unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
-    """Where nothing is acted, there is nothing to distil, or there are more devices
-    than distillers can serve."""
-    found = []
-    if unroll_length < 1:
-        found.append(f"unroll_length must be at least 1, got {unroll_length}")
+    """What is out of range, or asks for distillers that have nothing to distil, or
+    that cannot serve so many devices."""
+    found = problems(config)
+    found += at_least({"unroll_length": unroll_length}, unroll_length=1)
     if not config.num_distillers:
         return found
     if learner.distillation is None:

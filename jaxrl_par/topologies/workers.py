@@ -29,6 +29,7 @@ from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
 from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.envs import Environment
+from jaxrl_par.errors import refuse
 from jaxrl_par.loops import Learner, halves_of, learner_of, records
 from jaxrl_par.types import Agent, nothing
 
@@ -92,17 +93,12 @@ def _parts(
     config: WorkersConfig,
     device: Any,
 ) -> Parts:
-    problems = config.problems() + config.staleness.problems()
-    problems += config.supervision.problems()
-    if unroll_length < 1:
-        problems.append(f"unroll_length must be at least 1, got {unroll_length}")
+    refuse(config, unroll_length=unroll_length)
     learner = learner_of(learner)
     if halves_of(learner, "workers").observe is not nothing:
-        problems.append(
+        raise ValueError(
             "this agent observes data without a gradient, such as statistics of"
             " observations, and workers send gradients only: leave normalisation out,"
             " or use `topologies.delayed`"
         )
-    if problems:
-        raise ValueError("; ".join(problems))
     return Parts(learner, env, unroll_length, config, device or jax.devices()[0])

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import Agent, Params, PRNGKey
 
 
@@ -50,8 +51,7 @@ def evaluator(
       ValueError: `episodes_per_env` is below 1, there is no bound, or `env` keeps no
         statistics of its episodes.
     """
-    if episodes_per_env < 1:
-        raise ValueError(f"episodes_per_env must be at least 1, got {episodes_per_env}")
+    refuse(episodes_per_env=episodes_per_env)
     bound = env.max_episode_steps if max_steps is None else max_steps
     if bound is None:
         raise ValueError(f"{env.name} has no time limit: evaluation needs max_steps")

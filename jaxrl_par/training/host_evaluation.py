@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
 
 
@@ -21,8 +22,7 @@ def host_evaluator(
     Raises:
       ValueError: `episodes_per_env` is below 1.
     """
-    if episodes_per_env < 1:
-        raise ValueError(f"episodes_per_env must be at least 1, got {episodes_per_env}")
+    refuse(episodes_per_env=episodes_per_env)
 
     def act(params: Params, carry, step: TimeStep, key: PRNGKey, t):
         return agent.act(params, carry, step, jax.random.fold_in(key, t))[:2]

@@ -12,8 +12,8 @@ from jaxrl_par.cli.config import (
     ConfigError,
     load,
     parse,
-    problems,
 )
+from jaxrl_par.errors import problems
 from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.comparison import differences, to_json
 

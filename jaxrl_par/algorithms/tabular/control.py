@@ -29,12 +29,10 @@ from jaxrl_par.algorithms.tabular.mdp import (
 from jaxrl_par.algorithms.tabular.tables import (
     StepSize,
     Table,
-    concrete,
     new_table,
-    refuse,
     updated,
 )
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.exploration import boltzmann, epsilon_greedy
 from jaxrl_par.types import PRNGKey
 
@@ -54,10 +52,9 @@ class ControlConfig:
     """Above what can be reached, it makes a greedy learner try everything."""
 
     def problems(self) -> list[str]:
-        """What is out of range, of the numbers that are not traced."""
-        bounds = concrete(self, epsilon=(0, 1), inverse_temperature=(0, float("inf")))
-        found = not_between(self, **bounds) + not_chosen(self)
-        return found + [f"step_size.{line}" for line in self.step_size.problems()]
+        """What is out of range."""
+        found = not_between(self, epsilon=(0, 1)) + not_chosen(self)
+        return found + at_least(self, inverse_temperature=0)
 
 
 class ControlState(NamedTuple):
@@ -127,7 +124,7 @@ def learned_action_values(
     Raises:
       ValueError: `config` is out of range, or a count is below 1.
     """
-    refuse(config.problems(), num_steps=num_steps, num_workers=num_workers)
+    refuse(config, num_steps=num_steps, num_workers=num_workers)
     start_key, action_key, steps_key = jax.random.split(key, 3)
     table = new_table(mdp.transitions.shape[:2], config.initial_value)
     states = start_states(start_key, mdp, num_workers)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl_par.errors import not_between, refuse_any
 from jaxrl_par.types import PRNGKey
 
 Policy = Float[Array, "S A"]
@@ -168,8 +169,7 @@ def _distributions(name: str, rows: Any, rank: int) -> np.ndarray:
 
 
 def _check_gamma(gamma: float, transitions: np.ndarray, terminal: np.ndarray) -> None:
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+    refuse_any(not_between({"gamma": gamma}, gamma=(0, 1)))
     reached, leads = terminal, transitions.max(axis=1) > 0
     for _ in terminal:
         reached = reached | np.any(leads & reached, axis=1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par.algorithms.tabular.mdp import MDP, Policy, Transition
+from jaxrl_par.errors import refuse
 
 
 class Estimate(NamedTuple):
@@ -50,13 +51,8 @@ def estimate(
     Raises:
       ValueError: there is no sample, no state or no action.
     """
-    for name, number in {
-        "transitions": transitions.state.shape[0],
-        "num_states": num_states,
-        "num_actions": num_actions,
-    }.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+    num_samples = transitions.state.shape[0]
+    refuse(transitions=num_samples, num_states=num_states, num_actions=num_actions)
     at = (transitions.state, transitions.action, transitions.next_state)
     shape = (num_states, num_actions, num_states)
     # Integers: a float32 does not change any more when 1 is added to 2**24.

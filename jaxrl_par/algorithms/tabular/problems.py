@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.algorithms.tabular.mdp import MDP, finite_mdp
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import PRNGKey
 
 CLIFF_SHAPE = (4, 12)
@@ -34,8 +35,7 @@ def random_walk(length: int = 5) -> MDP:
 
     Source: Sutton and Barto, Reinforcement Learning, 2nd edition, example 6.2.
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
+    refuse(length=length)
     states = np.arange(length + 2)
     terminal = (states == 0) | (states == length + 1)
     transitions = np.zeros((length + 2, 2, length + 2))

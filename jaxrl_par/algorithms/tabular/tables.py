@@ -16,10 +16,9 @@ Source: Elster, Mustafaoglu and Pingali, Parallel reinforcement learning, lectur
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par.errors import not_between
@@ -38,8 +37,8 @@ class StepSize:
     """Of the decay: 1 is harmonic, 0 constant."""
 
     def problems(self) -> list[str]:
-        """What is out of range, of the numbers that are not traced."""
-        return not_between(self, **concrete(self, rate=(0, 1), power=(0, 1)))
+        """What is out of range."""
+        return not_between(self, rate=(0, 1), power=(0, 1))
 
 
 HARMONIC = StepSize(1.0, 1.0)
@@ -83,26 +82,3 @@ def updated(
     shares = step_sizes(rule, table.visits[index]) / counts[index]
     errors = targets - table.values[index]
     return Table(table.values.at[index].add(shares * errors), table.visits + counts)
-
-
-def concrete(
-    config: Any, **bounds: tuple[int | float, int | float]
-) -> dict[str, tuple[int | float, int | float]]:
-    """The bounds of those fields of `config` that are not traced: others have no value
-    that could be compared."""
-    return {
-        name: interval
-        for name, interval in bounds.items()
-        if not isinstance(getattr(config, name), Tracer)
-    }
-
-
-def refuse(problems: list[str], **counts: int) -> None:
-    """Raises ValueError for problems of a config, and for counts below 1."""
-    found = [
-        f"{name} must be at least 1, got {count}"
-        for name, count in counts.items()
-        if count < 1
-    ]
-    if found := problems + found:
-        raise ValueError("; ".join(found))

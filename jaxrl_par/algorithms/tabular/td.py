@@ -29,9 +29,9 @@ from jaxrl_par.algorithms.tabular.tables import (
     StepSize,
     Table,
     new_table,
-    refuse,
     updated,
 )
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import PRNGKey
 
 
@@ -78,7 +78,7 @@ def learned_values(
     Raises:
       ValueError: a number of `rule` is out of range, or a count is below 1.
     """
-    refuse(rule.problems(), num_steps=num_steps, num_workers=num_workers)
+    refuse(rule, num_steps=num_steps, num_workers=num_workers)
     start_key, steps_key = jax.random.split(key)
     table = new_table(mdp.terminal.shape, initial_value)
     first = TDState(table, start_states(start_key, mdp, num_workers))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
-from jaxrl_par.errors import not_chosen
+from jaxrl_par.errors import at_least, not_chosen
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,8 @@ class ThreadsConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_chosen(self)
-        for name, least in (
-            ("num_actors", 1), ("lag", 0), ("max_lag", 0), ("unrolls_per_update", 1),
-            ("queue_size", 1), ("num_distillers", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                found.append(f"{name} must be at least {least}, got {value}")
+        found += at_least(self, num_actors=1, unrolls_per_update=1, queue_size=1)
+        found += at_least(self, lag=0, max_lag=0, num_distillers=0)
         if self.schedule == "lockstep":
             if self.batch != self.num_actors:
                 found.append(

@@ -31,6 +31,11 @@ class HostEnvironment(ABC):
     max_episode_steps: int | None
     """Time limit in environment steps, None where it is not known."""
 
+    @property
+    def specs(self) -> tuple[Specs, Spec]:
+        """(of observations, of actions), as a network takes them."""
+        return self.observation_spec, self.action_spec
+
     @abstractmethod
     def reset(self) -> TimeStep:
         """Starts every environment anew. Called once, before the first step."""

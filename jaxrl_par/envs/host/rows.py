@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_par.envs.host.base import HostRow
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import at_least, refuse_any, unknown_name
 from jaxrl_par.types import Obs, TimeStep
 
 
@@ -57,10 +57,8 @@ def episode_seed(seed: int, index: int, episode: int) -> int:
 
 def check_arguments(num_envs: int, seed: int) -> None:
     """Raises a ValueError for numbers that no simulator can be made with."""
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+    given = {"num_envs": num_envs, "seed": seed}
+    refuse_any(at_least(given, num_envs=1, seed=0))
 
 
 def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueError:

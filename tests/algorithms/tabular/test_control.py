@@ -271,7 +271,10 @@ def test_thousands_of_learners_are_as_one_alone():
         ({"target": "dqn"}, "target: unknown choice 'dqn'"),
         ({"exploration": "greedy"}, "exploration: unknown choice"),
         ({"epsilon": 1.5}, r"epsilon must be in \[0, 1\], got 1.5"),
-        ({"inverse_temperature": -1.0}, "inverse_temperature must be in"),
+        (
+            {"inverse_temperature": -1.0},
+            "inverse_temperature must be at least 0, got -1",
+        ),
         ({"step_size": StepSize(-1.0)}, r"step_size.rate must be in \[0, 1\]"),
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"num_workers": 0}, "num_workers must be at least 1, got 0"),

@@ -1,0 +1,132 @@
+"""A config that is out of range is refused in Python as on the command line."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
+from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
+from jaxrl_par.cli import parse
+from jaxrl_par.errors import above, at_least, below, not_between, problems, refuse
+from jaxrl_par.loops import epochs, replayed
+from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic, q_network
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.replay import uniform
+from jaxrl_par.testing import probes
+
+ENV = probes.observation_reward(2)
+NETWORK = actor_critic(*ENV.specs, NetworkConfig(widths=(4,)))
+SGD = optax.sgd(0.1)
+ALGORITHMS = {
+    a2c: A2CConfig(gamma=2.0),
+    impala: ImpalaConfig(gamma=2.0),
+    ppo: PPOConfig(gamma=2.0),
+    vmpo: VMPOConfig(gamma=2.0),
+    reinforce: ReinforceConfig(gamma=2.0),
+    q_learning: QConfig(gamma=2.0),
+}
+
+
+@dataclass(frozen=True)
+class Args:
+    a2c: A2CConfig = field(default_factory=A2CConfig)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda x: x.__name__)
+def test_algorithms_refuse_a_config_that_is_out_of_range(algorithm):
+    with pytest.raises(ValueError, match=r"^gamma must be in \[0, 1\], got 2.0$"):
+        algorithm(NETWORK, SGD, ALGORITHMS[algorithm])
+
+
+def test_the_command_line_says_the_same(capsys):
+    with pytest.raises(SystemExit):
+        parse(Args, ["--a2c.gamma", "2"])
+    assert "\n  a2c.gamma must be in [0, 1], got 2.0\n" in capsys.readouterr().err
+
+
+def test_other_constructors_refuse_too():
+    with pytest.raises(ValueError, match="policy_cost must be at least 0, got -1"):
+        distilled(NETWORK, SGD, DistilledConfig(policy_cost=-1.0))
+    config = NetworkConfig(channels=0, transformer=TransformerConfig(num_layers=0))
+    for make in actor_critic, q_network:
+        with pytest.raises(ValueError, match="channels") as error:
+            make(*ENV.specs, config)
+        assert "; transformer.num_layers must be at least 1, got 0" in str(error.value)
+    with pytest.raises(ValueError, match="decay must be below 1, got 1"):
+        make_optimizer(OptimizerConfig(decay=1.0), 10)
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        make_optimizer(OptimizerConfig(), 0)
+    agent = ppo(NETWORK, SGD)
+    with pytest.raises(ValueError, match="num_minibatches must be at least 1, got 0"):
+        epochs(agent, 2, num_minibatches=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        replayed(agent, uniform(capacity=4, batch_size=0))
+
+
+def test_a_choice_is_refused_with_the_nearest_that_is_valid():
+    config = A2CConfig(gae_lambda=-1.0)
+    # The tests check types when a config is made; whoever uses the package does not.
+    object.__setattr__(config, "reduction", "men")
+    with pytest.raises(ValueError, match="did you mean 'mean'") as error:
+        a2c(NETWORK, SGD, config)
+    assert "gae_lambda must be in [0, 1], got -1.0; reduction: " in str(error.value)
+
+
+def test_traced_numbers_are_accepted():
+    def gradient_size(number):
+        config = A2CConfig(gamma=number, gae_lambda=number, entropy_cost=number)
+        a2c(NETWORK, SGD, config)
+        impala(NETWORK, SGD, ImpalaConfig(max_rho=number, epsilon=number))
+        impala(NETWORK, SGD, ImpalaConfig(max_c=number))
+        make_optimizer(OptimizerConfig(learning_rate=number), 10)
+        return number
+
+    values = jnp.array([0.5, 0.9])
+    assert jax.vmap(gradient_size)(values).tolist() == values.tolist()
+
+
+def test_what_is_known_is_refused_beside_what_is_traced():
+    def make(gamma):
+        a2c(NETWORK, SGD, A2CConfig(gamma=gamma, gae_lambda=3.0))
+        return gamma
+
+    with pytest.raises(ValueError, match=r"^gae_lambda must be in \[0, 1\], got 3.0"):
+        jax.jit(make)(0.5)
+
+
+def test_bounds():
+    numbers = SimpleNamespace(x=1.0, y=None, z=(0, 2), nan=float("nan"))
+    assert at_least(numbers, x=1, y=1) == above(numbers, x=0, y=0) == []
+    assert below(numbers, x=2) == not_between(numbers, x=(1, 1)) == []
+    assert at_least(numbers, z=1) == ["z[0] must be at least 1, got 0"]
+    assert at_least({"a": 1, "b": 2}, a="b") == ["a must be at least b = 2, got 1"]
+    assert above(numbers, x=1.0) == ["x must be above 1.0, got 1.0"]
+    assert below(numbers, x=1) == ["x must be below 1, got 1.0"]
+    for found in (
+        at_least(numbers, nan=0),
+        above(numbers, nan=0),
+        below(numbers, nan=0),
+        not_between(numbers, nan=(0, 1)),
+    ):
+        assert len(found) == 1
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(ValueError) as error:
+        refuse(A2CConfig(gamma=2.0), PPOConfig(clip=0.0), num_epochs=0, length=None)
+    assert str(error.value) == (
+        "gamma must be in [0, 1], got 2.0; clip must be above 0, got 0.0; num_epochs"
+        " must be at least 1, got 0"
+    )
+    assert problems(Args(A2CConfig(gamma=2.0))) == [
+        "a2c.gamma must be in [0, 1], got 2.0"
+    ]

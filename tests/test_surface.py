@@ -1,0 +1,88 @@
+"""What a user of the README meets: the names of the package, and its two programs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_training import toy
+
+import jaxrl_par as jp
+from jaxrl_par.types import Mean
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+OWN_CODE = README.partition("## In your own code\n")[2].partition("\n## ")[0]
+PROGRAMS = re.findall(r"```python\n(.*?)```", OWN_CODE, re.DOTALL)
+
+
+def test_importing_starts_no_device_and_loads_no_simulator():
+    code = """
+import sys
+import jaxrl_par
+from jax._src import xla_bridge
+loaded = {"gymnax", "gymnasium", "ale_py", "envpool", "tyro", "orbax", "matplotlib",
+          "tensorboardX"} & sys.modules.keys()
+print(len(xla_bridge._backends), sorted(loaded))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "0 []", done.stderr
+
+
+def test_every_name_is_there():
+    assert all(hasattr(jp, name) for name in jp.__all__)
+    assert sorted(jp.__all__) == jp.__all__
+
+
+def test_two_programs_are_shown_and_the_longer_has_less_than_forty_lines():
+    first, second = PROGRAMS
+    statements = [x for x in first.splitlines() if x and "import" not in x]
+    assert len(statements) == 4  # three, and one that prints
+    assert len([x for x in second.splitlines() if x]) < 40
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["compiled", "threads"])
+def test_the_programs_of_the_readme_run(program, capsys):
+    shorter, count = re.subn(r"num_updates=\d+", "num_updates=20", program)
+    assert count == 1
+    exec(compile(shorter, "README.md", "exec"), {"__name__": "readme"})
+    told, value = capsys.readouterr().out.split(":")
+    assert told == "mean return" and float(value) > 5
+
+
+def test_train_divides_means_and_says_where_nothing_was_counted():
+    program = toy()
+
+    def step(run):
+        even = (run.progress.updates.units % 2 == 0).astype(jnp.float32)
+        run, metrics = program.step(run)
+        return run, metrics | {"half": Mean(even, 2 * even)}
+
+    run, metrics = jp.train(program._replace(step=step), num_updates=4)
+    assert int(run.progress.updates) == 4
+    assert {type(x) for x in metrics.values()} == {np.ndarray}
+    np.testing.assert_array_equal(metrics["episode_return"], [0, 1, 2, 3])
+    np.testing.assert_array_equal(metrics["half"], [0.5, np.nan, 0.5, np.nan])
+
+
+def test_train_gives_other_numbers_for_another_seed_and_the_same_for_the_same():
+    def weights(seed: int):
+        run, _ = jp.train(toy(), num_updates=2, seed=seed)
+        return jax.device_get(run.learner.params["w"])
+
+    np.testing.assert_array_equal(weights(1), weights(1))
+    assert not np.array_equal(weights(1), weights(2))
+
+
+def test_no_updates_are_refused():
+    with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
+        jp.train(toy(), num_updates=0)
