@@ -132,7 +132,7 @@ def test_remembers_with_memory():
 def test_minibatches_must_divide_the_rows():
     env = probes.observation_reward(4)
     _, agent = make(env)
-    program = compiled(agent, env, 5, num_minibatches=3)
+    program = compiled(epochs(agent, 1, 3), env, 5)
     run = program.init(random.key(0))
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 20"):
         program.step(run)

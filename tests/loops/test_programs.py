@@ -60,7 +60,7 @@ def train(program, num_steps):
 def test_several_calls_of_one_step_are_one_call_of_several(num_minibatches):
     env = probes.observation_reward(4)
     agent = learner(env, ppo)
-    program = compiled(agent, env, 4, num_minibatches=num_minibatches)
+    program = compiled(loops.epochs(agent, 1, num_minibatches), env, 4)
     start = jax.jit(program.init)(KEY)
     expected, metrics = train(program, 3)(start)
     run, one = start, train(program, 1)
@@ -464,10 +464,10 @@ def test_wrong_arguments_are_rejected():
     with pytest.raises(ValueError, match="num_epochs must be at least 1, got 0"):
         loops.epochs(agent, 0)
     with pytest.raises(ValueError, match="num_minibatches must be at least 1, got -1"):
-        compiled(agent, env, 4, num_minibatches=-1)
+        loops.epochs(agent, 1, -1)
     with pytest.raises(ValueError, match="max_steps must be at least 1, got 0"):
         episodic(agent, env, 0)
-    program = compiled(agent, env, 4, num_minibatches=3)
+    program = compiled(loops.epochs(agent, 1, 3), env, 4)
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 8"):
         jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))
 
@@ -485,15 +485,10 @@ def test_minibatches_of_a_trajectory_are_whole_environments(memory):
     _, batch, _ = rollout.unroll(agent, env, state.params, workers, KEY, 12)
     after, _ = loops.learn(agent, state, batch, KEY, num_minibatches=2)
 
-    def some(lanes):
-        carry = jax.tree.map(lambda x: x[lanes], batch.carry)
-        rows = jax.tree.map(lambda x: x[:, lanes], batch._replace(carry=()))
-        return rows._replace(carry=carry)
-
     def halves(order):
         now = state
         for lanes in (order[:2], order[2:]):
-            grads, _ = agent.grad(now, some(np.array(lanes)), KEY)
+            grads, _ = agent.grad(now, batch.lanes(jnp.array(lanes)), KEY, Axis())
             now = agent.apply(now, grads)
         return now
 
