@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 
 from jaxrl_par import random, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
@@ -95,11 +96,6 @@ def assert_equal(actual, expected):
         np.testing.assert_array_equal(bits(x), bits(y))
 
 
-def assert_close(actual, expected, atol=1e-6):
-    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(bits(x), bits(y), rtol=1e-5, atol=atol)
-
-
 def differ(first, second):
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     return any(np.abs(bits(x) - bits(y)).max() > 1e-3 for x, y in pairs)
@@ -146,7 +142,7 @@ def test_workers_together_follow_the_gradient_of_their_joint_batch():
         grads, _ = agent.grad(state, batch, KEY, Axis())
         return agent.apply(state, grads)
 
-    assert_close(after.learner, joint(run.learner, run.local.streams))
+    assert_near(after.learner, joint(run.learner, run.local.streams))
     assert differ(after.learner, run.learner)
 
 
@@ -257,9 +253,9 @@ def test_a_traced_schedule_is_followed_as_by_hand(name):
     runs, metrics = followed(schedule)
     states, workers = by_hand("a2c", schedule, 3, 8)
     for run, state in zip(runs, states, strict=True):
-        assert_close(run.learner, state)
+        assert_near(run.learner, state)
     joint = jax.tree.map(lambda *x: jnp.stack(x), *workers)
-    assert_close(runs[-1].local.streams, joint)
+    assert_near(runs[-1].local.streams, joint)
     np.testing.assert_array_equal(metrics["lag"], schedule.delay)
     counts = np.bincount(schedule.worker, minlength=3)
     np.testing.assert_array_equal(runs[-1].local.unroll.units, counts)
@@ -270,7 +266,7 @@ def test_a_schedule_that_ends_begins_again_as_by_hand():
     runs, metrics = stepped(program_of("a2c", schedule, 2), 8)
     states, _ = by_hand("a2c", schedule, 2, 8)
     for run, state in zip(runs, states, strict=True):
-        assert_close(run.learner, state)
+        assert_near(run.learner, state)
     np.testing.assert_array_equal(metrics["lag"], [0, 1, 2, 0, 1, 2, 0, 1])
 
 
@@ -278,7 +274,7 @@ def test_a_schedule_that_ends_begins_again_as_by_hand():
 def test_agents_follow_a_schedule_as_by_hand(name):
     run, _ = trained(program_of(name, EVENTS, 3), 7)
     states, _ = by_hand(name, EVENTS, 3, 7)
-    assert_close(run.learner, states[-1])
+    assert_near(run.learner, states[-1])
 
 
 @pytest.mark.parametrize("name", ["impala, lstm", "normalized a2c"])
@@ -286,7 +282,7 @@ def test_only_data_are_stale_as_by_hand(name):
     schedule = schedules.in_turn(3, 7, delay=3)
     run, metrics = trained(program_of(name, schedule, 3, stale="data"), 7)
     states, _ = by_hand(name, schedule, 3, 7, stale="data")
-    assert_close(run.learner, states[-1])
+    assert_near(run.learner, states[-1])
     np.testing.assert_array_equal(metrics["lag"], schedule.delay)
     gradients, _ = by_hand(name, schedule, 3, 7)
     assert differ(states[-1], gradients[-1])
@@ -374,7 +370,7 @@ def test_members_of_a_population_have_delays_of_their_own():
         delay, seed = int(sweep["delay"][index]), int(sweep["seed"][index])
         alone, row = followed(schedules.in_turn(3, 8, delay), random.key(seed))
         own = jax.tree.map(lambda x, i=index: x[i], runs)
-        assert_close(own.learner, alone[-1].learner)
+        assert_near(own.learner, alone[-1].learner)
         assert_equal(own.progress, alone[-1].progress)
         np.testing.assert_array_equal(metrics["lag"][:, index], row["lag"])
     # The last one's is above max_delay from turn 4 on.
@@ -430,7 +426,7 @@ def test_scaled_gradients_are_divided_by_their_lag():
         _, trajectory = act(state, workers[w], act_key)
         grads = gradient(state, trajectory, learn_key)
         params = jax.tree.map(lambda x, g, d=divisor: x - 0.5 * g / d, params, grads)
-    assert_close(run.learner.params, params)
+    assert_near(run.learner.params, params)
 
 
 class One(NamedTuple):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
@@ -42,12 +43,7 @@ def test_member_i_equals_a_run_of_its_own(num_devices):
         assert member.hyperparameters == pytest.approx(values)
         key = random.key(int(values["seed"]))
         alone, _ = trained(program_of(values), key)
-        for x, y in zip(
-            jax.tree.leaves(member.run.learner),
-            jax.tree.leaves(alone.learner),
-            strict=True,
-        ):
-            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        assert_near(member.run.learner, alone.learner)
 
 
 def test_what_changes_the_settings_of_a_run_changes_what_members_do():

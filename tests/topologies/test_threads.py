@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -145,11 +146,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
         workers, trajectory, _ = unroll(params, workers, key)
         run, _ = learn_from(run, jax.tree.map(lambda x: x[None], trajectory))
         behaviours.append(run.learner.params)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
-        ours.learner.params,
-        run.learner.params,
-    )
+    assert_near(ours.learner.params, run.learner.params, 1e-4)
     assert metrics["lag_max"].tolist() == [min(n, lag) for n in range(7)]
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 from toy_workers import share_compiled
 
 from jaxrl_par import random
@@ -95,13 +96,6 @@ def learner_hash(run):
     return state_hash(jax.device_put(run._replace(local=())))
 
 
-def assert_close(actual, expected, rtol=1e-6):
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6),
-        actual, expected,
-    )  # fmt: skip
-
-
 def is_exact(name, store):
     """Roots and norms of a vector may differ in the last bit from those of parts."""
     return store != "server of 3" or "sgd" in name or name in ("q", "sarsa", "n_step")
@@ -117,7 +111,7 @@ def test_one_worker_is_the_synchronous_program(name, store, on_host):
     if is_exact(name, store):
         assert learner_hash(run) == learner_hash(expected)
     else:
-        assert_close(run.learner, expected.learner, rtol=1e-4)
+        assert_near(run.learner, expected.learner, 1e-4)
     assert int(run.progress.env_steps) == int(expected.progress.env_steps) > 0
     assert int(run.progress.updates) == int(expected.progress.updates) == UPDATES
     assert metrics.keys() == measured.keys() | {"lag", "rejected"}
@@ -126,7 +120,7 @@ def test_one_worker_is_the_synchronous_program(name, store, on_host):
         ours = {x: metrics[x] for x in measured}
         jax.tree.map(np.testing.assert_array_equal, ours, measured)
     else:
-        assert_close({x: metrics[x] for x in measured}, measured, rtol=1e-4)
+        assert_near({x: metrics[x] for x in measured}, measured, 1e-4)
     assert report.lags == {0: UPDATES} and report.updates == UPDATES
 
 
@@ -141,7 +135,7 @@ def test_one_worker_is_deterministic_and_learns(name):
     first, second = trained(name)[0], trained(name)[0]
     assert learner_hash(first) == learner_hash(second)
     with pytest.raises(AssertionError):
-        assert_close(first.learner, trained(name, num_updates=2)[0].learner)
+        assert_near(first.learner, trained(name, num_updates=2)[0].learner)
 
 
 @pytest.mark.parametrize("store", STORES)
