@@ -48,6 +48,7 @@ def unrolled(env, agent, length=6, seed=0):
     return state, trajectory
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -58,6 +59,7 @@ def test_keeps_the_promises_of_an_agent(probe, memory, reduction):
     check_agent(agent, env)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("n_step", [None, 2])
 def test_the_loss_follows_the_paper(n_step):
     """Algorithm S3 of Mnih et al. as a loop over rows, with the network's outputs."""
@@ -90,6 +92,7 @@ def test_the_loss_follows_the_paper(n_step):
     np.testing.assert_allclose(summed, total, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_leaves_targets_alone():
     """The value gradient is that of a regression on fixed numbers."""
     config = A2CConfig(entropy_cost=0.0, value_cost=1.0)
@@ -120,6 +123,7 @@ def test_the_gradient_leaves_targets_alone():
     )
 
 
+@pytest.mark.slow
 def test_learns_that_a_time_limit_is_no_end():
     config = A2CConfig(gamma=0.8, entropy_cost=0.0)
     env = probes.truncation(16)
@@ -130,6 +134,7 @@ def test_learns_that_a_time_limit_is_no_end():
     np.testing.assert_allclose(values, 5.0, atol=0.3)
 
 
+@pytest.mark.slow
 def test_the_value_of_a_constant_reward_is_its_geometric_sum():
     config = A2CConfig(gamma=0.9, entropy_cost=0.0)
     env = probes.constant_reward(8, continuing=True)
@@ -139,6 +144,7 @@ def test_the_value_of_a_constant_reward_is_its_geometric_sum():
     np.testing.assert_allclose(values, 10.0, atol=0.3)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("n_step", [None, 3])
 def test_solves_the_contextual_bandit(n_step):
     config = A2CConfig(entropy_cost=0.0, n_step=n_step)
@@ -146,6 +152,7 @@ def test_solves_the_contextual_bandit(n_step):
     assert mean_return > 0.95
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("policy", ["gaussian", "squashed"])
 def test_finds_continuous_actions(policy):
     env = probes.continuous_action(32)
@@ -156,6 +163,7 @@ def test_finds_continuous_actions(policy):
     np.testing.assert_allclose(distribution.mode(), step.obs, atol=0.2)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["lstm", "gru"])
 def test_remembers_with_memory_and_only_then(memory):
     env = probes.memory(32)
@@ -167,6 +175,7 @@ def test_remembers_with_memory_and_only_then(memory):
     assert with_memory > 0.9
 
 
+@pytest.mark.slow
 def test_hyperparameters_can_be_vmapped():
     env = probes.observation_reward(4)
 
@@ -181,6 +190,7 @@ def test_hyperparameters_can_be_vmapped():
     assert greedy < 0.3 < 0.65 < uniform
 
 
+@pytest.mark.slow
 def test_previous_actions_and_rewards_are_read():
     env = previous_action_and_reward(probes.observation_reward(4))
     net, agent = make(env)

@@ -86,6 +86,7 @@ def test_who_agrees_with_the_teacher_learns_nothing():
         np.testing.assert_allclose(leaf, 0.0, atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("cost", [0.0, 1.0, 2.0])
 def test_the_learner_is_pulled_to_what_acted(cost):
     """With reward and values out of the way: the gradient of the logits is
@@ -113,6 +114,7 @@ def test_the_learner_is_pulled_to_what_acted(cost):
     assert not np.any(grads[0].logits)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_a_teacher_that_stands_still_is_matched(memory):
     """Random logits for each of eight observations in a row."""

@@ -57,6 +57,7 @@ def stale(env, config=ImpalaConfig(), network=SMALL, length=7):
     return net, agent, new, trajectory
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -68,6 +69,7 @@ def test_keeps_the_promises_of_an_agent(probe, memory, reduction):
     check_agent(agent, env)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("correction", ["vtrace", "one_step", "epsilon", "none"])
 @pytest.mark.parametrize("max_abs_reward", [None, 0.5])
 def test_the_loss_follows_the_paper(correction, max_abs_reward):
@@ -117,6 +119,7 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
     np.testing.assert_allclose(summed, total, rtol=1e-4)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("memory", "lambda_"), [("none", 0.7), ("lstm", 1.0)])
 def test_without_lag_it_is_a2c(memory, lambda_):
     """On policy V-trace is the return of the same lambda: the same gradient."""
@@ -137,6 +140,7 @@ def test_without_lag_it_is_a2c(memory, lambda_):
     np.testing.assert_allclose(rho.total, rho.count, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_recorded_probability_is_that_of_the_policy_that_acted():
     env = probes.counter(4)
     net, agent = make(env, replace(SMALL, memory="lstm"))
@@ -176,6 +180,7 @@ def test_targets_and_weights_carry_no_gradient():
     )
 
 
+@pytest.mark.slow
 def test_metrics_tell_how_stale_the_data_are():
     _, agent, state, batch = stale(probes.counter(8), ImpalaConfig(max_rho=1.0))
     _, info = agent.grad(state, batch, random.key(0), Axis())
@@ -201,6 +206,7 @@ def test_an_ignored_action_cannot_spoil_the_loss():
     assert all(np.isfinite(x.total) for x in metrics.values())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("correction", ["vtrace", "one_step"])
 def test_only_a_correction_finds_the_better_of_two_arms(correction):
     """Worth 1.0 and 0.9, but nine in ten rows are of the worse one.

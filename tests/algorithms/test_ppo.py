@@ -49,6 +49,7 @@ def mean_return(env, network, config, num_updates=100):
     return float(total[half:].sum() / count[half:].sum())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 def test_keeps_the_promises_of_an_agent(probe, memory):
@@ -120,10 +121,12 @@ def random_like(x, key):
     return jax.random.normal(key, x.shape)
 
 
+@pytest.mark.slow
 def test_solves_the_contextual_bandit():
     assert mean_return(probes.observation_reward(16), SMALL, PPOConfig()) > 0.95
 
 
+@pytest.mark.slow
 def test_remembers_with_memory():
     env = probes.memory(32)
     assert mean_return(env, replace(SMALL, memory="gru"), PPOConfig(), 200) > 0.9

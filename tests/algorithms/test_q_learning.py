@@ -112,6 +112,7 @@ def targets_as_in_the_paper(method, gamma, trajectory, q_values, behaviour):
     return targets
 
 
+@pytest.mark.sample(2)
 @every_method
 @pytest.mark.parametrize("seed", range(3))
 def test_targets_follow_the_paper(method, seed):
@@ -153,6 +154,7 @@ def test_sarsa_takes_on_average_what_the_next_action_would_give():
     np.testing.assert_allclose(target, jnp.mean(samples), atol=error)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("method", "memory", "policy"),
     [
@@ -227,6 +229,7 @@ def test_the_gradient_is_that_of_a_regression_on_fixed_numbers(method, memory, p
     assert metrics.keys() == info.metrics.keys()
 
 
+@pytest.mark.sample(1)
 @every_method
 def test_no_gradient_flows_into_targets(method):
     env = probes.counter(4)
@@ -242,6 +245,7 @@ def test_no_gradient_flows_into_targets(method):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_sarsa_that_acts_greedily_is_q_learning():
     greedy = QConfig(epsilon_start=0.0, epsilon_finals=(0.0,), epsilon_weights=(1.0,))
     env = probes.counter(4)
@@ -257,6 +261,7 @@ def test_sarsa_that_acts_greedily_is_q_learning():
     np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("method", "memory", "reduction", "policy"),
     [
@@ -393,6 +398,7 @@ GREEDY = QConfig(
 )
 
 
+@pytest.mark.sample(1)
 @every_method
 def test_finds_what_is_paid_later(method):
     env = probes.delayed_reward(16)
@@ -406,6 +412,7 @@ def test_finds_what_is_paid_later(method):
     np.testing.assert_allclose(values, 0.9 ** jnp.arange(3, -1, -1), atol=0.08)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("method", ["q", "n_step"])
 def test_learns_that_a_time_limit_is_no_end(method):
     config = replace(GREEDY, method=method, gamma=0.8)

@@ -59,6 +59,7 @@ def gradient(trajectory, config, params):
     return jax.grad(lambda p: module.loss(p, batch, network, config)[0])(params)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
 def test_the_expected_gradient_is_exact_on_a_bandit(baseline):
     """Fact sheet parallel_policy_gradient, check 3: grad J = [0.25, -0.25]."""
@@ -122,6 +123,7 @@ def test_the_sum_over_workers_is_their_number_times_the_mean():
     np.testing.assert_allclose(summed, 4 * mean, rtol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_every_baseline_learns_the_bandit(baseline):
     env = probes.observation_reward(32)
@@ -136,6 +138,7 @@ def test_every_baseline_learns_the_bandit(baseline):
     assert float(total[-30:].sum() / count[-30:].sum()) > 0.95
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 def test_keeps_the_promises_of_an_agent(probe, memory):

@@ -125,6 +125,7 @@ def eta_loss(eta, advantages, epsilon):
     return eta * epsilon + eta * jnp.log(jnp.mean(jnp.exp(advantages / eta)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("probe", "memory"),
     [(probes.observation_reward, "lstm"), (probes.continuous_action, "none")],
@@ -156,6 +157,7 @@ def test_the_temperature_goes_from_the_best_row_to_all_of_the_half():
     np.testing.assert_allclose(divergence, 0.0, atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("constant", [-1e3, 10.0, 1e4])
 def test_psi_depends_on_differences_of_advantages_alone(constant):
     advantages = np.array([1.0, 2.0, 3.0, 4.0, 2.5])
@@ -233,6 +235,7 @@ def oracle(net, state, trajectory, config):
     return len(rows) / (length * num_envs), total, slopes, advantages
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_the_loss_follows_the_paper(memory):
     config = VMPOConfig(
@@ -260,6 +263,7 @@ def test_the_loss_follows_the_paper(memory):
     np.testing.assert_allclose(kl, config.epsilon_alpha - slopes[1], rtol=1e-4)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("probe", [probes.counter, probes.continuous_action])
 def test_parameters_feel_only_what_the_paper_lets_them(probe):
     """psi, targets, eta and alpha are constants to them, as pi_old and mu are."""
@@ -302,6 +306,7 @@ def test_a_policy_that_has_not_moved_is_not_held_back():
     np.testing.assert_allclose(duals.alpha, share * jnp.array([0.01, 1e-5]), rtol=0.02)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("epsilon", [1e-4, 10.0])
 def test_multipliers_grow_where_a_bound_is_broken_and_fall_where_not(epsilon):
     config = VMPOConfig(epsilon_eta=epsilon, epsilon_alpha=epsilon)
@@ -427,6 +432,7 @@ def test_numbers_of_the_config_may_be_traced():
     assert_close(jax.jit(compute)(**numbers), expected)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_minibatches_of_sequences_add_up_to_the_batch(memory):
     _, agent, state, trajectory = acted(probes.counter, 4, memory)
@@ -436,6 +442,7 @@ def test_minibatches_of_sequences_add_up_to_the_batch(memory):
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), compute(batch))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_an_update_on_many_devices_equals_one_on_their_joint_batch(num_devices):
     """Also the half and psi: advantages of the devices differ in size."""
@@ -537,6 +544,7 @@ def test_learns_from_what_another_did():
     assert (np.asarray(values) > 0.7).all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_learns_catch():
     """A ball falls for nine steps; the median of three seeds."""

@@ -48,6 +48,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("store", ["lock", "hogwild", "server"])
 def test_workers_leave_their_report(tmp_path, store):
     workers = WorkersConfig(num_workers=2, store=store)
@@ -60,6 +61,7 @@ def test_workers_leave_their_report(tmp_path, store):
     assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
 
 
+@pytest.mark.slow
 def test_workers_step_simulators(tmp_path, capsys):
     """A name that gymnax knows too is a simulator's where a backend is given."""
     pytest.importorskip("gymnasium")
@@ -72,6 +74,7 @@ def test_workers_step_simulators(tmp_path, capsys):
     assert not replace(args, backend=None, env_name="LunarLander-v3").is_pure
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("model", ["constant", "random"])
 def test_delays_train(tmp_path, model):
     delays = DelaysConfig(model=model, delay=1)
@@ -81,6 +84,7 @@ def test_delays_train(tmp_path, model):
     assert not trained.directory.parallelism.exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["workers", "simulators", "delayed"])
 def test_a_run_goes_on(tmp_path, kind):
     """With the updates that the first part had left."""
@@ -99,6 +103,7 @@ def test_a_run_goes_on(tmp_path, kind):
         assert len(rows(trained.directory.schedule)) == 4
 
 
+@pytest.mark.slow
 def test_a_run_with_a_lock_is_repeated_from_its_folder(tmp_path):
     args = arguments(tmp_path, num_updates=6)
     first = run(args)
@@ -111,6 +116,7 @@ def test_a_run_with_a_lock_is_repeated_from_its_folder(tmp_path):
         run(replace(args, replay=str(tmp_path / "nowhere")))
 
 
+@pytest.mark.slow
 def test_delays_follow_a_record_of_workers(tmp_path):
     """The program computes what threads did, but for the rounding of its compiler."""
     first = run(arguments(tmp_path, num_updates=6))

@@ -51,6 +51,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_report(tmp_path, capsys):
     trained = run(arguments(tmp_path))
     lines = rows(trained.directory.metrics)
@@ -68,6 +69,7 @@ def test_a_run_leaves_its_report(tmp_path, capsys):
     assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
 
 
+@pytest.mark.slow
 def test_a_free_run_is_repeated_from_its_folder(tmp_path):
     args = arguments(tmp_path, threads=ThreadsConfig(num_actors=2))
     first = run(args)
@@ -130,6 +132,7 @@ def finished(process):
     return process.returncode, out + err
 
 
+@pytest.mark.sample(1)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("schedule", ["lockstep", "free"])
 def test_sigterm_drains_and_saves_and_the_run_goes_on(tmp_path, schedule):

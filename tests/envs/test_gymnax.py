@@ -15,6 +15,7 @@ from jaxrl_par.types import Box, Discrete
 OFFLINE = [name for name in names() if not name.startswith("MNIST")]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", OFFLINE)
 def test_every_environment_keeps_the_contract(name):
     # Short episodes, so that some are cut; many terminate before.
@@ -41,6 +42,7 @@ def stream(env, actions, key):
     return keys, *jax.tree.map(np.asarray, jax.jit(run)(key, keys))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "limit", "action"),
     [("CartPole-v1", 7, 1), ("Catch-bsuite", 5, 2), ("Pendulum-v1", 5, 0.7)],

@@ -63,6 +63,7 @@ def is_left(state):
     return np.asarray(state.blue == state.green_left)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("size", "num_steps"), [(5, 4), (7, 7), (9, 10), (15, 19)])
 def test_an_oracle_takes_the_shortest_way_to_the_correct_goal(size, num_steps):
     env = IMaze(size)
@@ -148,6 +149,7 @@ class SlowMaze:
             self.heading = (self.heading + (1 if action == RIGHT else 3)) % 4
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("size", [7, 11])
 def test_every_window_is_that_of_a_map_drawn_by_hand(size):
     env, num_mazes = IMaze(size), 8
@@ -179,6 +181,7 @@ def test_a_bump_does_nothing():
         assert getattr(after, field) == getattr(state, field) + (field == "time")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("size", [5, 7, 9])
 def test_the_indicator_is_seen_only_near_the_start(size):
     env = IMaze(size)

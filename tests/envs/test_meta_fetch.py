@@ -71,6 +71,7 @@ class SlowFetch:
         return reward
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("size", "num_objects", "view_size"), [(2, 2, 3), (3, 3, 3), (4, 4, 5), (7, 3, 5)]
 )
@@ -128,6 +129,7 @@ def in_order(state, place):
     return jnp.argmax(state.ranks == place, axis=1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_objects", [2, 3, 4])
 def test_every_pass_pays_each_object_once(num_objects):
     env = MetaFetch(num_objects=num_objects)
@@ -288,6 +290,7 @@ def test_environments_of_a_stream_differ():
     assert len(np.unique(drawn, axis=0)) == 32
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract():
     settings = {"num_objects": 4, "view_size": 3, "max_steps_in_episode": 12}
     env = make("MetaFetch-3x3", 4, **settings)

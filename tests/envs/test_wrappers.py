@@ -32,6 +32,7 @@ def rows(env):
     return jax.tree.map(np.asarray, jax.jit(lambda: run(env))())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -27,6 +27,7 @@ def refused(script, *options):
     return done.stderr
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "script", ["a2c.py", "ppo.py", "reinforce.py", "sweep.py", "a3c.py", "async_q.py"]
 )

@@ -132,6 +132,7 @@ def folder(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "actor"))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_both_forms_act_as_the_network(tmp_path, case):
     network, params, folder = written(tmp_path, case)
@@ -380,6 +381,7 @@ def test_a_donated_carry_is_not_copied(saved):
         assert all(x.is_deleted() == donate for x in carry)
 
 
+@pytest.mark.slow
 def test_a_transformer_is_exported_for_the_batch_sizes_asked_for(tmp_path):
     transformer = TransformerConfig(1, num_heads=2, memory_length=4, mlp_width=8)
     settings = {"memory": "gtrxl", "shared": False, "transformer": transformer}
@@ -400,6 +402,7 @@ def test_a_transformer_is_exported_for_the_batch_sizes_asked_for(tmp_path):
         assert_close(jax_carry, actors_part(carry, shared=False))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -69,6 +69,7 @@ def acted(name):
 # Both halves ---------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", ["a2c", "impala, lstm", "ppo", "normalized a2c", "q-learning"]
 )
@@ -124,6 +125,7 @@ def test_a_gradient_draws_what_that_instance_would_draw_from_that_unroll():
     assert given.metrics["draw"] == jax.random.uniform(grad_key)
 
 
+@pytest.mark.slow
 def test_a_turn_is_that_of_an_instance_of_the_synchronous_program():
     agent, *_ = acted("a2c")
     program = compiled(agent, ENV, 5, axis=Axis("data"))
@@ -205,6 +207,7 @@ def applied(staleness, config=StalenessConfig()):
     return applying(config)(state, grads, jnp.int32(staleness))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("staleness", [0, 1, 8, 9, 1000])
 def test_accept_applies_a_gradient_of_any_staleness(staleness):
     _, state, grads = gradient()
@@ -306,6 +309,7 @@ def read_in_a_turn(agent, state):
     return names(state, asynchronous.parts_read(turn, state, *given))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["a2c", "a2c, adam", "impala, lstm", "ppo"])
 def test_a_worker_reads_parameters_and_nothing_of_the_optimizer(name):
     agent, state, _ = acted(name)

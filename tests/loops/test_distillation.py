@@ -111,6 +111,7 @@ def rounds(num_updates, config=CONFIG, rate=0.01):
     return done
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rate", [0.0, 0.01])
 def test_no_reward_reaches_the_actor_but_through_its_teacher(rate):
     """The same data with other rewards: other gradients of the learner, and while it
@@ -126,6 +127,7 @@ def test_no_reward_reaches_the_actor_but_through_its_teacher(rate):
     assert equal(state.student, other[0].student) == (rate == 0.0)
 
 
+@pytest.mark.slow
 def test_the_learner_learns_from_what_was_acted_and_not_from_its_student():
     """Two students of different diligence, the same data."""
     few = ONE
@@ -142,6 +144,7 @@ def test_the_learner_learns_from_what_was_acted_and_not_from_its_student():
     assert not equal(state.student, rounds(1)[0][2].student)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("config", [CONFIG, ONE])
 def test_the_ratio_of_updates_is_what_was_asked_for(config):
     state = rounds(2, config)[-1][2]
@@ -159,6 +162,7 @@ def joined(done):
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *steps)
 
 
+@pytest.mark.slow
 def test_the_replay_holds_what_was_acted_and_what_the_teacher_said():
     """Against one unroll of the learner over all rounds, from an empty memory: its own
     memory goes on, though it never acts."""
@@ -186,6 +190,7 @@ def test_the_replay_holds_what_was_acted_and_what_the_teacher_said():
         assert mine.updates.tolist() == [n] * NUM_ENVS
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("teacher", ["stored", "recomputed"])
 def test_a_round_is_what_its_parts_do(teacher):
     """Written out: the runner before the teacher's update, then batches one by one."""
@@ -243,6 +248,7 @@ def test_a_round_is_what_its_parts_do(teacher):
     assert metrics["fresh_kl"].count == np.sum(weight)
 
 
+@pytest.mark.slow
 def test_devices_share_the_models_and_not_the_replay():
     """The learner's gradient is that of the joint batch. Each device distils from its
     own shard, and all apply the mean of their gradients."""
@@ -295,6 +301,7 @@ def test_devices_share_the_models_and_not_the_replay():
     )
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
     _, before, memory = start()
     _, trajectory, *_ = rounds(1)[0]
@@ -320,6 +327,7 @@ class TestAsymmetric:
         )
         return small, large, both, agent, loops.remembering(agent, remember)
 
+    @pytest.mark.slow
     def test_acting_needs_the_actor_alone(self):
         small, _, both, agent, _ = self.build()
         env = environment()
@@ -334,6 +342,7 @@ class TestAsymmetric:
         np.testing.assert_array_equal(action, policy.sample(KEY))
         np.testing.assert_array_equal(extras["log_prob"], policy.log_prob(action))
 
+    @pytest.mark.slow
     def test_the_critic_goes_on_from_trajectory_to_trajectory(self):
         _, large, _, agent, learning = self.build()
         env = environment()
@@ -362,6 +371,7 @@ class TestAsymmetric:
             large.apply(critic, expected, following)[0],
         )
 
+    @pytest.mark.slow
     def test_both_networks_learn(self):
         *_, learning = self.build()
         program = compiled(learning, environment(), LENGTH)

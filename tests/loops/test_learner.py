@@ -39,6 +39,7 @@ def differ(x, y):
     return any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_nothing_is_applied_before_the_buffer_is_ready():
     """Four unrolls come with each step: nine are kept from the third on."""
     learner = loops.replayed(q_agent(ENV), uniform(16, 6, 2, min_size=9))
@@ -60,6 +61,7 @@ def test_several_updates_from_each_trajectory_are_several_batches():
     assert learner.halves is None
 
 
+@pytest.mark.slow
 def test_q_learning_from_a_replay_learns_what_its_actions_are_worth():
     env = probes.delayed_reward(8)
     buffer = uniform(64, 16, 2, constant_carry=True, min_size=16)
@@ -67,6 +69,7 @@ def test_q_learning_from_a_replay_learns_what_its_actions_are_worth():
     check_learns(learner, env, 0.9, num_updates=150)
 
 
+@pytest.mark.slow
 def test_an_agent_alone_learns_from_each_trajectory_once():
     network = actor_critic(ENV.observation_spec, ENV.action_spec, SMALL)
     agent = a2c(network, optax.sgd(0.1))
@@ -95,6 +98,7 @@ def test_one_gradient_at_a_time_is_what_halves_are_for():
             workers(learner, ENV, 5, config)
 
 
+@pytest.mark.slow
 def test_each_worker_has_a_replay_of_its_own():
     learner = loops.replayed(q_agent(ENV), uniform(16, 6, 2, min_size=5))
     program = delayed(learner, ENV, 5, schedules.in_turn(2, 4), num_workers=2)

@@ -275,6 +275,7 @@ def joint_update(reduction):
     return agent, state, batch, expected
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("num_devices", "reduction"),
     [(1, "mean"), (2, "mean"), (4, "mean"), (8, "mean"), (4, "sum")],
@@ -297,6 +298,7 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     assert float(means[0]) == pytest.approx(float(means[1]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_prepared_is_that_of_the_joint_batch():
     env = probes.delayed_reward(8)
     agent = learner(env, ppo)  # normalises advantages
@@ -311,6 +313,7 @@ def test_what_is_prepared_is_that_of_the_joint_batch():
     assert_close(actual.opt_state, expected.opt_state)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
 def test_averages_are_those_over_the_axis(way, reduction):
@@ -328,6 +331,7 @@ def test_an_average_without_an_axis_changes_nothing():
     assert Axis().sum(tree) is tree
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_anywhere_is_skipped_everywhere():
     env = probes.delayed_reward(4)
     agent = learner(env)
@@ -396,6 +400,7 @@ def remembering_its_keys():
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_instances", [1, 2, 4, 8])
 def test_no_two_instances_or_steps_share_a_key(num_instances):
     program = compiled(remembering_its_keys(), showing_its_keys(), 1, axis=Axis("data"))
@@ -472,6 +477,7 @@ def test_wrong_arguments_are_rejected():
         jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_minibatches_of_a_trajectory_are_whole_environments(memory):
     """One pass in halves is one update with each half, in the order drawn."""

@@ -124,6 +124,7 @@ def assert_close(actual, expected, **tolerance):
     )
 
 
+@pytest.mark.sample(1)
 @every_case
 def test_unroll_gives_what_apply_gives_in_a_row(case):
     network, params, carry, steps = build(case)
@@ -143,6 +144,7 @@ def test_unroll_gives_what_apply_gives_in_a_row(case):
     assert float(jnp.std(values)) > 1e-3
 
 
+@pytest.mark.sample(1)
 @every_case
 def test_environments_do_not_meet(case):
     """Each environment's outputs depend on its own observations and memory only."""
@@ -155,6 +157,7 @@ def test_environments_do_not_meet(case):
     assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sample(1)
 @every_case
 def test_every_observation_and_parameter_matters(case):
     network, params, carry, steps = build(case)
@@ -179,6 +182,7 @@ def test_every_observation_and_parameter_matters(case):
             assert total(params, changed) != before
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("memory", ["lstm", "gru"])
 def test_nothing_before_a_first_step_changes_an_output(memory, shared):
@@ -200,6 +204,7 @@ def test_nothing_before_a_first_step_changes_an_output(memory, shared):
     jax.tree.map(np.testing.assert_array_equal, after, bad_after)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["FrozenLake-misc", "Breakout-MinAtar", "Pendulum-v1"])
 def test_networks_fit_environments_that_show_the_last_action(name):
     env = previous_action_and_reward(envs.make(name, B))
@@ -214,6 +219,7 @@ def test_networks_fit_environments_that_show_the_last_action(name):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((policy, values, carry)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [{}, {"shared": False}, {"memory": "lstm"}])
 def test_the_policy_starts_near_uniform(options):
     network = make(VECTOR, ARMS, **({"widths": (64, 64)} | options))
@@ -226,6 +232,7 @@ def test_the_policy_starts_near_uniform(options):
         assert float(jnp.std(values)) > 0.01
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("policy", ["gaussian", "squashed"])
 def test_continuous_policies_start_in_the_middle(policy):
     network = make(VECTOR, BOUNDED, policy=policy, widths=(64, 64))
@@ -240,6 +247,7 @@ def test_continuous_policies_start_in_the_middle(policy):
         np.testing.assert_allclose(distribution.half_width[0, 0], [2.0, 2.5])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("specs", "options"),
     [(IMAGE, {"memory": memory}) for memory in ("none", "lstm", "gru")]
@@ -268,6 +276,7 @@ def test_bfloat16_computes_but_outputs_and_parameters_are_float32(specs, options
     assert set(convolutions) <= {"bf16"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("specs", "action", "options", "expected"),
     [
@@ -329,6 +338,7 @@ def test_networks_have_the_size_that_their_config_says(
     assert sum(x.size for x in jax.tree.leaves(params)) == expected
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("torso", ["mlp", "conv", "shallow", "deep"])
 def test_pixels_of_type_uint8_are_divided_by_255(torso):
     network, params, carry, steps = build((PIXELS, ARMS, {"torso": torso}))
@@ -340,6 +350,7 @@ def test_pixels_of_type_uint8_are_divided_by_255(torso):
     assert float(jnp.std(actual[1])) > 1e-3
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("specs", "torso"),
     [
@@ -387,6 +398,7 @@ def test_image_networks_show_rewards_as_they_are():
     assert_close(values[2] - values[1], values[1] - values[0], rtol=1e-3)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("torso", ["shallow", "deep"])
 def test_image_networks_start_near_uniform(torso):
     network = make(ATARI, Discrete(6), torso=torso, widths=(64,))
@@ -398,6 +410,7 @@ def test_image_networks_start_near_uniform(torso):
     assert 0.01 < float(jnp.std(values)) < 1.0
 
 
+@pytest.mark.slow
 def test_a_population_of_networks_is_that_of_each_seed():
     network = make(IMAGE, ARMS, memory="lstm")
     step = row(stream(IMAGE), 0)

@@ -123,6 +123,7 @@ def gate(kind, p, x, y):
     return (1 - z) * x + z * np.tanh(y @ w_h + (r * x) @ p["u_h"])
 
 
+@pytest.mark.sample(3)
 @every_gate
 def test_gates_follow_their_equations(kind):
     x, y = normal(0, 6, D), normal(1, 6, D)
@@ -217,6 +218,7 @@ def transformer(config, p, x, first):
     return e
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "config",
     [SMALL, replace(SMALL, memory_length=9, gate="output")],
@@ -236,6 +238,7 @@ def test_segments_follow_the_equations(config):
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["residual", "gru"])
 def test_without_outputs_of_its_parts_the_network_is_its_input(kind):
     """Exactly so, with the residual gate; up to the gates' factor with the GRU's."""
@@ -262,6 +265,7 @@ def test_without_outputs_of_its_parts_the_network_is_its_input(kind):
         )
 
 
+@pytest.mark.slow
 def test_parameter_counts_are_the_papers():
     config = TransformerConfig(num_layers=12, num_heads=8, mlp_width=1024)
 
@@ -295,6 +299,7 @@ def test_parameter_counts_are_the_papers():
 # Memory --------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("memory_length", "length"), [(4, 12), (9, 4), (5, 1), (1, 3)])
 def test_steps_one_by_one_equal_segments(memory_length, length):
     """From an empty memory, and from one that the segment before has left."""
@@ -342,6 +347,7 @@ def test_outputs_depend_on_no_later_step_and_on_as_many_before_as_layers_reach()
     assert changed[t : t + seen + 1].all() and t + seen + 1 < T
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("acting", [False, True])
 def test_nothing_before_a_first_step_changes_an_output(acting):
     """Bit for bit, whatever memory and features before it hold."""
@@ -393,6 +399,7 @@ def test_absolute_time_does_not_matter():
     np.testing.assert_allclose(actual, expected[:3], atol=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("acting", [False, True])
 def test_no_gradient_reaches_the_memory(acting):
     n = net()
@@ -445,6 +452,7 @@ def test_a_step_neither_copies_the_memory_nor_projects_all_distances():
     assert compiled.cost_analysis()["flops"] < 2 * config.num_layers * 257 * 64 * 64
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_only_in_products():
     x, first = stream(T)
     exact, _ = (n := net(LONG)).segment(n.params, n.empty, x, first)
@@ -477,6 +485,7 @@ CONFIG = NetworkConfig(
 )
 
 
+@pytest.mark.slow
 def test_networks_read_with_two_memories_under_vmap():
     """Policy and value with a memory each, for a population of parameters."""
     network = actor_critic(Box((F,)), Discrete(3), replace(CONFIG, shared=False))
@@ -538,11 +547,13 @@ def one_layer(env):
     return actor_critic(env.observation_spec, env.action_spec, config)
 
 
+@pytest.mark.slow
 def test_agents_with_a_transformer_are_accepted():
     env = probes.counter(4)
     check_agent(ppo(one_layer(env), optax.sgd(0.1)), env, unroll_length=5)
 
 
+@pytest.mark.slow
 def test_a_transformer_learns_to_remember():
     env = probes.memory(16, length=3)
     agent = impala(one_layer(env), optax.adam(0.01))

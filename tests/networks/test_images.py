@@ -76,6 +76,7 @@ def test_convolution_is_a_loop_over_windows(case):
     assert_close(convolve(x, kernel, bias, stride, padding), expected)
 
 
+@pytest.mark.sample(2)
 @every_convolution
 @pytest.mark.parametrize("chunk", [1, 1000, 2**19])
 def test_convolution_has_the_gradients_of_jax(monkeypatch, case, chunk):
@@ -145,6 +146,7 @@ def compute_alone(x, kernel, bias):
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("num_images", "expected"), [(6, 3), (8, 2), (7, 1), (2, 2), (1, 1)]
 )
@@ -169,6 +171,7 @@ def _plain_pool(x):
     return nn.max_pool(x, (3, 3), (2, 2), "SAME")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("size", [(8, 7), (9, 10), (84, 4), (11, 1)], ids=str)
 def test_pooling_is_a_loop_over_windows(size):
     x = normal(0, (4, *size, 3)) - 5.0
@@ -183,6 +186,7 @@ def test_pooling_is_a_loop_over_windows(size):
     np.testing.assert_array_equal(max_pool(x), expected)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("size", [(8, 7), (9, 10), (11, 1)], ids=str)
 @pytest.mark.parametrize("chunk", [1, 400, 2**19])
 def test_pooling_has_the_gradient_of_jax(monkeypatch, size, chunk):
@@ -233,6 +237,7 @@ def deep(params, x):
     return jnp.maximum(x, 0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("module", "expected", "size"),
     [
@@ -310,6 +315,7 @@ def test_a_feature_of_the_deep_network_sees_its_receptive_field():
     assert np.all(seen > before)
 
 
+@pytest.mark.slow
 def test_kernels_start_orthogonal_and_biases_at_zero():
     for module, gain in ((Shallow(), 2.0), (Deep(), 1.0)):
         init = jax.jit(module.init)
@@ -324,6 +330,7 @@ def test_kernels_start_orthogonal_and_biases_at_zero():
                 )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("module", [Shallow(), Deep()], ids=["shallow", "deep"])
 def test_features_and_gradients_start_in_bounds(module):
     x = jnp.abs(normal(0, (4, 40, 40, 4), 0.3))

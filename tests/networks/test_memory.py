@@ -93,6 +93,7 @@ def make():
     return make
 
 
+@pytest.mark.sample(1)
 @both_kinds
 def test_memory_follows_its_equations(make, kind):
     memory, params, carry, x = make(kind)
@@ -136,6 +137,7 @@ def test_nothing_before_a_first_step_is_remembered(make, kind, garbage):
     jax.tree.map(np.testing.assert_array_equal, clean_carry, dirty_carry)
 
 
+@pytest.mark.sample(1)
 @both_kinds
 def test_memory_starts_empty_and_orthogonal(kind):
     carry = initial_carry(kind, H, B)
@@ -146,6 +148,7 @@ def test_memory_starts_empty_and_orthogonal(kind):
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(H), atol=1e-5)
 
 
+@pytest.mark.sample(1)
 @both_kinds
 def test_gradients_stop_at_a_first_step(make, kind):
     memory, params, carry, x = make(kind)

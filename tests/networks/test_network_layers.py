@@ -45,6 +45,7 @@ def test_linear_and_its_gradients_are_plain_algebra():
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("window", [1, 3])
 def test_patch_convolution_is_a_convolution(window):
     images = normal(0, (5, 7, 6, 4))
@@ -74,6 +75,7 @@ def test_images_below_the_window_are_refused():
         PatchConv(8).init(jax.random.key(0), jnp.zeros((1, 2, 9, 4)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_orthogonal_matrices_are_orthonormal(shape):
     init = jax.jit(lambda key: orthogonal(1.0)(key, shape))

@@ -55,6 +55,7 @@ def row(steps, t):
     return jax.tree.map(lambda x: x[t], steps)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_with_the_heads_of_an_actor_critic_it_has_its_outputs(case):
     """One torso, one memory: what the two networks read is the same in every bit."""
@@ -85,6 +86,7 @@ def test_with_the_heads_of_an_actor_critic_it_has_its_outputs(case):
     jax.tree.map(np.testing.assert_array_equal, after, other_after)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_it_keeps_the_promises_of_a_network(memory):
     env = probes.counter(4)
@@ -93,6 +95,7 @@ def test_it_keeps_the_promises_of_a_network(memory):
     check_network(q_network(env.observation_spec, env.action_spec, config), env)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "gtrxl"])
 def test_values_of_a_network_that_computes_in_bfloat16_are_float32(memory):
     config = NetworkConfig(compute_dtype="bfloat16", memory=memory, **SIZES)
@@ -105,6 +108,7 @@ def test_values_of_a_network_that_computes_in_bfloat16_are_float32(memory):
         assert leaf.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_values_start_of_about_unit_size_and_without_bias():
     network, steps = q_network(VECTOR, Discrete(50)), stream(VECTOR)
     params = network.init(random.key(0), row(steps, 0))

@@ -55,6 +55,7 @@ def by_loops(learned, transitions, config, value):
     return history, visits
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_workers", [1, 5])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_update_follows_its_definition(target, num_workers):
@@ -77,6 +78,7 @@ def test_the_update_follows_its_definition(target, num_workers):
     np.testing.assert_array_equal(learned.table.visits, visits)
 
 
+@pytest.mark.slow
 def test_without_exploration_actions_are_the_best_of_the_last_table():
     """That before the update; of equals, any."""
     config = ControlConfig(epsilon=0.0, step_size=constant(0.5))
@@ -92,6 +94,7 @@ def test_without_exploration_actions_are_the_best_of_the_last_table():
     assert len(set(zip(states, actions, strict=True))) > S
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
@@ -151,6 +154,7 @@ def deviation(q_values, exact):
     return np.sqrt(np.mean((np.asarray(q_values) - np.asarray(exact)) ** 2))
 
 
+@pytest.mark.slow
 def test_random_actions_teach_q_learning_the_best_values_and_sarsa_their_own():
     """1000 visits of a pair: steps of 0.008, targets with a deviation of 1, errors of
     sqrt(0.008 / 2) = 0.06. The two answers are further apart than that.
@@ -166,6 +170,7 @@ def test_random_actions_teach_q_learning_the_best_values_and_sarsa_their_own():
         assert np.max(np.abs(np.mean(found, axis=0) - exact)) < 0.05
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("config", "probabilities"),
     [
@@ -220,6 +225,7 @@ def cliff():
     }
 
 
+@pytest.mark.slow
 def test_q_learning_walks_along_the_cliff_and_sarsa_far_from_it(cliff):
     assert np.median(cliff["q_learning"][0]) == -13
     assert np.median(cliff["sarsa"][0]) == -17
@@ -232,6 +238,7 @@ def test_sarsa_falls_less_often_while_it_learns(cliff):
     assert sarsa > q_learning + 10
 
 
+@pytest.mark.slow
 def test_thousands_of_learners_are_as_one_alone():
     """Each with hyperparameters of its own, on a problem of its own."""
     num_learners = 2048

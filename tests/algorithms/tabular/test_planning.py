@@ -23,6 +23,7 @@ policy_iteration = jax.jit(planning.policy_iteration, static_argnums=(1, 2))
 value_iteration = jax.jit(planning.value_iteration, static_argnums=(1, 2))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rate", [0.3, 1.0])
 def test_an_improved_policy_is_nowhere_worse(rate):
     def gains(key):
@@ -49,6 +50,7 @@ def test_a_share_of_the_probability_moves_to_the_best_actions():
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_policy_is_the_best_of_all(seed):
     """Of all 81 that are deterministic, each solved in NumPy."""

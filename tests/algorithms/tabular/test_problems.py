@@ -23,6 +23,7 @@ def test_the_two_states_are_worth_what_the_lecture_says():
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_a_random_walk_is_worth_its_chance_to_end_at_the_right(length):
     mdp = random_walk(length)
@@ -70,6 +71,7 @@ def test_the_cliff_ends_at_the_goal_only():
     np.testing.assert_array_equal(np.flatnonzero(mdp.terminal), [GOAL])
 
 
+@pytest.mark.slow
 def test_random_problems_are_problems():
     keys = jax.random.split(jax.random.key(0), 3)
     gammas = np.array([0.1, 0.5, 0.9])

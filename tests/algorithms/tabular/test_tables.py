@@ -32,6 +32,7 @@ def after_each(targets, rule, value):
     return values
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -69,6 +70,7 @@ def test_steps_fall_with_the_visits():
     np.testing.assert_array_equal(step_sizes(constant(0.3), visits), np.float32(0.3))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rule", [HARMONIC, POLYNOMIAL, constant(0.4)])
 def test_workers_at_the_same_entry_share_a_step(rule):
     """Against a loop over entries; entries named once, twice and three times."""

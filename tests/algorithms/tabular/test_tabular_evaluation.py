@@ -45,6 +45,7 @@ def q_by_loops(mdp, values):
     return q_values
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_action_values_follow_their_definition(seed):
     mdp, policy = random_problem(seed)
@@ -59,6 +60,7 @@ def test_action_values_follow_their_definition(seed):
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_values_are_what_many_loops_give(seed):
     mdp, policy = random_problem(seed)
@@ -171,6 +173,7 @@ def test_the_random_walker_at_the_cliff_falls_often():
     np.testing.assert_allclose(evaluate(mdp, uniform_policy(mdp)), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_many_problems_are_solved_at_once():
     keys = jax.random.split(jax.random.key(0), 64)
 

@@ -37,6 +37,7 @@ def td_by_loops(transitions, rule, values):
     return values, visits
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_workers", [1, 7])
 @pytest.mark.parametrize("rule", RULES)
 def test_td_follows_its_definition(rule, num_workers):
@@ -100,6 +101,7 @@ def errors_after(num_steps, rule):
     return np.asarray(jax.jit(jax.vmap(error))(jax.random.split(jax.random.key(0), 64)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("rule", "tolerance"), [(POLYNOMIAL, 0.08), (constant(0.01), 0.15)]
 )

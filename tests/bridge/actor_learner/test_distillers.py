@@ -187,6 +187,7 @@ def test_nobody_waits_for_ever_for_a_distiller():
 # They learn -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_learn_what_one_learns():
     """Of a frozen teacher, from the same lessons: the KL to it falls as far."""
     num_updates, per_update = 60, 4
@@ -306,6 +307,7 @@ def in_one_program(lag):
     return advanced(engine(replace(LOCKSTEP, lag=lag, num_distillers=0)), 8)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("lag", "chunks"), [(0, (8,)), (1, (8,)), (1, (1, 5, 2))])
 def test_one_distiller_is_the_compiled_program_bit_for_bit(lag, chunks):
     """Lessons that are skipped are skipped and counted in it too. With a lag, the
@@ -358,6 +360,7 @@ def test_a_free_run_with_one_distiller_is_replayed_bit_for_bit(tmp_path):
     assert learned(run) == learned(again)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("schedule", ["free", "lockstep"])
 def test_several_distillers_make_exactly_the_ratio(schedule):
     """Updates of the actor for each of the learner, and who made them."""

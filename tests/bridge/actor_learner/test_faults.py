@@ -126,6 +126,7 @@ def accounts_for_all_rows(engine, world) -> bool:
 # An error of a simulator ----------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 @by_schedule
 @pytest.mark.parametrize("actor", [0, 1])
 def test_the_learner_gets_the_error_of_a_step_with_its_traceback(
@@ -240,6 +241,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_row_is_refused_with_field_environment_and_step(world, name):
     change, step, what = BAD[name]
@@ -279,6 +281,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sample(2)
 @by_schedule
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_restart_is_counted_with_the_rows_that_it_costs(world, schedule, fault):
@@ -374,6 +377,7 @@ def test_an_environment_that_cannot_even_be_closed_is_worth_a_warning(world):
 # Hangs ----------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @by_schedule
 def test_a_step_that_hangs_is_an_error_that_names_it(world, schedule):
     world.before = hanging(world, at(9, actor=1))
@@ -395,6 +399,7 @@ def test_the_error_of_a_hang_has_actor_environment_and_step(world):
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["make", "reset"])
 @pytest.mark.parametrize("policy", [{}, RESTARTS])
 def test_an_environment_that_does_not_start_is_an_error_that_names_it(
@@ -430,6 +435,7 @@ def wait_for(ready) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.sample(1)
 @by_schedule
 def test_an_actor_that_hangs_is_replaced(world, schedule):
     world.before = hanging(world, at(9))
@@ -447,6 +453,7 @@ def test_an_actor_that_hangs_is_replaced(world, schedule):
     assert threads.report().abandoned == ["actor 0"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("then", ["goes on", "raises"])
 def test_an_actor_that_was_replaced_does_nothing_when_it_comes_back(world, then):
     def before(call):
@@ -525,6 +532,7 @@ def test_slow_is_not_hung(world):
         assert threads.report().restarts == 0
 
 
+@pytest.mark.slow
 def test_a_learner_that_waits_too_long_says_what_actors_do(world):
     world.before = hanging(world, at(9))
     with closing(engine(world, num_actors=1, patience=3.0)) as threads:
@@ -620,6 +628,7 @@ STATES = [
 ]
 
 
+@pytest.mark.sample(1)
 @by_schedule
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.usefixtures("warmed")

@@ -162,6 +162,7 @@ CRASHES = [(("lock", 3, 1), 45, 40), (("server", 2, 1), 24, 30),
 """(workers, lines from which to choose, how many to choose)"""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.filterwarnings("ignore:.*made its environments anew:UserWarning")
 @pytest.mark.parametrize(
     ("store", "most", "count"), CRASHES, ids=["lock", "server", "server of 3 shards"]
@@ -177,6 +178,7 @@ def test_who_is_killed_in_a_push_takes_nothing_with_it_but_its_gradient(
     assert len({x.split(",")[0] for x in places}) >= 2 and len(places) >= 6
 
 
+@pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore:.*made its environments anew:UserWarning")
 @pytest.mark.parametrize("line", range(1, 30))
 def test_a_race_without_locks_goes_on_without_who_is_killed(line, tmp_path):
@@ -206,6 +208,7 @@ RECORDED = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("store", "rule", "on_host"), RECORDED)
 def test_a_recorded_run_is_repeated_bit_for_bit(store, rule, on_host, tmp_path):
     path, options = tmp_path / "schedule.jsonl", {"staleness": staleness(rule)}
@@ -259,6 +262,7 @@ def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
     assert len(hashes) == 3
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("env", [ENV, make_env], ids=["pure", "host"])
 def test_workers_act_and_learn_with_keys_and_environments_of_their_own(env, tmp_path):
     """Those of the instance of this number in a synchronous program."""
@@ -353,6 +357,7 @@ def hosted(world, *given, **options):
         yield working
 
 
+@pytest.mark.sample(1)
 @by_store
 def test_the_owner_gets_the_error_of_a_step_with_its_place(world, store):
     error = SimulatorError("out of fuel")
@@ -386,6 +391,7 @@ def test_the_owner_gets_the_error_of_making_an_environment(world, kind):
     assert not world.unclosed()
 
 
+@pytest.mark.sample(1)
 @by_store
 def test_who_hangs_is_named(world, store):
     world.before = hanging(world, at(9, actor=1))
@@ -422,6 +428,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", FAULTS)
 @by_store
 def test_a_restart_is_counted_and_told(world, fault, store, tmp_path):
@@ -529,6 +536,7 @@ def test_statistics_of_data_would_be_lost_and_are_refused():
 # The end --------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @by_store
 @pytest.mark.parametrize("on_host", [False, True])
 def test_closing_ends_all_threads_in_every_state(store, on_host):
@@ -612,6 +620,7 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted():
 # Resumption -----------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("store", [("lock", 1, 1), ("server", 1, 3)])
 def test_one_worker_goes_on_exactly(store, on_host, tmp_path):
@@ -631,6 +640,7 @@ def test_one_worker_goes_on_exactly(store, on_host, tmp_path):
     assert digest(repeated) == digest(whole)
 
 
+@pytest.mark.sample(1)
 @by_store
 @pytest.mark.parametrize("on_host", [False, True])
 def test_several_workers_go_on_after_their_last_pushes(store, on_host, tmp_path):

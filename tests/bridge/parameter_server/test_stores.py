@@ -86,6 +86,7 @@ def ones(value=1.0):
 # Nothing is lost ------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @by_exact_kind
 def test_the_sum_of_all_pushes_is_exact(kind):
     """Four threads, 25 gradients each, of integers."""
@@ -123,6 +124,7 @@ def test_a_race_for_different_parameters_has_no_loser():
     assert state.updates == 100 == len(updates)
 
 
+@pytest.mark.sample(1)
 @by_exact_kind
 def test_updates_are_told_in_the_order_in_which_they_were_made(kind):
     """With momentum, another order would end elsewhere."""
@@ -150,6 +152,7 @@ def test_updates_are_told_in_the_order_in_which_they_were_made(kind):
 # Who is let in --------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 @by_kind
 def test_no_more_than_so_many_are_let_in(kind):
     with at_work(kind) as at:
@@ -231,6 +234,7 @@ def test_who_pulled_together_is_staler_one_by_one(kind, num_workers):
     assert pulled.versions == pulled.pushes == (3 * num_workers,) * at.shards.num_shards
 
 
+@pytest.mark.sample(3)
 @by_kind
 @pytest.mark.parametrize("most", [0, 1, 2])
 def test_who_is_too_stale_is_rejected_and_is_no_version(kind, most):
@@ -333,6 +337,7 @@ def test_what_was_given_out_stays_as_it_is(kind):
     np.testing.assert_array_equal(ZEROS.params, 0)
 
 
+@pytest.mark.sample(1)
 @by_kind
 def test_no_gradient_and_no_old_state_is_kept(kind):
     """However many pushes there are before somebody takes them."""

@@ -11,6 +11,7 @@ from jaxrl_par.types import Discrete
 pytest.importorskip("ale_py")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "actions"), [("ALE/Pong-v5", 6), ("ALE/Breakout-v5", 4)]
 )
@@ -73,6 +74,7 @@ def test_seeds_decide():
     assert (images(0) != images(1)).any()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_both_modes_give_the_same_kind_of_stream(mode):
     from ale_py.vector_env import AtariVectorEnv

@@ -60,6 +60,7 @@ def envs():
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", envs())
 def test_rows_are_those_of_an_unroll(name):
     pure = envs()[name]
@@ -117,6 +118,7 @@ def keyed(pure):
     return pure._replace(reset=reset, step=step, episode=None)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("wrap", [lambda env: env, keyed])
 def test_a_snapshot_brings_it_back(wrap):
     pure = wrap(make("Breakout-MinAtar", B))

@@ -55,6 +55,7 @@ def expected(lengths, endings, actions):
     return [np.stack(x, 1) for x in (obs, first, last, reward, discount)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
 def test_rows_are_those_of_the_stream_in_every_mode(kind, mode):
@@ -285,6 +286,7 @@ def running(pids):
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["idle", "killed", "hangs", "ignores SIGTERM"])
 def test_no_process_is_left_after_close(how):
     makers = [Counter, Hang, Counter]
