@@ -70,6 +70,7 @@ def _read(stdout: IO[str], lines: "queue.Queue[str]") -> None:
     lines.put("")
 
 
+@pytest.mark.slow
 def test_keys_and_some_environments_compile_in_time():
     assert too_slow(["columns of split keys", "CartPole-v1", "Breakout-MinAtar"]) == []
 
@@ -80,6 +81,7 @@ def test_everything_compiles_in_time():
     assert too_slow(list(SUBJECTS)) == []
 
 
+@pytest.mark.slow
 def test_what_takes_longer_is_named_and_the_rest_is_still_tried():
     names = ["columns of split keys", "CartPole-v1"]
     assert too_slow(names, limit=1e-3) == names

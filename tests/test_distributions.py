@@ -109,6 +109,7 @@ def test_categorical_samples_have_the_right_frequencies():
     assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("impossible", [0, 8, 17])
 def test_an_impossible_action_is_never_drawn(impossible):
     """Not even the last, where probabilities of the others round to less than 1."""
@@ -146,6 +147,7 @@ def test_squashed_samples_follow_their_distribution():
         assert scipy.stats.kstest(cdf(part, action), "uniform").pvalue > 1e-3
 
 
+@pytest.mark.sample(1)
 @every_kind
 def test_the_mode_is_the_likeliest_or_the_median(make):
     policy = make((7,))
@@ -240,6 +242,7 @@ def test_bandit_policy_gradient_is_exact():
         np.testing.assert_allclose(gradient, [0.25, -0.25], atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @every_kind
 def test_scores_have_mean_zero(make):
     policy = make()
@@ -255,6 +258,7 @@ def test_scores_have_mean_zero(make):
 # Extremes
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mean", [-1e4, -50.0, 0.0, 50.0, 1e4])
 @pytest.mark.parametrize("log_std", [-5.0, 0.0, 2.0])
 def test_squashed_stays_finite_and_within_its_bounds(mean, log_std):
@@ -281,6 +285,7 @@ def test_squashed_likelihood_of_its_own_actions_survives_float32():
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("logits", [[1e9, 0.0, -1e9], [-80.0, 0.0, 80.0], [0.0] * 3])
 def test_categorical_gradients_are_finite(logits):
     def total(logits, action):
@@ -296,6 +301,7 @@ def test_categorical_gradients_are_finite(logits):
 # Shapes
 
 
+@pytest.mark.sample(1)
 @every_kind
 def test_every_method_has_the_batch_shape_and_works_compiled_and_mapped(make):
     policy, other = make((3, 4)), make((3, 4), seed=1)
@@ -326,6 +332,7 @@ def test_every_method_has_the_batch_shape_and_works_compiled_and_mapped(make):
     )
 
 
+@pytest.mark.sample(1)
 @every_kind
 def test_a_distribution_can_be_sliced_and_returned(make):
     policy = make((5, 3))

@@ -28,6 +28,7 @@ def frequencies(policy, q_values, rate, num_draws=40_000):
     return np.bincount(actions, minlength=q_values.shape[0]) / num_draws
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("q_values", "epsilon", "expected"),
     [
@@ -73,6 +74,7 @@ def test_boltzmann_does_not_overflow(scale):
     assert expected[int(action)] > 0
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("probabilities", "draw"),
     [

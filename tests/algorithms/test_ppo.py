@@ -102,6 +102,7 @@ def test_minibatches_of_one_epoch_are_all_rows_once():
     )
 
 
+@pytest.mark.slow
 def test_sequences_keep_their_memory_in_a_minibatch():
     env = probes.memory(4)
     net, agent = make(env, replace(SMALL, memory="lstm"))

@@ -507,12 +507,14 @@ def test_learns_continuous_actions():
     check_learns(agent, env, -0.05, num_updates=300)
 
 
+@pytest.mark.slow
 def test_learns_with_memory_what_cannot_be_seen():
     env = previous_action_and_reward(probes.memory(16, length=3))
     _, agent = make(env, replace(SMALL, memory="lstm"), optimizer=optax.adam(0.02))
     check_learns(agent, env, 0.9, num_updates=200)
 
 
+@pytest.mark.slow
 def test_learns_from_what_another_did():
     """As the learner of a distillation, whose actor here never learns."""
     env = probes.observation_reward(16)

@@ -46,6 +46,7 @@ def test_it_trains_evaluates_and_draws(tmp_path, devices):
     assert again.returncode == 0 and "is finished" in again.stdout, again.stderr
 
 
+@pytest.mark.slow
 def test_everything_wrong_is_refused_at_once(tmp_path):
     done = a2c(
         tmp_path, "--env-name", "CartPol-v1", "--unroll-length", "0", "--seeed", "1",

@@ -42,6 +42,7 @@ def test_all_names_that_are_listed_are_names():
     assert envs.is_name("IMaze-21x21") and envs.is_name("MetaFetch-4x4")
 
 
+@pytest.mark.slow
 def test_names_are_known_without_gymnax():
     code = (
         "import sys; from jaxrl_par import envs;"

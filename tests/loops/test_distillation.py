@@ -381,6 +381,7 @@ class TestAsymmetric:
             assert not equal(run.learner.params[part], after.learner.params[part])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -56,6 +56,7 @@ def train(program, num_steps):
 # The loop ------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_minibatches", [1, 2])
 def test_several_calls_of_one_step_are_one_call_of_several(num_minibatches):
     env = probes.observation_reward(4)
@@ -440,6 +441,7 @@ def test_keys_do_not_repeat_after_a_million_steps():
     assert (drawn[0] != drawn[1]).any()
 
 
+@pytest.mark.slow
 def test_instances_act_differently_and_learn_the_same():
     env = probes.observation_reward(4)
     program = compiled(learner(env), env, 3, axis=Axis("data"))

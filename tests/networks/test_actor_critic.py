@@ -374,6 +374,7 @@ def test_auto_reads_images_by_their_size(specs, torso):
     assert shapes() != shapes(torso="mlp" if torso != "mlp" else "auto", widths=(3,))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", ["shallow pytree", "deep pytree"])
 def test_image_networks_have_relu_whatever_the_activation(case):
     specs, action, options = CASES[case]

@@ -135,6 +135,7 @@ def test_gates_follow_their_equations(kind):
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "bias", "by_x", "by_y"),
     [

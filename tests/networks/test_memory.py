@@ -111,6 +111,7 @@ def test_memory_follows_its_equations(make, kind):
         )
 
 
+@pytest.mark.sample(1)
 @both_kinds
 def test_steps_one_by_one_equal_one_call(make, kind):
     memory, params, carry, x = make(kind)
@@ -121,6 +122,7 @@ def test_steps_one_by_one_equal_one_call(make, kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), carry, after)
 
 
+@pytest.mark.sample(3)
 @both_kinds
 @pytest.mark.parametrize("garbage", [1e30, np.nan, np.inf])
 def test_nothing_before_a_first_step_is_remembered(make, kind, garbage):

@@ -45,6 +45,7 @@ def test_what_is_fresh_is_the_newest_trajectory_and_nothing_is_kept():
     assert buffer.update(data, (), Info({})) == ()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("length", "carry", "constant_carry", "starts"),
     [

@@ -232,6 +232,7 @@ def test_q_learning_walks_along_the_cliff_and_sarsa_far_from_it(cliff):
     assert np.mean(cliff["q_learning"][0] == -13) > 0.9
 
 
+@pytest.mark.slow
 def test_sarsa_falls_less_often_while_it_learns(cliff):
     q_learning, sarsa = (np.median(cliff[t][1]) for t in ("q_learning", "sarsa"))
     assert -35 < sarsa < -17

@@ -327,6 +327,7 @@ def test_one_distiller_is_the_compiled_program_bit_for_bit(lag, chunks):
         )
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_bit_for_bit(tmp_path):
     config = replace(LOCKSTEP, lag=1)
     whole, _ = advanced(engine(config), 6)

@@ -108,6 +108,7 @@ def test_what_is_split_is_joined(name, num_shards):
     assert_equal(divided.join(parts), state)
 
 
+@pytest.mark.sample(3)
 @by_agent
 @pytest.mark.parametrize("num_shards", [2, 3])
 def test_a_part_of_a_gradient_is_as_long_as_the_whole(name, num_shards):

@@ -12,6 +12,7 @@ from host_checks import check, lander
 from jaxrl_par.envs.host import backends, make
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["CartPole-v1", "LunarLander-v3"])
 def test_processes_give_the_rows_of_the_stream(name):
     lander(name)
