@@ -3,7 +3,6 @@ tests are slow."""
 
 import gc
 import os
-from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,20 +40,20 @@ MOST_MEMORY = 1.2e9
 """Bytes of a process above which it forgets what it compiled."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem():
     """`sample(n)`: of all parameters of a test, n, evenly spread, are quick; the others
-    are marked slow."""
-    sampled = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("sample"):
-            sampled[item.nodeid.partition("[")[0]].append(item)
-    for cases in sampled.values():
-        count = cases[0].get_closest_marker("sample").args[0]
-        quick = {i * len(cases) // count for i in range(count)}
-        for i, case in enumerate(cases):
+    are marked slow. Here, because later only those that were asked for are known."""
+    made = yield
+    cases = made if isinstance(made, list) else []
+    sampled = [x for x in cases if x.get_closest_marker("sample")]
+    if sampled:
+        count = sampled[0].get_closest_marker("sample").args[0]
+        quick = {i * len(sampled) // count for i in range(count)}
+        for i, case in enumerate(sampled):
             if i not in quick:
                 case.add_marker("slow")
+    return made
 
 
 @pytest.fixture(scope="module", autouse=True)
