@@ -197,6 +197,7 @@ BROKEN_ENVIRONMENTS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("message", BROKEN_ENVIRONMENTS)
 def test_broken_environments_are_rejected(message):
     with pytest.raises(AssertionError, match=f"(?s){message}"):
@@ -213,6 +214,7 @@ def test_rewards_of_wrapped_environments_may_differ_from_the_statistics():
 # Networks ------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("memory", "shared"),
     [("none", True), ("lstm", True), ("gru", False), ("gtrxl", True)],
@@ -281,6 +283,7 @@ BROKEN_NETWORKS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("message", BROKEN_NETWORKS)
 def test_broken_networks_are_rejected(message):
     with pytest.raises(AssertionError, match=f"(?s){message}"):
@@ -294,6 +297,7 @@ def agent(env=COUNTER, algorithm=a2c, memory="none", **config):
     return algorithm(network(env, memory), optax.sgd(0.1), **config)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("env", "algorithm", "memory", "config"),
     [
@@ -390,12 +394,14 @@ BROKEN_AGENTS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("message", BROKEN_AGENTS)
 def test_broken_agents_are_rejected(message):
     with pytest.raises(AssertionError, match=f"(?s){message}"):
         check_agent(BROKEN_AGENTS[message], COUNTER)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("field", ["action", "reward"])
 def test_each_field_of_rows_that_are_last_is_changed(field):
     right = agent()
@@ -430,6 +436,7 @@ def test_an_odd_number_of_environments_cannot_be_halved():
 # Learning ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learning_is_told_from_not_learning():
     env = probes.observation_reward(16)
     reader = network(env)
@@ -443,6 +450,7 @@ def test_learning_is_told_from_not_learning():
         check_learns(a2c(reader, optax.sgd(0.0)), env, 0.9, num_updates=10)
 
 
+@pytest.mark.slow
 def test_episodes_that_never_end_have_no_return():
     env = probes.constant_reward(4, continuing=True)
     with pytest.raises(AssertionError, match="no episode of constant_reward ended"):

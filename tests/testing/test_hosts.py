@@ -13,6 +13,7 @@ def host(probe=probes.counter):
     return from_pure(probe(3), random.key(0))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("probe", [probes.counter, probes.continuous_action])
 def test_the_probes_pass(probe):
     check_host_environment(host(probe), num_steps=20)

@@ -59,6 +59,7 @@ def ended(steps, episodes):
     return episodes.return_[steps.last[1:]]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", PROBES)
 def test_probes_keep_the_contract_of_environments(name):
     check_environment(PROBES[name](4), 40)
@@ -189,6 +190,7 @@ def test_clock_returns_what_it_states():
         assert episodes.return_[b, b] == (b + 1) * b + b * (b + 1) / 2048
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "memory", "at_least"),
     [

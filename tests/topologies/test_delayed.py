@@ -104,6 +104,7 @@ def differ(first, second):
 # Without delay -------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name",
     ["a2c, rmsprop", "impala, lstm", "ppo", "normalized a2c"],
@@ -247,6 +248,7 @@ def followed(schedule, key=KEY):
     return runs, jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_traced_schedule_is_followed_as_by_hand(name):
     schedule = SCHEDULES[name]
@@ -261,6 +263,7 @@ def test_a_traced_schedule_is_followed_as_by_hand(name):
     np.testing.assert_array_equal(runs[-1].local.unroll.units, counts)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_begins_again_as_by_hand():
     schedule = schedules.in_turn(2, 3, delay=2)
     runs, metrics = stepped(program_of("a2c", schedule, 2), 8)
@@ -270,6 +273,7 @@ def test_a_schedule_that_ends_begins_again_as_by_hand():
     np.testing.assert_array_equal(metrics["lag"], [0, 1, 2, 0, 1, 2, 0, 1])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["impala, lstm", "normalized a2c", "q-learning"])
 def test_agents_follow_a_schedule_as_by_hand(name):
     run, _ = trained(program_of(name, EVENTS, 3), 7)
@@ -277,6 +281,7 @@ def test_agents_follow_a_schedule_as_by_hand(name):
     assert_near(run.learner, states[-1])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["impala, lstm", "normalized a2c"])
 def test_only_data_are_stale_as_by_hand(name):
     schedule = schedules.in_turn(3, 7, delay=3)
@@ -298,6 +303,7 @@ def test_a_delay_makes_a_difference():
 # The same numbers ----------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name, speeds", [("a2c, rmsprop", (1.0, 1.0, 1.0)), ("q-learning", (1.0, 3.3))]
 )
@@ -358,6 +364,7 @@ def test_another_key_gives_another_run():
 # Traced schedules ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_members_of_a_population_have_delays_of_their_own():
     def member(values):
         schedule = schedules.in_turn(3, 8, values["delay"])
@@ -395,6 +402,7 @@ def test_a_traced_turn_that_does_not_fit_is_skipped(bad):
 # Staleness -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_workers_that_read_together_those_past_the_bound_are_rejected():
     """Gorila: W - 1 - m of W in every round."""
     config = StalenessConfig("reject", max_staleness=1)

@@ -31,6 +31,7 @@ def trained(program, key, num_updates=5):
     return jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))(key)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_devices", [None, 4])
 def test_member_i_equals_a_run_of_its_own(num_devices):
     mesh = None if num_devices is None else data_mesh(num_devices)
@@ -46,6 +47,7 @@ def test_member_i_equals_a_run_of_its_own(num_devices):
         assert_near(member.run.learner, alone.learner)
 
 
+@pytest.mark.slow
 def test_what_changes_the_settings_of_a_run_changes_what_members_do():
     """As exploiting members do, and resumed runs: nothing of it is in the program."""
     many = population(program_of, SWEEP)
@@ -62,6 +64,7 @@ def test_what_changes_the_settings_of_a_run_changes_what_members_do():
     assert many.member(still, 3).hyperparameters["learning_rate"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_member_is_ready_to_be_trained_further():
     many = population(program_of, SWEEP)
     run, _ = trained(many.program, random.key(0), num_updates=2)
