@@ -48,7 +48,7 @@ main(run, Args)
 
 
 def start(tmp_path: Path, program: str, *options: str) -> subprocess.Popen:
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     process = subprocess.Popen(
         [sys.executable, "-c", NEVER_COMPILES + program, *options],
         env={**os.environ, "PYTHONPATH": paths},
@@ -58,10 +58,12 @@ def start(tmp_path: Path, program: str, *options: str) -> subprocess.Popen:
         text=True,
     )
     assert process.stdout
+    out = []
     for line in process.stdout:
         if line == "compiling\n":
             return process
-    raise AssertionError(f"ended before it compiled: {process.wait()}")
+        out.append(line)
+    raise AssertionError(f"ended before it compiled: {process.wait()}\n{''.join(out)}")
 
 
 def ends(process: subprocess.Popen, number: signal.Signals) -> tuple[int, str]:
