@@ -7,8 +7,10 @@ it. `python compilation_child.py NAME ...`, with names of `SUBJECTS`.
 import sys
 
 import jax
+from learners import LEARNERS
 
 from jaxrl_par import envs, random
+from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import example
 
 # It downloads its images.
@@ -26,6 +28,16 @@ def reset_and_step(name: str) -> None:
     jax.jit(env.step).lower(env_state, action, key).compile()
 
 
+def init_and_step(name: str) -> None:
+    """Compiles both functions of a learner's program, acting included."""
+    env = envs.make("CartPole-v1", num_envs=2)
+    program = compiled(LEARNERS[name](env), env, 8)
+    key = random.key(0)
+    run = jax.eval_shape(program.init, key)
+    jax.jit(program.init).lower(key).compile()
+    jax.jit(program.step).lower(run).compile()
+
+
 def columns_of_split_keys(name: str) -> None:
     """Compiles the smallest program that jaxlib 0.11 once did not come to an end with:
     numbers of split keys, each with a user of its own."""
@@ -40,6 +52,7 @@ def columns_of_split_keys(name: str) -> None:
 
 
 SUBJECTS = {name: reset_and_step for name in ENVIRONMENTS}
+SUBJECTS |= {name: init_and_step for name in LEARNERS}
 SUBJECTS["columns of split keys"] = columns_of_split_keys
 
 

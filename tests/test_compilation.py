@@ -71,8 +71,9 @@ def _read(stdout: IO[str], lines: "queue.Queue[str]") -> None:
 
 
 @pytest.mark.slow
-def test_keys_and_some_environments_compile_in_time():
-    assert too_slow(["columns of split keys", "CartPole-v1", "Breakout-MinAtar"]) == []
+def test_keys_environments_and_a_learner_compile_in_time():
+    names = ["columns of split keys", "CartPole-v1", "Breakout-MinAtar", "impala, lstm"]
+    assert too_slow(names) == []
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def test_bits_are_those_of_jax(width, shape):
     np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_draws_are_those_of_jax(draw):
     expected = draw(theirs(11))
@@ -65,6 +66,7 @@ def test_draws_are_those_of_jax(draw):
     )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_draws_under_vmap_are_those_of_jax(draw):
     ours, expected = (

@@ -27,7 +27,7 @@ def a2c(tmp_path: Path, *options: str, devices: int = 1) -> subprocess.Completed
     )
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_it_trains_evaluates_and_draws(tmp_path, devices):
     options = [*SMALL, "--num-devices", str(devices)]

@@ -132,7 +132,7 @@ def finished(process):
     return process.returncode, out + err
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("schedule", ["lockstep", "free"])
 def test_sigterm_drains_and_saves_and_the_run_goes_on(tmp_path, schedule):

@@ -111,7 +111,7 @@ def rounds(num_updates, config=CONFIG, rate=0.01):
     return done
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.01])
 def test_no_reward_reaches_the_actor_but_through_its_teacher(rate):
     """The same data with other rewards: other gradients of the learner, and while it
@@ -144,7 +144,7 @@ def test_the_learner_learns_from_what_was_acted_and_not_from_its_student():
     assert not equal(state.student, rounds(1)[0][2].student)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [CONFIG, ONE])
 def test_the_ratio_of_updates_is_what_was_asked_for(config):
     state = rounds(2, config)[-1][2]

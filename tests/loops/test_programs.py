@@ -479,7 +479,7 @@ def test_wrong_arguments_are_rejected():
         jax.eval_shape(program.step, jax.eval_shape(program.init, KEY))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_minibatches_of_a_trajectory_are_whole_environments(memory):
     """One pass in halves is one update with each half, in the order drawn."""

@@ -18,6 +18,7 @@ NETWORK = actor_critic(
 )
 
 
+@pytest.mark.slow
 def test_six_calls_of_one_equal_one_call_of_six():
     agent = ppo(NETWORK, optax.adam(0.01))
     program = compiled(epochs(agent, 2, 2), ENV, 5)

@@ -104,7 +104,7 @@ def differ(first, second):
 # Without delay -------------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["a2c, rmsprop", "impala, lstm", "ppo", "normalized a2c"],
@@ -248,7 +248,7 @@ def followed(schedule, key=KEY):
     return runs, jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_traced_schedule_is_followed_as_by_hand(name):
     schedule = SCHEDULES[name]
@@ -281,7 +281,7 @@ def test_agents_follow_a_schedule_as_by_hand(name):
     assert_near(run.learner, states[-1])
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["impala, lstm", "normalized a2c"])
 def test_only_data_are_stale_as_by_hand(name):
     schedule = schedules.in_turn(3, 7, delay=3)
@@ -303,7 +303,7 @@ def test_a_delay_makes_a_difference():
 # The same numbers ----------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, speeds", [("a2c, rmsprop", (1.0, 1.0, 1.0)), ("q-learning", (1.0, 3.3))]
 )
@@ -332,6 +332,7 @@ def test_memory_is_of_what_workers_read_and_of_the_delay():
     assert len(jax.eval_shape(longer.init, KEY).local.past.version) == 7
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_the_run_as_a_whole_bit_for_bit():
     """Ten turns in one call; turn by turn, saved after four, continued by a program
     made anew. The schedule begins again within."""

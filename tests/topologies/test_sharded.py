@@ -109,6 +109,7 @@ def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_dev
     )
 
 
+@pytest.mark.slow
 def test_devices_act_differently_and_learn_the_same():
     agent = a2c(network(), SGD)
     program = compiled(agent, probes.clock(2), 8, axis=Axis("data"))
@@ -133,6 +134,7 @@ def test_no_two_devices_draw_the_same_numbers():
     assert len(np.unique(shown, axis=0)) == 8
 
 
+@pytest.mark.slow
 def test_steps_of_all_devices_are_counted():
     agent = a2c(network(), SGD)
     env = probes.constant_reward(3, continuing=True)

@@ -93,6 +93,7 @@ def synchronous(learner, num_devices, num_updates):
     return run, jax.tree.map(lambda *xs: np.stack(xs), *metrics)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", AGENTS)
 def test_lockstep_without_lag_is_the_synchronous_program(name):
     """Bit for bit: one actor is one program alone."""
@@ -104,6 +105,7 @@ def test_lockstep_without_lag_is_the_synchronous_program(name):
         np.testing.assert_array_equal(metrics[name].count, expected[name].count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_actors_in_lockstep_are_devices_of_the_synchronous_program(num_devices):
     agent = AGENTS["impala, lstm"]()
@@ -112,6 +114,7 @@ def test_actors_in_lockstep_are_devices_of_the_synchronous_program(num_devices):
     assert learner_hash(ours) == learner_hash(theirs)
 
 
+@pytest.mark.slow
 def test_minibatches_and_epochs_are_those_of_the_synchronous_program():
     agent = ppo(network(), optax.adam(0.03))
     learner = loops.epochs(agent, 2, 5)
@@ -120,6 +123,7 @@ def test_minibatches_and_epochs_are_those_of_the_synchronous_program():
     assert learner_hash(ours) == learner_hash(theirs)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("lag", [1, 2])
 def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     """Against the same, written as a loop."""

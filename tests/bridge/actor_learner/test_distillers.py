@@ -361,7 +361,7 @@ def test_a_free_run_with_one_distiller_is_replayed_bit_for_bit(tmp_path):
     assert learned(run) == learned(again)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["free", "lockstep"])
 def test_several_distillers_make_exactly_the_ratio(schedule):
     """Updates of the actor for each of the learner, and who made them."""

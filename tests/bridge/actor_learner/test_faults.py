@@ -672,6 +672,7 @@ def cycle(world, schedule):
     threads.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycles", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("warmed")
 def test_starts_and_stops_leave_nothing(cycles):

@@ -162,7 +162,7 @@ CRASHES = [(("lock", 3, 1), 45, 40), (("server", 2, 1), 24, 30),
 """(workers, lines from which to choose, how many to choose)"""
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*made its environments anew:UserWarning")
 @pytest.mark.parametrize(
     ("store", "most", "count"), CRASHES, ids=["lock", "server", "server of 3 shards"]
@@ -178,7 +178,7 @@ def test_who_is_killed_in_a_push_takes_nothing_with_it_but_its_gradient(
     assert len({x.split(",")[0] for x in places}) >= 2 and len(places) >= 6
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.filterwarnings("ignore:.*made its environments anew:UserWarning")
 @pytest.mark.parametrize("line", range(1, 30))
 def test_a_race_without_locks_goes_on_without_who_is_killed(line, tmp_path):

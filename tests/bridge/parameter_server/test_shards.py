@@ -95,7 +95,7 @@ def applied(divided, parts, grads, staleness=0):
     return [x for x, _ in done], metrics
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @by_agent
 @pytest.mark.parametrize("num_shards", [1, 2, 3])
 def test_what_is_split_is_joined(name, num_shards):
@@ -138,7 +138,7 @@ def test_what_is_small_beside_the_rest_keeps_the_length_of_the_rest():
     np.testing.assert_allclose(small[-1], 5e4, rtol=1e-5)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @by_agent
 @pytest.mark.parametrize("num_shards", [2, 3])
 def test_updates_of_the_parts_are_that_of_the_whole(name, num_shards):

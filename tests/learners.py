@@ -1,0 +1,61 @@
+"""One of each learner of the library, for the tests that go through all of them."""
+
+from collections.abc import Callable
+
+import optax
+
+from jaxrl_par import loops
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.distilled import distilled
+from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.algorithms.reinforce import reinforce
+from jaxrl_par.algorithms.vmpo import vmpo
+from jaxrl_par.envs import Environment
+from jaxrl_par.loops import Learner
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
+from jaxrl_par.replay import uniform
+from jaxrl_par.types import Agent
+
+OPTIMIZER = optax.adam(0.1)
+
+
+def network(env: Environment, memory: str = "none") -> Network:
+    """A small actor-critic of an environment."""
+    config = NetworkConfig(widths=(4,), memory=memory, memory_width=4)  # pyright: ignore
+    return actor_critic(env.observation_spec, env.action_spec, config)
+
+
+def q_agent(env: Environment, method: str) -> Agent:
+    """One of the methods of Q-learning, with a small network."""
+    config = QConfig(method=method, target_period=2)  # pyright: ignore
+    small = NetworkConfig(widths=(4,))
+    values = q_network(env.observation_spec, env.action_spec, small)
+    return q_learning(values, OPTIMIZER, config)
+
+
+def distillation(env: Environment) -> Learner:
+    """An LSTM teaches a network without memory."""
+    small, large = network(env), network(env, "lstm")
+    return loops.distillation(
+        distilled(small, OPTIMIZER),
+        impala(large, OPTIMIZER, ImpalaConfig(behaviour_cost=0.1)),
+        loops.Teacher(large.initial_carry, large.unroll),
+        loops.DistillationConfig(updates_per_step=2, batch_size=3, capacity=4),
+    )
+
+
+LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
+    "a2c, normalised": lambda env: normalize_observations(a2c(network(env), OPTIMIZER)),
+    "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
+    "ppo": lambda env: loops.epochs(ppo(network(env), OPTIMIZER), 2, 2),
+    "v-mpo": lambda env: vmpo(network(env), OPTIMIZER),
+    "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
+    "n-step q-learning": lambda env: q_agent(env, "n_step"),
+    "q-learning, replay": lambda env: loops.replayed(
+        q_agent(env, "q"), uniform(4, 3, 2, constant_carry=True, min_size=3)
+    ),
+    "distillation": distillation,
+}
