@@ -1,6 +1,7 @@
 """A2C against its equations, on probes whose answer is known, and on CartPole."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,24 @@ def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
 
 
 def unrolled(env, agent, length=6, seed=0):
-    workers = rollout.start(agent, env, random.key(seed))
-    state = agent.init(random.key(seed + 1), workers.step)
-    _, trajectory, _ = rollout.unroll(
-        agent, env, state.params, workers, random.key(seed + 2), length
-    )
-    return state, trajectory
+    @jax.jit
+    def act():
+        workers = rollout.start(agent, env, random.key(seed))
+        state = agent.init(random.key(seed + 1), workers.step)
+        _, trajectory, _ = rollout.unroll(
+            agent, env, state.params, workers, random.key(seed + 2), length
+        )
+        return state, trajectory
+
+    return act()
+
+
+def gradient(agent, state, batch):
+    return jax.jit(partial(agent.grad, axis=Axis()))(state, batch, random.key(0))
+
+
+def loss(params, batch, net, config):
+    return jax.jit(partial(module.loss, network=net, config=config))(params, batch)
 
 
 @pytest.mark.sample(1)
@@ -67,7 +80,7 @@ def test_the_loss_follows_the_paper(n_step):
     env = probes.counter(2)
     net, agent = make(env, config=config)
     state, batch = unrolled(env, agent)
-    (policy, values), _ = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = jax.jit(net.unroll)(state.params, (), batch.steps)
     log_probs, values = np.asarray(policy.log_probs), np.asarray(values)
     reward, discount = np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
     last, action = np.asarray(batch.steps.last), np.asarray(batch.action)
@@ -86,9 +99,9 @@ def test_the_loss_follows_the_paper(n_step):
             total += -logs[action[t, b]] * (target - values[t, b])
             total += 0.5 * 0.5 * (target - values[t, b]) ** 2
             total -= 0.01 * -np.sum(np.exp(logs) * logs)
-    actual, _ = module.loss(state.params, batch, net, config)
+    actual, _ = loss(state.params, batch, net, config)
     np.testing.assert_allclose(actual, total / (length * num_envs), rtol=1e-5)
-    summed, _ = module.loss(state.params, batch, net, replace(config, reduction="sum"))
+    summed, _ = loss(state.params, batch, net, replace(config, reduction="sum"))
     np.testing.assert_allclose(summed, total, rtol=1e-5)
 
 
@@ -99,7 +112,7 @@ def test_the_gradient_leaves_targets_alone():
     env = probes.constant_reward(2, continuing=True)
     net, agent = make(env, config=config)
     state, batch = unrolled(env, agent)
-    (_, values), _ = net.unroll(state.params, (), batch.steps)
+    (_, values), _ = jax.jit(net.unroll)(state.params, (), batch.steps)
     targets = jnp.stack(
         [
             sum(0.99**i for i in range(6 - t)) + 0.99 ** (6 - t) * values[6]
@@ -114,8 +127,8 @@ def test_the_gradient_leaves_targets_alone():
         policy_loss = -jnp.mean(policy.log_prob(batch.action) * advantages)
         return policy_loss + 0.5 * jnp.mean(jnp.square(targets - v[:-1]))
 
-    grads, _ = agent.grad(state, batch, random.key(0), Axis())
-    expected = jax.grad(regression)(state.params)
+    grads, _ = gradient(agent, state, batch)
+    expected = jax.jit(jax.grad(regression))(state.params)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         grads,
@@ -163,7 +176,7 @@ def test_finds_continuous_actions(policy):
     np.testing.assert_allclose(distribution.mode(), step.obs, atol=0.2)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["lstm", "gru"])
 def test_remembers_with_memory_and_only_then(memory):
     env = probes.memory(32)

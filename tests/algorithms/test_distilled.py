@@ -143,6 +143,7 @@ def test_a_teacher_that_stands_still_is_matched(memory):
     np.testing.assert_allclose(learned, values, atol=0.1)
 
 
+@pytest.mark.slow
 def test_continuous_actions_are_distilled_too():
     network = actor_critic(Box((3,)), Box((2,)), NetworkConfig(widths=(8,)))
     agent = distilled(network, optax.adam(0.02))

@@ -1,6 +1,7 @@
 """IMPALA against its equations, its corrections on stale data, and on probes."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,19 +43,46 @@ def train(env, network, config, num_updates, unroll_length=8, rate=0.02):
 def stale(env, config=ImpalaConfig(), network=SMALL, length=7):
     """A state, and rows that another state acted."""
     net, agent = make(env, network, config)
-    workers = rollout.start(agent, env, random.key(0))
-    old, new = (agent.init(random.key(i), workers.step) for i in (1, 2))
-    # Both start near uniform: without noise their policies would hardly differ.
-    leaves, tree = jax.tree.flatten(new.params)
-    keys = jax.random.split(random.key(4), len(leaves))
-    leaves = [
-        x + jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)
-    ]
-    new = new._replace(params=jax.tree.unflatten(tree, leaves))
-    _, trajectory, _ = rollout.unroll(
-        agent, env, old.params, workers, random.key(3), length
-    )
-    return net, agent, new, trajectory
+
+    @jax.jit
+    def act():
+        workers = rollout.start(agent, env, random.key(0))
+        old, new = (agent.init(random.key(i), workers.step) for i in (1, 2))
+        # Both start near uniform: without noise their policies would hardly differ.
+        leaves, tree = jax.tree.flatten(new.params)
+        keys = jax.random.split(random.key(4), len(leaves))
+        leaves = [
+            x + jax.random.normal(key, x.shape)
+            for x, key in zip(leaves, keys, strict=True)
+        ]
+        new = new._replace(params=jax.tree.unflatten(tree, leaves))
+        _, trajectory, _ = rollout.unroll(
+            agent, env, old.params, workers, random.key(3), length
+        )
+        return new, trajectory
+
+    return net, agent, *act()
+
+
+def fresh(env, agent):
+    """A state, and rows that it acted."""
+
+    @jax.jit
+    def act():
+        workers = rollout.start(agent, env, random.key(0))
+        state = agent.init(random.key(1), workers.step)
+        unroll = partial(rollout.unroll, agent, env, state.params)
+        return state, unroll(workers, random.key(2), 9)[1]
+
+    return act()
+
+
+def gradient(agent, state, batch):
+    return jax.jit(partial(agent.grad, axis=Axis()))(state, batch, random.key(0))
+
+
+def loss(params, batch, net, config):
+    return jax.jit(partial(module.loss, network=net, config=config))(params, batch)
 
 
 @pytest.mark.sample(1)
@@ -80,7 +108,7 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
         max_abs_reward=max_abs_reward,
     )  # fmt: skip
     net, _, state, batch = stale(probes.counter(2), config)
-    (policy, values), _ = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = jax.jit(net.unroll)(state.params, (), batch.steps)
     log_probs, v = np.asarray(policy.log_probs), np.asarray(values)
     mu = np.asarray(batch.extras["log_prob"])
     reward, discount = 2 * np.asarray(batch.reward), 0.9 * np.asarray(batch.discount)
@@ -113,9 +141,9 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
             total += -log_prob * advantage
             total += 0.5 * 0.5 * (target - v[t, b]) ** 2
             total -= 0.01 * -np.sum(np.exp(logs) * logs)
-    actual, _ = module.loss(state.params, batch, net, config)
+    actual, _ = loss(state.params, batch, net, config)
     np.testing.assert_allclose(actual, total / (length * num_envs), rtol=1e-4)
-    summed, _ = module.loss(state.params, batch, net, replace(config, reduction="sum"))
+    summed, _ = loss(state.params, batch, net, replace(config, reduction="sum"))
     np.testing.assert_allclose(summed, total, rtol=1e-4)
 
 
@@ -125,12 +153,10 @@ def test_without_lag_it_is_a2c(memory, lambda_):
     """On policy V-trace is the return of the same lambda: the same gradient."""
     env, network = probes.counter(4), replace(SMALL, memory=memory)
     net, agent = make(env, network, ImpalaConfig(vtrace_lambda=lambda_))
-    workers = rollout.start(agent, env, random.key(0))
-    state = agent.init(random.key(1), workers.step)
-    _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
-    ours, info = agent.grad(state, batch, random.key(3), Axis())
+    state, batch = fresh(env, agent)
+    ours, info = gradient(agent, state, batch)
     other = a2c(net, optax.adam(0.01), A2CConfig(gae_lambda=lambda_))
-    theirs, _ = other.grad(state, batch, random.key(3), Axis())
+    theirs, _ = gradient(other, state, batch)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         ours,
@@ -144,10 +170,8 @@ def test_without_lag_it_is_a2c(memory, lambda_):
 def test_the_recorded_probability_is_that_of_the_policy_that_acted():
     env = probes.counter(4)
     net, agent = make(env, replace(SMALL, memory="lstm"))
-    workers = rollout.start(agent, env, random.key(0))
-    state = agent.init(random.key(1), workers.step)
-    _, batch, _ = rollout.unroll(agent, env, state.params, workers, random.key(2), 9)
-    (policy, _), _ = net.unroll(state.params, batch.carry, batch.steps)
+    state, batch = fresh(env, agent)
+    (policy, _), _ = jax.jit(net.unroll)(state.params, batch.carry, batch.steps)
     policy = jax.tree.map(lambda x: x[:-1], policy)
     np.testing.assert_allclose(
         batch.extras["log_prob"], policy.log_prob(batch.action), rtol=1e-5, atol=1e-6
@@ -158,7 +182,7 @@ def test_targets_and_weights_carry_no_gradient():
     """The gradient is that of log-probabilities and values under fixed weights."""
     config = ImpalaConfig(entropy_cost=0.0, value_cost=1.0)
     net, agent, state, batch = stale(probes.counter(2), config)
-    (policy, values), _ = net.unroll(state.params, (), batch.steps)
+    (policy, values), _ = jax.jit(net.unroll)(state.params, (), batch.steps)
     head = jax.tree.map(lambda x: x[:-1], policy)
     ratios = head.log_prob(batch.action) - batch.extras["log_prob"]
     ratios = jnp.where(batch.steps.last[:-1], 0.0, ratios)
@@ -172,18 +196,18 @@ def test_targets_and_weights_carry_no_gradient():
         rows += 0.5 * jnp.square(fixed.targets - v[:-1])
         return jnp.mean(rows * weight)
 
-    grads, _ = agent.grad(state, batch, random.key(0), Axis())
+    grads, _ = gradient(agent, state, batch)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         grads,
-        jax.grad(regression)(state.params),
+        jax.jit(jax.grad(regression))(state.params),
     )
 
 
 @pytest.mark.slow
 def test_metrics_tell_how_stale_the_data_are():
     _, agent, state, batch = stale(probes.counter(8), ImpalaConfig(max_rho=1.0))
-    _, info = agent.grad(state, batch, random.key(0), Axis())
+    _, info = gradient(agent, state, batch)
     rho, clipped = info.metrics["rho"], info.metrics["rho_clipped"]
     assert 0 < rho.total / rho.count < 0.95
     assert 0 < clipped.total / clipped.count < 1
@@ -200,8 +224,8 @@ def test_an_ignored_action_cannot_spoil_the_loss():
     config = ImpalaConfig(
         correction="one_step", max_rho=endless, max_policy_rho=endless
     )
-    good, _ = module.loss(state.params, batch, net, config)
-    bad, metrics = module.loss(state.params, spoilt, net, config)
+    good, _ = loss(state.params, batch, net, config)
+    bad, metrics = loss(state.params, spoilt, net, config)
     np.testing.assert_array_equal(good, bad)
     assert all(np.isfinite(x.total) for x in metrics.values())
 
@@ -254,12 +278,14 @@ def test_learns_what_to_do_from_what_it_sees():
     assert train(probes.observation_reward(16), SMALL, ImpalaConfig(), 150) > 0.9
 
 
+@pytest.mark.slow
 def test_learns_with_memory_what_cannot_be_seen():
     network = replace(SMALL, memory="lstm")
     env = previous_action_and_reward(probes.memory(16, length=3))
     assert train(env, network, ImpalaConfig(), 300, rate=0.01) > 0.8
 
 
+@pytest.mark.slow
 def test_learns_with_the_papers_optimizer():
     """RMSProp with epsilon inside the root, linear decay and a summed loss."""
     env = probes.observation_reward(16)

@@ -26,12 +26,14 @@ def make(env, network=SMALL, config=PPOConfig(), optimizer=None):
 
 
 def acted(env, agent, length=6):
-    workers = rollout.start(agent, env, random.key(0))
-    state = agent.init(random.key(1), workers.step)
-    _, trajectory, _ = rollout.unroll(
-        agent, env, state.params, workers, random.key(2), length
-    )
-    return state, trajectory
+    @jax.jit
+    def act():
+        workers = rollout.start(agent, env, random.key(0))
+        state = agent.init(random.key(1), workers.step)
+        unroll = partial(rollout.unroll, agent, env, state.params)
+        return state, unroll(workers, random.key(2), length)[1]
+
+    return act()
 
 
 def prepared(agent, state, trajectory):

@@ -432,6 +432,7 @@ def test_boltzmann_solves_the_contextual_bandit():
     check_learns(agent, env, 0.98)
 
 
+@pytest.mark.slow
 def test_remembers_with_memory():
     env = probes.memory(32)
     network = replace(SMALL, memory="lstm", memory_width=16)
@@ -439,6 +440,7 @@ def test_remembers_with_memory():
     check_learns(agent, env, 0.9, num_updates=300, unroll_length=10)
 
 
+@pytest.mark.slow
 def test_a_population_may_differ_in_its_numbers():
     env = probes.observation_reward(4)
     net, _ = make(env)
@@ -474,6 +476,7 @@ def test_a_population_may_differ_in_its_numbers():
     )
 
 
+@pytest.mark.slow
 def test_devices_share_the_work():
     """Two devices learn what one would from both their environments' gradients."""
     env = probes.counter(2)

@@ -123,7 +123,7 @@ def test_the_sum_over_workers_is_their_number_times_the_mean():
     np.testing.assert_allclose(summed, 4 * mean, rtol=1e-6)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_every_baseline_learns_the_bandit(baseline):
     env = probes.observation_reward(32)

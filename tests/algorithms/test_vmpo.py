@@ -293,6 +293,7 @@ def test_parameters_feel_only_what_the_paper_lets_them(probe):
     assert_close(grads, jax.jit(jax.grad(regression))(state.params))
 
 
+@pytest.mark.slow
 def test_a_policy_that_has_not_moved_is_not_held_back():
     """Its divergence is 0, and so is the gradient of that."""
     _, agent, state, trajectory = acted(probes.continuous_action)
@@ -501,6 +502,7 @@ def test_learns_what_to_do_from_what_it_sees():
     check_learns(agent, env, 0.95, num_updates=150)
 
 
+@pytest.mark.slow
 def test_learns_continuous_actions():
     env = probes.continuous_action(16)
     _, agent = make(env, optimizer=optax.adam(0.02))

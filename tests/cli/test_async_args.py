@@ -48,7 +48,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["lock", "hogwild", "server"])
 def test_workers_leave_their_report(tmp_path, store):
     workers = WorkersConfig(num_workers=2, store=store)
@@ -74,7 +74,7 @@ def test_workers_step_simulators(tmp_path, capsys):
     assert not replace(args, backend=None, env_name="LunarLander-v3").is_pure
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["constant", "random"])
 def test_delays_train(tmp_path, model):
     delays = DelaysConfig(model=model, delay=1)
@@ -84,7 +84,7 @@ def test_delays_train(tmp_path, model):
     assert not trained.directory.parallelism.exists()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["workers", "simulators", "delayed"])
 def test_a_run_goes_on(tmp_path, kind):
     """With the updates that the first part had left."""

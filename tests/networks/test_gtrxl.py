@@ -328,6 +328,7 @@ def test_steps_one_by_one_equal_segments(memory_length, length):
         )
 
 
+@pytest.mark.slow
 def test_sixty_four_steps_equal_one_segment():
     n = net(replace(SMALL, memory_length=64))
     x, first = stream(64, resets=0.0)
@@ -470,6 +471,7 @@ def test_bfloat16_is_close_and_only_in_products():
     assert not re.search(r"bf16\[[^]]*\] = (exp|rsqrt|logistic|tanh)", operations)
 
 
+@pytest.mark.slow
 def test_odd_widths_have_sinusoids_too():
     config = replace(SMALL, num_heads=1)
     n = net(config, width=7)

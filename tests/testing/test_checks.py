@@ -297,7 +297,7 @@ def agent(env=COUNTER, algorithm=a2c, memory="none", **config):
     return algorithm(network(env, memory), optax.sgd(0.1), **config)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "algorithm", "memory", "config"),
     [

@@ -354,6 +354,7 @@ def test_a_run_in_parts_is_the_run_as_a_whole_bit_for_bit():
     assert_equal(run, expected)
 
 
+@pytest.mark.slow
 def test_another_key_gives_another_run():
     first, again, other = (
         followed(SCHEDULES["in turn"], random.key(seed))[0][-1] for seed in (0, 0, 1)

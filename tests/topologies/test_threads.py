@@ -154,6 +154,7 @@ def test_lockstep_acts_with_the_parameters_of_some_updates_before(lag):
     assert metrics["lag_max"].tolist() == [min(n, lag) for n in range(7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [0, 1])
 def test_lockstep_is_deterministic(lag):
     agent = AGENTS["impala"]()
@@ -163,6 +164,7 @@ def test_lockstep_is_deterministic(lag):
     assert len(hashes) == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "config",
     [
@@ -225,6 +227,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
         advanced(repeat_recorded(agent, make_env, LENGTH, config, mesh, path), 3)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("max_lag", [0, 1, 3])
 def test_no_row_is_older_than_the_bound(max_lag):
     config = ThreadsConfig(num_actors=4, unrolls_per_update=2, max_lag=max_lag)
@@ -259,6 +262,7 @@ def bridge_count(bridge, seen):
     return count
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("config", [lockstep(2, 0), lockstep(2, 1), lockstep(2, 2)])
 @pytest.mark.parametrize("make", [make_env, make_cartpole])
 def test_resuming_in_lockstep_is_exact(config, make, tmp_path):
@@ -316,6 +320,7 @@ class Forgetful(HostEnvironment):
     reset = step = close = None
 
 
+@pytest.mark.slow
 def test_a_simulator_that_cannot_be_brought_back_starts_anew_with_a_warning():
     agent, config = AGENTS["impala"](), lockstep(2, 0)
 
@@ -337,6 +342,7 @@ def test_a_simulator_that_cannot_be_brought_back_starts_anew_with_a_warning():
     assert int(run.progress.updates) == 7
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_synchronous_program():
     agent = AGENTS["impala"]()
     bridge = engine(agent, lockstep(2), 2)

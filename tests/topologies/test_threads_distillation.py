@@ -80,6 +80,7 @@ def lockstep(num_actors=1, lag=0):
     return ThreadsConfig(num_actors=num_actors, schedule="lockstep", lag=lag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "num_actors"),
     [({}, 2), ({"teacher": "recomputed"}, 1), ({"method": "asymmetric"}, 1)],
@@ -101,6 +102,7 @@ def test_lockstep_without_lag_is_the_synchronous_program(options, num_actors):
     assert learned(ours) == learned(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_lag", [None, 0, 2])
 def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     """Lane b of each batch is the same environment where it was left, though nobody
@@ -130,6 +132,7 @@ def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
     assert learned(run) == learned(again)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_bit_for_bit(tmp_path):
     """Both models, both optimisers, replay, and the memories of actors and learner."""
     config = lockstep(2, lag=1)
@@ -154,6 +157,7 @@ def test_a_learner_with_a_memory_needs_an_unroll_of_every_actor():
         engine(config)
 
 
+@pytest.mark.slow
 def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
     """Its next unroll starts episodes, at which the learner forgets too."""
     broken = []

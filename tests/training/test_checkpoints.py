@@ -315,6 +315,7 @@ def test_a_run_moves_to_other_devices(saved):
         assert state_hash(run) == state_hash(run_at(2))
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_save_leaves_a_whole_step(tmp_path):
     code = f"""
 import os, signal, sys, threading

@@ -67,6 +67,7 @@ def test_the_global_state_of_matplotlib_is_left_alone(tmp_path):
     assert not plt.get_fignums()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar"])
 def test_an_episode_moves(tmp_path, name):
     env = envs.make(name, 1)

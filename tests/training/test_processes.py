@@ -54,6 +54,7 @@ def whole(tmp_path_factory) -> str:
     return finish(folder, *SLOW, "--name", "toy")["state_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]
 )
@@ -77,6 +78,7 @@ def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(
     assert [json.loads(row)["updates"] for row in rows] == list(range(5, 401, 5))
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_even_a_chunk_that_takes_forever(tmp_path):
     # A chunk of 5 updates of which each takes days.
     process = start(tmp_path, "--name", "toy", "--work", "100000000")

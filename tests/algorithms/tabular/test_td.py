@@ -114,6 +114,7 @@ def test_td_converges_to_the_values_of_the_policy(rule, tolerance):
     assert np.all(np.abs(errors.mean(axis=0)) < 0.04)
 
 
+@pytest.mark.slow
 def test_harmonic_steps_forget_the_first_value_slowly():
     """The error falls like n**-(1 - gamma): to 0.79 where visits are tenfold."""
     early, late = (errors_after(n, HARMONIC).mean(axis=0) for n in (1000, 10_000))
@@ -130,6 +131,7 @@ def cyclic_samples():
     return jax.tree.map(lambda x: x[order, 0], rows)
 
 
+@pytest.mark.slow
 def test_repeated_samples_are_worth_what_their_model_is():
     """TD(0) that sees forty samples again and again is certainty equivalent.
 
@@ -165,6 +167,7 @@ def test_a_replay_goes_through_its_samples_in_order():
     np.testing.assert_allclose(found.values, values, **CLOSE)
 
 
+@pytest.mark.slow
 def test_thousands_of_learners_are_as_one_alone():
     """Each with steps of its own, on a problem of its own."""
     num_learners = 2048

@@ -404,6 +404,7 @@ def test_an_error_of_a_distiller_ends_the_run():
     assert set(threading.enumerate()) == before
 
 
+@pytest.mark.slow
 def test_without_distillers_a_report_is_as_it_was():
     made = engine(replace(LOCKSTEP, num_distillers=0))
     advanced(made, 1)

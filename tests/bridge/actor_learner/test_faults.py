@@ -501,6 +501,7 @@ def test_a_successor_that_hangs_while_it_is_made_is_replaced_too(world):
     assert not world.unclosed() and threads.report().abandoned == []
 
 
+@pytest.mark.slow
 def test_after_so_many_replacements_a_hang_is_raised(world):
     world.before = hanging(world, at(3, life=None))
     config = HANGS | RESTARTS | {"max_restarts": 2}
@@ -541,6 +542,7 @@ def test_a_learner_that_waits_too_long_says_what_actors_do(world):
         assert not isinstance(error.value, HangError)
 
 
+@pytest.mark.slow
 def test_a_slow_owner_is_no_deadline_for_actors(world):
     with closing(engine(world, patience=2.5)) as threads:
         run = threads.init(KEY)

@@ -484,6 +484,7 @@ def test_another_takes_the_place_of_who_hangs(world):
     assert int(run.progress.updates) == working.report().updates
 
 
+@pytest.mark.slow
 def test_who_waits_too_long_says_for_what(world):
     with hosted(World(), "lock", 1) as working:
         # So that nobody waits for what is compiled.
@@ -557,6 +558,7 @@ def test_closing_ends_all_threads_in_every_state(store, on_host):
         assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.slow
 def test_many_starts_leave_no_thread():
     before = set(threading.enumerate())
     for number in range(30):

@@ -64,6 +64,7 @@ def test_settings_are_the_published_ones(monkeypatch):
     assert made["repeat_action_probability"] == 0.25
 
 
+@pytest.mark.slow
 def test_seeds_decide():
     def images(seed):
         env = make("ALE/Breakout-v5", 2, seed)
