@@ -5,11 +5,14 @@ it. `python compilation_child.py NAME ...`, with names of `SUBJECTS`.
 """
 
 import sys
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from learners import LEARNERS
 
-from jaxrl_par import envs, random
+from jaxrl_par import envs, random, returns, statistics
+from jaxrl_par.axis import Axis
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import example
 
@@ -51,8 +54,41 @@ def columns_of_split_keys(name: str) -> None:
     jax.jit(draw).lower(random.key(0)).compile()
 
 
+def many_users(name: str) -> None:
+    """Compiles what is cheap once, with users that each could compute it again."""
+    shape = (16, 8)
+    last, rows = jnp.zeros(shape, bool), jnp.ones(shape)
+
+    def estimates(key: jax.Array) -> Any:
+        values = jax.random.normal(key, (shape[0] + 1, shape[1]))
+        return returns.vtrace(
+            log_ratios=rows,
+            rewards=rows,
+            discounts=rows,
+            last=last,
+            values=values,
+            lambda_=0.9,
+        )
+
+    function = {
+        "users of a permutation": lambda key: random.permutation(key, 512),
+        "users of estimates": estimates,
+        "users of moments": lambda key: statistics.moments(
+            jax.random.normal(key, shape), jnp.ones(shape, bool), Axis()
+        ),
+    }[name]
+
+    def use(key: jax.Array) -> list[jax.Array]:
+        leaves = [x.reshape(-1) for x in jax.tree.leaves(function(key))]
+        return [jnp.sin(x[i]) + i * x.sum() for x in leaves for i in range(x.size)][:32]
+
+    jax.jit(use).lower(random.key(0)).compile()
+
+
 SUBJECTS = {name: reset_and_step for name in ENVIRONMENTS}
 SUBJECTS |= {name: init_and_step for name in LEARNERS}
+USERS = ("users of a permutation", "users of estimates", "users of moments")
+SUBJECTS |= {name: many_users for name in USERS}
 SUBJECTS["columns of split keys"] = columns_of_split_keys
 
 

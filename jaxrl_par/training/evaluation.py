@@ -6,6 +6,7 @@ exactly as many as every other.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 class _Playing(NamedTuple):
-    workers: rollout.Streams
+    streams: rollout.Streams
     num_rows: Int[Array, ""]
     num_ended: Int[Array, " B"]
     returns: Float[Array, "E B"]
@@ -60,49 +61,57 @@ def evaluator(
             f"{env.name} keeps no episode statistics: wrap it in"
             " envs.wrappers.episode_statistics"
         )
-    statistics = env.episode
     # One more row for each episode: its final observation, from which no step is made.
     max_rows = episodes_per_env * (bound + 1)
+    return partial(_evaluate, agent, env, episodes_per_env, max_rows)
+
+
+def _evaluate(
+    agent: Agent,
+    env: Environment,
+    episodes_per_env: int,
+    max_rows: int,
+    params: Params,
+    key: PRNGKey,
+) -> Evaluation:
+    start_key, root = jax.random.split(key)
     columns = np.arange(env.num_envs)
+    assert env.episode is not None
+    statistics = env.episode
 
-    def evaluate(params: Params, key: PRNGKey) -> Evaluation:
-        start_key, root = jax.random.split(key)
+    def playing(state: _Playing) -> Bool[Array, ""]:
+        missing = jnp.any(state.num_ended < episodes_per_env)
+        return missing & (state.num_rows < max_rows)
 
-        def playing(state: _Playing) -> Bool[Array, ""]:
-            missing = jnp.any(state.num_ended < episodes_per_env)
-            return missing & (state.num_rows < max_rows)
-
-        def play(state: _Playing) -> _Playing:
-            step_key = jax.random.fold_in(root, state.num_rows)
-            act_key, env_key = jax.random.split(step_key)
-            workers = state.workers
-            action, carry, _ = agent.act(params, workers.carry, workers.step, act_key)
-            env_state, step, _, _ = env.step(workers.env_state, action, env_key)
-            episode = statistics(env_state)
-            # Row E does not exist, so what is dropped is all but newly ended episodes.
-            counted = step.last & (state.num_ended < episodes_per_env)
-            row = jnp.where(counted, state.num_ended, episodes_per_env)
-            return _Playing(
-                rollout.Streams(env_state, step, carry),
-                state.num_rows + 1,
-                state.num_ended + counted,
-                state.returns.at[row, columns].set(episode.return_, mode="drop"),
-                state.lengths.at[row, columns].set(episode.length, mode="drop"),
-            )
-
-        shape = (episodes_per_env, env.num_envs)
-        state = _Playing(
-            rollout.start(agent, env, start_key),
-            jnp.int32(0),
-            jnp.zeros(env.num_envs, jnp.int32),
-            jnp.full(shape, jnp.nan),
-            jnp.zeros(shape, jnp.int32),
+    def play(state: _Playing) -> _Playing:
+        step_key = jax.random.fold_in(root, state.num_rows)
+        act_key, env_key = jax.random.split(step_key)
+        streams = state.streams
+        action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
+        env_state, step, _, _ = env.step(streams.env_state, action, env_key)
+        episode = statistics(env_state)
+        # Row E does not exist, so what is dropped is all but newly ended episodes.
+        counted = step.last & (state.num_ended < episodes_per_env)
+        row = jnp.where(counted, state.num_ended, episodes_per_env)
+        return _Playing(
+            rollout.Streams(env_state, step, carry),
+            state.num_rows + 1,
+            state.num_ended + counted,
+            state.returns.at[row, columns].set(episode.return_, mode="drop"),
+            state.lengths.at[row, columns].set(episode.length, mode="drop"),
         )
-        state = jax.lax.while_loop(playing, play, state)
-        complete = jnp.all(state.num_ended == episodes_per_env)
-        return Evaluation(state.returns, state.lengths, complete)
 
-    return evaluate
+    shape = (episodes_per_env, env.num_envs)
+    state = _Playing(
+        rollout.start(agent, env, start_key),
+        jnp.int32(0),
+        jnp.zeros(env.num_envs, jnp.int32),
+        jnp.full(shape, jnp.nan),
+        jnp.zeros(shape, jnp.int32),
+    )
+    state = jax.lax.while_loop(playing, play, state)
+    complete = jnp.all(state.num_ended == episodes_per_env)
+    return Evaluation(state.returns, state.lengths, complete)
 
 
 def evaluate(

@@ -114,13 +114,7 @@ def train(
     with interrupts(store.described) as stop, store, _engine_errors(engine):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
-        if (
-            resumed
-            and budget.fraction(*_progress(run)) == 1
-            and directory.summary.exists()
-        ):
-            summary = read_summary(directory.summary)
-            print(f"{directory.path} is finished:\n{summary.text()}")
+        if resumed and (summary := _finished(budget, run, directory)):
             return Trained(run, summary, directory)
         lines = JsonLines(directory.metrics, _progress(run)[0])
         with (
@@ -137,6 +131,15 @@ def train(
         parallelism.draw(report, directory.parallelism)
         print(parallelism.text(report))
     return Trained(run, summary, directory)
+
+
+def _finished(budget: Budget, run: Run, directory: RunDirectory) -> Summary | None:
+    """The summary of a run with nothing left to do, which is shown."""
+    if budget.fraction(*_progress(run)) < 1 or not directory.summary.exists():
+        return None
+    summary = read_summary(directory.summary)
+    print(f"{directory.path} is finished:\n{summary.text()}")
+    return summary
 
 
 class _Loop(NamedTuple):
