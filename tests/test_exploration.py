@@ -32,11 +32,11 @@ def frequencies(policy, q_values, rate, num_draws=40_000):
 @pytest.mark.parametrize(
     ("q_values", "epsilon", "expected"),
     [
-        (Q, 0.0, [0, 1, 0, 0]),
         (Q, 0.2, [0.05, 0.85, 0.05, 0.05]),
+        (Q, 0.0, [0, 1, 0, 0]),
         (Q, 1.0, [0.25] * 4),
-        (TIED, 0.0, [1 / 3, 0, 1 / 3, 1 / 3]),
         (TIED, 0.4, [0.3, 0.1, 0.3, 0.3]),
+        (TIED, 0.0, [1 / 3, 0, 1 / 3, 1 / 3]),
         (jnp.zeros(5), 0.3, [0.2] * 5),
     ],
 )

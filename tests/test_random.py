@@ -105,6 +105,22 @@ def test_folds_and_splits_of_one_key_are_all_different():
     assert len(np.unique(words, axis=0)) == len(words)
 
 
+@pytest.mark.parametrize("n", [7, 61, 64, 90])
+def test_a_permutation_has_every_number_once_in_an_order_of_its_key(n):
+    keys = jax.random.split(random.key(0), 3000)
+    draw = jax.jit(jax.vmap(lambda key: random.permutation(key, n)))
+    orders = np.asarray(draw(keys))
+    assert (np.sort(orders, axis=1) == np.arange(n)).all()
+    # Every number is in every place as often: 5 standard deviations of a frequency.
+    for place in (0, n // 2, n - 1):
+        frequencies = np.bincount(orders[:, place], minlength=n) / len(orders)
+        deviation = np.sqrt(1 / n / len(orders))
+        np.testing.assert_allclose(frequencies, 1 / n, atol=5 * deviation)
+    # Nor do neighbours stay so.
+    neighbours = np.mean(np.diff(orders[:, :2]) == 1)
+    assert neighbours < 3 / n
+
+
 def test_bits_are_unrolled_arithmetic():
     """Whatever JAX compiles its own cipher to, ours is no call and no loop."""
     jaxpr = str(jax.make_jaxpr(lambda: jax.random.bits(random.key(0), (4,)))())

@@ -130,6 +130,13 @@ def test_whole_episodes_that_are_too_long_are_cut():
     np.testing.assert_array_equal(trajectory.discount[1], [0, 0, 1, 1])
 
 
+def test_each_part_has_its_share_of_the_memory():
+    agent = scripted()._replace(initial_carry=lambda num_envs: jnp.arange(num_envs))
+    parts = [rollout.initial_carry(agent, 2, i, num_parts=3).tolist() for i in range(3)]
+    assert parts == [[0, 1], [2, 3], [4, 5]]
+    assert rollout.initial_carry(agent, 2).tolist() == [0, 1]
+
+
 def test_wrong_arguments_are_rejected():
     env = probes.counter(2)
     workers = rollout.start(scripted(), env, jax.random.key(0))

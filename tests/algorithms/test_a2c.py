@@ -73,7 +73,7 @@ def test_keeps_the_promises_of_an_agent(probe, memory, reduction):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("n_step", [None, 2])
+@pytest.mark.parametrize("n_step", [2, None])
 def test_the_loss_follows_the_paper(n_step):
     """Algorithm S3 of Mnih et al. as a loop over rows, with the network's outputs."""
     config = A2CConfig(gae_lambda=1.0, n_step=n_step, gamma=0.9)

@@ -87,7 +87,7 @@ def test_who_agrees_with_the_teacher_learns_nothing():
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("cost", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("cost", [2.0, 0.0, 1.0])
 def test_the_learner_is_pulled_to_what_acted(cost):
     """With reward and values out of the way: the gradient of the logits is
     pi_L - pi_A."""

@@ -98,8 +98,8 @@ def test_keeps_the_promises_of_an_agent(probe, memory, reduction):
 
 
 @pytest.mark.sample(1)
+@pytest.mark.parametrize("max_abs_reward", [0.5, None])
 @pytest.mark.parametrize("correction", ["vtrace", "one_step", "epsilon", "none"])
-@pytest.mark.parametrize("max_abs_reward", [None, 0.5])
 def test_the_loss_follows_the_paper(correction, max_abs_reward):
     """Section 4.2 and the variants of 5.2.2, as a loop over rows."""
     config = ImpalaConfig(
@@ -145,6 +145,32 @@ def test_the_loss_follows_the_paper(correction, max_abs_reward):
     np.testing.assert_allclose(actual, total / (length * num_envs), rtol=1e-4)
     summed, _ = loss(state.params, batch, net, replace(config, reduction="sum"))
     np.testing.assert_allclose(summed, total, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("correction", "rho", "policy_rho"),
+    [("vtrace", 2.0, 0.5), ("one_step", 1.0, 0.5), ("epsilon", 1, 1), ("none", 1, 1)],
+)
+def test_a_single_row_is_weighed_as_its_correction_says(correction, rho, policy_rho):
+    """With a ratio of 3, above all bars, and a reward of 2 * 3 that is clipped to 5."""
+    flags = jnp.zeros((2, 1), bool)
+    trajectory = Trajectory(
+        steps=TimeStep(jnp.zeros((2, 1)), flags, flags),
+        action=jnp.zeros((1, 1), jnp.int32),
+        reward=jnp.full((1, 1), 3.0),
+        discount=jnp.ones((1, 1)),
+        extras={},
+        carry=(),
+    )
+    config = ImpalaConfig(
+        gamma=0.5, max_rho=2.0, max_policy_rho=0.5, correction=correction,
+        reward_scale=2.0, max_abs_reward=5.0,
+    )  # fmt: skip
+    log_ratios, values = jnp.full((1, 1), np.log(3.0)), jnp.array([[1.0], [4.0]])
+    found = module._estimates(trajectory, log_ratios, values, config)
+    error = 5.0 + 0.5 * 4.0 - 1.0
+    np.testing.assert_allclose(found.targets, 1.0 + rho * error, rtol=1e-6)
+    np.testing.assert_allclose(found.advantages, policy_rho * error, rtol=1e-6)
 
 
 @pytest.mark.sample(1)

@@ -53,6 +53,8 @@ def test_rows_that_are_not_finite_are_left_out():
 def test_what_was_acted_is_learned_with_the_statistics_that_acted():
     workers = rollout.start(AGENT, ENV, random.key(0))
     state = AGENT.init(random.key(1), workers.step)
+    old = Moments(jnp.float32(30), jnp.full(4, 0.5), jnp.full(4, 0.25))
+    state = state._replace(statistics=old)
     _, trajectory, _ = rollout.unroll(
         AGENT, ENV, AGENT.params(state), workers, random.key(2), 5
     )
@@ -60,8 +62,10 @@ def test_what_was_acted_is_learned_with_the_statistics_that_acted():
     after = AGENT.observe(state, trajectory, Axis())
     shown = module.normalized(state.statistics, trajectory.steps.obs, 10.0)
     np.testing.assert_array_equal(batch.steps.obs, shown)
-    assert after.statistics.count == 20
-    assert not np.allclose(after.statistics.mean, state.statistics.mean)
+    assert not np.allclose(shown, trajectory.steps.obs, atol=0.1)
+    assert after.statistics.count == 30 + 20
+    mean = (30 * 0.5 + trajectory.rows.obs.sum((0, 1))) / 50
+    np.testing.assert_allclose(after.statistics.mean, mean, rtol=1e-5)
 
 
 def test_training_sees_normalised_observations():

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from jaxrl_par import random, rollout
-from jaxrl_par.algorithms.ppo import PPOConfig, ppo
+from jaxrl_par.algorithms.ppo import PPOConfig, make_batch, ppo
 from jaxrl_par.axis import Axis
 from jaxrl_par.loops import epochs
-from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, probes
 from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.types import TimeStep, Trajectory
 
 SMALL = NetworkConfig(widths=(16,), memory_width=16, shared=False)
 
@@ -83,6 +84,47 @@ def test_the_first_minibatch_follows_the_policy_gradient():
     )
     np.testing.assert_allclose(info.metrics["kl"].total, 0.0, atol=1e-5)
     assert info.metrics["clipped"].total == 0.0
+
+
+def test_advantages_are_normalised_over_all_devices_and_targets_are_not():
+    """With values 2 t + b of environment b, two of which share each of two devices."""
+    rows, columns = np.mgrid[:4, :4]
+    obs = jnp.float32(2 * rows + columns)[..., None]
+    values = Network(
+        init=lambda key, step: (),
+        initial_carry=lambda num_envs: (),
+        apply=lambda params, carry, step: ((None, step.obs[..., 0]), carry),
+        unroll=lambda params, carry, steps: ((None, steps.obs[..., 0]), carry),
+    )
+    last = jnp.zeros((4, 4), bool).at[1, 2].set(True)
+    trajectory = Trajectory(
+        steps=TimeStep(obs, jnp.zeros((4, 4), bool), last),
+        action=jnp.zeros((3, 4), jnp.int32),
+        reward=jnp.where(last[:3], 0.0, jnp.arange(12.0).reshape(3, 4)),
+        discount=jnp.where(last[:3], 0.0, 1.0),
+        extras={"log_prob": jnp.full((3, 4), -1.0)},
+        carry=(),
+    )
+    config = PPOConfig(gamma=0.5, gae_lambda=0.0)
+
+    def make(axis, trajectory):
+        return make_batch((), trajectory, values, config, axis)
+
+    devices = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), trajectory)
+    batch = jax.vmap(partial(make, Axis("data")), axis_name="data")(devices)
+    joined = jax.tree.map(
+        lambda x: np.concatenate(x.reshape(2, 3, 2, *x.shape[2:]), axis=1), batch
+    )
+    v = np.asarray(obs[..., 0])
+    errors = trajectory.reward + 0.5 * trajectory.discount * v[1:] - v[:-1]
+    kept = ~np.asarray(last[:3])
+    errors = np.where(kept, errors, 0.0)
+    mean, deviation = errors[kept].mean(), errors[kept].std()
+    expected = np.where(kept, (errors - mean) / deviation, 0.0)
+    np.testing.assert_allclose(joined.advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(joined.value, v[:-1])
+    np.testing.assert_allclose(joined.target, errors + v[:-1], rtol=1e-5)
+    np.testing.assert_array_equal(joined.steps.last, last[:3])
 
 
 def test_minibatches_of_one_epoch_are_all_rows_once():

@@ -89,6 +89,28 @@ def test_with_two_workers_each_is_the_others_baseline():
     np.testing.assert_allclose(batch.baseline, [[0.0, 1.0]])
 
 
+@pytest.mark.parametrize("returns", ["to_go", "whole"])
+def test_the_mean_is_over_the_rows_of_all_devices(returns):
+    """Device 0 has an episode of one step, device 1 one of two."""
+    last = jnp.array([[[False], [True], [True]], [[False], [False], [True]]])
+    episodes = Trajectory(
+        steps=TimeStep(jnp.zeros((2, 3, 1, 1)), jnp.zeros((2, 3, 1), bool), last),
+        action=jnp.zeros((2, 2, 1), jnp.int32),
+        reward=jnp.array([[[1.0], [0.0]], [[2.0], [4.0]]]),
+        discount=jnp.array([[[0.0], [0.0]], [[1.0], [0.0]]]),
+        extras={},
+        carry=(),
+    )
+    config = ReinforceConfig(gamma=1.0, returns=returns)
+    batch = jax.vmap(
+        lambda own: module.make_batch(own, config, Axis("data")), axis_name="data"
+    )(episodes)
+    # To go: (1 + 6 + 4) over three rows. Whole: (1 + 6) over two episodes.
+    mean = {"to_go": 11 / 3, "whole": 7 / 2}[returns]
+    weight = np.array([[1, 0], [1, 1]])
+    np.testing.assert_allclose(batch.baseline[..., 0], mean * weight, rtol=1e-6)
+
+
 def test_returns_are_sums_of_discounted_rewards_to_the_end():
     env = probes.delayed_reward(3)
     network = actor_critic(env.observation_spec, env.action_spec, SMALL)

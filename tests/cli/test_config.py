@@ -35,6 +35,13 @@ def test_options_reach_all_parts():
     assert args.training == replace(Args().training, resume=True)
 
 
+def test_a_negative_number_is_no_option(capsys):
+    """Nor is it when something else is wrong, and options are looked at one by one."""
+    error = refused(capsys, "--seed", "-3", "--part.rate", "fast")
+    assert "a problem with the options:" in error
+    assert "--part.rate must be float, got fast" in error
+
+
 @dataclass(frozen=True)
 class Study:
     """A config that has a whole experiment's in it."""

@@ -43,20 +43,20 @@ SMALL = {"widths": (16, 8), "memory_width": 6, "channels": 3}
 SQUASHED = {"policy": "squashed"}
 
 CASES = {
-    "mlp": (VECTOR, ARMS, {}),
-    "relu, separate": (VECTOR, FREE, {"shared": False, "activation": "relu"}),
-    "no layers": (PIXELS, ARMS, {"torso": "mlp", "widths": ()}),
-    "lstm alone": (INTEGER, ARMS, {"widths": (), "memory": "lstm"}),
-    "lstm": (PREVIOUS, ARMS, {"memory": "lstm", "torso": "mlp"}),
-    "lstm, separate": (IMAGE, FREE, {"memory": "lstm", "shared": False}),
-    "gru": (INTEGER, ARMS, {"memory": "gru"}),
     "gru, separate, squashed": (
         VECTOR,
         BOUNDED,
         {"memory": "gru", "shared": False, "activation": "relu"} | SQUASHED,
     ),
-    "conv": (PIXELS, ARMS, {"activation": "relu"}),
+    "mlp": (VECTOR, ARMS, {}),
+    "relu, separate": (VECTOR, FREE, {"shared": False, "activation": "relu"}),
+    "no layers": (PIXELS, ARMS, {"torso": "mlp", "widths": ()}),
+    "lstm alone": (INTEGER, ARMS, {"widths": (), "memory": "lstm"}),
     "conv, pytree": (MIXED, BOUNDED, {"memory": "lstm"} | SQUASHED),
+    "lstm": (PREVIOUS, ARMS, {"memory": "lstm", "torso": "mlp"}),
+    "lstm, separate": (IMAGE, FREE, {"memory": "lstm", "shared": False}),
+    "gru": (INTEGER, ARMS, {"memory": "gru"}),
+    "conv": (PIXELS, ARMS, {"activation": "relu"}),
     "dense pytree": (MIXED, FREE, {"torso": "mlp"}),
 }
 
@@ -132,7 +132,7 @@ def folder(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "actor"))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_both_forms_act_as_the_network(tmp_path, case):
     network, params, folder = written(tmp_path, case)

@@ -248,6 +248,13 @@ def test_a_round_is_what_its_parts_do(teacher):
     assert metrics["fresh_kl"].count == np.sum(weight)
 
 
+def test_metrics_of_lessons_are_means_and_what_was_skipped_adds_up():
+    join = parts()[1].distillation.join
+    lessons = {"kl": jnp.array([1.0, 2.0, 6.0]), "skipped": jnp.array([0.0, 1.0, 1.0])}
+    joined = join({"loss": jnp.float32(5), "skipped": jnp.float32(1)}, lessons)
+    assert joined == {"loss": 5.0, "skipped": 3.0, "distil_kl": 3.0}
+
+
 @pytest.mark.slow
 def test_devices_share_the_models_and_not_the_replay():
     """The learner's gradient is that of the joint batch. Each device distils from its

@@ -1,5 +1,7 @@
 """A learner of any agent and buffer: what is learned when, and what is refused."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.axis import Axis
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.replay import fresh, uniform
@@ -16,6 +19,7 @@ from jaxrl_par.testing import check_learns, probes
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.workers import WorkersConfig, workers
+from jaxrl_par.types import Info, TimeStep, Trajectory
 
 ENV = probes.clock(4)
 SMALL = NetworkConfig(widths=(8,))
@@ -50,6 +54,57 @@ def test_nothing_is_applied_before_the_buffer_is_ready():
     _, run, _ = trained(learner, 3)
     assert differ(run.learner, start.learner)
     assert int(run.learner.opt_state[0].count) == 1
+
+
+class Sum(NamedTuple):
+    params: jax.Array
+
+
+def test_no_gradient_is_accepted_before_the_buffer_is_ready():
+    """Two unrolls come with each step: three are kept from the second on."""
+    agent = q_agent(ENV)._replace(
+        grad=lambda state, batch, key, axis: (jnp.float32(1), Info({})),
+        apply=lambda state, grads: Sum(state.params + grads),
+    )
+    learner = loops.replayed(agent, uniform(4, 1, min_size=3))
+    step = TimeStep(jnp.zeros((4, 2, 1)), *(jnp.zeros((4, 2), bool),) * 2)
+    numbers = jnp.zeros((3, 2))
+    trajectory = Trajectory(step, numbers.astype(jnp.int32), numbers, numbers, {}, ())
+    state, data = Sum(jnp.float32(0)), learner.start(trajectory)
+    worker, seen = data, []
+    for _ in range(3):
+        state, data, metrics = learner.learn(state, data, trajectory, KEY, Axis())
+        worker, given = learner.halves.contribute(state, worker, trajectory, KEY)
+        seen.append((float(state.params), bool(given.accepted)))
+        assert metrics["skipped"] == 0
+    assert seen == [(0, False), (1, True), (2, True)]
+
+
+def test_a_memory_of_the_learner_reads_every_row_once():
+    """The final row comes again, as the first of the next trajectory."""
+    agent = q_agent(ENV)._replace(
+        params=lambda state: state.params,
+        grad=lambda state, batch, key, axis: (jnp.sum(batch.carry[1]), Info({})),
+        apply=lambda state, grads: Sum(grads),
+    )
+    rows = loops.Remember(
+        lambda num_envs: jnp.zeros(num_envs),
+        lambda params, memory, steps: memory + jnp.sum(steps.obs[..., 0], axis=0),
+    )
+    learner = loops.remembering(agent, rows)
+    no, numbers = jnp.zeros((3, 2), bool), jnp.zeros((2, 2))
+    state, data = Sum(jnp.float32(0)), jnp.zeros(2)
+    before = []
+    for start in (1.0, 3.0, 5.0):
+        obs = jnp.broadcast_to(start + jnp.arange(3.0), (2, 3)).T[..., None]
+        steps = TimeStep(obs, no, no)
+        action = numbers.astype(jnp.int32)
+        trajectory = Trajectory(steps, action, numbers, numbers, {}, ())
+        state, data, _ = learner.learn(state, data, trajectory, KEY, Axis())
+        before.append(float(state.params))
+    # Of two environments, 1 + 2, then 3 + 4 too, then 5 + 6.
+    assert before == [0, 6, 20]
+    np.testing.assert_array_equal(data, 21)
 
 
 def test_several_updates_from_each_trajectory_are_several_batches():

@@ -141,6 +141,14 @@ def test_steps_with_a_skipped_update_are_counted_in_a_row():
     assert_equal(run.learner, start.learner)
 
 
+def test_minibatches_that_are_skipped_in_one_step_are_one_step_in_a_row():
+    progress = loops.Progress(Count.zero(), Count.zero(), jnp.int32(5), jnp.int32(1))
+    after = loops.count_skipped(progress, {"skipped": jnp.float32(3)})
+    assert (after.skipped, after.skipped_in_a_row) == (8, 2)
+    after = loops.count_skipped(after, {"skipped": jnp.float32(0)})
+    assert (after.skipped, after.skipped_in_a_row) == (8, 0)
+
+
 def test_progress_counts_past_a_million_and_no_rows_that_are_last():
     env = probes.counter(2, length=3)
     program = compiled(learner(env), env, 8)
@@ -299,6 +307,33 @@ def test_a_parallel_update_is_that_of_the_joint_batch(way, num_devices, reductio
     assert float(means[0]) == pytest.approx(float(means[1]), rel=1e-6)
 
 
+@pytest.mark.parametrize("check_vma", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_gradient_of_a_line_is_that_of_all_its_points(reduction, check_vma):
+    """Of a loss that is the mean, or the sum, of params * x over the rows of a batch:
+    that of all x, whether or not JAX sums over devices by itself."""
+
+    class Line(NamedTuple):
+        params: jax.Array
+
+    def grad(state, batch, key, axis):
+        def loss(params):
+            return getattr(jnp, reduction)(params * batch)
+
+        return jax.grad(loss)(state.params), Info({})
+
+    agent = learner(probes.counter(2))._replace(
+        grad=grad, apply=lambda state, grads: Line(grads), reduction=reduction
+    )
+
+    def update(state, batch):
+        return loops.update(agent, state, batch, KEY, Axis("data"))[0]
+
+    rows = jnp.arange(8.0).reshape(4, 2)
+    found = on_shard_map(update, 4, check_vma)(Line(jnp.float32(3)), rows)
+    assert found.params == getattr(np, reduction)(rows)
+
+
 @pytest.mark.slow
 def test_what_is_prepared_is_that_of_the_joint_batch():
     env = probes.delayed_reward(8)
@@ -402,7 +437,7 @@ def remembering_its_keys():
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("num_instances", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_instances", [4, 1, 2, 8])
 def test_no_two_instances_or_steps_share_a_key(num_instances):
     program = compiled(remembering_its_keys(), showing_its_keys(), 1, axis=Axis("data"))
 

@@ -183,7 +183,7 @@ def test_every_observation_and_parameter_matters(case):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("memory", ["lstm", "gru"])
 def test_nothing_before_a_first_step_changes_an_output(memory, shared):
     """Bit for bit, in unroll and in apply."""
@@ -202,6 +202,20 @@ def test_nothing_before_a_first_step_changes_an_output(memory, shared):
     )
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
     jax.tree.map(np.testing.assert_array_equal, after, bad_after)
+
+
+def test_actor_and_critic_remember_apart():
+    case = (VECTOR, ARMS, {"memory": "lstm", "shared": False})
+    network, params, (actor, critic), steps = build(case)
+    steps = steps._replace(first=jnp.zeros((T, B), bool))
+    (policy, values), after = network.unroll(params, (actor, critic), steps)
+    other = jax.tree.map(lambda x: x + 1.0, actor)
+    (moved, same), other_after = network.unroll(params, (other, critic), steps)
+    np.testing.assert_array_equal(same, values)
+    jax.tree.map(np.testing.assert_array_equal, other_after[1], after[1])
+    assert not np.allclose(moved.logits, policy.logits, atol=1e-3)
+    (policy, moved), _ = network.unroll(params, (actor, other), steps)
+    assert not np.allclose(moved, values, atol=1e-3)
 
 
 @pytest.mark.sample(1)
@@ -233,7 +247,7 @@ def test_the_policy_starts_near_uniform(options):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("policy", ["gaussian", "squashed"])
+@pytest.mark.parametrize("policy", ["squashed", "gaussian"])
 def test_continuous_policies_start_in_the_middle(policy):
     network = make(VECTOR, BOUNDED, policy=policy, widths=(64, 64))
     steps = stream(VECTOR, num_envs=64)

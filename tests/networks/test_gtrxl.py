@@ -135,18 +135,18 @@ def test_gates_follow_their_equations(kind):
     )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("kind", "bias", "by_x", "by_y"),
     [
-        ("residual", None, 1.0, 1.0),
-        ("input", None, 0.5, 1.0),
-        ("output", None, 1.0, 0.268941),
-        ("highway", None, 0.731059, 0.268941),
-        ("sigmoid_tanh", None, 1.0, 0.0),
         ("gru", None, 0.880797, 0.0),
+        ("residual", None, 1.0, 1.0),
+        ("highway", None, 0.731059, 0.268941),
+        ("input", None, 0.5, 1.0),
         ("gru", 0.0, 0.5, 0.0),
         ("output", 2.0, 1.0, 0.119203),
+        ("sigmoid_tanh", None, 1.0, 0.0),
+        ("output", None, 1.0, 0.268941),
     ],
 )
 def test_gates_without_weights_give_the_numbers_of_the_paper(kind, bias, by_x, by_y):

@@ -93,7 +93,6 @@ def make():
     return make
 
 
-@pytest.mark.sample(1)
 @both_kinds
 def test_memory_follows_its_equations(make, kind):
     memory, params, carry, x = make(kind)

@@ -267,18 +267,18 @@ def mixing_environments():
 
 
 BROKEN_NETWORKS = {
+    "apply does not clear the memory": never_cleared(),
     r"initial_carry.cell is \[5, 4\]": network(COUNTER, "lstm")._replace(
         initial_carry=lambda num_envs: network(COUNTER, "lstm").initial_carry(5)
     ),
     "the carry of apply.cell is float16": applying(
         lambda outputs, carry: (outputs, half_precision(carry))
     ),
+    "unroll differs from apply": never_cleared(apply=False),
     "the carry of apply is PyTreeDef": applying(lambda outputs, carry: (outputs, ())),
     "outputs of apply: .* is not finite": applying(
         lambda outputs, carry: (jax.tree.map(jnp.log, outputs), carry)
     ),
-    "unroll differs from apply": never_cleared(apply=False),
-    "apply does not clear the memory": never_cleared(),
     "depends on the others": mixing_environments(),
 }
 

@@ -7,10 +7,11 @@ import pytest
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.ppo import ppo
-from jaxrl_par.loops import epochs
+from jaxrl_par.loops import Program, epochs, new_run
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.topologies.compiled import compiled, scanned, train
+from jaxrl_par.types import Mean
 
 ENV = probes.observation_reward(4)
 NETWORK = actor_critic(
@@ -34,6 +35,18 @@ def test_six_calls_of_one_equal_one_call_of_six():
     )
     for x, y in zip(together, apart, strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_a_mean_over_nothing_is_no_number():
+    def step(run):
+        count = run.progress.updates.units
+        progress = run.progress._replace(updates=run.progress.updates.add(1))
+        return run._replace(progress=progress), {"mean": Mean(3.0 * count, 1.0 * count)}
+
+    program = Program(lambda key: new_run((), (), key), step)
+    run, metrics = train(program, 3)
+    np.testing.assert_array_equal(metrics["mean"], [np.nan, 3.0, 3.0])
+    assert int(run.progress.updates) == 3
 
 
 def test_a_call_of_no_updates_is_rejected():

@@ -116,6 +116,13 @@ def test_random_search_is_log_uniform():
     assert np.all(np.abs(counts - 1000) < 4 * np.sqrt(750))
 
 
+def test_random_search_draws_its_numbers_apart():
+    draws = random_search(random.key(0), 2000, a=(1.0, 10.0), b=(1.0, 10.0))
+    logs = np.log(draws["a"]), np.log(draws["b"])
+    # Five standard deviations of a correlation of 0.
+    assert abs(np.corrcoef(*logs)[0, 1]) < 5 / np.sqrt(2000)
+
+
 def test_wrong_populations_are_rejected():
     with pytest.raises(ValueError, match="one common length"):
         population(program_of, {"a": jnp.zeros(2), "b": jnp.zeros(3)})

@@ -78,7 +78,7 @@ def gradient(state):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("num_devices", [2, 1, 4, 8])
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_update_on_many_devices_equals_one_on_their_joint_batch(name, num_devices):
     agent = AGENTS[name]()

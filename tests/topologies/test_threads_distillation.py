@@ -9,6 +9,7 @@ from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor_learner.queue import InTurn
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
@@ -149,6 +150,14 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
         bridge.close()
     assert state_hash(resumed) == state_hash(whole)
     assert int(resumed.local.data.archive.size[0]) == 12
+
+
+@pytest.mark.parametrize(("max_lag", "lag"), [(None, 1), (0, 0), (2, 2)])
+def test_in_order_a_lag_has_a_bound_that_is_1_by_default(max_lag, lag):
+    bridge = engine(ThreadsConfig(num_actors=3, max_lag=max_lag))
+    schedule = bridge._make_schedule(0)
+    assert isinstance(schedule, InTurn) and schedule.capacity == (lag + 1) * 3
+    bridge.close()
 
 
 def test_a_learner_with_a_memory_needs_an_unroll_of_every_actor():

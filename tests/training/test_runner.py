@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import pytest
 from toy_training import Args, Part, run_toy, toy
 
@@ -219,6 +220,22 @@ def test_a_population_is_trained_and_counted(tmp_path):
     assert trained.summary.env_steps == 3 * 40
     assert trained.summary.updates == 10
     assert read_rows(trained.directory.metrics)[0]["loss"] == [2.0, 2.0, 2.0]
+
+
+def test_a_population_goes_on_while_one_member_learns(tmp_path):
+    program = toy()
+
+    def step(run):
+        return jax.vmap(lambda run, first: toy(nan_from=first).step(run))(
+            run, jnp.array([3, 1000])
+        )
+
+    many = program._replace(
+        init=lambda key: jax.vmap(program.init)(jax.random.split(key, 2)), step=step
+    )
+    args = Args(training=settings(tmp_path))
+    trained = train(many, args, args.training, key=random.key(0), num_updates=20)
+    assert trained.summary.updates == 20 and trained.summary.skipped == 17
 
 
 def test_another_config_is_not_resumed_before_the_first_checkpoint_either(tmp_path):

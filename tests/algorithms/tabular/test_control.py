@@ -56,7 +56,7 @@ def by_loops(learned, transitions, config, value):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("num_workers", [1, 5])
+@pytest.mark.parametrize("num_workers", [5, 1])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_update_follows_its_definition(target, num_workers):
     """On what it did itself. The first value 0.7 of the ends must not be read."""

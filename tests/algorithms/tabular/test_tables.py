@@ -36,10 +36,10 @@ def after_each(targets, rule, value):
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
+        (StepSize(0.5, 1.0), [7.0, 5.75, 5.791667]),
         (HARMONIC, [4.0, 3.0, 4.0]),
         (constant(0.5), [7.0, 4.5, 5.25]),
         (POLYNOMIAL, [4.0, 2.76885, 4.26639]),
-        (StepSize(0.5, 1.0), [7.0, 5.75, 5.791667]),
     ],
 )
 def test_rules_of_steps_give_the_lectures_numbers(rule, expected):

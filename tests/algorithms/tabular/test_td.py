@@ -38,7 +38,7 @@ def td_by_loops(transitions, rule, values):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("num_workers", [1, 7])
+@pytest.mark.parametrize("num_workers", [7, 1])
 @pytest.mark.parametrize("rule", RULES)
 def test_td_follows_its_definition(rule, num_workers):
     """On what it did itself. The first value 0.7 of the ends must not be read."""

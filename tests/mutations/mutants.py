@@ -1,0 +1,1459 @@
+"""Bugs to plant, one at a time, and where the suite should find them: see `run.py`.
+
+Each is what a tired engineer could write, changes what is computed, and is one place in
+one file: `old` is there exactly once, and no two are of the same line. Tests are those
+most likely to find it, as pytest takes them, below tests/.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Mutation(NamedTuple):
+    """One bug."""
+
+    name: str
+    """What is wrong, in words."""
+    file: str
+    """Below jaxrl_par/."""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def part(self) -> str:
+        """The part of the package, as in `test_layers`."""
+        return self.file.partition("/")[0].removesuffix(".py")
+
+
+def mutated(mutation: Mutation, text: str) -> str:
+    """The text of the file with the bug in it."""
+    return text.replace(mutation.old, mutation.new)
+
+
+def problems(mutations: Iterable[Mutation], root: Path = ROOT) -> list[str]:
+    """Why the list does not fit the package; a line for each."""
+    found, names = [], set()
+    by_file: dict[str, list[Mutation]] = {}
+    for mutation in mutations:
+        if mutation.name in names:
+            found.append(f"{mutation.name!r}: two mutations have this name")
+        names.add(mutation.name)
+        by_file.setdefault(mutation.file, []).append(mutation)
+        found += [
+            f"{mutation.name!r}: there is no tests/{test}"
+            for test in mutation.tests
+            if not _is_test(root / "tests", test)
+        ]
+    for file, of_file in by_file.items():
+        path = root / "jaxrl_par" / file
+        text = path.read_text() if path.is_file() else ""
+        found += [f"{file}, {line}" for line in _problems(of_file, text)]
+    return found
+
+
+def _problems(mutations: list[Mutation], text: str) -> Iterator[str]:
+    """What is wrong with those of one file."""
+    taken: set[int] = set()
+    fit = []
+    for mutation in mutations:
+        if (count := text.count(mutation.old)) != 1:
+            yield f"{mutation.name!r}: the old text is there {count} times, not once"
+            continue
+        first = text[: text.index(mutation.old)].count("\n")
+        lines = {first + i for i in range(mutation.old.count("\n") + 1)}
+        if lines & taken:
+            yield f"{mutation.name!r}: another mutation is of the same line"
+            continue
+        taken |= lines
+        fit.append(mutation)
+    together = reduce(lambda text, mutation: mutated(mutation, text), fit, text)
+    if _is_python(together):  # one parse for all, as a rule
+        return
+    for mutation in fit:
+        if not _is_python(mutated(mutation, text)):
+            yield f"{mutation.name!r}: the new text is no Python"
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def _is_test(folder: Path, test: str) -> bool:
+    file, _, name = test.partition("::")
+    path = folder / file
+    return path.is_file() and bool(
+        re.search(rf"^(def|class) {name}\b", path.read_text(), re.MULTILINE)
+    )
+
+
+def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
+    return Mutation(name, file, old, new, tests)
+
+
+_RETURNS = (
+    _m(
+        "n-step returns sum one reward more",
+        "returns.py",
+        "for _ in range(n):",
+        "for _ in range(n + 1):",
+        "test_returns.py::test_n_step_follows_its_definition",
+    ),
+    _m(
+        "gae counts the row after an episode",
+        "returns.py",
+        "_decayed_sum(jnp.where(last, 0.0, deltas), lambda_ * discounts)",
+        "_decayed_sum(deltas, lambda_ * discounts)",
+        "test_returns.py::test_rows_that_are_last_have_advantage_zero",
+    ),
+    _m(
+        "the advantage of V-trace is that of lambda 1",
+        "returns.py",
+        "following = (1.0 - lambda_) * values[1:] + lambda_ * next_targets",
+        "following = next_targets",
+        "test_returns.py::test_vtrace_on_policy_is_gae",
+    ),
+    _m(
+        "lambda is cut by the bar of c",
+        "returns.py",
+        "cs = lambda_ * jnp.minimum(max_c, ratios)",
+        "cs = jnp.minimum(max_c, lambda_ * ratios)",
+        "test_returns.py::test_vtrace_is_the_sum_of_the_paper",
+    ),
+    _m(
+        "V-trace corrects the row after an episode",
+        "returns.py",
+        "rhos = jnp.where(last, 0.0, jnp.minimum(max_rho, ratios))",
+        "rhos = jnp.minimum(max_rho, ratios)",
+        "test_returns.py::test_vtrace_is_the_sum_of_the_paper",
+        "test_returns.py::test_vtrace_on_policy_is_gae",
+    ),
+    _m(
+        "the policy's bar is by default that of c",
+        "returns.py",
+        "policy_bar = max_rho if max_policy_rho is None",
+        "policy_bar = max_c if max_policy_rho is None",
+        "test_returns.py::test_the_policys_bar_is_that_of_the_targets_by_default",
+    ),
+)
+
+_LOSSES = (
+    _m(
+        "a mean over rows divides by those that count",
+        "losses.py",
+        'return total if reduction == "sum" else total / x.size',
+        'return total if reduction == "sum" else total / jnp.sum(~last)',
+        "test_losses.py::test_rows_that_are_last_weigh_nothing_but_are_counted",
+        "test_losses.py::test_the_mean_over_devices_is_that_of_the_joint_batch",
+    ),
+    _m(
+        "a metric sums rows that do not count",
+        "losses.py",
+        "return Mean(jnp.sum(jnp.where(last, 0.0, x)), count)",
+        "return Mean(jnp.sum(x), count)",
+        "test_losses.py::test_a_metric_is_the_mean_of_the_rows_that_count",
+    ),
+    _m(
+        "the surrogate is the optimistic one",
+        "losses.py",
+        "return -jnp.minimum(ratios * advantages, clipped * advantages)",
+        "return -jnp.maximum(ratios * advantages, clipped * advantages)",
+        "test_losses.py::test_clipped_surrogate_is_the_pessimistic_gain",
+    ),
+    _m(
+        "the smaller of two value errors counts",
+        "losses.py",
+        "return 0.5 * jnp.maximum(jnp.square(values - targets)",
+        "return 0.5 * jnp.minimum(jnp.square(values - targets)",
+        "test_losses.py::test_clipped_value_loss_is_the_larger_of_two",
+    ),
+)
+
+_DISTRIBUTIONS = (
+    _m(
+        "the divergence of categoricals is the other way round",
+        "distributions.py",
+        "return jnp.sum(jnp.exp(log_probs) * difference, axis=0)",
+        "return jnp.sum(-jnp.exp(other._log_probs_first) * difference, axis=0)",
+        "test_distributions.py::test_categorical_kl_follows_its_definition",
+    ),
+    _m(
+        "the distance of means is in the wrong one's deviations",
+        "distributions.py",
+        "distance = (self.mean - other.mean) * jnp.exp(-other.log_std)",
+        "distance = (self.mean - other.mean) * jnp.exp(-self.log_std)",
+        "test_distributions.py::test_kl_is_the_mean_log_ratio_and_zero_to_itself",
+        "test_distributions.py::test_normal_kl_of_a_moved_mean_is_a_quadratic_form",
+    ),
+    _m(
+        "the entropy of a normal distribution misses one half",
+        "distributions.py",
+        "jnp.sum(self.log_std + 0.5 * (_LOG_2PI + 1.0), axis=-1)",
+        "jnp.sum(self.log_std + 0.5 * _LOG_2PI, axis=-1)",
+        "test_distributions.py::test_entropy_is_the_mean_of_minus_log_prob",
+    ),
+    _m(
+        "the density of a squashed action forgets the width of its bounds",
+        "distributions.py",
+        "return jnp.log(self.half_width) + log_slope",
+        "return log_slope",
+        "test_distributions.py::"
+        "test_squashed_density_is_the_derivative_of_its_cdf_and_integrates_to_one",
+    ),
+    _m(
+        "the entropy of a squashed policy falls with the slope",
+        "distributions.py",
+        "return self._normal.entropy() + slope",
+        "return self._normal.entropy() - slope",
+        "test_distributions.py::test_squashed_entropy_is_exact_for_small_deviations",
+    ),
+    _m(
+        "a sample is of the weights without their normaliser",
+        "distributions.py",
+        "draw = jax.random.uniform(key, total.shape) * total",
+        "draw = jax.random.uniform(key, total.shape)",
+        "test_distributions.py::test_categorical_samples_have_the_right_frequencies",
+    ),
+)
+
+_ALGORITHMS = (
+    _m(
+        "a2c: entropy is a cost",
+        "algorithms/a2c.py",
+        "- config.entropy_cost * entropies,",
+        "+ config.entropy_cost * entropies,",
+        "algorithms/test_a2c.py::test_the_loss_follows_the_paper",
+    ),
+    _m(
+        "a2c: the gradient flows into targets and advantages",
+        "algorithms/a2c.py",
+        '"values": jax.lax.stop_gradient(values),',
+        '"values": values,',
+        "algorithms/test_impala.py::test_without_lag_it_is_a2c",
+    ),
+    _m(
+        "impala: the gradient flows into the ratios",
+        "algorithms/impala.py",
+        "jax.lax.stop_gradient(log_probs) - trajectory.extras",
+        "log_probs - trajectory.extras",
+        "algorithms/test_impala.py::test_targets_and_weights_carry_no_gradient",
+    ),
+    _m(
+        "impala: one step is cut at the bar of the values",
+        "algorithms/impala.py",
+        "weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))",
+        "weights = jnp.minimum(config.max_rho, jnp.exp(log_ratios))",
+        "algorithms/test_impala.py::test_a_single_row_is_weighed_as_its_correction_says",
+    ),
+    _m(
+        "impala: what acted is pulled to the policy",
+        "algorithms/impala.py",
+        "config.behaviour_cost * acted.kl(policy)",
+        "config.behaviour_cost * policy.kl(acted)",
+        "algorithms/test_distilled.py::test_the_learner_is_pulled_to_what_acted",
+    ),
+    _m(
+        "impala: an ignored action's ratio counts",
+        "algorithms/impala.py",
+        "log_ratios = jnp.where(last, 0.0, log_ratios)",
+        "log_ratios = jnp.asarray(log_ratios)",
+        "algorithms/test_impala.py::test_an_ignored_action_cannot_spoil_the_loss",
+    ),
+    _m(
+        "ppo: each device normalises by its own advantages",
+        "algorithms/ppo.py",
+        "advantages = standardized(advantages, ~last, axis)",
+        "advantages = standardized(advantages, ~last, Axis())",
+        "algorithms/test_ppo.py::"
+        "test_advantages_are_normalised_over_all_devices_and_targets_are_not",
+    ),
+    _m(
+        "ppo: a value is clipped around that of the next row",
+        "algorithms/ppo.py",
+        "value=values[:-1],",
+        "value=values[1:],",
+        "algorithms/test_ppo.py::"
+        "test_advantages_are_normalised_over_all_devices_and_targets_are_not",
+    ),
+    _m(
+        "ppo: targets are of the advantages that were normalised",
+        "algorithms/ppo.py",
+        "target=targets,",
+        "target=advantages + values[:-1],",
+        "algorithms/test_ppo.py::"
+        "test_advantages_are_normalised_over_all_devices_and_targets_are_not",
+    ),
+    _m(
+        "v-mpo: the better half is without the median",
+        "algorithms/vmpo.py",
+        "top = ~last & (advantages >= median)",
+        "top = ~last & (advantages > median)",
+        "algorithms/test_vmpo.py::test_the_numbers_of_four_advantages",
+        "algorithms/test_vmpo.py::"
+        "test_the_half_is_of_rows_that_are_not_last_and_holds_all_ties",
+    ),
+    _m(
+        "v-mpo: the temperature goes the wrong way",
+        "algorithms/vmpo.py",
+        'duals.eta * (config.epsilon_eta - constants["divergence"])',
+        'duals.eta * (constants["divergence"] - config.epsilon_eta)',
+        "algorithms/test_vmpo.py::"
+        "test_multipliers_grow_where_a_bound_is_broken_and_fall_where_not",
+    ),
+    _m(
+        "v-mpo: the trust region holds nothing back",
+        "algorithms/vmpo.py",
+        "alpha * (limit - stop(part)) + stop(alpha) * part",
+        "alpha * (limit - part) + stop(alpha) * part",
+        "algorithms/test_vmpo.py::test_parameters_feel_only_what_the_paper_lets_them",
+    ),
+    _m(
+        "v-mpo: means and covariances change places",
+        "algorithms/vmpo.py",
+        "return old.kl(moved), old.kl(reshaped)",
+        "return old.kl(reshaped), old.kl(moved)",
+        "algorithms/test_vmpo.py::"
+        "test_divergences_of_normal_distributions_come_in_two_parts",
+    ),
+    _m(
+        "reinforce: one is among the others of one's baseline",
+        "algorithms/reinforce.py",
+        "others = jnp.sum(weight, axis=1, keepdims=True) - weight",
+        "others = jnp.sum(weight, axis=1, keepdims=True)",
+        "algorithms/test_reinforce.py::"
+        "test_with_two_workers_each_is_the_others_baseline",
+    ),
+    _m(
+        "reinforce: the baseline is a mean of devices' means",
+        "algorithms/reinforce.py",
+        "axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))",
+        "axis.mean(jnp.sum(to_go) / jnp.sum(weight))",
+        "algorithms/test_reinforce.py::test_the_mean_is_over_the_rows_of_all_devices",
+    ),
+    _m(
+        "sarsa: where an episode ends the ignored action is taken",
+        "algorithms/q_learning.py",
+        "mean.at[:-1].set(jnp.where(last[:-1], mean[:-1], taken))",
+        "mean.at[:-1].set(taken)",
+        "algorithms/test_q_learning.py::test_targets_follow_the_paper",
+        "algorithms/test_q_learning.py::"
+        "test_sarsa_takes_on_average_what_the_next_action_would_give",
+    ),
+    _m(
+        "q: targets are of the network that learns",
+        "algorithms/q_learning.py",
+        "target_q_values, _ = network.unroll(target, memory, steps)",
+        "target_q_values, _ = network.unroll(online, memory, steps)",
+        "algorithms/test_q_learning.py::"
+        "test_the_gradient_is_that_of_a_regression_on_fixed_numbers",
+    ),
+    _m(
+        "q: the target is a copy from before the update",
+        "algorithms/q_learning.py",
+        "renewed(online, state.target, state.phase, config.target_period)",
+        "renewed(state.online, state.target, state.phase, config.target_period)",
+        "algorithms/test_q_learning.py::"
+        "test_the_target_is_copied_every_so_many_updates",
+    ),
+    _m(
+        "q: one-step targets reach as far as n-step ones",
+        "algorithms/q_learning.py",
+        'lambda_=1.0 if config.method == "n_step" else 0.0',
+        'lambda_=1.0 if config.method != "sarsa" else 0.0',
+        "algorithms/test_q_learning.py::test_targets_follow_the_paper",
+    ),
+    _m(
+        "distilled: the teacher is to agree with its student",
+        "algorithms/distilled.py",
+        "divergences = policy.kl(batch.policy)",
+        "divergences = batch.policy.kl(policy)",
+        "algorithms/test_distilled.py::test_the_policy_term_is_that_of_the_fact_sheet",
+    ),
+    _m(
+        "normalize: the row between two unrolls counts twice",
+        "algorithms/normalize.py",
+        "seen = trajectory.rows.obs",
+        "seen = trajectory.steps.obs",
+        "algorithms/test_normalize.py::"
+        "test_what_was_acted_is_learned_with_the_statistics_that_acted",
+    ),
+    _m(
+        "normalize: what is prepared is not normalised",
+        "algorithms/normalize.py",
+        "agent.prepare(state.inner, shown(state, trajectory), axis)",
+        "agent.prepare(state.inner, trajectory, axis)",
+        "algorithms/test_normalize.py::"
+        "test_what_was_acted_is_learned_with_the_statistics_that_acted",
+    ),
+    _m(
+        "tabular: workers at one entry take a whole step each",
+        "algorithms/tabular/tables.py",
+        "step_sizes(rule, table.visits[index]) / counts[index]",
+        "step_sizes(rule, table.visits[index])",
+        "algorithms/tabular/test_tables.py::"
+        "test_workers_at_the_same_entry_share_a_step",
+    ),
+    _m(
+        "tabular: who never was there counts in the average",
+        "algorithms/tabular/parallel.py",
+        "weights = jnp.where(totals == 0, 1, tables.visits)",
+        "weights = jnp.maximum(tables.visits, 1)",
+        "algorithms/tabular/test_parallel.py::"
+        "test_what_one_worker_did_not_see_does_not_count",
+    ),
+    _m(
+        "tabular: sarsa bootstraps from the action that it took",
+        "algorithms/tabular/control.py",
+        "table = control_update(now.table, transitions, actions, config)",
+        "table = control_update(now.table, transitions, now.action, config)",
+        "algorithms/tabular/test_control.py::"
+        "test_sarsa_learns_the_values_of_the_policy_it_has_become",
+    ),
+    _m(
+        "tabular: rewards are estimated as means over all successors",
+        "algorithms/tabular/model.py",
+        "sums / jnp.maximum(counts, 1),",
+        "sums / jnp.maximum(of_pairs, 1)[:, :, None],",
+        "algorithms/tabular/test_model.py::test_frequencies_are_counted",
+    ),
+)
+
+_PARTS = (
+    _m(
+        "the log-probability of the likeliest action is recorded",
+        "agents.py",
+        'extras = {"log_prob": policy.log_prob(action)}',
+        'extras = {"log_prob": policy.log_prob(policy.mode())}',
+        "test_agents.py::test_acting_leaves_the_probability_of_what_was_sampled",
+    ),
+    _m(
+        "the target is renewed one update early",
+        "targets.py",
+        "due = phase + 1 >= period",
+        "due = phase == 0",
+        "test_targets.py::test_a_target_is_that_of_every_so_many_updates",
+    ),
+    _m(
+        "a target that follows keeps the share that it should give",
+        "targets.py",
+        "y + rate * (x - y)",
+        "x + rate * (y - x)",
+        "test_targets.py::test_a_target_that_follows_goes_its_share_of_the_way",
+    ),
+    _m(
+        "merged variances weigh the distance of means too much",
+        "statistics.py",
+        "+ share * (1.0 - share) * jnp.square(new_mean - old_mean)",
+        "+ share * jnp.square(new_mean - old_mean)",
+        "test_statistics.py::test_merged_moments_are_those_of_the_rows_of_both",
+    ),
+    _m(
+        "moments are of a device's own rows",
+        "statistics.py",
+        "return axis.mean(total) / safe",
+        "return total / safe",
+        "test_statistics.py::test_moments_are_those_of_all_rows_that_are_kept",
+    ),
+    _m(
+        "the median is the next larger one",
+        "statistics.py",
+        "enough = number >= counts[:, None]",
+        "enough = number > counts[:, None]",
+        "test_statistics.py::test_means_over_devices_find_the_kth_largest_of_all",
+    ),
+    _m(
+        "standardised values keep the rows that do not count",
+        "statistics.py",
+        "return jnp.where(keep, (x - mean) * jax.lax.rsqrt(variance + 1e-8), 0.0)",
+        "return (x - mean) * jax.lax.rsqrt(variance + 1e-8)",
+        "test_statistics.py::test_what_is_kept_gets_mean_0_and_deviation_1",
+    ),
+    _m(
+        "all instances draw the same",
+        "axis.py",
+        "return jax.random.fold_in(key, self.index)",
+        "return jax.random.fold_in(key, 0)",
+        "topologies/test_sharded.py::test_no_two_devices_draw_the_same_numbers",
+    ),
+    _m(
+        "one rotation of threefry is another",
+        "random.py",
+        "(17, 29, 16, 24)",
+        "(17, 29, 16, 25)",
+        "test_random.py::test_threefry_gives_the_published_vectors",
+    ),
+    _m(
+        "the words of a counter change places",
+        "random.py",
+        "return threefry(key, jnp.zeros_like(index), index)",
+        "return threefry(key, index, jnp.zeros_like(index))",
+        "test_random.py::test_draws_are_those_of_jax",
+    ),
+    _m(
+        "a permutation shifts rows by a hash of themselves",
+        "random.py",
+        "row = (row + _hash(column, salt[0]) % np.uint32(rows)) % np.uint32(rows)",
+        "row = (row + _hash(row, salt[0]) % np.uint32(rows)) % np.uint32(rows)",
+        "test_random.py::"
+        "test_a_permutation_has_every_number_once_in_an_order_of_its_key",
+    ),
+    _m(
+        "the ladder is behind by one environment",
+        "exploration.py",
+        "indices[i] = np.argmax(np.round((i + 1) * due - counts, 9))",
+        "indices[i] = np.argmax(np.round(i * due - counts, 9))",
+        "test_exploration.py::"
+        "test_any_ten_in_a_row_of_the_papers_ladder_have_its_shares",
+    ),
+    _m(
+        "what is explored is never the best action",
+        "exploration.py",
+        "rate / q_values.shape[-1] + (1.0 - rate) * greedy",
+        "rate * (1.0 - best) / q_values.shape[-1] + (1.0 - rate) * greedy",
+        "test_exploration.py::"
+        "test_epsilon_greedy_explores_all_actions_and_breaks_ties_evenly",
+    ),
+    _m(
+        "the epsilon of rmsprop is outside the root",
+        "optimizers.py",
+        "eps_in_sqrt=True",
+        "eps_in_sqrt=False",
+        "test_optimizers.py::test_rmsprop_has_its_epsilon_inside_the_root",
+    ),
+    _m(
+        "steps are clipped and not gradients",
+        "optimizers.py",
+        "optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)",
+        "optax.chain(step, optax.clip_by_global_norm(config.max_grad_norm))",
+        "test_optimizers.py::test_gradients_are_clipped_to_their_global_norm",
+    ),
+    _m(
+        "annealing ends one step late",
+        "optimizers.py",
+        "optax.linear_schedule(rate, 0.0, num_steps)",
+        "optax.linear_schedule(rate, 0.0, num_steps + 1)",
+        "test_optimizers.py::test_the_learning_rate_reaches_zero_at_the_end",
+    ),
+    _m(
+        "a trajectory has the memory of its end",
+        "rollout.py",
+        "Trajectory(steps, action, reward, discount, extras, streams.carry)",
+        "Trajectory(steps, action, reward, discount, extras, after.carry)",
+        "test_rollout.py::test_rows_of_counter_are_those_computed_by_hand",
+    ),
+    _m(
+        "episodes are told one row late",
+        "rollout.py",
+        "_ended(episode, steps.last[1:])",
+        "_ended(episode, steps.last[:-1])",
+        "test_rollout.py::test_episodes_are_those_that_ended",
+    ),
+    _m(
+        "a whole episode is without its last reward",
+        "rollout.py",
+        "running = ~over[:-1]",
+        "running = ~over[1:]",
+        "test_rollout.py::test_whole_episodes_are_one_of_each_environment",
+    ),
+    _m(
+        "the memories of parts overlap",
+        "rollout.py",
+        "jax.lax.dynamic_slice_in_dim(x, index * num_envs, num_envs)",
+        "jax.lax.dynamic_slice_in_dim(x, index, num_envs)",
+        "test_rollout.py::test_each_part_has_its_share_of_the_memory",
+    ),
+    _m(
+        "a bound is above itself",
+        "errors.py",
+        "if not value > bound",
+        "if not value >= bound",
+        "test_errors.py::test_bounds",
+    ),
+    _m(
+        "what is no number is in range",
+        "errors.py",
+        "if not isinstance(bound, jax.Array) and not value >= bound",
+        "if not isinstance(bound, jax.Array) and value < bound",
+        "test_errors.py::test_bounds",
+    ),
+    _m(
+        "an interval is open at its lower end",
+        "errors.py",
+        "if not low <= value <= high",
+        "if not low < value <= high",
+        "test_errors.py::test_bounds",
+    ),
+    _m(
+        "joined trajectories have the memory of the first",
+        "types.py",
+        "jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))",
+        "jax.tree.map(lambda x: function(0, x), self.carry)",
+        "test_types.py::test_joined_trajectories_have_the_lanes_of_all_in_order",
+    ),
+)
+
+_NETWORKS = (
+    _m(
+        "memory: what is no number survives the start of an episode",
+        "networks/memory.py",
+        "jax.tree.map(lambda x: jnp.where(first[:, None], 0.0, x), carry)",
+        "jax.tree.map(lambda x: x * ~first[:, None], carry)",
+        "networks/test_memory.py::test_nothing_before_a_first_step_is_remembered",
+    ),
+    _m(
+        "gru: the reset gate leaves the candidate's bias alone",
+        "networks/memory.py",
+        "n = jnp.tanh(n + r * (n_h + candidate_bias))",
+        "n = jnp.tanh(n + r * n_h + candidate_bias)",
+        "networks/test_memory.py::test_memory_follows_its_equations",
+    ),
+    _m(
+        "lstm: the forget gate's bias is not raised",
+        "networks/memory.py",
+        "jax.nn.sigmoid(f + 1.0) * carry.cell",
+        "jax.nn.sigmoid(f) * carry.cell",
+        "networks/test_memory.py::test_memory_follows_its_equations",
+    ),
+    _m(
+        "gate: the bias of gru opens it",
+        "networks/gates.py",
+        "jax.nn.sigmoid(z_y + z_x - b)",
+        "jax.nn.sigmoid(z_y + z_x + b)",
+        "networks/test_gtrxl.py::test_gates_follow_their_equations",
+        "networks/test_gtrxl.py::"
+        "test_gates_without_weights_give_the_numbers_of_the_paper",
+    ),
+    _m(
+        "gate: the bias of highway closes it",
+        "networks/gates.py",
+        'share = jax.nn.sigmoid(self._product("w", x) + b)',
+        'share = jax.nn.sigmoid(self._product("w", x) - b)',
+        "networks/test_gtrxl.py::"
+        "test_gates_without_weights_give_the_numbers_of_the_paper",
+        "networks/test_gtrxl.py::"
+        "test_gates_start_nearer_to_the_stream_with_a_larger_bias",
+    ),
+    _m(
+        "gtrxl: the ring has one slot less than it has",
+        "networks/gtrxl.py",
+        "(carry.cursor + num_steps) % (most + 1)",
+        "(carry.cursor + num_steps) % most",
+        "networks/test_gtrxl.py::test_steps_one_by_one_equal_segments",
+    ),
+    _m(
+        "gtrxl: an episode's start is one step too early",
+        "networks/gtrxl.py",
+        "start = jax.lax.cummax(jnp.where(first, time, -length))",
+        "start = jax.lax.cummax(jnp.where(first, time - 1, -length))",
+        "networks/test_gtrxl.py::test_nothing_before_a_first_step_changes_an_output",
+    ),
+    _m(
+        "gtrxl: what attention says is not rectified",
+        "networks/gtrxl.py",
+        'x = self._gate("attention_gate")(x, nn.relu(y))',
+        'x = self._gate("attention_gate")(x, y)',
+        "networks/test_gtrxl.py::test_segments_follow_the_equations",
+    ),
+    _m(
+        "attention: distances are off by one when acting",
+        "networks/attention.py",
+        "scores += rolled(position, slot + 1, axis=-1)",
+        "scores += rolled(position, slot, axis=-1)",
+        "networks/test_gtrxl.py::test_steps_one_by_one_equal_segments",
+    ),
+    _m(
+        "attention: a segment sees one step less",
+        "networks/attention.py",
+        "return (distance >= 0) & (distance <= reach[:, :, None])",
+        "return (distance >= 0) & (distance < reach[:, :, None] + (distance == 0))",
+        "networks/test_gtrxl.py::test_segments_follow_the_equations",
+        "networks/test_gtrxl.py::test_steps_one_by_one_equal_segments",
+    ),
+    _m(
+        "conv: patches are read by columns",
+        "networks/layers.py",
+        "offsets = [(i, j) for i in range(self.window) for j in range(self.window)]",
+        "offsets = [(i, j) for j in range(self.window) for i in range(self.window)]",
+        "networks/test_network_layers.py::test_patch_convolution_is_a_convolution",
+    ),
+    _m(
+        "pooling: the gradient pads even sides as odd ones",
+        "networks/images.py",
+        "before = x.shape[axis] % 2",
+        "before = 1",
+        "networks/test_images.py::test_pooling_has_the_gradient_of_jax",
+    ),
+    _m(
+        "residual: the block adds to what was rectified",
+        "networks/images.py",
+        "return x + Conv(x.shape[-1], dtype=self.dtype)(nn.relu(y))",
+        "return nn.relu(x) + Conv(x.shape[-1], dtype=self.dtype)(nn.relu(y))",
+        "networks/test_images.py::test_networks_are_the_papers_with_jaxs_gradients",
+        "networks/test_images.py::"
+        "test_residual_blocks_with_a_zero_second_convolution_change_nothing",
+    ),
+    _m(
+        "separate: the critic reads the actor's memory",
+        "networks/actor_critic.py",
+        'part("critic", carry=old[1])',
+        'part("critic", carry=old[0])',
+        "networks/test_actor_critic.py::test_actor_and_critic_remember_apart",
+    ),
+    _m(
+        "squashed: the scale is the whole width",
+        "networks/actor_critic.py",
+        "SquashedNormal(mean, log_std, (low + high) / 2, (high - low) / 2)",
+        "SquashedNormal(mean, log_std, (low + high) / 2, high - low)",
+        "networks/test_actor_critic.py::test_continuous_policies_start_in_the_middle",
+    ),
+    _m(
+        "pixels are not scaled down",
+        "networks/features.py",
+        "x = x.astype(dtype) / 255 if spec.dtype == np.uint8 else x.astype(dtype)",
+        "x = x.astype(dtype)",
+        "networks/test_actor_critic.py::test_pixels_of_type_uint8_are_divided_by_255",
+    ),
+    _m(
+        "asymmetric: the critic goes on from the actor's new memory",
+        "networks/asymmetric.py",
+        'critic.unroll(params["critic"], critic_carry, steps)',
+        'critic.unroll(params["critic"], actor_carry, steps)',
+        "networks/test_asymmetric.py",
+    ),
+)
+
+_REPLAY = (
+    _m(
+        "the ring shrinks when it begins again",
+        "replay/ring.py",
+        "size = jnp.minimum(ring.size + num_items, capacity)",
+        "size = jnp.minimum(ring.next + num_items, capacity)",
+        "replay/test_ring.py::test_it_holds_the_newest_items",
+        "replay/test_ring.py::test_every_item_is_drawn_as_often_as_every_other",
+    ),
+    _m(
+        "slots that are still empty are drawn",
+        "replay/ring.py",
+        "index = jax.random.randint(key, (num_items,), 0, ring.size)",
+        "last = len(jax.tree.leaves(ring.items)[0])\n"
+        "    index = jax.random.randint(key, (num_items,), 0, last)",
+        "replay/test_ring.py::test_every_item_is_drawn_as_often_as_every_other",
+    ),
+    _m(
+        "the last window of an unroll is never drawn",
+        "replay/buffers.py",
+        "jax.random.randint(start_key, (batch_size,), 0, last + 1)",
+        "jax.random.randint(start_key, (batch_size,), 0, jnp.maximum(last, 1))",
+        "replay/test_buffers.py::test_a_window_is_a_piece_of_an_unroll_with_its_carry",
+    ),
+    _m(
+        "a window with memory starts anywhere",
+        "replay/buffers.py",
+        "if constant_carry or not jax.tree.leaves(data.items.carry):",
+        "if constant_carry or jax.tree.leaves(data.items.carry):",
+        "replay/test_buffers.py::test_a_window_is_a_piece_of_an_unroll_with_its_carry",
+    ),
+)
+
+_LOOPS = (
+    _m(
+        "what is learned does not wait for the buffer",
+        "loops/learner.py",
+        "update(agent, state, batch, grad_key, axis, accepted=ready)",
+        "update(agent, state, batch, grad_key, axis)",
+        "loops/test_learner.py::"
+        "test_no_gradient_is_accepted_before_the_buffer_is_ready",
+    ),
+    _m(
+        "the critic's memory reads the row between two unrolls twice",
+        "loops/learner.py",
+        "remember.advance(agent.params(state), data, trajectory.rows)",
+        "remember.advance(agent.params(state), data, trajectory.steps)",
+        "loops/test_learner.py::test_a_memory_of_the_learner_reads_every_row_once",
+    ),
+    _m(
+        "every epoch has the same order",
+        "loops/updates.py",
+        "keys = jax.random.split(key, num_epochs)",
+        "keys = jax.numpy.stack([key] * num_epochs)",
+        "loops/test_programs.py::"
+        "test_each_epoch_learns_from_each_item_once_in_a_new_order",
+    ),
+    _m(
+        "of the minibatches that were skipped one is counted",
+        "loops/updates.py",
+        'skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))',
+        'skipped = jnp.max(jnp.asarray(metrics.pop("skipped")))',
+        "loops/test_programs.py::test_only_the_minibatch_that_is_not_finite_is_skipped",
+    ),
+    _m(
+        "a sum over devices is divided by them",
+        "loops/updates.py",
+        'scale = 1 if agent.reduction == "sum" else axis.size',
+        "scale = axis.size",
+        "loops/test_programs.py::test_the_gradient_of_a_line_is_that_of_all_its_points",
+    ),
+    _m(
+        "a sum over rows is a mean over devices",
+        "loops/updates.py",
+        'return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)',
+        "return axis.mean(grads)",
+        "loops/test_programs.py::test_the_gradient_of_a_line_is_that_of_all_its_points",
+    ),
+    _m(
+        "a gradient that is not finite is applied where it was accepted",
+        "loops/updates.py",
+        "use = finite & accepted",
+        "use = finite | accepted",
+        "loops/test_programs.py::"
+        "test_a_reward_that_is_not_finite_skips_its_update_and_no_other",
+        "loops/test_asynchronous.py::test_what_is_not_finite_is_skipped",
+    ),
+    _m(
+        "two updates skipped in one step are two steps in a row",
+        "loops/run.py",
+        "jnp.where(skipped > 0, progress.skipped_in_a_row + 1, 0)",
+        "jnp.where(skipped > 0, progress.skipped_in_a_row + skipped, 0)",
+        "loops/test_programs.py::"
+        "test_minibatches_that_are_skipped_in_one_step_are_one_step_in_a_row",
+    ),
+    _m(
+        "steps are counted one row late",
+        "loops/run.py",
+        "env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)",
+        "env_steps = jnp.sum(~trajectory.steps.last[1:], dtype=jnp.int32)",
+        "loops/test_programs.py::"
+        "test_progress_counts_past_a_million_and_no_rows_that_are_last",
+    ),
+    _m(
+        "distillation: the age is one update more",
+        "loops/distillation.py",
+        "age = (state.updates - 1 - sampled.updates)",
+        "age = (state.updates - sampled.updates)",
+        "loops/test_distillation.py::test_a_round_is_what_its_parts_do",
+    ),
+    _m(
+        "distillation: the teacher learns with the memory of the end",
+        "loops/distillation.py",
+        "batch = trajectory._replace(carry=data.memory)",
+        "batch = trajectory._replace(carry=memory)",
+        "loops/test_distillation.py::test_a_round_is_what_its_parts_do",
+    ),
+    _m(
+        "distillation: lessons that were skipped are not counted",
+        "loops/distillation.py",
+        'return metrics | {"skipped": skipped + jnp.sum(more)}',
+        'return metrics | {"skipped": skipped}',
+        "loops/test_distillation.py::"
+        "test_metrics_of_lessons_are_means_and_what_was_skipped_adds_up",
+    ),
+    _m(
+        "a gradient just as stale as allowed is refused",
+        "loops/asynchronous.py",
+        "accepted &= staleness <= config.max_staleness",
+        "accepted &= staleness < config.max_staleness",
+        "loops/test_asynchronous.py::"
+        "test_reject_discards_what_is_staler_than_the_bound",
+    ),
+    _m(
+        "a gradient is divided by one more than its staleness",
+        "loops/asynchronous.py",
+        "scale = 1.0 / jnp.maximum(staleness, 1)",
+        "scale = 1.0 / (1 + staleness)",
+        "loops/test_asynchronous.py::test_scale_divides_by_the_staleness",
+    ),
+    _m(
+        "a worker acts with the parameters that learn",
+        "loops/asynchronous.py",
+        "learner.actor, env, learner.params(acting), streams, key, unroll_length",
+        "learner.actor, env, learner.params(learning), streams, key, unroll_length",
+        "loops/test_asynchronous.py::"
+        "test_a_turn_acts_with_one_state_and_learns_with_another",
+    ),
+    _m(
+        "a worker reads before its own update",
+        "loops/schedules.py",
+        "read[w] = turn + 1",
+        "read[w] = turn",
+        "loops/test_schedules.py::test_simulation_is_the_order_of_sorted_events",
+    ),
+    _m(
+        "a resumed record keeps one update too many",
+        "loops/records.py",
+        'path.write_text("".join(lines[:first_update]))',
+        'path.write_text("".join(lines[: first_update + 1]))',
+        "loops/test_records.py::"
+        "test_a_resumed_run_goes_on_after_the_updates_that_were_saved",
+    ),
+)
+
+_TOPOLOGIES = (
+    _m(
+        "compiled: all devices start with the same environments",
+        "topologies/compiled.py",
+        "own = axis.own(env_key)",
+        "own = env_key",
+        "topologies/test_sharded.py::test_no_two_devices_draw_the_same_numbers",
+        "loops/test_programs.py::test_no_two_instances_or_steps_share_a_key",
+    ),
+    _m(
+        "compiled: a mean over nothing is 0",
+        "topologies/compiled.py",
+        "nothing = np.full_like(value.total, np.nan)",
+        "nothing = np.zeros_like(value.total)",
+        "topologies/test_compiled.py::test_a_mean_over_nothing_is_no_number",
+    ),
+    _m(
+        "delayed: the ring is read one version too early",
+        "topologies/delayed.py",
+        "(local.newest - delay) % system.slots",
+        "(local.newest - delay - 1) % system.slots",
+        "topologies/test_delayed.py::test_agents_follow_a_schedule_as_by_hand",
+    ),
+    _m(
+        "delayed: a refused gradient is a version",
+        "topologies/delayed.py",
+        "version = local.version + 1 - refused.astype(jnp.int32)",
+        "version = local.version + 1",
+        "topologies/test_delayed.py::"
+        "test_a_reward_that_is_not_finite_skips_its_turn_and_all_else_is_counted",
+    ),
+    _m(
+        "population: what is no number wins",
+        "topologies/population.py",
+        "return member(run, int(np.nanargmax(scores)))",
+        "return member(run, int(np.argmax(scores)))",
+        "topologies/test_population.py::"
+        "test_best_never_picks_a_score_that_is_no_number",
+    ),
+    _m(
+        "population: all hyperparameters are drawn together",
+        "topologies/population.py",
+        "keys[i], (size,), minval",
+        "keys[0], (size,), minval",
+        "topologies/test_population.py::test_random_search_draws_its_numbers_apart",
+    ),
+    _m(
+        "threads: a bound of 0 on the lag counts as none",
+        "topologies/threads.py",
+        "max_lag = 1 if config.max_lag is None else config.max_lag",
+        "max_lag = 1 if not config.max_lag else config.max_lag",
+        "topologies/test_threads_distillation.py::"
+        "test_in_order_a_lag_has_a_bound_that_is_1_by_default",
+    ),
+)
+
+_BRIDGE = (
+    _m(
+        "queue: a row may be older by one than the bound",
+        "bridge/actor_learner/queue.py",
+        "if update - newest > self._max_lag:",
+        "if update - newest > self._max_lag + 1:",
+        "bridge/actor_learner/test_queue.py::"
+        "test_no_row_is_older_than_max_lag_and_nobody_is_stuck",
+    ),
+    _m(
+        "queue: lockstep is behind by one more",
+        "bridge/actor_learner/queue.py",
+        "version = max(0, unroll - self._lag)",
+        "version = max(0, unroll - self._lag - 1)",
+        "bridge/actor_learner/test_queue.py::"
+        "test_lockstep_acts_ahead_by_its_lag_and_no_further",
+    ),
+    _m(
+        "queue: last come, first served",
+        "bridge/actor_learner/queue.py",
+        "return waiting[0] if waiting else None",
+        "return waiting[-1] if waiting else None",
+        "bridge/actor_learner/test_queue.py::"
+        "test_free_acts_with_the_newest_and_learns_in_the_order_of_arrival",
+    ),
+    _m(
+        "queue: one unroll more than there is room for",
+        "bridge/actor_learner/queue.py",
+        "if len(self._waiting) >= self._schedule.capacity:",
+        "if len(self._waiting) > self._schedule.capacity:",
+        "bridge/actor_learner/test_queue.py::"
+        "test_a_full_queue_makes_its_producer_wait_and_loses_nothing",
+    ),
+    _m(
+        "distillers: a version is out before its last lesson",
+        "bridge/actor_learner/distillers.py",
+        "return now.unfinished == 0",
+        "return now.unfinished == min(1, len(now.metrics) - 1)",
+        "bridge/actor_learner/test_distillers.py::"
+        "test_every_lesson_is_learned_from_once_and_every_version_is_complete",
+    ),
+    _m(
+        "the lag is counted after the update",
+        "bridge/actor_learner/engine.py",
+        "counted = system.learner.count(batch, version)",
+        "counted = system.learner.count(batch, version + 1)",
+        "topologies/test_threads.py::test_no_row_is_older_than_the_bound",
+    ),
+    _m(
+        "parameters are published under the version before",
+        "bridge/actor_learner/engine.py",
+        'times.timed("publishing", self._publish, version, run.learner)',
+        'times.timed("publishing", self._publish, version - 1, run.learner)',
+        "topologies/test_threads.py::"
+        "test_lockstep_acts_with_the_parameters_of_some_updates_before",
+    ),
+    _m(
+        "lock: a gradient is applied to what it was computed at",
+        "bridge/parameter_server/stores/lock.py",
+        "done = applied(self._shards, current.state, push.part, staleness)",
+        "done = applied(self._shards, push.pulled.state, push.part, staleness)",
+        "bridge/parameter_server/test_stores.py::test_the_sum_of_all_pushes_is_exact",
+    ),
+    _m(
+        "hogwild: who was killed at the door stays outside",
+        "bridge/parameter_server/stores/hogwild.py",
+        "if self._counted.pushes + len(self._writing - {worker}) >= self._target:",
+        "if self._counted.pushes + len(self._writing) >= self._target:",
+        "bridge/parameter_server/test_stores.py::"
+        "test_who_was_killed_before_the_push_does_not_wait_for_it",
+    ),
+    _m(
+        "hogwild: the state is that of the pull",
+        "bridge/parameter_server/stores/hogwild.py",
+        "state = jax.device_put(old.state, self._place)",
+        "state = push.pulled.state",
+        "bridge/parameter_server/test_stores.py",
+    ),
+    _m(
+        "hogwild: a write replaces what others wrote",
+        "bridge/shared.py",
+        "np.add(x, new - old, out=x, where=changed & ~untouched)",
+        "np.copyto(x, new, where=changed & ~untouched)",
+        "bridge/test_shared.py",
+    ),
+    _m(
+        "hogwild: the element that counts is not reset",
+        "bridge/shared.py",
+        "x[-1] = 0",
+        "x[-1] += 0",
+        "bridge/test_shared.py",
+    ),
+    _m(
+        "shards: a shard's norm counts its own part twice",
+        "bridge/parameter_server/shards.py",
+        "jnp.sqrt(sum(squares[:j]) + sum(squares[j + 1 :]))",
+        "jnp.sqrt(sum(squares[:j]) + sum(squares[j:]))",
+        "bridge/parameter_server/test_shards.py::"
+        "test_a_part_of_a_gradient_is_as_long_as_the_whole",
+    ),
+    _m(
+        "server: staleness is that of the first shard",
+        "bridge/parameter_server/stores/server.py",
+        "current.version - push.pulled.versions[index]",
+        "current.version - push.pulled.versions[0]",
+        "bridge/parameter_server/test_stores.py::test_others_do_not_wait_for_a_shard",
+    ),
+    _m(
+        "server: a worker does not wait for its own push",
+        "bridge/parameter_server/stores/server.py",
+        "return current if min(x.pushes for x in current) >= own else None",
+        "return current if max(x.pushes for x in current) >= own else None",
+        "bridge/parameter_server/test_stores.py::"
+        "test_who_pushed_sees_that_in_the_next_pull",
+    ),
+    _m(
+        "store: a refused gradient is a version",
+        "bridge/parameter_server/stores/store.py",
+        "self.version + done.applied,",
+        "self.version + 1,",
+        "bridge/parameter_server/test_stores.py::"
+        "test_who_is_too_stale_is_rejected_and_is_no_version",
+    ),
+    _m(
+        "store: updates are told newest first",
+        "bridge/parameter_server/stores/store.py",
+        "return updates[::-1]",
+        "return updates",
+        "bridge/parameter_server/test_stores.py::"
+        "test_updates_are_told_in_the_order_in_which_they_were_made",
+    ),
+    _m(
+        "workers: a record is of the pushes of this process",
+        "bridge/parameter_server/engine.py",
+        "read = tuple(self._first + n for n in update.read)",
+        "read = tuple(n for n in update.read)",
+        "bridge/parameter_server/test_parameter_server_engine.py::"
+        "test_several_workers_go_on_after_their_last_pushes",
+    ),
+    _m(
+        "workers: in a row are those that were skipped first",
+        "bridge/parameter_server/system.py",
+        "in_a_row = skipped[::-1].index(False)",
+        "in_a_row = skipped.index(False)",
+        "bridge/parameter_server/test_parameter_server_engine.py::"
+        "test_gradients_that_are_not_finite_are_skipped_and_counted",
+    ),
+    _m(
+        "actor: an unroll has the memory of its end",
+        "bridge/actor.py",
+        "return self._complete(rows, old_carry, kept[0], version)",
+        "return self._complete(rows, carry, kept[0], version)",
+        "topologies/test_threads.py::"
+        "test_lockstep_without_lag_is_the_synchronous_program",
+    ),
+    _m(
+        "actor: the next episode is longer by one",
+        "bridge/actor.py",
+        "self._lengths[ended] = 0",
+        "self._lengths[ended] = 1",
+        "topologies/test_threads.py::"
+        "test_lockstep_without_lag_is_the_synchronous_program",
+    ),
+    _m(
+        "environments made anew are alike for all actors",
+        "bridge/factory.py",
+        "fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)",
+        "fresh = jax.random.fold_in(self._root, _FRESH)",
+        "bridge/test_factory.py::"
+        "test_no_two_actors_or_generations_have_the_same_environments",
+    ),
+    _m(
+        "one restart less than allowed",
+        "bridge/pool.py",
+        "if self._restarts[actor.index] > self._config.restarts:",
+        "if self._restarts[actor.index] >= self._config.restarts:",
+        "bridge/actor_learner/test_faults.py::"
+        "test_after_so_many_restarts_the_next_error_is_raised",
+    ),
+    _m(
+        "a restart drops all that was ever acted",
+        "bridge/pool.py",
+        "tally.dropped_rows += actor.rows_in_progress",
+        "tally.dropped_rows += actor.rows",
+        "bridge/actor_learner/test_faults.py::"
+        "test_a_restart_is_counted_with_the_rows_that_it_costs",
+    ),
+    _m(
+        "patience is that of all waits together",
+        "bridge/supervision.py",
+        "            started = self.clock()\n            while True:",
+        "            started = 0.0\n            while True:",
+        "bridge/test_supervision.py::test_the_deadline_is_that_of_each_wait_not_of_all",
+    ),
+    _m(
+        "a later failure replaces the first",
+        "bridge/supervision.py",
+        "if self._failure is None and not self._stopping:",
+        "if not self._stopping:",
+        "bridge/test_supervision.py::test_only_the_first_failure_counts",
+    ),
+    _m(
+        "a replay repeats whatever unroll comes next",
+        "bridge/replay.py",
+        "if member.next_unroll != unroll:",
+        "if member.next_unroll < 0:",
+        "topologies/test_threads.py::test_a_record_that_does_not_fit_is_refused",
+    ),
+)
+
+_ENVS = (
+    _m(
+        "the first step shows what ended the episode before",
+        "envs/wrappers.py",
+        "return jnp.where(first, jnp.zeros_like(x), x)",
+        "return x",
+        "envs/test_wrappers.py::"
+        "test_previous_action_and_reward_are_those_of_the_row_before",
+    ),
+    _m(
+        "the reset is a step of the episode",
+        "envs/wrappers.py",
+        "jnp.where(step.first, 0, env_state.episode.length + 1)",
+        "jnp.where(step.first, 1, env_state.episode.length + 1)",
+        "envs/test_wrappers.py::test_statistics_are_those_of_the_episode",
+    ),
+    _m(
+        "the newest reward is discounted too",
+        "envs/wrappers.py",
+        "gamma * env_state.returns + reward)",
+        "gamma * (env_state.returns + reward))",
+        "envs/test_wrappers.py::test_normalized_rewards_follow_their_definition",
+    ),
+    _m(
+        "a time limit terminates",
+        "envs/gymnax.py",
+        "discount = (~(was_last | terminated)).astype(jnp.float32)",
+        "discount = (~(was_last | last)).astype(jnp.float32)",
+        "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
+    ),
+    _m(
+        "the step from an episode to the next pays",
+        "envs/gymnax.py",
+        "reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))",
+        "reward = reward.astype(jnp.float32)",
+        "envs/test_gymnax.py::test_the_stream_is_what_gymnax_gives_by_hand",
+    ),
+    _m(
+        "imaze: the wrong goal pays as no goal does",
+        "envs/imaze.py",
+        "jnp.where(at_goal, params.reward_wrong, params.reward_timeout)",
+        "jnp.where(at_goal, params.reward_timeout, params.reward_wrong)",
+        "envs/test_imaze.py::test_either_goal_and_the_deadline_pay_what_they_should",
+    ),
+    _m(
+        "meta-fetch: what was fetched before an error pays again",
+        "envs/meta_fetch.py",
+        "paid = jnp.maximum(state.paid, progress)",
+        "paid = progress",
+        "envs/test_meta_fetch.py::"
+        "test_what_paid_before_an_error_pays_no_more_but_what_follows_does",
+    ),
+    _m(
+        "meta-fetch: only the first pass pays",
+        "envs/meta_fetch.py",
+        "paid=jnp.where(complete, 0, paid),",
+        "paid=paid,",
+        "envs/test_meta_fetch.py::test_every_pass_pays_each_object_once",
+    ),
+    _m(
+        "host: a time limit terminates",
+        "envs/host/rows.py",
+        "np.where(first | terminated, 0.0, 1.0).astype(np.float32),",
+        "np.where(first | last, 0.0, 1.0).astype(np.float32),",
+        "envs/host/test_single.py::test_rows_are_those_of_the_stream",
+    ),
+    _m(
+        "host: environments have the same episodes",
+        "envs/host/single.py",
+        "seed = rows.episode_seed(self._seed, i, episode)",
+        "seed = rows.episode_seed(self._seed, 0, episode)",
+        "envs/host/test_single.py::"
+        "test_seeds_depend_on_seed_environment_and_episode_only",
+    ),
+    _m(
+        "host: an action is kept one step early",
+        "envs/host/single.py",
+        "self._actions[running, length] = np.asarray(action)[running]",
+        "self._actions[running, length - 1] = np.asarray(action)[running]",
+        "envs/host/test_single.py::test_a_snapshot_is_the_episodes_in_progress",
+        "envs/host/test_single.py::"
+        "test_a_snapshot_brings_a_deterministic_simulator_back",
+    ),
+    _m(
+        "host: final observations are shown where all end",
+        "envs/host/gymnasium.py",
+        'if self._mode == "SAME_STEP" and ended.any():',
+        'if self._mode == "SAME_STEP" and ended.all():',
+        "envs/host/test_vector.py::test_rows_are_those_of_the_stream_in_every_mode",
+        "envs/host/test_vector.py::test_vector_environments_of_other_classes",
+    ),
+    _m(
+        "host: one integer more is allowed",
+        "envs/host/unrolls.py",
+        "outside = (x < 0) | (x >= spec.num_values)",
+        "outside = (x < 0) | (x > spec.num_values)",
+        "envs/host/test_unrolls.py::"
+        "test_a_value_is_refused_exactly_if_it_is_not_allowed",
+    ),
+    _m(
+        "host: an episode may start in the middle of another",
+        "envs/host/unrolls.py",
+        '_refuse("first", after, after & ~before, ',
+        '_refuse("first", after, before & ~after, ',
+        "envs/host/test_unrolls.py::"
+        "test_bad_values_are_refused_with_field_environment_and_row",
+    ),
+    _m(
+        "host: the first step shows what ended the episode before",
+        "envs/host/wrappers.py",
+        "return np.where(first, np.zeros_like(x), x)",
+        "return x",
+        "envs/host/test_host_wrappers.py::"
+        "test_previous_action_and_reward_are_those_of_the_row_before",
+    ),
+)
+
+_TRAINING = (
+    _m(
+        "checkpoints: the hash of a leaf is not compared",
+        "training/checkpoints.py",
+        'if leaf != manifest["leaves"][name]:',
+        'if leaf["shape"] != manifest["leaves"][name]["shape"]:',
+        "training/test_checkpoints.py::"
+        "test_a_damaged_step_falls_back_to_the_one_before",
+        "training/test_checkpoints.py::"
+        "test_a_flipped_bit_anywhere_never_gives_other_numbers",
+    ),
+    _m(
+        "metrics: a resumed run loses its newest row",
+        "training/metrics.py",
+        'if row["updates"] <= updates]',
+        'if row["updates"] < updates]',
+        "training/test_metrics.py::test_resuming_drops_later_rows_and_the_torn_one",
+    ),
+    _m(
+        "metrics: short updates weigh as much as long ones",
+        "training/metrics.py",
+        "totals = np.sum(value.total, axis=0, dtype=np.float64)\n"
+        "        counts = np.sum(value.count, axis=0, dtype=np.float64)",
+        "totals = np.sum(value.total / np.maximum(value.count, 1), axis=0)\n"
+        "        counts = np.sum(np.asarray(value.count) > 0, axis=0)",
+        "training/test_metrics.py::"
+        "test_means_are_over_the_chunk_and_weighted_by_counts",
+    ),
+    _m(
+        "summary: the return is that of the first tenth",
+        "training/summary.py",
+        "tail = known[-max(len(known) // 10, 1) :]",
+        "tail = known[: max(len(known) // 10, 1)]",
+        "training/test_summary.py::"
+        "test_the_return_is_that_of_the_last_tenth_which_has_one",
+    ),
+    _m(
+        "evaluation: the bound has no room for final observations",
+        "training/evaluation.py",
+        "max_rows = episodes_per_env * (bound + 1)",
+        "max_rows = episodes_per_env * bound",
+        "training/test_evaluation.py::test_the_longest_episodes_fit_the_bound",
+    ),
+    _m(
+        "evaluation: who was faster plays on and counts",
+        "training/evaluation.py",
+        "row = jnp.where(counted, state.num_ended, episodes_per_env)",
+        "row = jnp.where(step.last, state.num_ended % episodes_per_env, 10**6)",
+        "training/test_evaluation.py::test_short_episodes_do_not_weigh_more",
+    ),
+    _m(
+        "evaluation on simulators: it ends when the first is done",
+        "training/host_evaluation.py",
+        "while ended.min() < episodes_per_env:",
+        "while ended.max() < episodes_per_env:",
+        "cli/test_threaded.py::"
+        "test_evaluation_counts_equally_many_episodes_of_each_environment",
+    ),
+    _m(
+        "runner: a population stops with its worst member",
+        "training/runner.py",
+        "np.min(jax.device_get(run.progress.skipped_in_a_row))",
+        "np.max(jax.device_get(run.progress.skipped_in_a_row))",
+        "training/test_runner.py::test_a_population_goes_on_while_one_member_learns",
+    ),
+    _m(
+        "runner: a state that may be spoilt is saved",
+        "training/runner.py",
+        "if _skipped_in_a_row(run) == 0:",
+        "if _skipped_in_a_row(run) >= 0:",
+        "training/test_runner.py::test_a_few_bad_gradients_are_counted",
+    ),
+    _m(
+        "runner: the last chunk is as long as all others",
+        "training/runner.py",
+        "length = min(length, self.budget.updates - updates)",
+        "length = min(length, self.budget.updates)",
+        "training/test_runner.py::test_the_program_is_what_was_trained",
+    ),
+)
+
+_EXPORT = (
+    _m(
+        "numpy: gates of an lstm change places",
+        "export/numpy_actor.py",
+        "return np.concatenate([i / 2, f / 2, o / 2, g])",
+        "return np.concatenate([i / 2, o / 2, f / 2, g])",
+        "export/test_export.py::test_both_forms_act_as_the_network",
+    ),
+    _m(
+        "numpy: memory is cleared where all episodes start",
+        "export/numpy_actor.py",
+        "if np.count_nonzero(first):",
+        "if np.all(first):",
+        "export/test_export.py::test_both_forms_act_as_the_network",
+    ),
+    _m(
+        "numpy: observations are divided by their variance",
+        "export/numpy_actor.py",
+        "np.float32(1) / np.sqrt(variance + np.float32(1e-8))",
+        "np.float32(1) / (variance + np.float32(1e-8))",
+        "export/test_export.py::test_normalised_observations_are_part_of_the_actor",
+    ),
+    _m(
+        "numpy: a squashed action is not moved to its centre",
+        "export/numpy_actor.py",
+        'return settings["centre"] + settings["half_width"] * unit, carry',
+        'return settings["half_width"] * unit, carry',
+        "export/test_export.py::test_both_forms_act_as_the_network",
+    ),
+)
+
+_TESTING = (
+    _m(
+        "probe: the newest action earns the delayed reward",
+        "testing/probes.py",
+        "jnp.where(state.time == 0, action, state.secret)",
+        "action",
+        "testing/test_probes.py::test_delayed_reward_pays_for_the_first_action_only",
+    ),
+    _m(
+        "check: a memory that is not cleared is accepted",
+        "testing/checks.py",
+        "anew(empty),",
+        "anew(old),",
+        "testing/test_checks.py::test_broken_networks_are_rejected",
+    ),
+    _m(
+        "equality: one leaf that is near will do",
+        "testing/equality.py",
+        "near = all(",
+        "near = any(",
+        "topologies/test_equality.py::test_the_class_is_the_strongest_that_holds",
+    ),
+)
+
+_CLI = (
+    _m(
+        "a truth value is an integer",
+        "cli/config.py",
+        "return type(value) is hint  #",
+        "return isinstance(value, hint)  #",
+        "cli/test_config.py::test_values_of_a_file_are_checked",
+    ),
+    _m(
+        "a negative number is an option",
+        "cli/config.py",
+        'if word.startswith("--") or not split:',
+        'if word.startswith("-") or not split:',
+        "cli/test_config.py::test_a_negative_number_is_no_option",
+    ),
+    _m(
+        "the budget of workers counts rows of all for each gradient",
+        "cli/asynchronous.py",
+        "return self.total_steps // (self.envs_per_worker * self.unroll_length)",
+        "return self.total_steps // (self.num_envs * self.unroll_length)",
+        "cli/test_async_args.py::test_the_budget_is_in_gradients_of_one_worker",
+    ),
+)
+
+MUTATIONS = (
+    *_RETURNS,
+    *_LOSSES,
+    *_DISTRIBUTIONS,
+    *_ALGORITHMS,
+    *_PARTS,
+    *_NETWORKS,
+    *_REPLAY,
+    *_LOOPS,
+    *_TOPOLOGIES,
+    *_BRIDGE,
+    *_ENVS,
+    *_TRAINING,
+    *_EXPORT,
+    *_TESTING,
+    *_CLI,
+)
