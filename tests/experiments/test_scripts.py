@@ -99,7 +99,7 @@ def tiny(config, tmp_path, topology, name="run", **options):
     return replace(args, total_steps=2 * args.lanes * args.unroll_length)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "topology", "options"),
     [
