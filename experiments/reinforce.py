@@ -1,4 +1,4 @@
-"""Sample-parallel policy gradient: every worker plays an episode, then all learn."""
+"""Sample-parallel policy gradient: episodes in all environments, then an update."""
 
 from dataclasses import dataclass
 from typing import ClassVar
