@@ -6,15 +6,15 @@ actor-critic are one option away: `--method lstm`, `gtrxl` or `asymmetric`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal
+
+import optax
 
 from jaxrl_par import cli, export, loops, training
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
-from jaxrl_par.envs import Environment
-from jaxrl_par.envs.host import from_pure
-from jaxrl_par.loops import DistillationConfig, Engine, Learner, Program, learner_of
+from jaxrl_par.loops import DistillationConfig, Learner, learner_of
 from jaxrl_par.networks import (
     Network,
     NetworkConfig,
@@ -22,16 +22,18 @@ from jaxrl_par.networks import (
     actor_critic,
     asymmetric,
 )
-from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.topologies.compiled import compiled
-from jaxrl_par.topologies.sharded import data_mesh
-from jaxrl_par.topologies.threads import ThreadsConfig, threads
-from jaxrl_par.types import Agent
+from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.types import Agent, Spec, Specs
 
 
 @dataclass(frozen=True)
-class Args(cli.OnPolicyArgs):
-    """A learner, an actor, and how the one teaches the other."""
+class Args(cli.Args):
+    """A learner, an actor, and how the one teaches the other. With topology = threads
+    as in the paper: actors in threads on the CPU; learner, replay and distillation on
+    num_devices."""
+
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"
     """distillation: `learner` learns and teaches `network`, which acts. lstm: `network`
@@ -39,12 +41,8 @@ class Args(cli.OnPolicyArgs):
     with values of `learner`."""
     algorithm: Literal["impala", "vmpo"] = "impala"
     """What the learner learns by."""
-    topology: Literal["compiled", "threads"] = "compiled"
-    """compiled: all in one program, on num_devices. threads: as in the paper, actors in
-    threads on the CPU; learner, replay and distillation on num_devices."""
     env_name: str = "IMaze-9x9"
     num_envs: int = 64
-    unroll_length: int = 32
     total_steps: int = 3_000_000
     show_previous: bool = True
     network: NetworkConfig = NetworkConfig(
@@ -73,59 +71,57 @@ class Args(cli.OnPolicyArgs):
     distillation: DistillationConfig = DistillationConfig()
     threads: ThreadsConfig = ThreadsConfig(schedule="lockstep")
 
+    @property
+    def actor(self) -> NetworkConfig:
+        """The network of what acts."""
+        return self.learner if self.method == "gtrxl" else self.network
+
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()
-        share = self.num_envs // self.num_devices
-        if not found and self.distillation.capacity % share:
-            found.append(
-                f"distillation.capacity must be a multiple of the {share} environments"
-                f" of a device, got {self.distillation.capacity}"
-            )
-        if self.topology == "threads" and self.num_envs % self.threads.num_actors:
-            found.append(
-                "num_envs must be a multiple of threads.num_actors ="
-                f" {self.threads.num_actors}, got {self.num_envs}"
-            )
+        if not found:
+            share = self.lanes // self.num_devices
+            if self.distillation.capacity % share:
+                found.append(
+                    f"distillation.capacity must be a multiple of the {share}"
+                    f" environments of a device, got {self.distillation.capacity}"
+                )
         return found
 
 
-class Parts(NamedTuple):
-    """What learns, and the network of what acts."""
-
-    learner: Learner
-    network: NetworkConfig
-
-
-def compose(args: Args, env: Environment) -> Parts:
-    """The method's agents."""
-    small = actor_critic(env.observation_spec, env.action_spec, args.network)
-    large = actor_critic(env.observation_spec, env.action_spec, args.learner)
+def make_learner(
+    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+) -> Learner:
+    """The method's, for these observations and actions."""
+    small = actor_critic(*specs, args.network)
+    large = actor_critic(*specs, args.learner)
     if args.method == "distillation":
-        num_steps = args.num_updates * args.distillation.updates_per_step
-        student = distilled(
-            small, make_optimizer(args.distil_optimizer, num_steps), args.distilled
+        student_optimizer = args.make_optimizer(
+            args.distil_optimizer, args.distillation.updates_per_step
         )
-        teacher = rewarded(large, args, args.behaviour_cost)
+        student = distilled(small, student_optimizer, args.distilled)
+        teacher = rewarded(large, optimizer, args, args.behaviour_cost)
         said = loops.Teacher(large.initial_carry, large.unroll)
-        learner = loops.distillation(student, teacher, said, args.distillation)
-        return Parts(learner, args.network)
+        return loops.distillation(student, teacher, said, args.distillation)
     if args.method == "asymmetric":
-        agent = rewarded(asymmetric(small, large), args)
 
         def advance(params, memory, steps):
             return large.unroll(params["critic"], memory, steps)[1]
 
+        agent = rewarded(asymmetric(small, large), optimizer, args)
         remember = loops.Remember(large.initial_carry, advance)
-        return Parts(loops.remembering(agent, remember), args.network)
-    alone = args.method == "lstm"
-    learner = learner_of(rewarded(small if alone else large, args))
-    return Parts(learner, args.network if alone else args.learner)
+        return loops.remembering(agent, remember)
+    alone = small if args.method == "lstm" else large
+    return learner_of(rewarded(alone, optimizer, args))
 
 
-def rewarded(network: Network, args: Args, behaviour_cost: float = 0.0) -> Agent:
+def rewarded(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    args: Args,
+    behaviour_cost: float = 0.0,
+) -> Agent:
     """Whoever learns from rewards."""
-    optimizer = make_optimizer(args.optimizer, args.num_updates)
     if args.algorithm == "vmpo":
         config = replace(args.vmpo, behaviour_cost=behaviour_cost)
         return vmpo(network, optimizer, config)
@@ -133,34 +129,18 @@ def rewarded(network: Network, args: Args, behaviour_cost: float = 0.0) -> Agent
     return impala(network, optimizer, config)
 
 
-def place(args: Args, learner: Learner) -> Program | Engine:
-    """On devices alone, or with actors in threads and the rest on devices."""
-    if args.topology == "compiled":
-        return args.place(
-            lambda env, axis: compiled(learner, env, args.unroll_length, axis)
-        )
-    num_envs = args.num_envs // args.threads.num_actors
-    return threads(
-        learner,
-        lambda key: from_pure(args.make_env(num_envs), key),
-        args.unroll_length,
-        args.threads,
-        data_mesh(args.num_devices),
-    )
-
-
 def run(args: Args) -> training.Trained:
     """Composes the method, trains it, and exports what acts."""
-    env = args.make_env(1)
-    parts = compose(args, env)
-    trained = args.train(place(args, parts.learner), parts.learner)
-    params = parts.learner.params(trained.run.learner)
-    is_large = parts.network.memory == "gtrxl"
+    learner = cli.compose(args, make_learner)
+    trained = cli.train(args, learner)
+    observation_spec, action_spec = args.specs()
+    params = learner.params(trained.run.learner)
+    is_large = args.actor.memory == "gtrxl"
     export.write(
         trained.directory.actor,
-        network=parts.network,
-        observation_spec=env.observation_spec,
-        action_spec=env.action_spec,
+        network=args.actor,
+        observation_spec=observation_spec,
+        action_spec=action_spec,
         params=params["actor"] if args.method == "asymmetric" else params,
         batch_sizes=(1, 16, 64) if is_large else None,
         numpy=not is_large,

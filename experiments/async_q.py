@@ -1,26 +1,28 @@
 """Asynchronous Q-learning, SARSA and n-step Q-learning, on CartPole. Try `--help`.
 
 `--q.method` chooses. Threads share parameters as `--workers.store` says; the same
-asynchrony as data, in one compiled program, is `--topology delayed`. Batched Q-learning
-without any is that with one worker: `--topology delayed --workers.num-workers 1`.
+asynchrony as data, in one compiled program, is `--topology delayed`; batched and
+without any, `--topology compiled`.
 """
 
 from dataclasses import dataclass
 
-from jaxrl_par import cli, training
+import optax
+
+from jaxrl_par import cli
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
-from jaxrl_par.cli import Flat
+from jaxrl_par.cli import Flat, Topology
 from jaxrl_par.networks import q_network
-from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
+from jaxrl_par.types import Agent, Spec, Specs
 
 
 @dataclass(frozen=True)
-class Args(cli.AsyncArgs):
-    """Asynchronous Q-learning without replay. The batched, synchronous form of it is
-    --topology delayed --workers.num-workers 1."""
+class Args(cli.Args):
+    """Asynchronous Q-learning without replay."""
 
-    num_envs: int = 32
+    topology: Topology = "workers"
     unroll_length: int = 16
     total_steps: int = 2_000_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, max_grad_norm=10.0)
@@ -28,14 +30,12 @@ class Args(cli.AsyncArgs):
     training: Flat[TrainingConfig] = TrainingConfig(log_interval=125)
 
 
-def run(args: Args) -> training.Trained:
-    """Composes Q-learning and trains it asynchronously."""
-    env = args.example_env()
-    network = q_network(env.observation_spec, env.action_spec, args.network)
-    optimizer = make_optimizer(args.optimizer, args.num_updates)
-    agent = q_learning(network, optimizer, args.q)
-    return args.train(args.place(agent), agent)
+def make_agent(
+    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+) -> Agent:
+    """Q-learning for these observations and actions."""
+    return q_learning(q_network(*specs, args.network), optimizer, args.q)
 
 
 if __name__ == "__main__":
-    cli.main(run, Args)
+    cli.experiment(make_agent, Args)

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 from actor_learner_distillation import Args as Method
-from actor_learner_distillation import compose
+from actor_learner_distillation import make_learner
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -64,11 +64,12 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return at_least(self, num_seeds=1, num_points=2) + [
-            f"ratios must be at least 1, got {ratio}"
-            for ratio in self.ratios
-            if ratio < 1
-        ]
+        found = at_least(self, num_seeds=1, num_points=2, ratios=1)
+        if self.settings.topology != "compiled":
+            found.append(
+                f"settings.topology must be compiled here, got {self.settings.topology}"
+            )
+        return found
 
 
 def run(args: Args) -> None:
@@ -100,7 +101,7 @@ def planned(args: Args) -> Iterator[tuple[str, Method]]:
 def trained(method: Method, num_points: int) -> dict[str, Any]:
     """Curve and evaluation of one case."""
     env = method.make_env(method.num_envs)
-    learner = compose(method, env).learner
+    learner = cli.compose(method, make_learner)
     program = compiled(learner, env, method.unroll_length)
     run = jax.jit(program.init)(random.key(method.seed))
     length = max(method.num_updates // num_points, 1)

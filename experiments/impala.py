@@ -1,18 +1,23 @@
-"""IMPALA on one device or several: Breakout-MinAtar by default. Try `--help`."""
+"""IMPALA, on Breakout-MinAtar by default. Try `--help`.
+
+By default it acts and learns in turn; with `--topology threads`, `delayed` or `workers`
+data or gradients are late. `impala_threads.py` has settings for simulators.
+"""
 
 from dataclasses import dataclass
 
-from jaxrl_par import cli, training
+import optax
+
+from jaxrl_par import cli
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
-from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import NetworkConfig, actor_critic
-from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.topologies.compiled import compiled
+from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.types import Agent, Spec, Specs
 
 
 @dataclass(frozen=True)
-class Args(cli.OnPolicyArgs):
-    """IMPALA with V-trace on a gymnax environment, acting and learning in turn."""
+class Args(cli.Args):
+    """IMPALA with V-trace."""
 
     env_name: str = "Breakout-MinAtar"
     unroll_length: int = 16
@@ -24,19 +29,12 @@ class Args(cli.OnPolicyArgs):
     impala: ImpalaConfig = ImpalaConfig(entropy_cost=0.06)
 
 
-def run(args: Args) -> training.Trained:
-    """Composes IMPALA and trains it."""
-    env = args.make_env(1)
-    network = actor_critic(env.observation_spec, env.action_spec, args.network)
-    optimizer = make_optimizer(args.optimizer, args.num_updates)
-    agent = impala(network, optimizer, args.impala)
-    if args.normalize:
-        agent = normalize_observations(agent)
-    program = args.place(
-        lambda env, axis: compiled(agent, env, args.unroll_length, axis)
-    )
-    return args.train(program, agent)
+def make_agent(
+    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+) -> Agent:
+    """IMPALA for these observations and actions."""
+    return impala(actor_critic(*specs, args.network), optimizer, args.impala)
 
 
 if __name__ == "__main__":
-    cli.main(run, Args)
+    cli.experiment(make_agent, Args)

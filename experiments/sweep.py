@@ -1,6 +1,7 @@
 """A sweep of A2C in one program: seeds and hyperparameters are a population."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -10,16 +11,17 @@ from rich.table import Table
 from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.errors import at_least
-from jaxrl_par.networks import NetworkConfig, actor_critic
-from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.population import Population, grid, population, random_search
 from jaxrl_par.topologies.sharded import data_mesh
 
 
 @dataclass(frozen=True)
-class Args(cli.OnPolicyArgs):
+class Args(cli.Args):
     """Every combination, or a random search, of learning rates and entropy costs."""
+
+    topologies: ClassVar[tuple[str, ...]] = ("compiled",)
 
     num_envs: int = 16
     """Environments of each member."""
@@ -46,7 +48,7 @@ class Args(cli.OnPolicyArgs):
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = cli.OnPolicyArgs.problems(replace(self, num_devices=1))
+        found = cli.Args.problems(replace(self, num_devices=1))
         found += at_least(self, num_seeds=1, num_random=0, num_devices=1)
         for name in ("learning_rates", "entropy_costs"):
             values = getattr(self, name)
@@ -60,18 +62,15 @@ class Args(cli.OnPolicyArgs):
         return found
 
 
-def members(args: Args) -> Population:
+def members(args: Args, network: Network) -> Population:
     """One A2C for each row of hyperparameters, all in one program."""
     env = args.make_env(args.num_envs)
-    network = actor_critic(env.observation_spec, env.action_spec, args.network)
 
     def make_program(values):
         config = replace(args.a2c, entropy_cost=values["entropy_cost"])
-        rate = values["learning_rate"]
-        optimizer = make_optimizer(
-            replace(args.optimizer, learning_rate=rate), args.num_updates
-        )
-        return compiled(a2c(network, optimizer, config), env, args.unroll_length)
+        optimizer = replace(args.optimizer, learning_rate=values["learning_rate"])
+        agent = a2c(network, args.make_optimizer(optimizer), config)
+        return compiled(args.make_learner(agent), env, args.unroll_length)
 
     if args.num_random:
         low_high = [(min(x), max(x)) for x in (args.learning_rates, args.entropy_costs)]
@@ -93,16 +92,16 @@ def members(args: Args) -> Population:
 
 def run(args: Args) -> None:
     """Trains all members, evaluates each, and shows them from the best on."""
-    sweep = members(args)
+    network = actor_critic(*args.specs(), args.network)
+    sweep = members(args, network)
     env = args.make_env(args.training.evaluation_envs)
-    network = actor_critic(env.observation_spec, env.action_spec, args.network)
-    agent = a2c(network, make_optimizer(OptimizerConfig(), 1))
-    play = training.evaluator(agent, env, args.training.evaluation_episodes)
+    learner = args.make_learner(a2c(network, args.make_optimizer(), args.a2c))
+    play = training.evaluator(learner.actor, env, args.training.evaluation_episodes)
 
     @jax.jit
     def scores(run):
         play_all = jax.vmap(play, in_axes=(0, None))
-        results = play_all(run.learner.params, random.key(args.seed))
+        results = play_all(learner.params(run.learner), random.key(args.seed))
         return results.returns.mean(axis=(1, 2))
 
     def evaluate(run):

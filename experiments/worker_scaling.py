@@ -33,16 +33,14 @@ from typing import Any
 
 import numpy as np
 from a3c import Args as Method
+from a3c import make_agent
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli, random
-from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
-from jaxrl_par.networks import actor_critic
-from jaxrl_par.optimizers import make_optimizer
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.engines import Compiled
 
@@ -132,11 +130,7 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[str, Any]:
     """One case, until it is solved or gives up."""
-    env = settings.example_env()
-    network = actor_critic(env.observation_spec, env.action_spec, settings.network)
-    optimizer = make_optimizer(settings.optimizer, settings.num_updates)
-    agent = a2c(network, optimizer, settings.a2c)
-    placed = settings.place(agent)
+    placed = cli.place(settings, cli.compose(settings, make_agent))
     engine = Compiled(placed) if isinstance(placed, Program) else placed
     chunk = settings.training.log_interval
     last: deque[tuple[float, float]] = deque()

@@ -20,10 +20,15 @@ import jax
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not among those allowed, for the caller to raise."""
     allowed = sorted(allowed)
+    hint = nearest(name, allowed)
+    return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """The end of a sentence that refuses a name: which one was perhaps meant."""
     lowered = {candidate.lower(): candidate for candidate in allowed}
     close = get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.4)
-    hint = f"; did you mean {lowered[close[0]]!r}?" if close else ""
-    return ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
+    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 def refuse(*configs: Any, **counts: int | None) -> None:

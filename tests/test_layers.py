@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"loops", "topologies", "training"},
+    | {"algorithms", "loops", "topologies", "training"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }

@@ -1,31 +1,28 @@
-"""Experiments from the command line: arguments, entry point, evaluation, studies."""
+"""Experiments from the command line: one config, entry points, placing, studies."""
 
-from jaxrl_par.cli.asynchronous import AsyncArgs
+from jaxrl_par.cli.args import Args, Topology, environment_problems
 from jaxrl_par.cli.config import ConfigError, Flat, load, parse
-from jaxrl_par.cli.entry import (
-    configure_jax,
-    environment_problems,
-    experiment,
-    host_experiment,
-    main,
-)
-from jaxrl_par.cli.on_policy import OnPolicyArgs
+from jaxrl_par.cli.entry import configure_jax, experiment, main
+from jaxrl_par.cli.epochs import EpochArgs
+from jaxrl_par.cli.place import compose, place
+from jaxrl_par.cli.run import train
 from jaxrl_par.cli.studies import kept_cases, machine
-from jaxrl_par.cli.threaded import ThreadsArgs
 
 __all__ = [
-    "AsyncArgs",
+    "Args",
     "ConfigError",
+    "EpochArgs",
     "Flat",
-    "OnPolicyArgs",
-    "ThreadsArgs",
+    "Topology",
+    "compose",
     "configure_jax",
     "environment_problems",
     "experiment",
-    "host_experiment",
     "kept_cases",
     "load",
     "machine",
     "main",
     "parse",
+    "place",
+    "train",
 ]

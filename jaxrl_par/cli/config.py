@@ -26,7 +26,7 @@ from typing import (
 
 import tyro
 
-from jaxrl_par.errors import problems, unknown_name
+from jaxrl_par.errors import nearest, problems, unknown_name
 from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
@@ -118,7 +118,7 @@ def _parse_one_by_one(
         elif hint is bool:
             wrong.append(f"{name} takes no value, got {given}")
         else:
-            wrong.append(f"{name} must be {_spelled(hint)}, got {given}")
+            wrong.append(_must_be(name, hint, given))
     return tyro.cli(config, args=right), wrong
 
 
@@ -168,7 +168,7 @@ def _from_json(value: Any, hint: Any, name: str, wrong: list[str]) -> Any:
         item = get_args(hint)[0]
         return tuple(_from_json(x, item, name, wrong) for x in value)
     if not _fits(value, hint):
-        wrong.append(f"{name} must be {_spelled(hint)}, got {value!r}")
+        wrong.append(_must_be(name, hint, repr(value)))
     return float(value) if hint is float and type(value) is int else value
 
 
@@ -200,6 +200,20 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return type(value) in (int, float)
     return type(value) is hint  # not isinstance: True is no integer here
+
+
+def _must_be(name: str, hint: Any, given: str) -> str:
+    meant = nearest(given, _choices(hint))
+    return f"{name} must be {_spelled(hint)}, got {given}{meant}"
+
+
+def _choices(hint: Any) -> list[str]:
+    """Words that it allows, no other words being allowed."""
+    if get_origin(hint) is Literal:
+        return [str(choice) for choice in get_args(hint)]
+    if get_origin(hint) in (Union, UnionType):
+        return [x for option in get_args(hint) for x in _choices(option)]
+    return []
 
 
 def _spelled(hint: Any) -> str:

@@ -20,6 +20,7 @@ from jaxrl_par.loops.learner import (
     learner_of,
     remembering,
     replayed,
+    without_halves,
 )
 from jaxrl_par.loops.run import (
     Program,
@@ -59,4 +60,5 @@ __all__ = [
     "replayed",
     "unroll_keys",
     "update",
+    "without_halves",
 ]

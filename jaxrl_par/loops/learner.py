@@ -242,12 +242,17 @@ def halves_of(learner: Learner, topology: str) -> Halves:
       ValueError: it has none.
     """
     if learner.halves is None:
-        raise ValueError(
-            f"topology {topology} puts time between a gradient and its use, and this"
-            " learner has no halves (contribute, apply): it makes several updates of a"
-            " trajectory, or carries state from one to the next"
-        )
+        raise ValueError(without_halves(topology))
     return learner.halves
+
+
+def without_halves(topology: str) -> str:
+    """Why the topology refuses a learner without halves."""
+    return (
+        f"topology {topology} puts time between a gradient and its use, and this"
+        " learner has no halves (contribute, apply): it makes several updates of a"
+        " trajectory, or carries state from one to the next"
+    )
 
 
 def learn_from(

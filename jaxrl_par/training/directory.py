@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,25 @@ def _check_same(directory: RunDirectory, args: Any, settings: TrainingConfig) ->
         old = json.loads(directory.config.read_text())
     except ValueError as error:
         raise TrainingError(f"{directory.config} is damaged: {error}") from error
-    before = _essential(old, _part(args, settings))
-    if different := differences(before, identity(args, settings)):
+    before, now = _essential(old, _part(args, settings)), identity(args, settings)
+    if before.keys() != now.keys():
+        raise TrainingError(
+            f"{directory.config} is of another layout than this script and this version"
+            f" of jaxrl_par write:{_named('not there', now.keys() - before.keys())}"
+            f"{_named('only there', before.keys() - now.keys())}\n"
+            "Finish the run with what began it, or start again under another --name"
+        )
+    if different := differences(before, now):
         raise TrainingError(
             f"{directory.path} is a run with another config:{listed(different)}\n"
             "Resume it with the settings it has, or start another --name"
         )
+
+
+def _named(label: str, names: Iterable[str]) -> str:
+    """A line with the names, none without any."""
+    names = sorted(names)
+    return f"\n  {label}: {', '.join(names)}" if names else ""
 
 
 def _part(args: Any, settings: TrainingConfig) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from toy_training import Args, Part
 
+from jaxrl_par import cli
 from jaxrl_par.cli.config import (
     ConfigError,
     load,
@@ -83,6 +84,17 @@ def test_all_errors_are_reported_at_once(capsys):
     assert "part.rate must be above 0, got -1.0" in error
     assert "log_interval must be at least 1, got 0" in error
     assert "Known:" not in error
+
+
+def test_a_misspelled_choice_gets_the_nearest(capsys, tmp_path):
+    error = refused(capsys, "--topology", "tread", config=cli.Args)
+    assert "'threads' or 'workers', got tread; did you mean 'threads'?" in error
+    error = refused(capsys, "--backend", "envpol", config=cli.Args)
+    assert "or null, got envpol; did you mean 'envpool'?" in error
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(cli.Args()) | {"topology": "Delayd"}))
+    with pytest.raises(ConfigError, match=r"got 'Delayd'; did you mean 'delayed'\?"):
+        load(path, cli.Args)
 
 
 def test_out_of_range_alone_is_refused(capsys):

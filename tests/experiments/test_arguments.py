@@ -69,3 +69,20 @@ def test_models_that_do_not_fit_are_refused():
 def test_a_replay_that_trajectories_do_not_fill_is_refused():
     message = refused("actor_learner_distillation.py", "--distillation.capacity", "100")
     assert "distillation.capacity must be a multiple of the 64 environments" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("ppo.py --topology delayed", "this learner has no halves (contribute, apply)"),
+        ("reinforce.py --topology threads", "topology must be compiled here"),
+        ("a2c.py --repeat x", "repeat is for topology = threads or workers, not"),
+        ("a3c.py --normalize", "normalize is for topology = compiled, delayed or"),
+        ("a2c.py --env-name LunarLander-v3", "take threads or workers"),
+    ],
+)
+def test_what_a_topology_does_not_take_is_refused(command, said):
+    if "LunarLander" in command:
+        pytest.importorskip("gymnasium")
+    assert said in refused(*command.split())

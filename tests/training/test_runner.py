@@ -13,7 +13,7 @@ from jaxrl_par import random
 from jaxrl_par.cli.config import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
-from jaxrl_par.training.directory import RunFolderError, identity
+from jaxrl_par.training.directory import RunFolderError, identity, open_directory
 from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.metrics import read_rows
 from jaxrl_par.training.runner import DivergedError
@@ -153,6 +153,24 @@ def test_another_config_is_not_resumed(tmp_path):
     assert "training.log_interval: 5 there, 10 now" in str(error.value)
     # What changes no number may differ.
     run_toy(resumed(args, keep_checkpoints=5, tensorboard=True))
+
+
+def test_a_run_of_another_layout_is_not_resumed(tmp_path):
+    """Of an older version, or of another script: not listed field by field."""
+    args = Args(training=settings(tmp_path))
+    directory = open_directory(args, args.training, "toy")
+    config = json.loads(directory.config.read_text())
+    del config["work"], config["part"]
+    directory.config.write_text(json.dumps(config | {"replay": None}))
+    with pytest.raises(TrainingError) as error:
+        run_toy(resumed(args))
+    assert str(error.value).splitlines() == [
+        f"{directory.config} is of another layout than this script and this version of"
+        " jaxrl_par write:",
+        "  not there: part, work",
+        "  only there: replay",
+        "Finish the run with what began it, or start again under another --name",
+    ]
 
 
 def test_removed_checkpoints_are_no_fresh_start(tmp_path):

@@ -1,4 +1,4 @@
-"""Asynchronous experiments under the runner: what runs leave, resumption, replay."""
+"""Asynchronous experiments under the runner: what runs leave, and going on."""
 
 import json
 from dataclasses import replace
@@ -9,10 +9,9 @@ import pytest
 
 from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
-from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 
@@ -25,23 +24,21 @@ def arguments(tmp_path, name="run", num_updates=2, **options):
         runs_dir=str(tmp_path), name=name, log_interval=2, gif=False,
         tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
     )  # fmt: skip
-    args = cli.AsyncArgs(
-        num_envs=4, unroll_length=4, total_steps=num_updates * UPDATE,
-        workers=WorkersConfig(num_workers=2), network=NetworkConfig(widths=(8,)),
-        optimizer=OptimizerConfig(anneal=False), training=settings,
+    args = cli.Args(
+        topology="workers", num_envs=4, unroll_length=4,
+        total_steps=num_updates * UPDATE, workers=WorkersConfig(num_workers=2),
+        network=NetworkConfig(widths=(8,)), optimizer=OptimizerConfig(anneal=False),
+        training=settings,
     )  # fmt: skip
     return replace(args, **options)
 
 
-def composed(args):
-    env = args.example_env()
-    network = actor_critic(env.observation_spec, env.action_spec, args.network)
-    return a2c(network, make_optimizer(args.optimizer, args.num_updates))
+def make_agent(args, specs, optimizer):
+    return a2c(actor_critic(*specs, args.network), optimizer)
 
 
 def run(args):
-    agent = composed(args)
-    return args.train(args.place(agent), agent)
+    return cli.train(args, cli.compose(args, make_agent))
 
 
 def rows(path):
@@ -66,12 +63,10 @@ def test_workers_step_simulators(tmp_path, capsys):
     """A name that gymnax knows too is a simulator's where a backend is given."""
     pytest.importorskip("gymnasium")
     args = arguments(tmp_path, backend="gymnasium", show_previous=True)
-    assert isinstance(args.example_env(), HostEnvironment)
     trained = run(args)
     assert trained.summary.updates == 2
     assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
     assert "worker" in capsys.readouterr().out
-    assert not replace(args, backend=None, env_name="LunarLander-v3").is_pure
 
 
 @pytest.mark.slow
@@ -93,9 +88,9 @@ def test_a_run_goes_on(tmp_path, kind):
     if kind == "simulators":
         pytest.importorskip("gymnasium")
         args = replace(args, backend="gymnasium")
-    agent = composed(args)
+    placed = cli.place(args, cli.compose(args, make_agent))
     start = random.key(args.seed)
-    training.train(args.place(agent), args, args.training, key=start, num_updates=2)
+    training.train(placed, args, args.training, key=start, num_updates=2)
     resumed = replace(args, training=replace(args.training, resume=True))
     trained = run(resumed)
     assert [x["updates"] for x in rows(trained.directory.metrics)] == [2, 4]
@@ -109,11 +104,11 @@ def test_a_run_with_a_lock_is_repeated_from_its_folder(tmp_path):
     first = run(args)
     schedule = str(first.directory.schedule)
     again = run(
-        replace(args, replay=schedule, training=replace(args.training, name="again"))
+        replace(args, repeat=schedule, training=replace(args.training, name="again"))
     )
     assert first.summary.state_sha256 == again.summary.state_sha256
-    with pytest.raises(training.TrainingError, match=r"replay: there is no recorded"):
-        run(replace(args, replay=str(tmp_path / "nowhere")))
+    with pytest.raises(training.TrainingError, match=r"repeat: there is no recorded"):
+        run(replace(args, repeat=str(tmp_path / "nowhere")))
 
 
 @pytest.mark.slow
@@ -157,24 +152,6 @@ def test_schedules_are_as_the_config_says():
     np.testing.assert_array_equal(delays(model="random"), delays(model="random"))
 
 
-def test_what_cannot_run_is_refused(tmp_path):
-    def problems(**options):
-        return "\n".join(arguments(tmp_path, **options).problems())
-
-    assert not problems() and not problems(topology="delayed")
-    assert "did you mean 'CartPole-v1'" in problems(
-        env_name="Cartpole-v1", topology="delayed"
-    )
-    assert "env_name:" in problems(env_name="Cartpole-v1")
-    assert "multiple of workers.num_workers = 2, got 5" in problems(num_envs=5)
-    assert "total_steps must allow a gradient" in problems(total_steps=7)
-    assert "unroll_length must be at least 1" in problems(unroll_length=0)
-    assert "backend is for simulators" in problems(
-        backend="gymnasium", topology="delayed"
-    )
-    assert "replay repeats a run of" in problems(replay="x", topology="delayed")
-
-
 def test_delays_that_make_no_sense_are_refused():
     def problems(**options):
         return "\n".join(DelaysConfig(**options).problems())
@@ -188,11 +165,3 @@ def test_delays_that_make_no_sense_are_refused():
     assert "none needs ring" in problems(model="none", storage="copies")
     with pytest.raises(ValueError, match="tail must be above 1"):
         DelaysConfig(tail=0.0).schedule(1, 1, seed=0)
-
-
-def test_simulators_of_a_worker_are_its_share(tmp_path):
-    pytest.importorskip("gymnasium")
-    args = arguments(tmp_path, backend="gymnasium", num_envs=6)
-    env = args.make_simulators(random.key(0))
-    assert env.num_envs == 3
-    env.close()

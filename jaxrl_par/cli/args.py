@@ -1,0 +1,280 @@
+"""The config of every experiment: environments, budget, topology, and what is wrong.
+
+A script subclasses `Args`, with its own defaults and its algorithm's config, and says
+in `topologies` on which of them its learner runs. All that other topologies need is
+there too, and refused where it is not for the one that was chosen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import jax
+import optax
+
+from jaxrl_par import envs
+from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.axis import Axis
+from jaxrl_par.cli.config import Flat
+from jaxrl_par.envs import Environment, host
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host import wrappers as host_wrappers
+from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import at_least, unknown_name
+from jaxrl_par.loops import Learner, Program, learner_of
+from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled
+from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training.comparison import differences, to_json
+from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
+
+Topology = Literal["compiled", "delayed", "threads", "workers"]
+
+SIMULATED = ("threads", "workers")
+"""Topologies that can step simulators."""
+READ_BY: dict[str, tuple[str, ...]] = {
+    "backend": SIMULATED,
+    "num_devices": ("compiled", "threads"),
+    # Workers send gradients, and statistics of observations have none.
+    "normalize": ("compiled", "delayed", "threads"),
+    "repeat": SIMULATED,
+    "threads": ("threads",),
+    "workers": ("workers",),
+    "workers.num_workers": ("delayed", "workers"),
+    "workers.staleness": ("delayed", "workers"),
+    "delays": ("delayed",),
+}
+"""Who reads a field or a part, if not all topologies do; the longest name decides."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Environments, budget, topology, network and optimizer of an experiment."""
+
+    topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
+    """Those that the experiment's learner runs on."""
+
+    env_name: str = "CartPole-v1"
+    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads
+    and workers any other name is a simulator's, as Gymnasium, ALE ("ALE/Pong-v5") or
+    EnvPool register it."""
+    backend: host.Backend | None = None
+    """What steps simulators: `envs.host.make` describes the choices. With one, every
+    name is a simulator's, "CartPole-v1" too."""
+    seed: int = 0
+    topology: Topology = "compiled"
+    """compiled: one program acts and learns in turn. delayed: one program, in which
+    gradients come as late as `delays` says. threads: actors act while a learner learns.
+    workers: threads that share parameters, as fast as they are."""
+    num_devices: int = 1
+    """Of compiled and threads: devices that share what is learned from, and average
+    their gradients."""
+    num_envs: int = 32
+    """Environments of all devices, actors or workers together."""
+    unroll_length: int = 32
+    """Steps of each environment for an update."""
+    total_steps: int = 1_000_000
+    """Rows that are learned from, rounded down to whole updates. Rows that only show
+    the end of an episode are among them; steps in the metrics leave them out."""
+    show_previous: bool = False
+    """Show the previous action and reward with each observation."""
+    normalize: bool = False
+    """Normalise observations by their running mean and standard deviation."""
+    repeat: str | None = None
+    """The schedule.jsonl of a run with these settings, of workers or of threads with
+    the free schedule: it is repeated in one thread, bit for bit, but for hogwild."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    network: NetworkConfig = NetworkConfig()
+    threads: ThreadsConfig = ThreadsConfig()
+    workers: WorkersConfig = WorkersConfig()
+    """Their number and what becomes of stale gradients are those of delayed too."""
+    delays: DelaysConfig = DelaysConfig()
+    training: Flat[TrainingConfig] = TrainingConfig()
+
+    @property
+    def num_updates(self) -> int:
+        """Steps of training that the budget allows; for workers and delayed, the
+        gradients of all workers."""
+        return self.total_steps // (self.lanes * self.unroll_length)
+
+    @property
+    def updates_per_step(self) -> int:
+        """Steps of the optimizer in each of them."""
+        return 1
+
+    @property
+    def lanes(self) -> int:
+        """Environments that a step of training learns from."""
+        if self.topology == "compiled":
+            return self.num_envs
+        if self.topology == "threads":
+            return self.threads.batch * self.envs_each
+        return self.envs_each
+
+    @property
+    def envs_each(self) -> int:
+        """Environments of each device, actor or worker."""
+        return self.num_envs // self._shared_by[1]
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether environments can be compiled, and are no simulators."""
+        return self.backend is None and envs.is_name(self.env_name)
+
+    def make_env(self, num_envs: int) -> Environment:
+        """So many pure environments, as the agent is to see them."""
+        env = envs.make(self.env_name, num_envs)
+        return previous_action_and_reward(env) if self.show_previous else env
+
+    def make_host_env(
+        self, key: PRNGKey, num_envs: int | None = None
+    ) -> HostEnvironment:
+        """Simulators, or pure environments behind their contract, as the agent is to
+        see them; by default those of an actor or worker."""
+        num_envs = num_envs or self.envs_each
+        if self.is_pure:
+            return host.from_pure(self.make_env(num_envs), key)
+        seed = int(jax.random.bits(key)) >> 1
+        backend = self.backend or "auto"
+        env = host.make(self.env_name, num_envs, seed, backend=backend)
+        if self.show_previous:
+            return host_wrappers.previous_action_and_reward(env)
+        return env
+
+    def specs(self) -> tuple[Specs, Spec]:
+        """Of observations and actions, from an environment that is closed again."""
+        if self.is_pure:
+            return self.make_env(1).specs
+        env = self.make_host_env(jax.random.key(self.seed), 1)
+        env.close()
+        return env.specs
+
+    def make_optimizer(
+        self, config: OptimizerConfig | None = None, updates_per_step: int | None = None
+    ) -> optax.GradientTransformation:
+        """An optimizer whose rate, if it is annealed, is 0 at the end of the run.
+
+        Args:
+          config: by default `optimizer`.
+          updates_per_step: its steps in a step of training, by default the learner's.
+        """
+        num_steps = self.num_updates * (updates_per_step or self.updates_per_step)
+        return make_optimizer(config or self.optimizer, num_steps)
+
+    def make_learner(self, agent: Agent) -> Learner:
+        """How the agent learns: from each trajectory once."""
+        return learner_of(self.normalized(agent))
+
+    def normalized(self, agent: Agent) -> Agent:
+        """The agent, which sees normalised observations if that was asked for."""
+        return normalize_observations(agent) if self.normalize else agent
+
+    def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
+        """What a device does with topology = compiled.
+
+        Args:
+          env: the device's share.
+        """
+        return compiled(learner, env, self.unroll_length, axis)
+
+    def problems(self) -> list[str]:
+        """What is out of range, or belongs to another topology."""
+        found = at_least(self, num_devices=1, num_envs=1, unroll_length=1)
+        countable = not (found or self.threads.problems() or self.workers.problems())
+        found += self._topology_problems() + self._environment_problems()
+        return found + (self._size_problems() if countable else [])
+
+    @property
+    def _shared_by(self) -> tuple[str, int]:
+        """Who has environments of its own, and how many of them there are."""
+        if self.topology == "compiled":
+            return "num_devices", self.num_devices
+        if self.topology == "threads":
+            return "threads.num_actors", self.threads.num_actors
+        return "workers.num_workers", self.workers.num_workers
+
+    def _topology_problems(self) -> list[str]:
+        if self.topology not in self.topologies:
+            allowed = _either(self.topologies)
+            return [f"topology must be {allowed} here, got {self.topology}"]
+        found = []
+        for name, (_, value) in differences(
+            to_json(type(self)()), to_json(self)
+        ).items():
+            readers = _readers(name)
+            if self.topology not in readers:
+                found.append(
+                    f"{name} is for topology = {_either(readers)}, not"
+                    f" {self.topology}: leave it out, got {value}"
+                )
+        in_threads = (self.topology, self.threads.schedule)
+        if self.repeat is not None and in_threads == ("threads", "lockstep"):
+            found.append("repeat is for threads with the free schedule, not lockstep")
+        return found
+
+    def _environment_problems(self) -> list[str]:
+        if self.is_pure:
+            return []
+        simulated = self.topology in SIMULATED
+        unknown = host.problems(self.env_name, self.backend or "auto")
+        if self.backend is not None:
+            return unknown if simulated else []
+        if unknown:
+            found = environment_problems(self.env_name)
+            if not simulated:
+                return found
+            (pure,), (simulator,) = found, unknown
+            return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
+        if simulated:
+            return []
+        others = [x for x in SIMULATED if x in self.topologies]
+        return [
+            f"env_name: {self.env_name} is a simulator's, which topology ="
+            f" {self.topology} cannot compile"
+            + (f": take {_either(others)}" if others else "")
+        ]
+
+    def _size_problems(self) -> list[str]:
+        name, count = self._shared_by
+        if self.num_envs % count:
+            return [
+                f"num_envs must be a multiple of {name} = {count}, got {self.num_envs}"
+            ]
+        found = []
+        if self.topology == "threads" and self.lanes % self.num_devices:
+            found.append(
+                f"num_devices must divide the {self.lanes} environments of a batch, got"
+                f" {self.num_devices}"
+            )
+        if self.num_updates < 1:
+            found.append(
+                f"total_steps must allow an update, of {self.lanes} environments *"
+                f" unroll_length = {self.lanes * self.unroll_length}, got"
+                f" {self.total_steps}"
+            )
+        return found
+
+
+def environment_problems(name: str) -> list[str]:
+    """For `Args.problems`: that there is no such pure environment."""
+    if envs.is_name(name):
+        return []
+    return [f"env_name: {unknown_name('name', name, envs.names())}"]
+
+
+def _readers(name: str) -> tuple[str, ...]:
+    """Topologies that read the field of that dotted name."""
+    while name:
+        if name in READ_BY:
+            return READ_BY[name]
+        name = name.rpartition(".")[0]
+    return get_args(Topology)
+
+
+def _either(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

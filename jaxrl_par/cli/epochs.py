@@ -1,0 +1,58 @@
+"""What experiments share that learn from each trajectory in several passes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxrl_par.cli.args import Args
+from jaxrl_par.errors import at_least
+from jaxrl_par.loops import Learner, epochs, without_halves
+from jaxrl_par.types import Agent
+
+
+@dataclass(frozen=True)
+class EpochArgs(Args):
+    """An experiment whose learner makes several passes of minibatches."""
+
+    learns_from_rows: ClassVar[bool] = True
+    """Whether minibatches are of rows, where there is no memory, or always of
+    sequences."""
+
+    num_epochs: int = 4
+    """Passes over what a step of training learns from."""
+    num_minibatches: int = 4
+    """Updates in each pass; must divide the rows of a device. With memory, and for
+    agents that learn from sequences, it must divide its environments."""
+
+    @property
+    def updates_per_step(self) -> int:
+        """Steps of the optimizer in each step of training."""
+        return self.num_epochs * self.num_minibatches
+
+    def make_learner(self, agent: Agent) -> Learner:
+        """How the agent learns: in passes. A single update has halves, too."""
+        if self.updates_per_step == 1:
+            return super().make_learner(agent)
+        return epochs(self.normalized(agent), self.num_epochs, self.num_minibatches)
+
+    def problems(self) -> list[str]:
+        """What is out of range, or belongs to another topology."""
+        found = super().problems()
+        found += at_least(self, num_epochs=1, num_minibatches=1)
+        if found:
+            return found
+        if self.topology in ("delayed", "workers"):
+            if self.updates_per_step > 1:
+                found.append(
+                    "num_epochs * num_minibatches must be 1 here, got"
+                    f" {self.updates_per_step}: {without_halves(self.topology)}."
+                    " Several are for compiled or threads"
+                )
+            return found
+        rows = self.learns_from_rows and self.network.memory == "none"
+        items = self.lanes // self.num_devices * (self.unroll_length if rows else 1)
+        if items % self.num_minibatches:
+            found.append(
+                f"num_minibatches must divide the {items} rows or sequences of a"
+                f" device, got {self.num_minibatches}"
+            )
+        return found

@@ -1,0 +1,104 @@
+"""From a config to what trains: the learner, and where it runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.cli.args import Args
+from jaxrl_par.loops import Engine, Learner, Program
+from jaxrl_par.loops.records import RecordError
+from jaxrl_par.topologies import threads as threads_topology
+from jaxrl_par.topologies import workers as workers_topology
+from jaxrl_par.topologies.delayed import delayed
+from jaxrl_par.topologies.sharded import data_mesh, sharded
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.types import Agent, Spec, Specs
+
+MakeAgent = Callable[
+    [Any, tuple[Specs, Spec], optax.GradientTransformation], Agent | Learner
+]
+"""(args, specs of observations and actions, optimizer) -> the experiment's agent, or
+its learner if `Args.make_learner` makes none that would do"""
+
+
+def compose(args: Args, make_agent: MakeAgent) -> Learner:
+    """The experiment's learner, for its environments and as long as it trains.
+
+    Raises:
+      TrainingError: observations are to be normalised, but it is a learner that was
+        made, and no agent.
+    """
+    made = make_agent(args, args.specs(), args.make_optimizer())
+    if isinstance(made, Agent):
+        return args.make_learner(made)
+    if args.normalize:
+        raise TrainingError("normalize is for a single agent, which is not all here")
+    return made
+
+
+def place(args: Args, learner: Learner) -> Program | Engine:
+    """The learner on the topology that was chosen.
+
+    Raises:
+      TrainingError: this machine has fewer devices; the topology refuses the learner;
+        the record to repeat or follow is missing, damaged, or does not fit.
+    """
+    placed = {
+        "compiled": _compiled,
+        "delayed": _delayed,
+        "threads": _threads,
+        "workers": _workers,
+    }
+    try:
+        return placed[args.topology](args, learner)
+    except RecordError as error:
+        option = "delays.record" if args.repeat is None else "repeat"
+        raise TrainingError(f"{option}: {error}") from error
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _compiled(args: Args, learner: Learner) -> Program:
+    env = args.make_env(args.envs_each)
+    if args.num_devices == 1:
+        return args.make_program(learner, env, Axis())
+    return sharded(args.make_program(learner, env, Axis("data")), _mesh(args))
+
+
+def _delayed(args: Args, learner: Learner) -> Program:
+    num_workers = args.workers.num_workers
+    return delayed(
+        learner,
+        args.make_env(args.envs_each),
+        args.unroll_length,
+        args.delays.schedule(num_workers, args.num_updates, args.seed),
+        num_workers=num_workers,
+        storage=args.delays.storage,
+        staleness=args.workers.staleness,
+    )
+
+
+def _threads(args: Args, learner: Learner) -> Engine:
+    parts = learner, args.make_host_env, args.unroll_length, args.threads, _mesh(args)
+    if args.repeat is None:
+        return threads_topology.threads(*parts)
+    return threads_topology.repeat_recorded(*parts, Path(args.repeat))
+
+
+def _workers(args: Args, learner: Learner) -> Engine:
+    env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
+    parts = learner, env, args.unroll_length, args.workers
+    if args.repeat is None:
+        return workers_topology.workers(*parts)
+    return workers_topology.repeat_recorded(*parts, Path(args.repeat))
+
+
+def _mesh(args: Args) -> Mesh:
+    try:
+        return data_mesh(args.num_devices)
+    except ValueError as error:
+        raise TrainingError(f"num_devices: {error}") from error

@@ -1,0 +1,89 @@
+"""What every experiment does with its learner: training, evaluation, a picture."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_par import random, training
+from jaxrl_par.cli.args import Args
+from jaxrl_par.cli.place import place
+from jaxrl_par.loops import Learner, Run
+from jaxrl_par.training import animation
+from jaxrl_par.training.evaluation import evaluator
+from jaxrl_par.training.host_evaluation import host_evaluator
+from jaxrl_par.training.runner import Evaluate, Trained
+from jaxrl_par.types import Agent, Params, PRNGKey
+
+
+def train(args: Args, learner: Learner) -> Trained:
+    """Trains on the topology that was chosen, evaluates, and draws an episode where
+    the environment can be drawn.
+
+    Raises:
+      TrainingError, Interrupted: as `place` and `training.train`.
+    """
+    trained = training.train(
+        place(args, learner),
+        args,
+        args.training,
+        key=random.key(args.seed),
+        num_updates=args.num_updates,
+        evaluate=evaluations(args, learner),
+        default_name=f"{Path(sys.argv[0]).stem}-{args.env_name.replace('/', '-')}",
+    )
+    if args.training.gif and args.is_pure:
+        _draw(args, learner, trained)
+    return trained
+
+
+def evaluations(args: Args, learner: Learner) -> Evaluate:
+    """Mean returns of sampled and greedy actions, with the same starts each time."""
+    agent = learner.actor
+    agents = {
+        "sampled_return": agent,
+        "greedy_return": agent._replace(act=agent.greedy),
+    }
+    play = {name: _playing(args, x) for name, x in agents.items()}
+
+    def evaluate(run: Run) -> dict[str, float]:
+        params, key = learner.params(run.learner), evaluation_key(run)
+        return {name: float(f(params, key).mean()) for name, f in play.items()}
+
+    return evaluate
+
+
+def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Any]:
+    """Returns of an evaluation's episodes, in the environments of the experiment."""
+    episodes = args.training.evaluation_episodes
+    num_envs = args.training.evaluation_envs
+    if args.is_pure:
+        compiled = jax.jit(evaluator(agent, args.make_env(num_envs), episodes))
+        return lambda params, key: compiled(params, key).returns
+    play = host_evaluator(agent, episodes)
+
+    def simulated(params: Params, key: PRNGKey) -> np.ndarray:
+        env = args.make_host_env(key, num_envs)
+        try:
+            return play(env, params, key)
+        finally:
+            env.close()
+
+    return simulated
+
+
+def evaluation_key(run: Run) -> jax.Array:
+    """The same at any time of a run, so that evaluations see the same starts."""
+    # Training folds millions of updates into the root, which never come to this number.
+    return jax.random.fold_in(run.key, np.uint32(0xFFFFFFFF))
+
+
+def _draw(args: Args, learner: Learner, trained: Trained) -> None:
+    """One episode, unless there is a picture already or none can be drawn."""
+    env, path = args.make_env(1), trained.directory.animation
+    if animation.can_draw(env) and not path.exists():
+        params, key = learner.params(trained.run.learner), evaluation_key(trained.run)
+        animation.animate(learner.actor, env, params, path, key)

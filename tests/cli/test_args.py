@@ -1,0 +1,231 @@
+"""One config for every topology: budgets, what is made, what is refused."""
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, get_args
+
+import jax.numpy as jnp
+import pytest
+
+from jaxrl_par import cli, random
+from jaxrl_par.cli.args import READ_BY, SIMULATED
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.workers import WorkersConfig
+
+TOPOLOGIES = get_args(cli.Topology)
+SMALL = cli.Args(
+    num_envs=8, unroll_length=4, total_steps=320,
+    threads=ThreadsConfig(num_actors=4, unrolls_per_update=2),
+    workers=WorkersConfig(num_workers=8),
+)  # fmt: skip
+
+
+def problems(config=cli.Args, **options):
+    return "\n".join(config(**options).problems())
+
+
+def test_an_update_takes_the_rows_that_its_topology_learns_from():
+    """All environments; those of the actors of a batch; those of one worker."""
+    placed = {x: replace(SMALL, topology=x) for x in TOPOLOGIES}
+    updates = {x: args.num_updates for x, args in placed.items()}
+    assert updates == {"compiled": 10, "threads": 20, "delayed": 80, "workers": 80}
+    each = {x: args.envs_each for x, args in placed.items()}
+    assert each == {"compiled": 8, "threads": 2, "delayed": 1, "workers": 1}
+    assert replace(SMALL, num_devices=4).envs_each == 2
+
+
+def test_a_rate_is_annealed_over_all_updates_of_a_run():
+    """However many an epoch has, and whoever counts them."""
+    sgd = OptimizerConfig("sgd", learning_rate=1.0, max_grad_norm=1e9)
+    budget = {"num_envs": 2, "unroll_length": 4, "total_steps": 16, "optimizer": sgd}
+
+    def moved(optimizer, num_steps):
+        state, total = optimizer.init(jnp.zeros(())), 0.0
+        for _ in range(num_steps):
+            update, state = optimizer.update(jnp.ones(()), state)
+            total -= float(update)
+        return total
+
+    args = cli.EpochArgs(num_epochs=2, num_minibatches=2, **budget)
+    assert args.num_updates * args.updates_per_step == 8
+    # 1 + 7/8 + ... + 1/8, and nothing after.
+    assert moved(args.make_optimizer(), 10) == pytest.approx(4.5)
+    assert moved(args.make_optimizer(updates_per_step=1), 4) == pytest.approx(1.5)
+    assert moved(cli.Args(**budget).make_optimizer(), 4) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_defaults_run_on_every_topology(topology):
+    assert not problems(topology=topology)
+
+
+REFUSED = [
+    ({"topology": "delayed", "backend": "gymnasium"},
+     "backend is for topology = threads or workers, not delayed: leave it out, got"
+     " gymnasium"),
+    ({"repeat": "x"}, "repeat is for topology = threads or workers, not compiled"),
+    ({"topology": "delayed", "repeat": "x"}, "repeat is for topology = threads or"),
+    ({"topology": "threads", "repeat": "x", "threads": ThreadsConfig(2, "lockstep")},
+     "repeat is for threads with the free schedule, not lockstep"),
+    ({"topology": "workers", "num_devices": 2},
+     "num_devices is for topology = compiled or threads, not workers"),
+    ({"topology": "delayed", "num_devices": 2}, "num_devices is for topology = comp"),
+    ({"topology": "workers", "normalize": True},
+     "normalize is for topology = compiled, delayed or threads, not workers"),
+    ({"threads": ThreadsConfig(num_actors=4)},
+     "threads.num_actors is for topology = threads, not compiled: leave it out, got 4"),
+    ({"topology": "threads", "workers": WorkersConfig(num_workers=2)},
+     "workers.num_workers is for topology = delayed or workers, not threads"),
+    ({"topology": "delayed", "workers": WorkersConfig(store="hogwild")},
+     "workers.store is for topology = workers, not delayed: leave it out, got hogwild"),
+    ({"topology": "workers", "delays": DelaysConfig(delay=1)},
+     "delays.delay is for topology = delayed, not workers: leave it out, got 1"),
+    ({"env_name": "Cartpole-v1"}, "env_name: unknown name 'Cartpole-v1'; did you mean"
+     " 'CartPole-v1'?"),
+    ({"env_name": "IMaze-8x8", "topology": "threads"}, "did you mean 'IMaze-9x9'?"),
+    ({"unroll_length": 0}, "unroll_length must be at least 1, got 0"),
+    ({"num_envs": 9, "num_devices": 2}, "num_envs must be a multiple of num_devices ="
+     " 2, got 9"),
+    ({"num_envs": 5, "topology": "threads"}, "multiple of threads.num_actors = 2"),
+    ({"num_envs": 5, "topology": "workers"}, "multiple of workers.num_workers = 4"),
+    ({"num_devices": 5, "topology": "threads"},
+     "num_devices must divide the 32 environments of a batch, got 5"),
+    ({"total_steps": 1023}, "total_steps must allow an update, of 32 environments *"
+     " unroll_length = 1024, got 1023"),
+    ({"total_steps": 255, "topology": "delayed"}, "total_steps must allow an update"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=range(len(REFUSED)))
+def test_what_cannot_run_is_refused_in_a_sentence(options, said):
+    (problem,) = cli.Args(**options).problems()
+    assert said in problem
+
+
+def test_everything_wrong_is_said_at_once():
+    found = cli.Args(
+        env_name="Cartpole-v1", repeat="x", num_envs=3, num_devices=2,
+        workers=WorkersConfig(num_workers=2), delays=DelaysConfig(delay=1, tail=2.0),
+    ).problems()  # fmt: skip
+    starts = ["repeat", "workers.num_workers", "delays.delay", "delays.tail"]
+    starts += ["env_name", "num_envs"]
+    assert len(found) == len(starts)
+    assert all(x.startswith(y) for x, y in zip(found, starts, strict=True))
+
+
+def test_what_delayed_shares_with_workers_it_takes():
+    workers = WorkersConfig(num_workers=2, staleness=StalenessConfig("reject", 3))
+    options = {"workers": workers, "delays": DelaysConfig("none"), "normalize": True}
+    assert not problems(topology="delayed", **options)
+
+
+def test_readers_are_named_for_fields_that_there_are():
+    names = {x.name for x in fields(cli.Args)}
+    assert {x.partition(".")[0] for x in READ_BY} <= names
+    assert set().union(*READ_BY.values()) == set(TOPOLOGIES)
+
+
+@dataclass(frozen=True)
+class Compiled(cli.Args):
+    topologies: ClassVar[tuple[str, ...]] = ("compiled",)
+
+
+@dataclass(frozen=True)
+class InThreads(cli.Args):
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
+    threads: ThreadsConfig = ThreadsConfig(num_actors=1, schedule="lockstep")
+
+
+def test_topologies_of_a_script_are_named_where_another_is_refused():
+    assert not problems(Compiled)
+    assert problems(Compiled, topology="threads") == (
+        "topology must be compiled here, got threads"
+    )
+    assert problems(InThreads, topology="workers") == (
+        "topology must be compiled or threads here, got workers"
+    )
+
+
+def test_a_preset_may_have_settings_of_a_topology_that_is_not_chosen():
+    assert not problems(InThreads) and not problems(InThreads, topology="threads")
+    changed = ThreadsConfig(num_actors=1, schedule="free")
+    assert "threads.schedule is for topology = threads, not compiled" in problems(
+        InThreads, threads=changed
+    )
+
+
+def test_simulators_are_for_threads_and_workers():
+    pytest.importorskip("gymnasium")
+    for topology in TOPOLOGIES:
+        found = problems(topology=topology, env_name="LunarLander-v3")
+        assert (found == "") == (topology in SIMULATED)
+    assert problems(env_name="LunarLander-v3") == (
+        "env_name: LunarLander-v3 is a simulator's, which topology = compiled cannot"
+        " compile: take threads or workers"
+    )
+    told = problems(Compiled, env_name="LunarLander-v3")
+    assert told.endswith("topology = compiled cannot compile")
+    told = problems(topology="workers", env_name="Cartpole-v1", backend="gymnasium")
+    assert "did you mean 'CartPole-v1'?" in told
+
+
+@pytest.mark.parametrize("topology", SIMULATED)
+def test_simulators_of_an_actor_or_worker_are_its_share(topology):
+    pytest.importorskip("gymnasium")
+    args = cli.Args(topology=topology, backend="gymnasium", show_previous=True)
+    env = args.make_host_env(random.key(0))
+    assert env.num_envs == {"threads": 16, "workers": 8}[topology]
+    assert env.reset().obs.reward.shape == (env.num_envs,)
+    env.close()
+
+
+def test_a_backend_makes_a_simulator_of_any_name():
+    pytest.importorskip("gymnasium")
+    assert cli.Args().is_pure and not cli.Args(backend="auto").is_pure
+    assert not cli.Args(env_name="LunarLander-v3").is_pure
+
+
+def test_pure_environments_are_simulators_for_threads():
+    args = cli.Args(topology="threads", show_previous=True)
+    env = args.make_host_env(random.key(0))
+    assert isinstance(env, HostEnvironment) and env.num_envs == 16
+    assert isinstance(env.observation_spec, WithPrevious)
+
+
+def test_minibatches_divide_what_a_device_learns_from():
+    """Rows, where there is no memory and the agent learns from rows."""
+
+    @dataclass(frozen=True)
+    class Sequences(cli.EpochArgs):
+        learns_from_rows: ClassVar[bool] = False
+
+    sizes = {"num_envs": 6, "unroll_length": 10, "num_minibatches": 4}
+    lstm = NetworkConfig(memory="lstm")
+    assert not problems(cli.EpochArgs, **sizes)
+    told = "num_minibatches must divide the {} rows or sequences of a device, got 4"
+    assert problems(cli.EpochArgs, **sizes, network=lstm) == told.format(6)
+    assert problems(Sequences, **sizes) == told.format(6)
+    assert problems(cli.EpochArgs, **sizes, num_devices=2) == told.format(30)
+    threads = ThreadsConfig(num_actors=3, unrolls_per_update=1)
+    sizes |= {"topology": "threads", "threads": threads}
+    assert not problems(cli.EpochArgs, **sizes)
+    assert problems(Sequences, **sizes) == told.format(2)
+    sizes |= {"num_minibatches": 0, "num_epochs": 0}
+    assert "num_epochs must be at least 1, got 0" in problems(cli.EpochArgs, **sizes)
+
+
+@pytest.mark.parametrize("topology", ["delayed", "workers"])
+def test_several_updates_of_a_trajectory_are_refused_where_gradients_are_late(topology):
+    assert problems(cli.EpochArgs, topology=topology) == (
+        "num_epochs * num_minibatches must be 1 here, got 16: topology"
+        f" {topology} puts time between a gradient and its use, and this learner has no"
+        " halves (contribute, apply): it makes several updates of a trajectory, or"
+        " carries state from one to the next. Several are for compiled or threads"
+    )
+    once = {"num_epochs": 1, "num_minibatches": 1}
+    assert not problems(cli.EpochArgs, topology=topology, **once)
