@@ -1433,10 +1433,10 @@ _CLI = (
     ),
     _m(
         "the budget of workers counts rows of all for each gradient",
-        "cli/asynchronous.py",
-        "return self.total_steps // (self.envs_per_worker * self.unroll_length)",
-        "return self.total_steps // (self.num_envs * self.unroll_length)",
-        "cli/test_async_args.py::test_the_budget_is_in_gradients_of_one_worker",
+        "cli/args.py",
+        "return self.threads.batch * self.envs_each\n        return self.envs_each",
+        "return self.threads.batch * self.envs_each\n        return self.num_envs",
+        "cli/test_args.py::test_an_update_takes_the_rows_that_its_topology_learns_from",
     ),
 )
 
