@@ -133,13 +133,6 @@ def test_delays_follow_a_record_of_workers(tmp_path):
         run(replace(args, delays=delays))
 
 
-def test_the_budget_is_in_gradients_of_one_worker():
-    args = cli.AsyncArgs(
-        num_envs=12, unroll_length=5, total_steps=1000, workers=WorkersConfig(4)
-    )
-    assert (args.envs_per_worker, args.num_updates) == (3, 66)
-
-
 def test_schedules_are_as_the_config_says():
     def delays(num_turns=100, **options):
         return DelaysConfig(**options).schedule(4, num_turns, seed=1).delay
