@@ -254,6 +254,10 @@ def test_an_ignored_action_cannot_spoil_the_loss():
     bad, metrics = loss(state.params, spoilt, net, config)
     np.testing.assert_array_equal(good, bad)
     assert all(np.isfinite(x.total) for x in metrics.values())
+    # A weight of 0 keeps what is infinite out of the loss, and not out of its gradient.
+    agent = impala(net, optax.adam(0.01), config)
+    grads = [gradient(agent, state, rows)[0] for rows in (batch, spoilt)]
+    jax.tree.map(np.testing.assert_array_equal, *grads)
 
 
 @pytest.mark.sample(1)
