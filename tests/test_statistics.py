@@ -73,7 +73,9 @@ def test_means_over_devices_find_the_kth_largest_of_all(num_devices, ties):
     wanted = np.arange(1, len(kept) + 1)
 
     def one(x, keep):
-        counts = jnp.asarray(wanted / num_devices, jnp.float32) * 0.9999
+        # A third is rounded, and so a little less is asked for.
+        exact = 0.9999 if num_devices == 3 else 1.0
+        counts = jnp.asarray(wanted / num_devices, jnp.float32) * exact
         return statistics.reached(x, keep, counts, AXIS)
 
     found = on_devices(one, jnp.float32(x), keep)

@@ -512,8 +512,7 @@ _PARTS = (
         "exploration.py",
         "indices[i] = np.argmax(np.round((i + 1) * due - counts, 9))",
         "indices[i] = np.argmax(np.round(i * due - counts, 9))",
-        "test_exploration.py::"
-        "test_any_ten_in_a_row_of_the_papers_ladder_have_its_shares",
+        "test_exploration.py::test_a_ladder_breaks_ties_as_exact_numbers_do",
     ),
     _m(
         "what is explored is never the best action",
