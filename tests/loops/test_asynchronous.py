@@ -164,7 +164,12 @@ def test_a_turn_is_that_of_an_instance_of_the_synchronous_program():
 def test_a_turn_acts_with_one_state_and_learns_with_another():
     agent, state, _ = acted("a2c")
     workers = rollout.start(agent, ENV, KEY)
-    other = state._replace(params=jax.tree.map(lambda x: x + 1.0, state.params))
+    leaves, tree = jax.tree.flatten(state.params)
+    keys = jax.random.split(KEY, len(leaves))
+    leaves = [
+        x + 3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)
+    ]
+    other = state._replace(params=jax.tree.unflatten(tree, leaves))
 
     @jax.jit
     def turn(acting, learning):
@@ -175,6 +180,9 @@ def test_a_turn_acts_with_one_state_and_learns_with_another():
 
     done, same = turn(state, other), turn(state, state)
     assert_equal(done.trajectory, same.trajectory)
+    # The other one would have acted differently.
+    with pytest.raises(AssertionError):
+        assert_equal(turn(other, other).trajectory, same.trajectory)
     grads, _ = jax.jit(partial(agent.grad, axis=Axis()))(other, done.trajectory, KEY)
     for x, y in zip(
         jax.tree.leaves(done.gradient.grads), jax.tree.leaves(grads), strict=True

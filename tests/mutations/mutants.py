@@ -1021,7 +1021,7 @@ _BRIDGE = (
         "if self._counted.pushes + len(self._writing - {worker}) >= self._target:",
         "if self._counted.pushes + len(self._writing) >= self._target:",
         "bridge/parameter_server/test_stores.py::"
-        "test_who_was_killed_before_the_push_does_not_wait_for_it",
+        "test_who_was_killed_at_the_door_of_hogwild_comes_in_again",
     ),
     _m(
         "hogwild: the state is that of the pull",
