@@ -1258,8 +1258,7 @@ _ENVS = (
         "envs/host/unrolls.py",
         "outside = (x < 0) | (x >= spec.num_values)",
         "outside = (x < 0) | (x > spec.num_values)",
-        "envs/host/test_unrolls.py::"
-        "test_a_value_is_refused_exactly_if_it_is_not_allowed",
+        "envs/host/test_unrolls.py::test_a_choice_is_below_the_number_of_choices",
     ),
     _m(
         "host: an episode may start in the middle of another",
@@ -1327,7 +1326,7 @@ _TRAINING = (
         "training/evaluation.py",
         "row = jnp.where(counted, state.num_ended, episodes_per_env)",
         "row = jnp.where(step.last, state.num_ended % episodes_per_env, 10**6)",
-        "training/test_evaluation.py::test_short_episodes_do_not_weigh_more",
+        "training/test_evaluation.py::test_who_is_done_plays_on_and_does_not_count",
     ),
     _m(
         "evaluation on simulators: it ends when the first is done",
@@ -1421,7 +1420,7 @@ _CLI = (
         "cli/config.py",
         "return type(value) is hint  #",
         "return isinstance(value, hint)  #",
-        "cli/test_config.py::test_values_of_a_file_are_checked",
+        "cli/test_config.py::test_all_errors_of_a_file_are_reported_at_once",
     ),
     _m(
         "a negative number is an option",

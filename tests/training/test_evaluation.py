@@ -14,11 +14,12 @@ from jaxrl_par.types import Agent, Box, Discrete, TimeStep
 SHORT, LONG, NUM_ENVS = 2, 20, 64
 
 
-def uneven(max_episode_steps: int | None = LONG) -> Environment:
-    """Episodes of 2 or 20 steps, a coin's toss each; every step pays the action."""
+def uneven(max_episode_steps: int | None = LONG, long: float = 0.5) -> Environment:
+    """Episodes of 2 steps, or with a chance of `long` of 20; a step pays the action."""
 
     def lengths(key):
-        return jnp.where(jax.random.bernoulli(key, shape=(NUM_ENVS,)), LONG, SHORT)
+        is_long = jax.random.bernoulli(key, long, shape=(NUM_ENVS,))
+        return jnp.where(is_long, LONG, SHORT)
 
     def show(left, first):
         return TimeStep(left.astype(jnp.float32)[:, None], first, ~first & (left == 0))
@@ -75,11 +76,18 @@ def test_greedy_is_the_agent_with_another_act():
 
 
 def test_the_longest_episodes_fit_the_bound():
-    env = uneven()
-    # All are long: each needs its 20 rows and the one that shows the next episode.
-    fixed = env._replace(reset=lambda key: env.reset(key))
-    result = evaluate(AGENT, fixed, jnp.int32(1), random.key(3), 1, max_steps=LONG)
-    assert result.complete
+    """Each needs its 20 rows, and the one that shows its end."""
+    env = uneven(long=1.0)
+    result = evaluate(AGENT, env, jnp.int32(1), random.key(3), 3, max_steps=LONG)
+    assert result.complete and np.all(result.lengths == LONG)
+
+
+def test_who_is_done_plays_on_and_does_not_count():
+    """The action is the number of rows before it: the first episode pays the least."""
+    agent = AGENT._replace(act=lambda params, carry, step, key: (carry, carry + 1, {}))
+    result = evaluate(agent, uneven(), None, random.key(0), 3)
+    length = result.lengths[0]
+    np.testing.assert_array_equal(result.returns[0], length * (length - 1) / 2)
 
 
 def test_it_ends_where_episodes_do_not():

@@ -211,6 +211,17 @@ def test_bounds_of_integers_count_where_they_exclude_something(value, fine):
             rows.check()
 
 
+@pytest.mark.parametrize(("value", "fine"), [(-1, 0), (0, 1), (4, 1), (5, 0)])
+def test_a_choice_is_below_the_number_of_choices(value, fine):
+    obs = np.full(B, value, np.int32)
+    rows = filled(Discrete(5), [step()._replace(obs=obs)] * (T + 1))
+    if fine:
+        rows.check()
+    else:
+        with pytest.raises(BadRowError, match=r"observation of .* is not in 0 \.\. 4"):
+            rows.check()
+
+
 floats = st.floats(width=32)
 index = st.tuples(st.integers(0, T - 1), st.integers(0, B - 1))
 
