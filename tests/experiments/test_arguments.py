@@ -8,9 +8,10 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 PROBE = """
-import runpy, sys
+import os, runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = script
+sys.path.insert(0, os.path.dirname(script))  # as Python does, for presets of others
 try:
     runpy.run_path(script, run_name="__main__")
 finally:
@@ -29,7 +30,7 @@ def refused(script, *options):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
-    "script", ["a2c.py", "ppo.py", "reinforce.py", "sweep.py", "a3c.py", "async_q.py"]
+    "script", ["a3c.py", "a2c.py", "ppo.py", "reinforce.py", "sweep.py", "async_q.py"]
 )
 def test_a_wrong_environment_gets_the_nearest_name(script):
     assert "did you mean 'CartPole-v1'" in refused(script, "--env-name", "Cartpole-v1")
