@@ -1,10 +1,12 @@
 """IMPALA, on Breakout-MinAtar by default. Try `--help`.
 
-By default it acts and learns in turn; with `--topology threads`, `delayed` or `workers`
-data or gradients are late. `impala_threads.py` has settings for simulators.
+It learns from what it acted in several passes, for which V-trace corrects as for any
+other lag. A single pass also runs on `--topology delayed` and `workers`, with
+`--num-epochs 1 --num-minibatches 1`. `impala_threads.py` has settings for simulators.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import optax
 
@@ -16,17 +18,21 @@ from jaxrl_par.types import Agent, Spec, Specs
 
 
 @dataclass(frozen=True)
-class Args(cli.Args):
+class Args(cli.EpochArgs):
     """IMPALA with V-trace."""
 
+    learns_from_rows: ClassVar[bool] = False
+
     env_name: str = "Breakout-MinAtar"
-    unroll_length: int = 16
-    total_steps: int = 10_000_000
-    optimizer: OptimizerConfig = OptimizerConfig(
-        "rmsprop", learning_rate=5e-3, max_grad_norm=1.0
+    num_envs: int = 64
+    unroll_length: int = 128
+    num_minibatches: int = 8
+    total_steps: int = 4_000_000
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-3)
+    network: NetworkConfig = NetworkConfig(torso="mlp", activation="relu")
+    impala: ImpalaConfig = ImpalaConfig(
+        vtrace_lambda=0.95, entropy_cost=0.01, behaviour_cost=1.0
     )
-    network: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
-    impala: ImpalaConfig = ImpalaConfig(entropy_cost=0.06)
 
 
 def make_agent(

@@ -1,7 +1,6 @@
 """IMPALA with actor threads, for simulators: LunarLander by default. Try `--help`."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from impala import Args as ImpalaArgs
 from impala import make_agent
@@ -15,17 +14,13 @@ from jaxrl_par.topologies.threads import ThreadsConfig
 
 
 @dataclass(frozen=True)
-class Args(ImpalaArgs, cli.EpochArgs):
-    """IMPALA in passes over each batch, which V-trace corrects for as for its lag."""
-
-    learns_from_rows: ClassVar[bool] = False
+class Args(ImpalaArgs):
+    """IMPALA on a simulator: actors act for the next update while one is learned."""
 
     env_name: str = "LunarLander-v3"
     topology: Topology = "threads"
     total_steps: int = 3_000_000
     num_envs: int = 16
-    unroll_length: int = 128
-    num_minibatches: int = 8
     threads: ThreadsConfig = ThreadsConfig(num_actors=1, schedule="lockstep")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     network: NetworkConfig = NetworkConfig(shared=False)

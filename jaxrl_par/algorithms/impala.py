@@ -54,9 +54,11 @@ class ImpalaConfig:
     entropy_cost: float = 0.01
     """Weight of the entropy bonus, per nat."""
     behaviour_cost: float = 0.0
-    """Weight of KL(mu || pi), per nat, which pulls the policy to the one that acted:
-    in actor-learner distillation, that the learner does not leave its actor behind.
-    Above 0 it needs the acting policy in the extras, as `distilled` leaves it."""
+    """Weight of KL(mu || pi), per nat, which pulls the policy to the one that acted.
+    With several passes over the same rows it is what ends them: V-trace's ratios stay
+    near 1, and no pass makes the policy certain of what few rows said. In actor-learner
+    distillation the learner does not leave its actor behind. Above 0 the acting policy
+    is recorded in the extras."""
     reward_scale: float = 1.0
     """Factor of rewards before they are learned from. Reported returns do not have it,
     nor do they see the next."""
@@ -95,6 +97,7 @@ def impala(
         optimizer,
         partial(loss, network=network, config=config),
         record_log_prob=True,
+        record_policy=losses.in_use(config.behaviour_cost),
         reduction=config.reduction,
     )
 

@@ -22,7 +22,7 @@ TAKES = {
     "a3c": ALL,
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
-    "impala": ALL,
+    "impala": ("compiled", "threads"),
     "impala_threads": ("compiled", "threads"),
     "ppo": ("compiled", "threads"),
     "ppo_threads": ("compiled", "threads"),
@@ -62,8 +62,9 @@ def test_a_script_that_names_a_system_is_short(name):
     assert len([x for x in lines if x]) < longest
 
 
-def test_a_single_pass_has_halves(monkeypatch):
-    config, make_agent = script("ppo", monkeypatch)
+@pytest.mark.parametrize("name", ["ppo", "impala"])
+def test_a_single_pass_has_halves(name, monkeypatch):
+    config, make_agent = script(name, monkeypatch)
     args = config(topology="delayed", num_epochs=1, num_minibatches=1)
     cli.place(args, cli.compose(args, make_agent))
 
@@ -74,7 +75,7 @@ def test_a_preset_differs_from_its_script_in_defaults_alone(monkeypatch):
     assert issubclass(preset, base) and same is make_agent
     base, _ = script("impala", monkeypatch)
     preset, _ = script("impala_threads", monkeypatch)
-    assert issubclass(preset, (base, cli.EpochArgs))
+    assert issubclass(preset, base)
     # Of both, each default is the one that was meant.
     assert preset().env_name == "LunarLander-v3" and preset().num_epochs == 4
     assert preset().optimizer.name == "adam" and preset().num_minibatches == 8
