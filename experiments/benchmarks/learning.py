@@ -45,7 +45,7 @@ TASKS = {
     "A2C with LSTM, MemoryChain": ("a2c.py", f"{CHAIN} --network.memory lstm", 3),
     "A2C without memory, MemoryChain": ("a2c.py", CHAIN, 3),
     "A2C, Breakout-MinAtar, 5 M": ("a2c.py", BREAKOUT, 3),
-    "IMPALA, Breakout-MinAtar, 10 M": ("impala.py", "--log-interval 100", 3),
+    "IMPALA, Breakout-MinAtar, 4 M": ("impala.py", "", 5),
     "PPO in threads, LunarLander, 3 M": ("ppo_threads.py", "", 3),
     "IMPALA in threads, LunarLander, 3 M": ("impala_threads.py", "", 3),
 }

@@ -114,7 +114,7 @@ def test_the_learner_is_pulled_to_what_acted(cost):
     assert not np.any(grads[0].logits)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_a_teacher_that_stands_still_is_matched(memory):
     """Random logits for each of eight observations in a row."""

@@ -278,6 +278,7 @@ def test_keeps_the_promises_of_an_agent(method, memory, reduction, policy):
     check_agent(agent, env)
 
 
+@pytest.mark.slow
 def test_keeps_them_with_normalized_observations():
     env = probes.counter(4)
     check_agent(normalize_observations(make(env)[1]), env)

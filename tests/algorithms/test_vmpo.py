@@ -443,7 +443,7 @@ def test_minibatches_of_sequences_add_up_to_the_batch(memory):
     assert_close(jax.tree.map(lambda x, y: (x + y) / 2, *parts), compute(batch))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_an_update_on_many_devices_equals_one_on_their_joint_batch(num_devices):
     """Also the half and psi: advantages of the devices differ in size."""

@@ -93,7 +93,7 @@ def synchronous(learner, num_devices, num_updates):
     return run, jax.tree.map(lambda *xs: np.stack(xs), *metrics)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_lockstep_without_lag_is_the_synchronous_program(name):
     """Bit for bit: one actor is one program alone."""
@@ -164,7 +164,7 @@ def test_lockstep_is_deterministic(lag):
     assert len(hashes) == 1
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "config",
     [
@@ -196,6 +196,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, make, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_another_order_than_the_recorded_one_gives_another_run(tmp_path):
     """So that the test above cannot pass by chance."""
     agent, config = (

@@ -101,7 +101,7 @@ def is_exact(name, store):
     return store != "server of 3" or "sgd" in name or name in ("q", "sarsa", "n_step")
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", AGENTS)
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("on_host", [False, True], ids=["pure", "host"])
@@ -131,7 +131,7 @@ def test_gradients_of_the_clipped_agent_are_clipped():
     assert synchronous("a2c, rmsprop")[1]["grad_norm"].max() < 1e9
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a2c, clipped", "q"])
 def test_one_worker_is_deterministic_and_learns(name):
     first, second = trained(name)[0], trained(name)[0]
@@ -149,7 +149,7 @@ def test_workers_go_on_with_unrolls_of_their_own(store):
     assert len(set(metrics["grad_norm"].tolist())) > 20
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("most", [0, 1])
 @pytest.mark.parametrize("store", ["lock", "hogwild", "server"])
 def test_no_gradient_that_was_applied_is_staler_than_the_bound(store, most):

@@ -67,7 +67,7 @@ def test_the_global_state_of_matplotlib_is_left_alone(tmp_path):
     assert not plt.get_fignums()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar"])
 def test_an_episode_moves(tmp_path, name):
     env = envs.make(name, 1)
@@ -87,6 +87,7 @@ def test_a_long_episode_is_thinned(tmp_path):
     assert 100 < Image.open(tmp_path / "episode.gif").n_frames <= 150
 
 
+@pytest.mark.slow
 def test_environments_that_draw_themselves_are_asked_to(tmp_path):
     inner = envs.make("IMaze-5x5", 1)
     # Neither its observation nor the state around its state can be drawn.

@@ -108,6 +108,7 @@ def test_what_a_user_can_repair_is_an_error_without_a_trace(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_the_output_is_lines_in_a_pipe_and_a_bar_on_a_terminal(tmp_path):
     process = start(tmp_path, "--name", "lines", "--num-updates", "200")
     out, _ = process.communicate(timeout=120)
@@ -132,6 +133,7 @@ def test_the_output_is_lines_in_a_pipe_and_a_bar_on_a_terminal(tmp_path):
     assert b"\x1b[" in shown and b"100%" in shown and b"steps/s" in shown
 
 
+@pytest.mark.slow
 def test_killed_runs_of_a2c_resume_to_the_same_bits():
     script = ROOT / "experiments" / "benchmarks" / "kill_and_resume.py"
     done = subprocess.run(

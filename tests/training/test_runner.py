@@ -82,6 +82,7 @@ def test_the_program_is_what_was_trained(tmp_path):
     assert state_hash(trained.run) == state_hash(run)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("crash", [1, 6, 11, 16])
 def test_a_crashed_run_resumes_to_the_same_bits_and_rows(tmp_path, crash):
     args = Args(num_updates=18, training=settings(tmp_path, name="whole"))

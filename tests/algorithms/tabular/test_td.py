@@ -101,7 +101,7 @@ def errors_after(num_steps, rule):
     return np.asarray(jax.jit(jax.vmap(error))(jax.random.split(jax.random.key(0), 64)))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "tolerance"), [(POLYNOMIAL, 0.08), (constant(0.01), 0.15)]
 )

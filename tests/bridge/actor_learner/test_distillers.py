@@ -348,6 +348,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_free_run_with_one_distiller_is_replayed_bit_for_bit(tmp_path):
     config = ThreadsConfig(num_actors=1, num_distillers=1)
     made = engine(config)

@@ -469,6 +469,7 @@ def test_after_so_many_restarts_the_next_error_is_raised(world):
         assert working.report().restarts == 2
 
 
+@pytest.mark.slow
 def test_another_takes_the_place_of_who_hangs(world):
     world.before = hanging(world, at(9, actor=0))
     options = {"on_error": "restart", "env_timeout": 1.0}
