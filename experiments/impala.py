@@ -12,8 +12,10 @@ import optax
 
 from jaxrl_par import cli
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.cli import Flat
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.training import TrainingConfig
 from jaxrl_par.types import Agent, Spec, Specs
 
 
@@ -33,6 +35,7 @@ class Args(cli.EpochArgs):
     impala: ImpalaConfig = ImpalaConfig(
         vtrace_lambda=0.95, entropy_cost=0.01, behaviour_cost=1.0
     )
+    training: Flat[TrainingConfig] = TrainingConfig(log_interval=10)
 
 
 def make_agent(
