@@ -143,3 +143,21 @@ def test_no_script_is_left_out():
     """But for studies, which have a config of their own."""
     studies = {"sweep", "staleness", "worker_scaling", "distillation_study"}
     assert {x.stem for x in EXPERIMENTS.glob("*.py")} == TAKES.keys() | studies
+
+
+def test_a_mistake_within_a_topology_keeps_its_trace(monkeypatch):
+    """Only what is refused on purpose is a sentence of the command line."""
+    config, make_agent = script("a2c", monkeypatch)
+    args = config()
+    learner = cli.compose(args, make_agent)
+
+    def mistaken(*_):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(config, "make_program", mistaken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.place(args, learner)
+    with pytest.raises(TrainingError, match="asked for 9 devices, found 8"):
+        cli.place(replace(args, num_devices=9, num_envs=9), learner)
+    with pytest.raises(TrainingError, match="has no halves"):
+        cli.place(replace(args, topology="delayed"), learner._replace(halves=None))
