@@ -17,16 +17,16 @@ from typing import Any, get_args, get_type_hints
 import jax
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What was asked for is not possible, and the message says it all: a command line
     shows it without a trace."""
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> Refused:
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> RefusedError:
     """The error for a name that is not among those allowed, for the caller to raise."""
     allowed = sorted(allowed)
     hint = nearest(name, allowed)
-    return Refused(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
+    return RefusedError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -40,7 +40,7 @@ def refuse(*configs: Any, **counts: int | None) -> None:
     """Accepts configs that have no problems, with counts of 1 or more.
 
     Raises:
-      Refused: there is a problem, or a count below 1; it lists all of them.
+      RefusedError: there is a problem, or a count below 1; it lists all of them.
     """
     found = [line for config in configs for line in problems(config)]
     refuse_any(found + at_least(counts, **dict.fromkeys(counts, 1)))
@@ -50,10 +50,10 @@ def refuse_any(found: Iterable[str]) -> None:
     """Accepts an empty list of problems.
 
     Raises:
-      Refused: there is one; it lists all of them.
+      RefusedError: there is one; it lists all of them.
     """
     if lines := list(found):
-        raise Refused("; ".join(lines))
+        raise RefusedError("; ".join(lines))
 
 
 def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:

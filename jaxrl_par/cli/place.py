@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.cli.args import Args
-from jaxrl_par.errors import Refused
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.topologies import threads as threads_topology
@@ -59,7 +59,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
     except RecordError as error:
         option = "delays.record" if args.repeat is None else "repeat"
         raise TrainingError(f"{option}: {error}") from error
-    except Refused as error:
+    except RefusedError as error:
         raise TrainingError(str(error)) from error
 
 
@@ -101,5 +101,5 @@ def _workers(args: Args, learner: Learner) -> Engine:
 def _mesh(args: Args) -> Mesh:
     try:
         return data_mesh(args.num_devices)
-    except Refused as error:
+    except RefusedError as error:
         raise TrainingError(f"num_devices: {error}") from error

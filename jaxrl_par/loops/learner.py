@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import Refused, refuse
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops.run import Run, advance, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn, observe, update
 from jaxrl_par.replay import Buffer, fresh
@@ -239,10 +239,10 @@ def halves_of(learner: Learner, topology: str) -> Halves:
     """The learner's halves.
 
     Raises:
-      Refused: it has none.
+      RefusedError: it has none.
     """
     if learner.halves is None:
-        raise Refused(without_halves(topology))
+        raise RefusedError(without_halves(topology))
     return learner.halves
 
 

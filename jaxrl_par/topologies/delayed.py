@@ -28,7 +28,7 @@ from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import (
-    Refused,
+    RefusedError,
     above,
     at_least,
     below,
@@ -250,7 +250,7 @@ def delayed(
         max_delay = int(np.max(schedule.delay, initial=0))
     refuse_any(schedules.problems(schedule, num_workers, max_delay))
     if storage == "copies" and (traced or not schedules.own_copies(schedule)):
-        raise Refused(
+        raise RefusedError(
             "storage = copies is for a known schedule in which each worker reads the"
             " newest parameters when it has finished; this one needs a ring"
         )

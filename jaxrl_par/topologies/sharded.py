@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import Refused
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -27,7 +27,7 @@ def data_mesh(num_devices: int | None = None, axis: Axis = Axis("data")) -> Mesh
     """
     devices = jax.devices()[:num_devices]
     if num_devices is not None and num_devices > len(devices):
-        raise Refused(
+        raise RefusedError(
             f"asked for {num_devices} devices, found {len(devices)}; on a CPU, set"
             f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}"
         )
@@ -41,7 +41,7 @@ def share(num_envs: int, num_devices: int) -> int:
       ValueError: `num_devices` does not divide `num_envs`.
     """
     if num_devices < 1 or num_envs % num_devices:
-        raise Refused(
+        raise RefusedError(
             f"num_envs = {num_envs} cannot be shared evenly by num_devices ="
             f" {num_devices}; {num_envs - num_envs % max(num_devices, 1)} or"
             f" {num_envs + -num_envs % max(num_devices, 1)} could"

@@ -29,7 +29,7 @@ from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
 from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import Refused, refuse
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Learner, halves_of, learner_of, records
 from jaxrl_par.types import Agent, nothing
 
@@ -96,7 +96,7 @@ def _parts(
     refuse(config, unroll_length=unroll_length)
     learner = learner_of(learner)
     if halves_of(learner, "workers").observe is not nothing:
-        raise Refused(
+        raise RefusedError(
             "this agent observes data without a gradient, such as statistics of"
             " observations, and workers send gradients only: leave normalisation out,"
             " or use `topologies.delayed`"

@@ -157,6 +157,7 @@ def test_a_mistake_within_a_topology_keeps_its_trace(monkeypatch):
     monkeypatch.setattr(config, "make_program", mistaken)
     with pytest.raises(ValueError, match="broadcast"):
         cli.place(args, learner)
+    monkeypatch.undo()
     with pytest.raises(TrainingError, match="asked for 9 devices, found 8"):
         cli.place(replace(args, num_devices=9, num_envs=9), learner)
     with pytest.raises(TrainingError, match="has no halves"):
