@@ -132,7 +132,13 @@ def unroll(
 
 
 def whole_episodes(
-    agent: Agent, env: Environment, params: Params, key: PRNGKey, length: int
+    agent: Agent,
+    env: Environment,
+    params: Params,
+    key: PRNGKey,
+    length: int,
+    index: Int[Array, ""] | int = 0,
+    num_parts: int = 1,
 ) -> tuple[Trajectory, Episodes]:
     """One episode of every environment, from its start; all rows after it are `last`.
 
@@ -141,9 +147,10 @@ def whole_episodes(
 
     Args:
       length: longest episode. One that is longer is cut there, as by a time limit.
+      index, num_parts: as for `start`.
     """
     start_key, act_key = jax.random.split(key)
-    streams = start(agent, env, start_key)
+    streams = start(agent, env, start_key, index, num_parts)
     _, trajectory, _ = unroll(agent, env, params, streams, act_key, length)
     steps = trajectory.steps
     over = jnp.cumsum(steps.last, axis=0) > 0

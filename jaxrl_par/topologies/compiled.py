@@ -108,8 +108,9 @@ def episodic(
 
     def step(run: Run) -> tuple[Run, Metrics]:
         act_key, _ = step_keys(run, axis)
+        params, part = learner.params(run.learner), (axis.index, axis.size)
         trajectory, episodes = rollout.whole_episodes(
-            actor, env, learner.params(run.learner), act_key, max_steps
+            actor, env, params, act_key, max_steps, *part
         )
         run, metrics = learn(run, trajectory)
         episodes = axis.after(episodes, metrics)

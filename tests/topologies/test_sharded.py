@@ -15,8 +15,9 @@ from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
-from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.topologies.compiled import compiled, episodic, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded, share
+from jaxrl_par.types import Info
 
 NUM_ENVS = 8
 ENV = probes.counter(NUM_ENVS)
@@ -150,3 +151,20 @@ def test_impossible_meshes_and_shares_are_rejected():
     with pytest.raises(ValueError, match=r"num_envs = 10 .* num_devices = 4; 8 or 12"):
         share(10, 4)
     assert share(12, 4) == 3
+
+
+def test_lanes_of_whole_episodes_are_told_apart_over_all_devices():
+    """By their carry, such as a rate of exploration or the index of a member."""
+    agent = a2c(network(), SGD)._replace(
+        init=lambda key, step: jnp.zeros(NUM_ENVS, jnp.int32),
+        initial_carry=lambda num_envs: jnp.arange(num_envs),
+        act=lambda params, carry, step, key: (jnp.zeros_like(carry), carry, {}),
+        params=lambda state: (),
+        grad=lambda state, batch, key, axis: (jnp.float32(0), Info({})),
+        apply=lambda state, grads: state,
+        observe=lambda state, trajectory, axis: axis.gather(trajectory.carry),
+    )
+    program = episodic(agent, probes.counter(NUM_ENVS // 4), 3, Axis("data"))
+    program = sharded(program, data_mesh(4))
+    run, _ = jax.jit(lambda key: program.step(program.init(key)))(random.key(0))
+    np.testing.assert_array_equal(run.learner, np.arange(NUM_ENVS))
