@@ -120,7 +120,12 @@ def _learned(made: Any, num_updates: int) -> list[np.ndarray]:
             run, _ = made.advance(made.init(key), num_updates)
         finally:
             made.close()
-    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(run.learner))]
+    return [_numbers(x) for x in jax.tree.leaves(run.learner)]
+
+
+def _numbers(x: Any) -> np.ndarray:
+    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
 
 
 def _equality(

@@ -1,10 +1,15 @@
 """Every learner of the library on every topology that takes it: the same numbers."""
 
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from learners import LEARNERS, distillation
 
 from jaxrl_par.testing import check_equal, equality, probes
+from jaxrl_par.types import Agent, Info
 
 ENV = probes.clock(2)
 
@@ -37,6 +42,28 @@ def test_topologies_that_need_halves_refuse_a_learner_without():
     assert "workers" not in equality.taken_by(normalised)
     with pytest.raises(ValueError, match="has no halves"):
         check_equal(distillation(ENV), ENV, ["compiled", "delayed"])
+
+
+class Keyed(NamedTuple):
+    params: jax.Array
+    key: jax.Array
+
+
+def test_an_agent_may_keep_a_key():
+    """From which an evolution strategy draws the noise of its members."""
+
+    def act(params, carry, step, key):
+        return jnp.zeros(step.first.shape, jnp.int32), carry, {}
+
+    agent = Agent(
+        init=lambda key, step: Keyed(jnp.float32(0), key),
+        initial_carry=lambda num_envs: (),
+        act=act,
+        greedy=act,
+        grad=lambda state, batch, key, axis: (jax.random.normal(state.key), Info({})),
+        apply=lambda state, grads: state._replace(params=state.params + grads),
+    )
+    assert set(check_equal(agent, ENV).values()) == {"bits"}
 
 
 def test_the_class_is_the_strongest_that_holds():
