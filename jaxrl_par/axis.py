@@ -54,6 +54,23 @@ class Axis:
         """
         return jax.random.fold_in(key, self.index)
 
+    def apart(self, tree: PyTree) -> PyTree:
+        """The tree, unchanged, but of this instance alone: no longer known to be equal.
+
+        Under `shard_map` with its default `check_vma=True`, JAX sums gradients with
+        respect to what is equal on all devices over them by itself, and a mean after
+        that sum would be too large by their number, which Adam hides. Gradients with
+        respect to what is apart are those of the instance, as everywhere else.
+        """
+        if self.name not in jax.sharding.get_abstract_mesh().manual_axes:
+            return tree
+
+        def one(x: Array) -> Array:
+            varies = self.name in jax.typeof(x).manual_axis_type.varying
+            return x if varies else jax.lax.pcast(x, self.name, to="varying")
+
+        return jax.tree.map(one, tree)
+
     def after(self, tree: PyTree, done: PyTree) -> PyTree:
         """The tree, unchanged, but computed only when the floats in `done` are.
 

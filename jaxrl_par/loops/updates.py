@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Int
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
@@ -99,12 +99,8 @@ def update(
     Args:
       accepted: whether the gradient may be applied, the same on all devices.
     """
-    grads, info = agent.grad(state, batch, key, axis)
-    if _summed_by_shard_map(grads, batch, axis):
-        scale = 1 if agent.reduction == "sum" else axis.size
-        grads = jax.tree.map(lambda x: x / scale, grads)
-    else:
-        grads = combined(grads, agent, axis)
+    grads, info = agent.grad(axis.apart(state), batch, key, axis)
+    grads = combined(grads, agent, axis)
     state, applied = apply_finite(agent.apply, state, grads, accepted)
     metrics = axis.mean(info.metrics) | applied
     return state, info._replace(metrics=metrics)
@@ -132,22 +128,6 @@ def apply_finite(
 def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
     """The gradient of the joint batch, from those of its parts along the axis."""
     return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
-
-
-def _summed_by_shard_map(grads: PyTree, batch: PyTree, axis: Axis) -> bool:
-    """Whether JAX has summed the gradient over the devices by itself.
-
-    It does so under `shard_map` with its default `check_vma=True`: data that differ
-    between devices are then marked as varying, and the gradient with respect to
-    replicated parameters is not. A mean after that sum would be too large by the number
-    of devices, which Adam hides.
-    """
-
-    def varies(tree):
-        leaves = [jax.typeof(x) for x in jax.tree.leaves(tree)]
-        return any(axis.name in leaf.manual_axis_type.varying for leaf in leaves)
-
-    return axis.name is not None and varies(batch) and not varies(grads)
 
 
 def _items(batch: Batch) -> tuple[int, Callable[[Int[Array, " N"]], Batch]]:

@@ -334,6 +334,21 @@ def test_the_gradient_of_a_line_is_that_of_all_its_points(reduction, check_vma):
     assert found.params == getattr(np, reduction)(rows)
 
 
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_a_gradient_that_the_agent_averages_inside_is_averaged_once(check_vma):
+    """As that of an evolution strategy, which no `jax.grad` computes."""
+    agent = learner(probes.counter(2))._replace(
+        grad=lambda state, batch, key, axis: (axis.mean(jnp.mean(batch)), Info({})),
+        apply=lambda state, grads: grads,
+    )
+
+    def update(state, batch):
+        return loops.update(agent, state, batch, KEY, Axis("data"))[0]
+
+    rows = jnp.arange(8.0).reshape(4, 2)
+    assert on_shard_map(update, 4, check_vma)(jnp.float32(3), rows) == jnp.mean(rows)
+
+
 @pytest.mark.slow
 def test_what_is_prepared_is_that_of_the_joint_batch():
     env = probes.delayed_reward(8)
