@@ -47,6 +47,12 @@ def distillation(env: Environment) -> Learner:
     )
 
 
+def replayed_q(env: Environment) -> Learner:
+    """Q-learning from a small replay."""
+    buffer = uniform(4, 3, 2, constant_carry=True, min_size=3)
+    return loops.replayed(q_agent(env, "q"), buffer)
+
+
 LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "a2c, normalised": lambda env: normalize_observations(a2c(network(env), OPTIMIZER)),
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
@@ -54,8 +60,9 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "v-mpo": lambda env: vmpo(network(env), OPTIMIZER),
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
-    "q-learning, replay": lambda env: loops.replayed(
-        q_agent(env, "q"), uniform(4, 3, 2, constant_carry=True, min_size=3)
-    ),
+    "q-learning, replay": replayed_q,
     "distillation": distillation,
+    "chain": lambda env: loops.chain(
+        acts="policy", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)
+    ),
 }

@@ -132,7 +132,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         )
         data = learner.start(trajectory)
         steps = trajectory.rows
-        said, _ = large.unroll(state.teacher.params, data.memory, steps)
+        said, _ = large.unroll(state.teacher.params, data.teacher.memory, steps)
         return state, data, trajectory, said
 
     def batch_of(trajectory, said) -> DistillationBatch:
@@ -168,7 +168,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
     state, data, trajectory, said = jax.jit(start)(random.key(0))
     batch = batch_of(trajectory, said)
     return {
-        "learner": Part(learn, (state.teacher, data.memory, said), trajectory),
+        "learner": Part(learn, (state.teacher, data.teacher.memory, said), trajectory),
         "distil": Part(distil, state.student, batch),
         "round": Part(whole, (state, data, random.key(1)), trajectory),
     }

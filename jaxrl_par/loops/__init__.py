@@ -1,14 +1,10 @@
 """What one training step does, for a topology to place on hardware."""
 
-from jaxrl_par.loops.distillation import (
-    DistillationConfig,
-    DistillationState,
-    Teacher,
-    distillation,
-)
+from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
+from jaxrl_par.loops.distillation import DistillationConfig, Teacher, distillation
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.learner import (
-    Distillation,
+    Deferred,
     Gradient,
     Halves,
     Learner,
@@ -33,19 +29,22 @@ from jaxrl_par.loops.run import (
 from jaxrl_par.loops.updates import combined, learn, update
 
 __all__ = [
-    "Distillation",
+    "Deferred",
     "DistillationConfig",
-    "DistillationState",
     "Engine",
     "Gradient",
     "Halves",
     "Learner",
+    "Lessons",
+    "Parts",
     "Program",
     "Progress",
     "Remember",
     "Report",
     "Run",
+    "Stage",
     "Teacher",
+    "chain",
     "combined",
     "count_skipped",
     "distillation",

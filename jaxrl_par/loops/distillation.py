@@ -1,17 +1,18 @@
 """Actor-learner distillation: a student acts, its teacher learns from what it did.
 
-A step of the loop is one round of the paper's processes, in a fixed order:
+It is a chain of two stages, whose step is one round of the paper's processes, in a
+fixed order:
 
-    runner     the teacher reads what was acted: its policy and values are remembered
-    archive    with the student's memory before the rows they go to a replay
-    learner    one update of the teacher, by its own algorithm
-    distil     `updates_per_step` updates of the student, from the replay
+    teacher    runner    it reads what was acted: its policy and values are remembered
+               archive   with the student's memory before the rows they go to a replay
+               learner   one update of it, by its own algorithm
+    student    distil    `updates_per_step` lessons, from the replay
 
 The teacher never acts and the student never sees a reward. The teacher's own memory is
 kept here, not by the actors, and goes on from trajectory to trajectory.
 
-The last phase needs nothing of the others but its batches. In threads it can have
-workers of its own, the paper's N_D distillers: see `bridge.actor_learner.distillers`.
+In threads the lessons can have workers of their own, the paper's N_D distillers: see
+`bridge.actor_learner.distillers`.
 
 Source: Parisotto and Salakhutdinov, arXiv:2104.01655, sections 4 and 4.1.
 """
@@ -27,7 +28,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import at_least, not_chosen, refuse
-from jaxrl_par.loops.learner import Distillation, Learner
+from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
+from jaxrl_par.loops.learner import Learner
 from jaxrl_par.loops.updates import learn, update
 from jaxrl_par.replay import ring
 from jaxrl_par.types import (
@@ -72,17 +74,8 @@ class Teacher(NamedTuple):
     """(params, memory, steps [T, B]) -> ((distributions, values), memory)"""
 
 
-class DistillationState(NamedTuple):
-    """Both models."""
-
-    student: State
-    teacher: State
-    updates: Int[Array, ""]
-    """Of the teacher."""
-
-
-class DistillationData(NamedTuple):
-    """What a device keeps of the data."""
+class TeacherData(NamedTuple):
+    """What a device keeps of the data, all of it for the teacher's stage."""
 
     memory: Carry
     """The teacher's memory before the next row of each environment."""
@@ -114,7 +107,7 @@ class Drawn(NamedTuple):
     """Mean over its sequences, in updates of the teacher."""
 
 
-class _Parts(NamedTuple):
+class _Given(NamedTuple):
     """What distillation is composed of, nothing of which is traced."""
 
     student: Agent
@@ -144,153 +137,94 @@ def distillation(
       ValueError: the config is out of range.
     """
     refuse(config)
-    parts = _Parts(student, teacher, network, config)
-    return Learner(
-        actor=student,
-        init=partial(_init, parts),
-        params=lambda state: student.params(state.student),
-        start=partial(_start, parts),
-        learn=partial(_step, parts),
-        in_order=True,
-        distillation=Distillation(
-            lead=partial(_lead, parts),
-            distil=partial(_distil, parts),
-            join=_joined,
-            student=lambda state: state.student,
-            replace=lambda state, student: state._replace(student=student),
+    given = _Given(student, teacher, network, config)
+    return chain(
+        acts="student",
+        teacher=Stage(
+            init=teacher.init,
+            learn=partial(_teacher, given),
+            start=partial(_start, given),
+            in_order=True,
+            prefix="",
+        ),
+        student=Stage(
+            init=student.init,
+            learn=Lessons(
+                config.updates_per_step, partial(_draw, given), partial(_distil, given)
+            ),
+            actor=student,
+            prefix="distil_",
         ),
     )
 
 
-def _init(parts: _Parts, key: PRNGKey, step: TimeStep) -> DistillationState:
-    student_key, teacher_key = jax.random.split(key)
-    return DistillationState(
-        parts.student.init(student_key, step),
-        parts.teacher.init(teacher_key, step),
-        jnp.int32(0),
-    )
-
-
-def _start(parts: _Parts, trajectory: Trajectory) -> DistillationData:
-    memory = parts.network.initial(trajectory.num_lanes)
+def _start(given: _Given, trajectory: Trajectory) -> TeacherData:
+    memory = given.network.initial(trajectory.num_lanes)
     items = jax.eval_shape(
         lambda x, memory: _archived(
-            parts, x, memory, x.extras["policy"], x.reward, jnp.int32(0)
+            given, x, memory, x.extras["policy"], x.reward, jnp.int32(0)
         ),
         trajectory,
         memory,
     )
-    return DistillationData(memory, ring.empty(items, parts.config.capacity))
+    return TeacherData(memory, ring.empty(items, given.config.capacity))
 
 
-def _step(
-    parts: _Parts,
-    state: DistillationState,
-    data: DistillationData,
+def _teacher(
+    given: _Given,
+    state: State,
+    data: TeacherData,
     trajectory: Trajectory,
     key: PRNGKey,
     axis: Axis,
-) -> tuple[DistillationState, DistillationData, Metrics]:
-    """All four phases."""
-    teacher_key, distil_keys = _keys(parts, key)
-    state, data, metrics = _taught(parts, state, data, trajectory, teacher_key, axis)
-    # The loop has collectives of its own: see `Axis.after`.
-    size = axis.after(data.archive.size, metrics)
-    data = data._replace(archive=data.archive._replace(size=size))
-
-    def once(student: State, key: PRNGKey):
-        return _distil(parts, student, _draw(parts, state, data, key), axis)
-
-    student, distilled = jax.lax.scan(once, state.student, distil_keys)
-    return state._replace(student=student), data, _joined(metrics, distilled)
-
-
-def _lead(
-    parts: _Parts,
-    state: DistillationState,
-    data: DistillationData,
-    trajectory: Trajectory,
-    key: PRNGKey,
-    axis: Axis,
-) -> tuple[DistillationState, DistillationData, Metrics, Drawn]:
-    """All phases but the last, for which the batches are drawn."""
-    teacher_key, distil_keys = _keys(parts, key)
-    state, data, metrics = _taught(parts, state, data, trajectory, teacher_key, axis)
-    # One by one, as in `_step`: a joint forward pass would round in another way.
-    batches = jax.lax.map(partial(_draw, parts, state, data), distil_keys)
-    return state, data, metrics, batches
-
-
-def _taught(
-    parts: _Parts,
-    state: DistillationState,
-    data: DistillationData,
-    trajectory: Trajectory,
-    key: PRNGKey,
-    axis: Axis,
-) -> tuple[DistillationState, DistillationData, Metrics]:
+    parts: Parts,
+) -> tuple[State, TeacherData, Metrics]:
     """Runner, archive and learner."""
-    (policy, values), memory = parts.network.unroll(
-        parts.teacher.params(state.teacher), data.memory, trajectory.rows
+    (policy, values), memory = given.network.unroll(
+        given.teacher.params(state), data.memory, trajectory.rows
     )
-    items = _archived(parts, trajectory, data.memory, policy, values, state.updates)
+    updates = parts.state.updates
+    items = _archived(given, trajectory, data.memory, policy, values, updates)
     archive = ring.add(data.archive, items)
     before = axis.mean(_before(trajectory, policy))
 
     batch = trajectory._replace(carry=data.memory)
-    teacher, metrics = learn(parts.teacher, state.teacher, batch, key, axis=axis)
-    state = DistillationState(state.student, teacher, state.updates + 1)
-    return state, DistillationData(memory, archive), metrics | before
+    state, metrics = learn(given.teacher, state, batch, key, axis=axis)
+    return state, TeacherData(memory, archive), metrics | before
 
 
-def _draw(
-    parts: _Parts, state: DistillationState, data: DistillationData, key: PRNGKey
-) -> Drawn:
+def _draw(given: _Given, parts: Parts, key: PRNGKey) -> Drawn:
     """From the archive, after the teacher's update."""
     sample_key, update_key = jax.random.split(key)
-    sampled: Archived = ring.sample(data.archive, sample_key, parts.config.batch_size)
-    age = (state.updates - 1 - sampled.updates).astype(jnp.float32)
+    archive = parts.data.teacher.archive
+    sampled: Archived = ring.sample(archive, sample_key, given.config.batch_size)
+    age = (parts.state.updates - sampled.updates).astype(jnp.float32)
     steps = _swapped(sampled.steps)
-    if parts.stored:
+    if given.stored:
         policy, values = _swapped((sampled.policy, sampled.values))
     else:
-        params = parts.teacher.params(state.teacher)
-        (policy, values), _ = parts.network.unroll(params, sampled.memory, steps)
+        params = given.teacher.params(parts.state.teacher)
+        (policy, values), _ = given.network.unroll(params, sampled.memory, steps)
     batch = DistillationBatch(steps, sampled.carry, policy, values)
     return Drawn(batch, update_key, jnp.mean(age))
 
 
 def _distil(
-    parts: _Parts, student: State, drawn: Drawn, axis: Axis
+    given: _Given, student: State, drawn: Drawn, axis: Axis
 ) -> tuple[State, Metrics]:
-    student, info = update(parts.student, student, drawn.batch, drawn.key, axis)
+    student, info = update(given.student, student, drawn.batch, drawn.key, axis)
     return student, info.metrics | {"age": axis.mean(drawn.age)}
 
 
-def _joined(metrics: Metrics, distilled: Metrics) -> Metrics:
-    skipped: Any = metrics["skipped"]
-    rest = dict(distilled)
-    more: Any = rest.pop("skipped")
-    means = jax.tree.map(lambda x: jnp.mean(x, axis=0), rest)
-    metrics = metrics | {f"distil_{name}": x for name, x in means.items()}
-    return metrics | {"skipped": skipped + jnp.sum(more)}
-
-
-def _keys(parts: _Parts, key: PRNGKey) -> tuple[PRNGKey, Any]:
-    """The teacher's, and one for each update of the student."""
-    teacher_key, distil_key = jax.random.split(key)
-    return teacher_key, jax.random.split(distil_key, parts.config.updates_per_step)
-
-
 def _archived(
-    parts: _Parts, trajectory: Trajectory, memory: Carry, policy, values, updates
+    given: _Given, trajectory: Trajectory, memory: Carry, policy, values, updates
 ) -> Archived:
     return Archived(
         steps=_swapped(trajectory.rows),
         carry=trajectory.carry,
-        policy=_swapped(policy) if parts.stored else (),
-        values=_swapped(values) if parts.stored else (),
-        memory=() if parts.stored else memory,
+        policy=_swapped(policy) if given.stored else (),
+        values=_swapped(values) if given.stored else (),
+        memory=() if given.stored else memory,
         updates=jnp.full(trajectory.num_lanes, updates, jnp.int32),
     )
 

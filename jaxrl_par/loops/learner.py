@@ -68,38 +68,27 @@ class Halves(NamedTuple):
     """As `Agent.observe`, for those who see both the state and the trajectory."""
 
 
-class LeadFn(Protocol):
-    """As `LearnFn`, but what acts stays as it is, and batches are left for it."""
+class Deferred(NamedTuple):
+    """A last stage of a learner's `learn`, which can be done elsewhere and later.
 
-    def __call__(
-        self,
-        state: State,
-        data: Data,
-        trajectory: Trajectory,
-        key: PRNGKey,
-        axis: Axis,
-    ) -> tuple[State, Data, Metrics, Any]:
-        """The last result is the batches, leaves [num_batches, ...]."""
-        ...
-
-
-class Distillation(NamedTuple):
-    """A learner's `learn` in two phases, of which the student's can be done elsewhere.
-
-    `lead`, then `distil` on each batch in order, then `join`, equals one call of
-    `learn`.
+    `lead`, then `learn` from each lesson in order, then `join`, equals one call of
+    `Learner.learn`.
     """
 
-    lead: LeadFn
-    distil: Callable[[State, Any, Axis], tuple[State, Metrics]]
-    """(student, one of the batches, axis) -> (student after it, metrics)"""
+    lead: Callable[
+        [State, Data, Trajectory, PRNGKey, Axis], tuple[State, Data, Metrics, Any]
+    ]
+    """As `LearnFn`, but the part stays as it is, and lessons are left for it: the last
+    result, leaves [num_lessons, ...]."""
+    learn: Callable[[State, Any, Axis], tuple[State, Metrics]]
+    """(part, one of the lessons, axis) -> (part after it, metrics)"""
     join: Callable[[Metrics, Metrics], Metrics]
-    """The step's metrics, from those of `lead` and those of its batches
-    [num_batches]."""
-    student: Callable[[State], State]
-    """The student's part of the state: a state of `Learner.actor`."""
+    """The step's metrics, from those of `lead` and those of its lessons
+    [num_lessons]."""
+    part: Callable[[State], State]
+    """What the lessons change of the state: a state of `Learner.actor`."""
     replace: Callable[[State, State], State]
-    """(state, student) -> the state with that student"""
+    """(state, part) -> the state with that part"""
 
 
 class Learner(NamedTuple):
@@ -118,8 +107,8 @@ class Learner(NamedTuple):
     each time and continue where it stopped."""
     halves: Halves | None = None
     """For topologies that put time between a gradient and its use."""
-    distillation: Distillation | None = None
-    """For threads that distil while the rest goes on."""
+    deferred: Deferred | None = None
+    """For threads that teach what acts while the rest goes on."""
 
 
 class Remember(NamedTuple):
@@ -274,19 +263,19 @@ def learn_from(
 
 
 def lead_from(
-    distillation: Distillation, axis: Axis = Axis()
+    deferred: Deferred, axis: Axis = Axis()
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
-    """As `learn_from`, up to the student's batches, which it returns.
+    """As `learn_from`, up to the lessons that are deferred, which it returns.
 
-    What is skipped is counted when they were distilled: see `count_skipped`.
+    What is skipped is counted when they were learned from: see `count_skipped`.
     """
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
         _, key = step_keys(run, axis)
-        state, data, metrics, batches = distillation.lead(
+        state, data, metrics, lessons = deferred.lead(
             run.learner, run.local, trajectory, key, axis
         )
         run = run._replace(learner=state, local=data)
-        return advance(run, trajectory, metrics, axis), metrics, batches
+        return advance(run, trajectory, metrics, axis), metrics, lessons
 
     return step

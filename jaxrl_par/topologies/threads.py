@@ -113,16 +113,16 @@ def repeat_recorded(
 def _problems(
     unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
-    """What is out of range, or asks for distillers that have nothing to distil, or
+    """What is out of range, or asks for distillers that get no lessons, or
     that cannot serve so many devices."""
     found = problems(config)
     found += at_least({"unroll_length": unroll_length}, unroll_length=1)
     if not config.num_distillers:
         return found
-    if learner.distillation is None:
+    if learner.deferred is None:
         found.append(
-            "num_distillers: this learner distils nothing, so it must be 0, got"
-            f" {config.num_distillers}"
+            "num_distillers: this learner leaves no lessons to them, so it must be 0,"
+            f" got {config.num_distillers}"
         )
     if mesh.size > 1:
         found.append(

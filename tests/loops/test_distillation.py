@@ -173,8 +173,8 @@ def test_the_replay_holds_what_was_acted_and_what_the_teacher_said():
         params, large.initial_carry(NUM_ENVS), joined(done)
     )
     _, _, _, memory, _ = done[-1]
-    assert int(memory.archive.size) == 12
-    items = memory.archive.items
+    assert int(memory.teacher.archive.size) == 12
+    items = memory.teacher.archive.items
     for n, (_, trajectory, *_) in enumerate(done):
         rows = slice(n * LENGTH, (n + 1) * LENGTH)
         lanes = slice(n * NUM_ENVS, (n + 1) * NUM_ENVS)
@@ -224,7 +224,7 @@ def test_a_round_is_what_its_parts_do(teacher):
     grad = jax.jit(partial(actor.grad, axis=Axis()))
     for distil in jax.random.split(distil_key, config.updates_per_step):
         sample_key, _ = jax.random.split(distil)
-        item = ring.sample(memory.archive, sample_key, 6)
+        item = ring.sample(memory.teacher.archive, sample_key, 6)
         steps = jax.tree.map(lambda x: x.swapaxes(0, 1), item.steps)
         if teacher == "stored":
             said = jax.tree.map(lambda x: x.swapaxes(0, 1), (item.policy, item.values))
@@ -249,7 +249,7 @@ def test_a_round_is_what_its_parts_do(teacher):
 
 
 def test_metrics_of_lessons_are_means_and_what_was_skipped_adds_up():
-    join = parts()[1].distillation.join
+    join = parts()[1].deferred.join
     lessons = {"kl": jnp.array([1.0, 2.0, 6.0]), "skipped": jnp.array([0.0, 1.0, 1.0])}
     joined = join({"loss": jnp.float32(5), "skipped": jnp.float32(1)}, lessons)
     assert joined == {"loss": 5.0, "skipped": 3.0, "distil_kl": 3.0}
@@ -274,7 +274,7 @@ def test_devices_share_the_models_and_not_the_replay():
         shards = [np.asarray(x.data) for x in leaf.addressable_shards]
         assert len(shards) == num_devices
         assert all(np.array_equal(x, shards[0]) for x in shards)
-    replay = after.local.data.archive
+    replay = after.local.data.teacher.archive
     shown = replay.items.steps.obs.action.reshape(num_devices, -1)
     assert len(np.unique(shown, axis=0)) == num_devices
 

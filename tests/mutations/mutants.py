@@ -837,8 +837,8 @@ _LOOPS = (
     _m(
         "distillation: the age is one update more",
         "loops/distillation.py",
-        "age = (state.updates - 1 - sampled.updates)",
-        "age = (state.updates - sampled.updates)",
+        "age = (parts.state.updates - sampled.updates)",
+        "age = (parts.state.updates + 1 - sampled.updates)",
         "loops/test_distillation.py::test_a_round_is_what_its_parts_do",
     ),
     _m(
@@ -849,10 +849,10 @@ _LOOPS = (
         "loops/test_distillation.py::test_a_round_is_what_its_parts_do",
     ),
     _m(
-        "distillation: lessons that were skipped are not counted",
-        "loops/distillation.py",
-        'return metrics | {"skipped": skipped + jnp.sum(more)}',
-        'return metrics | {"skipped": skipped}',
+        "chain: lessons that were skipped are not counted",
+        "loops/chain.py",
+        'return means | {"skipped": jnp.sum(skipped)}',
+        'return means | {"skipped": jnp.float32(0)}',
         "loops/test_distillation.py::"
         "test_metrics_of_lessons_are_means_and_what_was_skipped_adds_up",
     ),

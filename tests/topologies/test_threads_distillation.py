@@ -149,7 +149,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
     finally:
         bridge.close()
     assert state_hash(resumed) == state_hash(whole)
-    assert int(resumed.local.data.archive.size[0]) == 12
+    assert int(resumed.local.data.teacher.archive.size[0]) == 12
 
 
 @pytest.mark.parametrize(("max_lag", "lag"), [(None, 1), (0, 0), (2, 2)])

@@ -30,8 +30,9 @@ class ThreadsConfig:
     """Where actors act. The CPU answers soonest for small networks; the learner's first
     device pays for large ones, or many environments."""
     num_distillers: int = 0
-    """Distillation: threads that update the actor at the same time, without a lock,
-    while the learner goes on. One is deterministic; more than updates_per_step have
+    """Distillation, and other chains whose last stage acts and has lessons: threads
+    that update the actor at the same time, without a lock, while the learner goes on.
+    One is deterministic; more than the lessons of a step (updates_per_step) have
     nothing to do. 0 leaves it to the learner's program."""
 
     @property

@@ -1,5 +1,7 @@
 """Threads that teach one shared student, in place and without a lock (Hogwild!).
 
+The student is the last stage of a chain, which acts: see `loops.chain`.
+
 The learner hands out the lessons of an update. Each is taken by one distiller, which
 reads the student as it finds it, learns, and adds what that changed to whatever the
 others have made of the student meanwhile. What holds for any number of distillers:
@@ -17,7 +19,7 @@ decays by (1 - d) in an update stays positive as long as an update has far fewer
 1 / d lessons.
 
 With one distiller nothing races: lessons are learned in their order, by the numbers of
-`loops.distillation`, while the learner goes on. With several, the result depends on who
+`loops.chain`, while the learner goes on. With several, the result depends on who
 was faster, and no record repeats it.
 
 Source: Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.1; Niu et al.,

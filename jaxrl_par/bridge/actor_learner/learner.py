@@ -35,12 +35,11 @@ class MeshLearner:
         axis: Axis,
         tally: Tally,
         *,
-        split_distillation: bool = False,
+        deferred: bool = False,
     ):
         """
         Args:
-          split_distillation: leave the last phase of `Learner.distillation` to other
-            threads.
+          deferred: leave the lessons of `Learner.deferred` to other threads.
         """
         self.compile_seconds = 0.0
         self._mesh = mesh
@@ -49,9 +48,9 @@ class MeshLearner:
         self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
         # The data have a leading device axis, as `Run.local` in `topologies.sharded`.
         run: Any = Run(P(), lanes, P(), P(), P())  # pyright: ignore
-        self._distillation = learner.distillation if split_distillation else None
-        if self._distillation:
-            learn: Callable = lead_from(self._distillation, axis)
+        self._deferred = learner.deferred if deferred else None
+        if self._deferred:
+            learn: Callable = lead_from(self._deferred, axis)
         else:
             learn = _without_lessons(learn_from(learner, axis))
 
@@ -105,9 +104,9 @@ class MeshLearner:
         function = jax.jit(self._function, donate_argnums=0)
         lowered = function.lower(run, batch.trajectory)
         self._compiled = lowered.compile()
-        if self._distillation:
+        if self._deferred:
             _, _, lessons = lowered.out_info
-            student = self._distillation.student(run.learner)
+            student = self._deferred.part(run.learner)
             self._compile_distil(student, lessons)
         self.compile_seconds += time.perf_counter() - started
 
@@ -141,13 +140,13 @@ class MeshLearner:
           learned: metrics of each update.
           lessons: metrics of the lessons of each.
         """
-        distillation = self._distillation
-        assert distillation is not None
+        deferred = self._deferred
+        assert deferred is not None
         progress, metrics = run.progress, []
         for ours, theirs in zip(learned, lessons, strict=True):
-            metrics.append(distillation.join(ours, stacked(theirs)))
+            metrics.append(deferred.join(ours, stacked(theirs)))
             progress = count_skipped(progress, metrics[-1])
-        learner = distillation.replace(run.learner, self.place(student))
+        learner = deferred.replace(run.learner, self.place(student))
         run = run._replace(learner=learner, progress=self.place(progress))
         return run, metrics
 
@@ -172,8 +171,8 @@ class MeshLearner:
         return {"lag": Mean(numbers[0], numbers[1]), "lag_max": numbers[2]}
 
     def _compile_distil(self, student: State, lessons: Any) -> None:
-        assert self._distillation is not None
-        distil = self._distillation.distil
+        assert self._deferred is not None
+        distil = self._deferred.learn
 
         def one(student: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
             return distil(student, jax.tree.map(lambda x: x[number], lessons), Axis())

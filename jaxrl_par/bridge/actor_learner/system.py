@@ -71,7 +71,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
             parts.mesh,
             parts.axis,
             self.tally,
-            split_distillation=parts.config.num_distillers > 0,
+            deferred=parts.config.num_distillers > 0,
         )
         self._acting = acting(
             parts.learner.actor, parts.unroll_length, parts.config.num_actors
@@ -113,9 +113,9 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def student(self, state: State) -> State:
         """The part of the learner's state that distillers update."""
-        distillation = self.parts.learner.distillation
-        assert distillation is not None
-        return distillation.student(state)
+        deferred = self.parts.learner.deferred
+        assert deferred is not None
+        return deferred.part(state)
 
     def student_params(self, student: State) -> Params:
         """The parameters that act, from what `student` gives, for actors."""

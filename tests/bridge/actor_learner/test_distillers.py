@@ -243,7 +243,7 @@ def compiled_once(monkeypatch):
     """All engines with the same parts learn with the same compiled functions."""
 
     def compile_once(self, run, batch):
-        like = self._distillation is None
+        like = self._deferred is None
         if self._compiled is None and like in COMPILED:
             self._compiled, self._compiled_distil = COMPILED[like]
             self.compile_seconds = 1e-6
@@ -418,7 +418,10 @@ def test_without_distillers_a_report_is_as_it_was():
     [
         ({"num_distillers": -1}, "num_distillers must be at least 0, got -1"),
         ({"num_distillers": 2, "num_devices": 2}, "one device, and the learner has 2"),
-        ({"num_distillers": 2, "teaches": False}, "distils nothing, so it must be 0"),
+        (
+            {"num_distillers": 2, "teaches": False},
+            "leaves no lessons to them, so it must be 0",
+        ),
     ],
 )
 def test_bad_settings_are_refused(options, message):
