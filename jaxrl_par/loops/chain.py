@@ -202,28 +202,28 @@ def _taught(
     """The parts after the turn of each stage that has a key."""
     metrics: Metrics = {}
     for name, key in keys.items():
-        stage, own = stages[name], [getattr(x, name) for x in now]
+        stage, (own, kept) = stages[name], [getattr(x, name) for x in now]
         if metrics:
             # Each may have collectives of its own: see `Axis.after`.
             trajectory, key = axis.after((trajectory, key), metrics)
         if isinstance(stage.learn, Lessons):
-            state, data, more = _lessons(stage.learn, name, *own, key, axis, now)
+            own, more = _lessons(stage.learn, name, own, key, axis, now)
         else:
-            state, data, more = stage.learn(*own, trajectory, key, axis, now)
-        now = Parts(_with(now.state, name, state), _with(now.data, name, data))
+            own, kept, more = stage.learn(own, kept, trajectory, key, axis, now)
+        now = Parts(_with(now.state, name, own), _with(now.data, name, kept))
         metrics = _joined(stage, metrics, more)
     return now, metrics
 
 
 def _lessons(
-    lessons: Lessons, name: str, state: State, data: Data, key: PRNGKey, axis, now
-) -> tuple[State, Data, Metrics]:
+    lessons: Lessons, name: str, state: State, key: PRNGKey, axis: Axis, now: Parts
+) -> tuple[State, Metrics]:
     def once(state: State, key: PRNGKey):
         seen = now._replace(state=_with(now.state, name, state))
         return lessons.learn(state, lessons.draw(seen, key), axis)
 
     state, metrics = jax.lax.scan(once, state, jax.random.split(key, lessons.number))
-    return state, data, _summary(metrics)
+    return state, _summary(metrics)
 
 
 def _deferred(stages: _Stages) -> Deferred:

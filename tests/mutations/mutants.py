@@ -849,6 +849,21 @@ _LOOPS = (
         "loops/test_distillation.py::test_a_round_is_what_its_parts_do",
     ),
     _m(
+        "chain: how a stage starts depends on its turn",
+        "loops/chain.py",
+        "keys = _keys(sorted(stages), key)",
+        "keys = _keys(stages, key)",
+        "loops/test_chain.py::"
+        "test_two_learners_in_a_chain_are_each_of_them_alone_bit_for_bit",
+    ),
+    _m(
+        "chain: others see what is learned in threads as it was before",
+        "loops/chain.py",
+        "now = Parts(_with(state, name, _Elsewhere(name)), data)",
+        "now = Parts(state, data)",
+        "loops/test_chain.py::test_what_other_threads_learn_is_read_by_nobody_else",
+    ),
+    _m(
         "chain: lessons that were skipped are not counted",
         "loops/chain.py",
         'return means | {"skipped": jnp.sum(skipped)}',
