@@ -528,7 +528,7 @@ def test_wrong_settings_are_named(changes, message):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "learning_rate", "num_updates"),
-    [("q", 0.006, 8000), ("sarsa", 0.012, 4000), ("n_step", 0.012, 4000)],
+    [("q", 0.006, 8000), ("sarsa", 0.012, 4000), ("n_step", 0.006, 4000)],
 )
 def test_learns_cartpole(method, learning_rate, num_updates):
     """The greedy policy, after 128 steps for each update: the median of three seeds."""
