@@ -63,6 +63,6 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "q-learning, replay": replayed_q,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
-        acts="policy", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)
+        acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)
     ),
 }

@@ -6,6 +6,9 @@ changes its own. So the parts of a system stay what they are alone: a model and 
 plans with it (deep Dyna-Q), a teacher and its student, a policy and its auxiliary phase
 (PPG).
 
+A trajectory's carry and extras are those of the stage that acts. Another stage with
+memory keeps its own, as distillation's teacher does.
+
 A stage of `Lessons` makes updates that need nothing but what was drawn for them. Where
 such a stage is the last one, and acts, its updates can be made by threads of their own
 while the others go on: see `bridge.actor_learner.distillers`.
