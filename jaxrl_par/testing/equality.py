@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import random
@@ -124,7 +125,7 @@ def _learned(made: Any, num_updates: int) -> list[np.ndarray]:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if is_key else x)
 
 
