@@ -31,6 +31,7 @@ class Args(cli.EpochArgs):
     num_minibatches: int = 8
     total_steps: int = 4_000_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-3)
+    # On CPU a convolution would take most of the time. Larger images need auto.
     network: NetworkConfig = NetworkConfig(torso="mlp", activation="relu")
     impala: ImpalaConfig = ImpalaConfig(
         vtrace_lambda=0.95, entropy_cost=0.01, behaviour_cost=1.0

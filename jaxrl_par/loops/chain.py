@@ -19,7 +19,7 @@ from collections import namedtuple
 from collections.abc import Callable, Collection
 from functools import cache, partial
 from keyword import iskeyword
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,21 +40,12 @@ class Parts(NamedTuple):
     """A record of their data."""
 
 
-class StageFn(Protocol):
-    """As `LearnFn`, of the stage's own state and data, and sees the others."""
-
-    def __call__(
-        self,
-        state: State,
-        data: Data,
-        trajectory: Trajectory,
-        key: PRNGKey,
-        axis: Axis,
-        parts: Parts,
-    ) -> tuple[State, Data, Metrics]:
-        """What it averages over the axis depends on the trajectory or the key: that
-        keeps it behind what the stages before it average."""
-        ...
+StageFn = Callable[
+    [State, Data, Trajectory, PRNGKey, Axis, Parts], tuple[State, Data, Metrics]
+]
+"""As `LearnFn`, of the stage's own state and data, and sees the others. What it
+averages over the axis depends on the trajectory or the key: that keeps it behind what
+the stages before it average."""
 
 
 class Lessons(NamedTuple):
