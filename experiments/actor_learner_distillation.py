@@ -96,9 +96,7 @@ def make_learner(
     small = actor_critic(*specs, args.network)
     large = actor_critic(*specs, args.learner)
     if args.method == "distillation":
-        student_optimizer = args.make_optimizer(
-            args.distil_optimizer, args.distillation.updates_per_step
-        )
+        student_optimizer = args.make_optimizer(args.distil_optimizer)
         student = distilled(small, student_optimizer, args.distilled)
         teacher = rewarded(large, optimizer, args, args.behaviour_cost)
         said = loops.Teacher(large.initial_carry, large.unroll)

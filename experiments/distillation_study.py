@@ -104,11 +104,11 @@ def trained(method: Method, num_points: int) -> dict[str, Any]:
     learner = cli.compose(method, make_learner)
     program = compiled(learner, env, method.unroll_length)
     run = jax.jit(program.init)(random.key(method.seed))
-    length = max(method.num_updates // num_points, 1)
+    length = max(method.total_steps // (method.rows_per_update * num_points), 1)
     chunk = jax.jit(scanned(program, length), donate_argnums=0).lower(run).compile()
     curve = []
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(method.num_updates // length):
+    while int(run.progress.env_steps) < method.total_steps:
         run, metrics = jax.block_until_ready(chunk(run))
         returns = metrics["episode_return"]
         ended = float(np.sum(returns.count))

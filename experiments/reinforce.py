@@ -28,8 +28,7 @@ class Args(cli.Args):
     """Each plays an episode for every update; a multiple of num_devices."""
     unroll_length: int = 501
     """Rows for the longest episode: its steps, and one that shows its end."""
-    total_steps: int = 3_206_400
-    """Rows at most, as if all episodes were as long as that."""
+    total_steps: int = 2_300_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2)
     network: NetworkConfig = NetworkConfig(widths=(32,), shared=False)
     reinforce: ReinforceConfig = ReinforceConfig()

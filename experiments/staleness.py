@@ -44,6 +44,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
+from jaxrl_par.training.metrics import total
 
 Name = Literal["a2c", "vtrace", "reject", "scale"]
 LABELS = {
@@ -75,7 +76,7 @@ class Args:
     unroll_length: int = 32
     """Steps of each environment in a turn."""
     total_steps: int = 400_000
-    """Rows of the stream for each case, rounded down to whole turns."""
+    """Environment steps of each case, in the mean over the cases of a method."""
     max_staleness: int = 8
     """Of data that reject still learns from."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2, max_grad_norm=1.0)
@@ -86,9 +87,19 @@ class Args:
     """Train nothing."""
 
     @property
-    def num_turns(self) -> int:
-        """That the budget allows."""
-        return self.total_steps // (self.num_envs * self.unroll_length)
+    def rows_per_turn(self) -> int:
+        """Its most environment steps."""
+        return self.num_envs * self.unroll_length
+
+    @property
+    def max_turns(self) -> int:
+        """That the budget allows: every other row at least is an environment step."""
+        return 2 * self.total_steps // self.rows_per_turn + self.chunk
+
+    @property
+    def chunk(self) -> int:
+        """Turns of a compiled call."""
+        return max(self.total_steps // (50 * self.rows_per_turn), 1)
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -99,10 +110,10 @@ class Args:
         if not self.delays or min(self.delays) < 0:
             found.append(f"delays must be numbers from 0 on, got {self.delays}")
         found += StalenessConfig("reject", self.max_staleness).problems()
-        if not found and self.num_turns < 10:
+        if not found and self.total_steps < 10 * self.rows_per_turn:
             found.append(
                 "total_steps must allow 10 turns, 10 * num_envs * unroll_length ="
-                f" {10 * self.num_envs * self.unroll_length}, got {self.total_steps}"
+                f" {10 * self.rows_per_turn}, got {self.total_steps}"
             )
         return found
 
@@ -127,13 +138,13 @@ def run(args: Args) -> None:
 def delays_of(args: Args) -> np.ndarray:
     """[number of delays, N], the same for all methods and seeds."""
     if args.delay == "constant":
-        given = [schedules.in_turn(1, args.num_turns, x).delay for x in args.delays]
+        given = [schedules.in_turn(1, args.max_turns, x).delay for x in args.delays]
     else:
         # Of `mean + 1` workers without memory, who finishes next is anybody, so that a
         # delay is geometric; it is the number of turns of the others meanwhile.
         given = [
             schedules.simulated(
-                schedules.exponential(args.num_turns, mean + 1, seed=mean)
+                schedules.exponential(args.max_turns, mean + 1, seed=mean)
             ).delay
             for mean in args.delays
         ]
@@ -144,14 +155,14 @@ def members(method: Name, args: Args) -> Population:
     """A run for each delay and seed."""
     env = envs.make(args.env_name, args.num_envs)
     network = actor_critic(env.observation_spec, env.action_spec, args.network)
-    optimizer = make_optimizer(args.optimizer, args.num_turns)
+    optimizer = make_optimizer(args.optimizer, args.total_steps)
     if method == "vtrace":
         agent = impala(network, optimizer, args.impala)
     else:
         agent = a2c(network, optimizer, args.a2c)
     rule = method if method in ("reject", "scale") else "accept"
     delays = delays_of(args)
-    worker = schedules.in_turn(args.num_workers, args.num_turns).worker
+    worker = schedules.in_turn(args.num_workers, args.max_turns).worker
 
     def make_program(values: dict[str, Any]):
         return delayed(
@@ -177,8 +188,13 @@ def trained(method: Name, args: Args) -> list[dict[str, Any]]:
     """What came of each delay and seed."""
     program = members(method, args).program
     runs = jax.jit(program.init)(random.key(0))
-    call = jax.jit(scanned(program, args.num_turns), donate_argnums=0)
-    runs, metrics = jax.device_get(call(runs))
+    call = jax.jit(scanned(program, args.chunk), donate_argnums=0)
+    chunks = []
+    num_members = len(args.delays) * args.num_seeds
+    while total(runs.progress.env_steps) < args.total_steps * num_members:
+        runs, metrics = call(runs)
+        chunks.append(jax.device_get(metrics))
+    metrics = jax.tree.map(lambda *xs: np.concatenate(xs), *chunks)
     means = delays_of(args).mean(axis=1)
     results = []
     for index, (row, seed) in enumerate(np.ndindex(len(args.delays), args.num_seeds)):
@@ -206,7 +222,7 @@ def trained(method: Name, args: Args) -> list[dict[str, Any]]:
                 "skipped": int(np.sum(own["skipped"])),
             }
         )
-    print(f"{method}: {len(results)} runs of {args.num_turns} turns", flush=True)
+    print(f"{method}: {len(results)} runs of {len(metrics['lag'])} turns", flush=True)
     return results
 
 

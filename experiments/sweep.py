@@ -28,7 +28,7 @@ class Args(cli.Args):
     num_devices: int = 1
     """Devices that share the members, whose number must be a multiple of it."""
     total_steps: int = 500_000
-    """Rows of the stream for each member."""
+    """Environment steps of each member, in the mean over the members."""
     num_seeds: int = 2
     """Members for each combination; a random search draws anew for each member."""
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
@@ -112,7 +112,8 @@ def run(args: Args) -> None:
         args,
         args.training,
         key=random.key(args.seed),
-        num_updates=args.num_updates,
+        total_env_steps=args.total_steps * args.num_members,
+        steps_per_update=args.rows_per_update * args.num_members,
         evaluate=evaluate,
         default_name=f"sweep-{args.env_name}",
     )

@@ -131,13 +131,13 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[str, Any]:
     """One case, until it is solved or gives up."""
     placed = cli.place(settings, cli.compose(settings, make_agent))
-    engine = Compiled(placed) if isinstance(placed, Program) else placed
     chunk = settings.training.log_interval
+    engine = Compiled(placed, chunk) if isinstance(placed, Program) else placed
     last: deque[tuple[float, float]] = deque()
     episodes, seconds, cpu, best, solved = 0, 0.0, 0.0, None, False
     try:
         run = engine.init(random.key(settings.seed))
-        for _ in range(settings.num_updates // chunk):
+        while not solved and int(run.progress.env_steps) < settings.total_steps:
             started, used = time.perf_counter(), time.process_time()
             compiled = engine.compile_seconds
             run, metrics = engine.advance(run, chunk)
@@ -157,8 +157,6 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
                 if best is not None and best >= threshold:
                     solved = True
                     break
-            if solved:
-                break
     finally:
         engine.close()
     report = engine.report()

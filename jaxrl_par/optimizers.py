@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import optax
 
+from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import above, at_least, below, not_chosen, refuse
 
 
@@ -17,7 +19,7 @@ class OptimizerConfig:
     optimizer sees the gradient of all workers."""
     learning_rate: float = 1e-3
     anneal: bool = True
-    """Decay the learning rate linearly to 0 over the run."""
+    """Decay the learning rate linearly to 0 over the run, by environment steps."""
     max_grad_norm: float = 0.5
     """Global norm to which a gradient is clipped."""
     epsilon: float = 1e-5
@@ -32,7 +34,7 @@ class OptimizerConfig:
 
 
 def make_optimizer(
-    config: OptimizerConfig, num_steps: int
+    config: OptimizerConfig, total_env_steps: int | None = None
 ) -> optax.GradientTransformation:
     """Clips, then takes a step of Adam, RMSProp or SGD.
 
@@ -44,24 +46,46 @@ def make_optimizer(
 
     Args:
       config: its learning rate may be traced.
-      num_steps: updates of the whole run, after which an annealed rate is 0.
+      total_env_steps: of the whole run, after which an annealed rate is 0. Topologies
+        count them: see `elapsed`.
 
     Raises:
-      ValueError: the config is out of range, or `num_steps` below 1.
+      ValueError: the config is out of range, `total_env_steps` below 1, or missing for
+        a rate that is annealed.
 
     Source of RMSProp: Mnih et al., arXiv:1602.01783, section 4.
     """
-    refuse(config, num_steps=num_steps)
-    rate = config.learning_rate
+    refuse(config)
+    rate = optax.scale_by_learning_rate(config.learning_rate)
     if config.anneal:
-        rate = optax.linear_schedule(rate, 0.0, num_steps)
-    step = {
-        "adam": lambda: optax.adam(rate, eps=config.epsilon),
-        "rmsprop": lambda: optax.rmsprop(
-            rate, decay=config.decay, eps=config.epsilon, eps_in_sqrt=True
+        if total_env_steps is None:
+            raise ValueError(
+                "a rate is annealed over total_env_steps: give them, or anneal=False"
+            )
+        refuse(total_env_steps=total_env_steps)
+        rate = _annealed(config.learning_rate, total_env_steps)
+    direction = {
+        "adam": lambda: optax.scale_by_adam(eps=config.epsilon),
+        "rmsprop": lambda: optax.scale_by_rms(
+            decay=config.decay, eps=config.epsilon, eps_in_sqrt=True
         ),
-        "sgd": lambda: optax.sgd(rate),
+        "sgd": optax.identity,
     }[config.name]()
-    return optax.flatten(
-        optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)
-    )
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    return optax.flatten(optax.chain(clip, direction, rate))
+
+
+def _annealed(rate: float, total_env_steps: int) -> optax.GradientTransformation:
+    """Steps downhill, by a rate that is 0 after so many environment steps."""
+
+    def init(params: optax.Params) -> Elapsed:
+        del params
+        return Elapsed.zero()
+
+    def update(updates: optax.Updates, state: optax.OptState, params=None):
+        del params
+        assert isinstance(state, Elapsed)
+        scale = -rate * (1.0 - state.fraction(total_env_steps))
+        return jax.tree.map(lambda x: (scale * x).astype(x.dtype), updates), state
+
+    return optax.GradientTransformation(init, update)

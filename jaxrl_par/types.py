@@ -67,6 +67,11 @@ class Trajectory(NamedTuple):
         """[T, B, ...], the steps that were acted in: all but the final one."""
         return jax.tree.map(lambda x: x[:-1], self.steps)
 
+    @property
+    def env_steps(self) -> Int[Array, ""]:
+        """Rows that are no `last`."""
+        return jnp.sum(~self.rows.last, dtype=jnp.int32)
+
     def lanes(self, index: Int[Array, " N"]) -> "Trajectory":
         """Those lanes, [T, N, ...]."""
         return self.along_lanes(lambda axis, x: x[:, index] if axis else x[index])

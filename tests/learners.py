@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import optax
-
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.distilled import distilled
@@ -16,10 +14,12 @@ from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import uniform
 from jaxrl_par.types import Agent
 
-OPTIMIZER = optax.adam(0.1)
+# Annealed, so that a topology that counts other environment steps has other rates.
+OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=0.1), total_env_steps=64)
 
 
 def network(env: Environment, memory: str = "none") -> Network:

@@ -63,7 +63,7 @@ def test_other_constructors_refuse_too():
         assert "; transformer.num_layers must be at least 1, got 0" in str(error.value)
     with pytest.raises(ValueError, match="decay must be below 1, got 1"):
         make_optimizer(OptimizerConfig(decay=1.0), 10)
-    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="total_env_steps must be at least 1, got 0"):
         make_optimizer(OptimizerConfig(), 0)
     agent = ppo(NETWORK, SGD)
     with pytest.raises(ValueError, match="num_minibatches must be at least 1, got 0"):

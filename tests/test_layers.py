@@ -7,23 +7,25 @@ PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
     "types": {"axis"},
+    "elapsed": {"types"},
     "errors": set(),
     "random": {"types"},
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},
     "targets": {"types"},
-    "optimizers": {"errors"},
+    "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
     "networks": {"types", "errors", "distributions"},
     "agents": {"types", "axis", "networks"},
     "envs": {"types", "axis", "errors", "statistics"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
-    | {"networks", "agents", "statistics", "targets"},
+    | {"networks", "agents", "statistics", "targets", "elapsed"},
     "rollout": {"types", "envs"},
     "replay": {"types", "axis", "errors"},
-    "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"},
+    "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
+    | {"elapsed"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},

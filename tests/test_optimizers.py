@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_par.elapsed import passed
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 
 
-def first_step(config, grad, num_steps=10):
-    optimizer = make_optimizer(config, num_steps)
+def first_step(config, grad):
+    optimizer = make_optimizer(config)
     params = jnp.zeros_like(grad)
     updates, _ = optimizer.update(grad, optimizer.init(params), params)
     return updates
@@ -32,13 +33,21 @@ def test_gradients_are_clipped_to_their_global_norm():
 
 def test_the_learning_rate_reaches_zero_at_the_end():
     config = OptimizerConfig("sgd", learning_rate=1.0, max_grad_norm=10.0)
-    optimizer = make_optimizer(config, 4)
+    optimizer = make_optimizer(config, 40)
     params = jnp.zeros(1)
     state, steps = optimizer.init(params), []
-    for _ in range(5):
-        updates, state = optimizer.update(jnp.ones(1), state, params)
+    for env_steps in (0, 10, 10, 10, 10, 10):
+        state = passed(state, env_steps)
+        # However many updates are made between environment steps.
+        for _ in range(2):
+            updates, state = optimizer.update(jnp.ones(1), state, params)
         steps.append(float(updates[0]))
-    np.testing.assert_allclose(steps, [-1.0, -0.75, -0.5, -0.25, 0.0])
+    np.testing.assert_allclose(steps, [-1.0, -0.75, -0.5, -0.25, 0.0, 0.0])
+
+
+def test_a_rate_that_is_annealed_needs_the_steps_of_the_run():
+    with pytest.raises(ValueError, match="annealed over total_env_steps: give them"):
+        make_optimizer(OptimizerConfig())
 
 
 def test_wrong_numbers_are_named():

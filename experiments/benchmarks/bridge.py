@@ -174,7 +174,7 @@ def bridged(
     env.close()
     network = make_network(case, env)
     config = OptimizerConfig("rmsprop", learning_rate=6e-4, anneal=False)
-    agent = impala(network, make_optimizer(config, 1), ImpalaConfig())
+    agent = impala(network, make_optimizer(config), ImpalaConfig())
     options = ThreadsConfig(num_actors=case.num_actors, schedule=schedule)
     engine = threads(
         agent, partial(make_env, case), case.unroll_length, options, data_mesh(1)
@@ -200,7 +200,7 @@ def bridged(
 def act_latency(num_envs: int, repetitions: int = 2000) -> float:
     """Median microseconds of a call, from numpy observations to numpy actions."""
     network = actor_critic(Box((8,)), Discrete(4), SMALL)
-    agent = impala(network, make_optimizer(OptimizerConfig(), 1))
+    agent = impala(network, make_optimizer(OptimizerConfig(anneal=False)))
     flags: Any = np.zeros(num_envs, bool)
     step = TimeStep(np.zeros((num_envs, 8), np.float32), flags, flags)
     state = jax.jit(agent.init)(random.key(0), step)

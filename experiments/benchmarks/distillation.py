@@ -115,7 +115,7 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         )
         for memory, width in shapes
     )
-    optimizer = make_optimizer(OptimizerConfig(anneal=False), 1)
+    optimizer = make_optimizer(OptimizerConfig(anneal=False))
     actor = distilled(small, optimizer)
     teacher = impala(large, optimizer, ImpalaConfig(behaviour_cost=0.1))
     net = Teacher(large.initial_carry, large.unroll)

@@ -153,7 +153,7 @@ def program_subject(
 def make_program(args: Args, name: str, env: Environment) -> Program:
     """A2C or PPO as usual, with a network of two layers of 64 units."""
     rate = 3e-3 if name == "a2c" else 2.5e-4
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=rate, anneal=False), 1)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=rate, anneal=False))
     config = NetworkConfig(torso=args.torso, shared=name == "a2c")
     network = actor_critic(env.observation_spec, env.action_spec, config)
     if name == "a2c":
@@ -246,8 +246,7 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
     config = NetworkConfig(torso="mlp", activation=activation, shared=False)
     network = actor_critic(env.observation_spec, env.action_spec, config)
     optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=learning_rate),
-        num_updates * num_epochs * num_minibatches,
+        OptimizerConfig(learning_rate=learning_rate), args.total_steps
     )
     learner = epochs(ppo(network, optimizer), num_epochs, num_minibatches)
     program = compiled(learner, env, length)

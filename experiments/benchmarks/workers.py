@@ -127,7 +127,7 @@ def agent_for(env: Any) -> Agent:
     """A2C with Shared RMSProp."""
     network = actor_critic(env.observation_spec, env.action_spec, NetworkConfig())
     optimizer = OptimizerConfig(name="rmsprop", learning_rate=1e-3, anneal=False)
-    return a2c(network, make_optimizer(optimizer, 1), A2CConfig())
+    return a2c(network, make_optimizer(optimizer), A2CConfig())
 
 
 class Measured:

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 from jaxrl_par import exploration, losses, returns
 from jaxrl_par.agents import gradient, stepped
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
@@ -65,8 +66,9 @@ class QConfig:
     """Each environment ends at one of them."""
     epsilon_weights: tuple[float, ...] = (0.4, 0.3, 0.3)
     """Shares of the environments that end at each."""
-    anneal_updates: int = 1000
-    """Updates over which epsilon goes linearly from its start to its end."""
+    anneal_steps: int = 128_000
+    """Environment steps of all environments over which epsilon goes linearly from its
+    start to its end."""
     inverse_temperature: float = 1.0
     """Of boltzmann: uniform at 0, greedy as it grows."""
     reduction: Literal["mean", "sum"] = "mean"
@@ -77,8 +79,7 @@ class QConfig:
         """What is out of range."""
         unit = ("gamma", "epsilon_start", "epsilon_finals")
         found = not_between(self, **dict.fromkeys(unit, (0, 1))) + not_chosen(self)
-        found += not_between(self, anneal_updates=(1, 10**9))
-        found += at_least(self, target_period=1, inverse_temperature=0)
+        found += at_least(self, target_period=1, anneal_steps=1, inverse_temperature=0)
         try:
             exploration.shares(len(self.epsilon_finals), self.epsilon_weights)
         except ValueError as error:
@@ -90,7 +91,7 @@ class Acting(NamedTuple):
     """What acts: parameters, and how far exploration is annealed."""
 
     online: Params
-    explored: Int[Array, ""]
+    elapsed: Elapsed
 
 
 class QState(NamedTuple):
@@ -100,8 +101,8 @@ class QState(NamedTuple):
     target: Params
     """A copy of `online` of some updates ago."""
     opt_state: optax.OptState
-    explored: Int[Array, ""]
-    """Updates, up to those of the annealing: it stops there, and so cannot overflow."""
+    elapsed: Elapsed
+    """How far exploration is annealed."""
     phase: Int[Array, ""]
     """Updates since the target was copied, below `target_period`."""
 
@@ -139,7 +140,7 @@ def q_learning(
         # Copied, because a buffer that is in the state twice cannot be donated.
         target = jax.tree.map(jnp.copy, online)
         opt_state = optimizer.init(online)
-        return QState(online, target, opt_state, jnp.int32(0), jnp.int32(0))
+        return QState(online, target, opt_state, Elapsed.zero(), jnp.int32(0))
 
     def initial_carry(num_envs: int) -> QCarry:
         finals, weights = config.epsilon_finals, config.epsilon_weights
@@ -150,14 +151,13 @@ def q_learning(
         state: QState, batch: Trajectory, key: PRNGKey, axis: Axis
     ) -> tuple[Grads, Info]:
         del key, axis  # the loss is deterministic, and of this batch alone
-        constants = (state.target, state.explored, batch, network, config)
+        constants = (state.target, state.elapsed, batch, network, config)
         return gradient(loss, state.online, *constants)
 
     def apply(state: QState, grads: Grads) -> QState:
         online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
-        explored = jnp.minimum(state.explored + 1, config.anneal_updates)
         target, phase = renewed(online, state.target, state.phase, config.target_period)
-        return QState(online, target, opt_state, explored, phase)
+        return QState(online, target, opt_state, state.elapsed, phase)
 
     act, greedy = _acting(network, config)
     return Agent(
@@ -167,7 +167,7 @@ def q_learning(
         grad,
         apply,
         greedy,
-        params=lambda state: Acting(state.online, state.explored),
+        params=lambda state: Acting(state.online, state.elapsed),
         reduction=config.reduction,
     )
 
@@ -181,7 +181,7 @@ def _acting(network: Network, config: QConfig) -> tuple[ActFn, ActFn]:
             rho = config.inverse_temperature
             action = exploration.boltzmann(key, q_values, rho)
         else:
-            epsilon = annealed(params.explored, carry.epsilon, config)
+            epsilon = annealed(params.elapsed, carry.epsilon, config)
             action = exploration.epsilon_greedy(key, q_values, epsilon)
         return action, QCarry(memory, carry.epsilon), {}
 
@@ -195,17 +195,17 @@ def _acting(network: Network, config: QConfig) -> tuple[ActFn, ActFn]:
 
 
 def annealed(
-    explored: Int[Array, ""], final: Float[Array, " B"], config: QConfig
+    elapsed: Elapsed, final: Float[Array, " B"], config: QConfig
 ) -> Float[Array, " B"]:
-    """The epsilon of each environment after so many updates."""
-    done = jnp.minimum(explored / config.anneal_updates, 1.0)
+    """The epsilon of each environment after so many environment steps."""
+    done = elapsed.fraction(config.anneal_steps)
     return (1.0 - done) * config.epsilon_start + done * final
 
 
 def loss(
     online: Params,
     target: Params,
-    explored: Int[Array, ""],
+    elapsed: Elapsed,
     trajectory: Trajectory,
     network: Network,
     config: QConfig,
@@ -217,7 +217,7 @@ def loss(
     steps, memory = trajectory.steps, trajectory.carry.memory
     q_values, _ = network.unroll(online, memory, steps)
     target_q_values, _ = network.unroll(target, memory, steps)
-    epsilon = annealed(explored, trajectory.carry.epsilon, config)
+    epsilon = annealed(elapsed, trajectory.carry.epsilon, config)
     behaviour = _behaviour(q_values, epsilon, config)
     targets = jax.lax.stop_gradient(
         q_targets(trajectory, target_q_values, behaviour, config)

@@ -5,6 +5,7 @@ in `topologies` on which of them its learner runs. All that other topologies nee
 there too, and refused where it is not for the one that was chosen.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -78,8 +79,9 @@ class Args:
     unroll_length: int = 32
     """Steps of each environment for an update."""
     total_steps: int = 1_000_000
-    """Rows that are learned from, rounded down to whole updates. Rows that only show
-    the end of an episode are among them; steps in the metrics leave them out."""
+    """Environment steps, as the metrics count them: training ends with the update
+    that reaches them. Rates that are annealed are 0 there. Rows that only show the end
+    of an episode are learned from, too, and are no steps."""
     show_previous: bool = False
     """Show the previous action and reward with each observation."""
     normalize: bool = False
@@ -96,15 +98,16 @@ class Args:
     training: Flat[TrainingConfig] = TrainingConfig()
 
     @property
-    def num_updates(self) -> int:
-        """Steps of training that the budget allows; for workers and delayed, the
-        gradients of all workers."""
-        return self.total_steps // (self.lanes * self.unroll_length)
+    def rows_per_update(self) -> int:
+        """Rows that a step of training learns from: its most environment steps. For
+        workers and delayed it is the gradient of one worker."""
+        return self.lanes * self.unroll_length
 
     @property
-    def updates_per_step(self) -> int:
-        """Steps of the optimizer in each of them."""
-        return 1
+    def max_updates(self) -> int:
+        """Steps of training that the budget allows, if it is no whole episode that
+        each learns from: every other row at least is an environment step."""
+        return 2 * math.ceil(self.total_steps / self.rows_per_update) + 1
 
     @property
     def lanes(self) -> int:
@@ -154,16 +157,14 @@ class Args:
         return env.specs
 
     def make_optimizer(
-        self, config: OptimizerConfig | None = None, updates_per_step: int | None = None
+        self, config: OptimizerConfig | None = None
     ) -> optax.GradientTransformation:
         """An optimizer whose rate, if it is annealed, is 0 at the end of the run.
 
         Args:
           config: by default `optimizer`.
-          updates_per_step: its steps in a step of training, by default the learner's.
         """
-        num_steps = self.num_updates * (updates_per_step or self.updates_per_step)
-        return make_optimizer(config or self.optimizer, num_steps)
+        return make_optimizer(config or self.optimizer, self.total_steps)
 
     def make_learner(self, agent: Agent) -> Learner:
         """How the agent learns: from each trajectory once."""
@@ -183,7 +184,9 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""
-        found = at_least(self, num_devices=1, num_envs=1, unroll_length=1)
+        found = at_least(
+            self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1
+        )
         countable = not (found or self.threads.problems() or self.workers.problems())
         found += self._topology_problems() + self._environment_problems()
         return found + (self._size_problems() if countable else [])
@@ -244,19 +247,12 @@ class Args:
             return [
                 f"num_envs must be a multiple of {name} = {count}, got {self.num_envs}"
             ]
-        found = []
         if self.topology == "threads" and self.lanes % self.num_devices:
-            found.append(
+            return [
                 f"num_devices must divide the {self.lanes} environments of a batch, got"
                 f" {self.num_devices}"
-            )
-        if self.num_updates < 1:
-            found.append(
-                f"total_steps must allow an update, of {self.lanes} environments *"
-                f" unroll_length = {self.lanes * self.unroll_length}, got"
-                f" {self.total_steps}"
-            )
-        return found
+            ]
+        return []
 
 
 def environment_problems(name: str) -> list[str]:

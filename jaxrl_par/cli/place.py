@@ -76,7 +76,7 @@ def _delayed(args: Args, learner: Learner) -> Program:
         learner,
         args.make_env(args.envs_each),
         args.unroll_length,
-        args.delays.schedule(num_workers, args.num_updates, args.seed),
+        args.delays.schedule(num_workers, args.max_updates, args.seed),
         num_workers=num_workers,
         storage=args.delays.storage,
         staleness=args.workers.staleness,

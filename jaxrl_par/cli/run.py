@@ -31,7 +31,8 @@ def train(args: Args, learner: Learner) -> Trained:
         args,
         args.training,
         key=random.key(args.seed),
-        num_updates=args.num_updates,
+        total_env_steps=args.total_steps,
+        steps_per_update=args.rows_per_update,
         evaluate=evaluations(args, learner),
         default_name=f"{Path(sys.argv[0]).stem}-{args.env_name.replace('/', '-')}",
     )

@@ -19,10 +19,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import passed
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import at_least, not_chosen
 from jaxrl_par.loops.learner import Data, Gradient, Learner, halves_of
@@ -106,30 +107,30 @@ def turn(
 def apply_stale(
     apply: Callable[[State, Grads], State],
     state: State,
-    grads: Grads,
+    given: Gradient,
     staleness: Int[Array, ""],
     config: StalenessConfig,
-    accepted: Bool[Array, ""] | bool = True,
 ) -> tuple[State, dict[str, Array]]:
-    """The state with a gradient applied to it, unless it is refused.
+    """The state with a gradient applied to it, unless it is refused, and with its
+    environment steps counted.
 
     Metrics: `grad_norm` as it came; `skipped`, 1 if it was not finite; `rejected`, 1 if
     it was too stale or not `accepted`; `lag`, its staleness. The state has one more
     update if neither is 1.
     """
-    accepted = jnp.asarray(accepted)
+    accepted = jnp.asarray(given.accepted)
     if config.rule == "reject":
         accepted &= staleness <= config.max_staleness
     if config.rule == "scale":
         scale = 1.0 / jnp.maximum(staleness, 1)
-        scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), grads)
+        scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), given.grads)
         state, metrics = apply_finite(apply, state, scaled, accepted)
         metrics["grad_norm"] /= scale
     else:
-        state, metrics = apply_finite(apply, state, grads, accepted)
+        state, metrics = apply_finite(apply, state, given.grads, accepted)
     rejected = 1.0 - accepted.astype(jnp.float32)
     metrics |= {"rejected": rejected, "lag": staleness.astype(jnp.float32)}
-    return state, metrics
+    return passed(state, given.env_steps), metrics
 
 
 def parts_read(function: Callable, state: State, *arguments: PyTree) -> list[bool]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import passed
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops.run import Run, advance, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn, observe, update
@@ -164,9 +165,8 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         sampled, drawn = buffer.sample(data, trajectory, sample_key, Axis())
         batch = agent.prepare(state, sampled, Axis())
         grads, info = agent.grad(state, batch, grad_key, Axis())
-        env_steps = jnp.sum(~trajectory.rows.last, dtype=jnp.int32)
-        gradient = Gradient(grads, info.metrics, env_steps, buffer.ready(data))
-        return buffer.update(data, drawn, info), gradient
+        given = (grads, info.metrics, trajectory.env_steps, buffer.ready(data))
+        return buffer.update(data, drawn, info), Gradient(*given)
 
     halves = Halves(contribute, agent.apply, agent.observe)
     return Learner(
@@ -267,7 +267,9 @@ def lead_from(
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
     """As `learn_from`, up to the lessons that are deferred, which it returns.
 
-    What is skipped is counted when they were learned from: see `count_skipped`.
+    What is skipped is counted when they were learned from: see `count_skipped`. Each
+    lesson comes with the environment steps that have passed when it was learned from:
+    see `lesson_from`.
     """
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
@@ -276,6 +278,24 @@ def lead_from(
             run.learner, run.local, trajectory, key, axis
         )
         run = run._replace(learner=state, local=data)
-        return advance(run, trajectory, metrics, axis), metrics, lessons
+        env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
+        # All of them with the last one: in `learn_from` they come behind the lessons.
+        number = jax.tree.leaves(lessons)[0].shape[0]
+        passing = jnp.zeros(number, jnp.int32).at[-1].set(env_steps)
+        run = advance(run, trajectory, metrics, axis)
+        return run, metrics, (lessons, passing)
 
     return step
+
+
+def lesson_from(
+    deferred: Deferred,
+) -> Callable[[State, Any], tuple[State, Metrics]]:
+    """(part, one of the lessons of `lead_from`) -> (part after it, metrics)"""
+
+    def learned(part: State, given: Any) -> tuple[State, Metrics]:
+        lesson, env_steps = given
+        part, metrics = deferred.learn(part, lesson, Axis())
+        return passed(part, env_steps), metrics
+
+    return learned

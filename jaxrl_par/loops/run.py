@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import passed
 from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
 
 
@@ -79,13 +80,12 @@ def _fold(key: PRNGKey, count: Count) -> PRNGKey:
 
 def advance(run: Run, trajectory: Trajectory, metrics: Metrics, axis: Axis) -> Run:
     """Counts what was learned from, but not yet what was skipped of it."""
-    env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)
-    env_steps = axis.sum(axis.after(env_steps, metrics))
+    env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
     before = run.progress
     progress = before._replace(
         updates=before.updates.add(1), env_steps=before.env_steps.add(env_steps)
     )
-    return run._replace(progress=progress)
+    return run._replace(learner=passed(run.learner, env_steps), progress=progress)
 
 
 def count_skipped(progress: Progress, metrics: Metrics) -> Progress:

@@ -37,6 +37,7 @@ from jaxrl_par.errors import (
     refuse_any,
 )
 from jaxrl_par.loops import (
+    Gradient,
     Halves,
     Learner,
     Program,
@@ -52,7 +53,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.loops.schedules import Schedule
-from jaxrl_par.types import Agent, Count, Grads, Metrics, PRNGKey, State
+from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
 
 Storage = Literal["ring", "copies"]
 
@@ -301,12 +302,12 @@ def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
     old = _replaced(run.learner, mask, past.leaves)
 
     done = system.take_turn(old, run.learner, streams, data, run.key, unroll, worker)
-    given = done.gradient
+    given = _fitting(system, done.gradient, worker, delay)
     # Statistics of the data have no gradient: they are of all that came until now.
     state = system.halves.observe(run.learner, done.trajectory, Axis())
     state, applied = asynchronous.apply_stale(
-        system.halves.apply, state, _fitting(system, given.grads, worker, delay),
-        local.version - past.version, system.staleness, given.accepted,
+        system.halves.apply, state, given, local.version - past.version,
+        system.staleness,
     )  # fmt: skip
     metrics = given.metrics | applied
     refused = (applied["skipped"] > 0) | (applied["rejected"] > 0)
@@ -330,14 +331,15 @@ def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
 
 
 def _fitting(
-    system: _System, grads: Grads, worker: Int[Array, ""], delay: Int[Array, ""]
-) -> Grads:
+    system: _System, given: Gradient, worker: Int[Array, ""], delay: Int[Array, ""]
+) -> Gradient:
     """The gradient, not finite where a traced turn does not fit."""
     if not system.traced:
-        return grads
+        return given
     fits = (worker >= 0) & (worker < system.num_workers)
     fits &= (delay >= 0) & (delay <= system.max_delay)
-    return jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), grads)
+    grads = jax.tree.map(lambda x: jnp.where(fits, x, jnp.nan), given.grads)
+    return given._replace(grads=grads)
 
 
 def _kept(system: _System, local: Local, worker: Int[Array, ""], new: Past) -> Local:

@@ -5,19 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jaxrl_par.loops import Engine, Program, Run
-from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.types import Metrics, PRNGKey
 
 
 class Compiled(Engine):
-    """A program whose updates are scanned in one call, which donates the run."""
+    """A program whose updates are one loop in one call, which donates the run."""
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, chunk: int):
+        """
+        Args:
+          chunk: most updates of a call. Those with fewer are the same compiled loop,
+            left earlier, so that the last call of a run compiles nothing.
+        """
         self._compile_seconds = 0.0
         self._program = program
-        self._chunks: dict[int, Callable[[Run], tuple[Run, Metrics]]] = {}
+        self._chunk = chunk
+        self._compiled: Callable[[Run, int], tuple[Run, Metrics]] | None = None
 
     @property
     def compile_seconds(self) -> float:
@@ -37,9 +44,18 @@ class Compiled(Engine):
         """Does nothing: all is in the run."""
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        if num_updates not in self._chunks:
-            self._chunks[num_updates] = self._compile(num_updates, run)
-        return jax.block_until_ready(self._chunks[num_updates](run))
+        """
+        Raises:
+          ValueError: these are more updates than a chunk has.
+        """
+        if num_updates > self._chunk:
+            raise ValueError(f"a chunk has {self._chunk} updates, got {num_updates}")
+        if self._compiled is None:
+            self._compiled = self._compile(run)
+        run, metrics = jax.block_until_ready(self._compiled(run, num_updates))
+        if num_updates == self._chunk:
+            return run, metrics
+        return run, jax.tree.map(lambda x: x[:num_updates], jax.device_get(metrics))
 
     def record(self, path: Path) -> None:
         """Does nothing: there is no schedule to record."""
@@ -50,15 +66,28 @@ class Compiled(Engine):
     def close(self) -> None:
         """Does nothing: there is nothing to free."""
 
-    def _compile(self, num_updates: int, run: Run):
+    def _call(self, run: Run, num_updates: Int[Array, ""]) -> tuple[Run, Metrics]:
+        _, shapes = jax.eval_shape(self._program.step, run)
+        metrics = jax.tree.map(
+            lambda x: jnp.zeros((self._chunk, *x.shape), x.dtype), shapes
+        )
+
+        def update(index, now):
+            run, metrics = now
+            run, new = self._program.step(run)
+            return run, jax.tree.map(lambda x, y: x.at[index].set(y), metrics, new)
+
+        return jax.lax.fori_loop(0, num_updates, update, (run, metrics))
+
+    def _compile(self, run: Run) -> Callable[[Run, int], tuple[Run, Metrics]]:
         # Arrays stay where they are, or the next call would find them elsewhere.
         placed = jax.tree.map(lambda x: x.sharding, run)
         function = jax.jit(
-            scanned(self._program, num_updates),
+            self._call,
             donate_argnums=0,
             out_shardings=(placed, None),
         )
         started = time.perf_counter()
-        compiled = function.lower(run).compile()
+        compiled = function.lower(run, 0).compile()
         self._compile_seconds += time.perf_counter() - started
         return compiled

@@ -5,6 +5,7 @@ and answers signals. The division into chunks is the same in a run that was stop
 resumed, so that both compute the same bits.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.errors import refuse
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import parallelism
@@ -66,6 +68,17 @@ class Budget(NamedTuple):
 
     updates: int | None
     env_steps: int | None
+    steps_per_update: int | None = None
+    """The most environment steps of an update, where that is known."""
+
+    def left(self, updates: int, env_steps: int) -> int | None:
+        """How many more updates there are at least; None if nothing is known."""
+        if self.updates is not None:
+            return self.updates - updates
+        assert self.env_steps is not None
+        if self.steps_per_update is None:
+            return None
+        return math.ceil((self.env_steps - env_steps) / self.steps_per_update)
 
     def fraction(self, updates: int, env_steps: int) -> float:
         """How much of it is used, from 0 to 1."""
@@ -83,6 +96,7 @@ def train(
     key: PRNGKey,
     num_updates: int | None = None,
     total_env_steps: int | None = None,
+    steps_per_update: int | None = None,
     evaluate: Evaluate | None = None,
     default_name: str = "run",
 ) -> Trained:
@@ -96,21 +110,24 @@ def train(
       num_updates: steps of the program. The last chunk may be shorter.
       total_env_steps: in place of `num_updates`; training ends with the chunk that
         reaches it.
+      steps_per_update: the most environment steps that an update can have. With it
+        training ends with the very update that reaches `total_env_steps`.
       evaluate: called every `evaluation_interval` updates and at the end.
       default_name: name of the folder, where the settings have none.
 
     Raises:
-      ValueError: not exactly one budget of at least 1 is given.
+      ValueError: not exactly one budget of at least 1 is given, or a
+        `steps_per_update` that is below 1.
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
     """
-    budget = _budget(num_updates, total_env_steps)
+    budget = _budget(num_updates, total_env_steps, steps_per_update)
     directory = open_directory(args, settings, default_name)
     store = Checkpoints(
         directory.checkpoints, identity(args, settings), settings.keep_checkpoints
     )
-    engine = Compiled(program) if isinstance(program, Program) else program
+    engine = _engine(program, settings)
     with interrupts(store.described) as stop, store, _engine_errors(engine):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
@@ -131,6 +148,12 @@ def train(
         parallelism.draw(report, directory.parallelism)
         print(parallelism.text(report))
     return Trained(run, summary, directory)
+
+
+def _engine(program: Program | Engine, settings: TrainingConfig) -> Engine:
+    if isinstance(program, Program):
+        return Compiled(program, settings.log_interval)
+    return program
 
 
 def _finished(budget: Budget, run: Run, directory: RunDirectory) -> Summary | None:
@@ -178,8 +201,8 @@ class _Loop(NamedTuple):
         """The next updates, and their row."""
         updates, env_steps = _progress(run)
         length = self.settings.log_interval
-        if self.budget.updates is not None:
-            length = min(length, self.budget.updates - updates)
+        if (left := self.budget.left(updates, env_steps)) is not None:
+            length = min(length, left)
         compiled = self.engine.compile_seconds
         started = time.perf_counter()
         run, metrics = self.engine.advance(run, length)
@@ -274,14 +297,18 @@ def _sinks(
     return sinks
 
 
-def _budget(num_updates: int | None, total_env_steps: int | None) -> Budget:
+def _budget(
+    num_updates: int | None, total_env_steps: int | None, steps_per_update: int | None
+) -> Budget:
     given = [x for x in (num_updates, total_env_steps) if x is not None]
     if len(given) != 1 or given[0] < 1:
         raise ValueError(
             "train takes num_updates or total_env_steps, at least 1; got"
             f" {num_updates} and {total_env_steps}"
         )
-    return Budget(num_updates, total_env_steps)
+    if steps_per_update is not None:
+        refuse(steps_per_update=steps_per_update)
+    return Budget(num_updates, total_env_steps, steps_per_update)
 
 
 def _progress(run: Run) -> tuple[int, int]:

@@ -157,7 +157,7 @@ def test_the_value_of_a_constant_reward_is_its_geometric_sum():
     np.testing.assert_allclose(values, 10.0, atol=0.3)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [None, 3])
 def test_solves_the_contextual_bandit(n_step):
     config = A2CConfig(entropy_cost=0.0, n_step=n_step)
@@ -165,7 +165,7 @@ def test_solves_the_contextual_bandit(n_step):
     assert mean_return > 0.95
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["gaussian", "squashed"])
 def test_finds_continuous_actions(policy):
     env = probes.continuous_action(32)
@@ -223,7 +223,7 @@ def test_learns_cartpole():
     config = A2CConfig(gae_lambda=0.95, entropy_cost=0.0)
     num_updates = 3000
     optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0), num_updates
+        OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0), num_updates * 32 * 32
     )
     _, agent = make(env, NetworkConfig(), config, optimizer)
     program = compiled(agent, env, 32)

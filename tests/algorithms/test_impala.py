@@ -322,7 +322,9 @@ def test_learns_with_the_papers_optimizer():
     env = probes.observation_reward(16)
     net = actor_critic(env.observation_spec, env.action_spec, SMALL)
     config = OptimizerConfig("rmsprop", 0.02, max_grad_norm=40.0, epsilon=0.1)
-    agent = impala(net, make_optimizer(config, 150), ImpalaConfig(reduction="sum"))
+    agent = impala(
+        net, make_optimizer(config, 150 * 8 * 16), ImpalaConfig(reduction="sum")
+    )
     program = compiled(agent, env, 8)
     _, metrics = jax.jit(lambda key: scanned(program, 150)(program.init(key)))(
         random.key(0)
@@ -339,9 +341,7 @@ def test_learns_breakout():
     network = NetworkConfig(torso="mlp", activation="relu")
     net = actor_critic(env.observation_spec, env.action_spec, network)
     num_updates, passes, minibatches = 1_000_000 // (64 * 128), 4, 8
-    optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=5e-3), num_updates * passes * minibatches
-    )
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=5e-3), 1_000_000)
     config = ImpalaConfig(vtrace_lambda=0.95, behaviour_cost=1.0)
     learner = epochs(impala(net, optimizer, config), passes, minibatches)
     program = compiled(learner, env, 128)

@@ -15,6 +15,7 @@ from jaxrl_par.algorithms import q_learning as module
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.q_learning import QCarry, QConfig, q_learning
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import passed
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import check_agent, check_learns, probes
@@ -40,7 +41,7 @@ def unrolled(env, net, agent, length=7, seed=0, before=5):
     workers = rollout.start(agent, env, keys[0])
     state = jax.jit(agent.init)(keys[1], workers.step)
     target = jax.tree.map(lambda x: 1.5 * x + 0.1, state.online)
-    state = state._replace(target=target, explored=jnp.int32(300))
+    state = state._replace(target=target, elapsed=passed(state.elapsed, 38_400))
     act = jax.jit(
         lambda params, workers, key, length: rollout.unroll(
             agent, env, params, workers, key, length
@@ -203,7 +204,7 @@ def test_the_gradient_is_that_of_a_regression_on_fixed_numbers(method, memory, p
     total, expected = jax.jit(jax.value_and_grad(regression))(state.online)
     for reduction, size in (("sum", 1), ("mean", targets.size)):
         own = replace(config, reduction=reduction)
-        inputs = (state.online, state.target, state.explored, batch, net, own)
+        inputs = (state.online, state.target, state.elapsed, batch, net, own)
         actual, metrics = module.loss(*inputs)
         np.testing.assert_allclose(actual, total / size, rtol=1e-4)
         agent = q_learning(net, optax.sgd(0.1), own)
@@ -238,7 +239,7 @@ def test_no_gradient_flows_into_targets(method):
     state, batch = unrolled(env, net, agent)
 
     def total(target):
-        inputs = (state.online, target, state.explored, batch, net, config)
+        inputs = (state.online, target, state.elapsed, batch, net, config)
         return module.loss(*inputs)[0]
 
     grads = jax.jit(jax.grad(total))(state.target)
@@ -324,7 +325,7 @@ def test_a_new_agent_has_a_target_of_its_own_to_donate():
 
 
 def test_exploration_is_annealed_to_each_environments_own_end():
-    config = QConfig(epsilon_start=0.9, anneal_updates=4)
+    config = QConfig(epsilon_start=0.9, anneal_steps=40)
     env = probes.counter(10)
     _, agent = make(env, config)
     state = jax.jit(agent.init)(random.key(0), env.reset(random.key(1))[1])
@@ -332,19 +333,19 @@ def test_exploration_is_annealed_to_each_environments_own_end():
     ladder = [0.1, 0.01, 0.5] * 3 + [0.1]
     np.testing.assert_allclose(final, ladder, rtol=1e-6)
     ones = jax.tree.map(jnp.ones_like, state.online)
-    for update in range(7):
+    for tens in range(7):
         acts = agent.params(state)
-        assert int(state.explored) == min(update, 4) == int(acts.explored)
-        assert state.explored.dtype == jnp.int32
-        expected = 0.9 + min(update, 4) / 4 * (final - 0.9)
-        actual = module.annealed(state.explored, final, config)
+        expected = 0.9 + min(tens, 4) / 4 * (final - 0.9)
+        actual = module.annealed(acts.elapsed, final, config)
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
-        state = agent.apply(state, ones)
+        # By environment steps, and not by updates.
+        state = passed(agent.apply(agent.apply(state, ones), ones), 10)
+        assert int(state.elapsed.env_steps) == 10 * tens + 10
     np.testing.assert_array_equal(actual, final)
 
 
 def test_environments_act_with_their_own_epsilon():
-    config = QConfig(anneal_updates=4)
+    config = QConfig(anneal_steps=4)
     env = probes.counter(3)
     net, agent = make(env, config)
     carry, step = agent.initial_carry(3), shown(3)
@@ -355,7 +356,7 @@ def test_environments_act_with_their_own_epsilon():
     assert extras == {} and isinstance(after, QCarry)
     keys = jax.random.split(random.key(3), 4000)
     for explored, epsilon in ((0, [1.0] * 3), (2, [0.55, 0.505, 0.75])):
-        params = agent.params(state)._replace(explored=jnp.int32(explored))
+        params = agent.params(passed(state, explored))
         act = jax.vmap(agent.act, in_axes=(None, None, None, 0))
         action, after, extras = jax.jit(act)(params, carry, step, keys)
         others = np.mean(np.asarray(action) != np.asarray(best), axis=0)
@@ -395,7 +396,7 @@ def test_memory_goes_on_and_is_that_of_the_network():
 
 
 GREEDY = QConfig(
-    epsilon_finals=(0.0,), epsilon_weights=(1.0,), anneal_updates=100, target_period=10
+    epsilon_finals=(0.0,), epsilon_weights=(1.0,), anneal_steps=6_400, target_period=10
 )
 
 
@@ -458,7 +459,7 @@ def test_a_population_may_differ_in_its_numbers():
             epsilon_start=values["start"],
             epsilon_finals=(values["final"], 0.2),
             epsilon_weights=(0.5, 0.5),
-            anneal_updates=3,
+            anneal_steps=40,
         )
         return compiled(q_learning(net, optax.sgd(0.1), config), env, 6)
 
@@ -481,7 +482,7 @@ def test_a_population_may_differ_in_its_numbers():
 def test_devices_share_the_work():
     """Two devices learn what one would from both their environments' gradients."""
     env = probes.counter(2)
-    config = QConfig(target_period=2, anneal_updates=3)
+    config = QConfig(target_period=2, anneal_steps=20)
     _, agent = make(env, config, optimizer=optax.sgd(0.01))
     mesh = data_mesh(2)
     program = compiled(agent, env, 4, axis=Axis("data"))
@@ -502,7 +503,8 @@ def test_devices_share_the_work():
         run.learner,
         expected.learner,
     )
-    assert int(run.learner.explored) == 3 and int(run.learner.phase) == 1
+    elapsed = run.learner.elapsed.env_steps
+    assert int(elapsed) == int(run.progress.env_steps) and int(run.learner.phase) == 1
     assert np.all(metrics["skipped"] == 0)
 
 
@@ -514,7 +516,7 @@ def test_devices_share_the_work():
         ({"epsilon_finals": (0.1, 2.0, 0.5)}, r"epsilon_finals\[1\] must be in"),
         ({"epsilon_weights": (0.4, 0.6)}, "epsilon_weights: .* 3 choices and weights"),
         ({"epsilon_weights": (-1.0, 1.0, 1.0)}, "epsilon_weights: weights must be 0"),
-        ({"anneal_updates": 0}, r"anneal_updates must be in \[1, 1e\+09\], got 0"),
+        ({"anneal_steps": 0}, "anneal_steps must be at least 1, got 0"),
         ({"target_period": 0}, "target_period must be at least 1, got 0"),
         ({"inverse_temperature": -1.0}, "inverse_temperature must be at least 0"),
     ],
@@ -533,10 +535,12 @@ def test_wrong_settings_are_named(changes, message):
 def test_learns_cartpole(method, learning_rate, num_updates):
     """The greedy policy, after 128 steps for each update: the median of three seeds."""
     env = envs.make("CartPole-v1", 32)
-    config = QConfig(method=method, target_period=5, anneal_updates=num_updates // 5)
+    config = QConfig(
+        method=method, target_period=5, anneal_steps=num_updates * 128 // 5
+    )
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=learning_rate, max_grad_norm=1.0, epsilon=1e-3),
-        num_updates,
+        total,
     )
     _, agent = make(env, config, NetworkConfig(activation="relu"), optimizer)
     program = compiled(agent, env, 4)

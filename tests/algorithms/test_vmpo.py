@@ -496,6 +496,7 @@ def test_wrong_values_are_named(config, message):
     assert not VMPOConfig().problems()
 
 
+@pytest.mark.slow
 def test_learns_what_to_do_from_what_it_sees():
     env = probes.observation_reward(16)
     _, agent = make(env, optimizer=optax.adam(0.02))

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrl_par import cli, random
 from jaxrl_par.cli.args import READ_BY, SIMULATED
+from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.loops.asynchronous import StalenessConfig
@@ -32,31 +33,26 @@ def problems(config=cli.Args, **options):
 def test_an_update_takes_the_rows_that_its_topology_learns_from():
     """All environments; those of the actors of a batch; those of one worker."""
     placed = {x: replace(SMALL, topology=x) for x in TOPOLOGIES}
-    updates = {x: args.num_updates for x, args in placed.items()}
-    assert updates == {"compiled": 10, "threads": 20, "delayed": 80, "workers": 80}
+    rows = {x: args.rows_per_update for x, args in placed.items()}
+    assert rows == {"compiled": 32, "threads": 16, "delayed": 4, "workers": 4}
+    most = {x: args.max_updates for x, args in placed.items()}
+    assert most == {"compiled": 21, "threads": 41, "delayed": 161, "workers": 161}
     each = {x: args.envs_each for x, args in placed.items()}
     assert each == {"compiled": 8, "threads": 2, "delayed": 1, "workers": 1}
     assert replace(SMALL, num_devices=4).envs_each == 2
 
 
-def test_a_rate_is_annealed_over_all_updates_of_a_run():
-    """However many an epoch has, and whoever counts them."""
+@pytest.mark.parametrize("config", [cli.Args, cli.EpochArgs])
+def test_a_rate_is_annealed_over_the_environment_steps_of_a_run(config):
+    """However many updates those are."""
     sgd = OptimizerConfig("sgd", learning_rate=1.0, max_grad_norm=1e9)
-    budget = {"num_envs": 2, "unroll_length": 4, "total_steps": 16, "optimizer": sgd}
-
-    def moved(optimizer, num_steps):
-        state, total = optimizer.init(jnp.zeros(())), 0.0
-        for _ in range(num_steps):
-            update, state = optimizer.update(jnp.ones(()), state)
-            total -= float(update)
-        return total
-
-    args = cli.EpochArgs(num_epochs=2, num_minibatches=2, **budget)
-    assert args.num_updates * args.updates_per_step == 8
-    # 1 + 7/8 + ... + 1/8, and nothing after.
-    assert moved(args.make_optimizer(), 10) == pytest.approx(4.5)
-    assert moved(args.make_optimizer(updates_per_step=1), 4) == pytest.approx(1.5)
-    assert moved(cli.Args(**budget).make_optimizer(), 4) == pytest.approx(1.5)
+    optimizer = config(total_steps=16, optimizer=sgd).make_optimizer()
+    state, rates = optimizer.init(jnp.zeros(())), []
+    for env_steps in (0, 4, 4, 8, 1):
+        state = passed(state, env_steps)
+        update, state = optimizer.update(jnp.ones(()), state)
+        rates.append(-float(update))
+    assert rates == pytest.approx([1.0, 0.75, 0.5, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -95,9 +91,7 @@ REFUSED = [
     ({"num_envs": 5, "topology": "workers"}, "multiple of workers.num_workers = 4"),
     ({"num_devices": 5, "topology": "threads"},
      "num_devices must divide the 32 environments of a batch, got 5"),
-    ({"total_steps": 1023}, "total_steps must allow an update, of 32 environments *"
-     " unroll_length = 1024, got 1023"),
-    ({"total_steps": 255, "topology": "delayed"}, "total_steps must allow an update"),
+    ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
 ]  # fmt: skip
 
 

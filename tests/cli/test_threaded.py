@@ -83,7 +83,7 @@ def test_evaluation_counts_equally_many_episodes_of_each_environment():
     args = cli.Args(topology="threads", backend="gymnasium")
     env = args.make_host_env(random.key(0), 3)
     network = actor_critic(*env.specs)
-    agent = impala(network, make_optimizer(OptimizerConfig(), 1))
+    agent = impala(network, make_optimizer(OptimizerConfig(anneal=False)))
     step = env.reset()
     state = jax.jit(agent.init)(random.key(1), step)
     env.close()

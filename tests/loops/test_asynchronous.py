@@ -84,7 +84,7 @@ def test_both_halves_side_by_side_are_one_update(name):
         _, given = asynchronous.gradient(learner, state, (), trajectory, KEY, unroll, 1)
         seen = learner.halves.observe(state, trajectory, Axis())
         after, metrics = asynchronous.apply_stale(
-            learner.halves.apply, seen, given.grads, jnp.int32(0), StalenessConfig()
+            learner.halves.apply, seen, given, jnp.int32(0), StalenessConfig()
         )
         return after, given, metrics
 
@@ -207,7 +207,12 @@ def gradient():
 def applying(config):
     """(state, grads, staleness) -> (state, metrics), compiled."""
     agent, *_ = gradient()
-    return jax.jit(lambda *given: asynchronous.apply_stale(agent.apply, *given, config))
+
+    def given(state, grads, staleness):
+        worth = loops.Gradient(grads, {}, jnp.int32(12))
+        return asynchronous.apply_stale(agent.apply, state, worth, staleness, config)
+
+    return jax.jit(given)
 
 
 def applied(staleness, config=StalenessConfig()):
@@ -330,7 +335,7 @@ def test_a_worker_reads_parameters_and_nothing_of_the_optimizer(name):
 def test_a_worker_of_q_learning_reads_the_target_and_how_far_it_explored():
     agent, state, _ = acted("q-learning")
     read, left = read_in_a_turn(agent, state)
-    assert {path.split("[")[0] for path in read} == {".online", ".target", ".explored"}
+    assert {path.split("[")[0] for path in read} == {".online", ".target", ".elapsed"}
     assert {path.split("[")[0] for path in left} == {".opt_state", ".phase"}
 
 

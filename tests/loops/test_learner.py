@@ -28,7 +28,7 @@ KEY = random.key(0)
 
 def q_agent(env, rate=0.02, **options):
     network = q_network(env.observation_spec, env.action_spec, SMALL)
-    config = QConfig(method="q", target_period=5, anneal_updates=50, **options)
+    config = QConfig(method="q", target_period=5, anneal_steps=500, **options)
     return q_learning(network, optax.adam(rate), config)
 
 

@@ -532,15 +532,15 @@ _PARTS = (
     _m(
         "steps are clipped and not gradients",
         "optimizers.py",
-        "optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)",
-        "optax.chain(step, optax.clip_by_global_norm(config.max_grad_norm))",
+        "optax.chain(clip, direction, rate)",
+        "optax.chain(direction, rate, clip)",
         "test_optimizers.py::test_gradients_are_clipped_to_their_global_norm",
     ),
     _m(
         "annealing ends one step late",
         "optimizers.py",
-        "optax.linear_schedule(rate, 0.0, num_steps)",
-        "optax.linear_schedule(rate, 0.0, num_steps + 1)",
+        "state.fraction(total_env_steps)",
+        "state.fraction(total_env_steps + 1)",
         "test_optimizers.py::test_the_learning_rate_reaches_zero_at_the_end",
     ),
     _m(
@@ -828,11 +828,49 @@ _LOOPS = (
     ),
     _m(
         "steps are counted one row late",
-        "loops/run.py",
-        "env_steps = jnp.sum(~trajectory.steps.last[:-1], dtype=jnp.int32)",
-        "env_steps = jnp.sum(~trajectory.steps.last[1:], dtype=jnp.int32)",
+        "types.py",
+        "jnp.sum(~self.rows.last, dtype=jnp.int32)",
+        "jnp.sum(~self.steps.last[1:], dtype=jnp.int32)",
         "loops/test_programs.py::"
         "test_progress_counts_past_a_million_and_no_rows_that_are_last",
+    ),
+    _m(
+        "one program counts no environment steps for its schedules",
+        "loops/run.py",
+        "learner=passed(run.learner, env_steps), ",
+        "",
+        "topologies/test_equality.py::"
+        "test_a_learner_computes_the_same_on_every_topology_that_takes_it",
+    ),
+    _m(
+        "a million of environment steps is less",
+        "elapsed.py",
+        "millions * 1e6 + units",
+        "millions * 1e5 + units",
+        "test_elapsed.py::test_a_fraction_is_of_all_steps_and_at_most_1",
+    ),
+    _m(
+        "late gradients count no environment steps for schedules",
+        "loops/asynchronous.py",
+        "return passed(state, given.env_steps), metrics",
+        "return state, metrics",
+        "topologies/test_equality.py::"
+        "test_a_learner_computes_the_same_on_every_topology_that_takes_it",
+    ),
+    _m(
+        "environment steps pass with the first lesson",
+        "loops/learner.py",
+        ".at[-1].set(env_steps)",
+        ".at[0].set(env_steps)",
+        "bridge/actor_learner/test_distillers.py::"
+        "test_one_distiller_is_the_compiled_program_bit_for_bit",
+    ),
+    _m(
+        "the last chunk of a budget in environment steps is whole",
+        "training/runner.py",
+        "length = min(length, left)",
+        "length = max(length, 1)",
+        "training/test_runner.py::test_environment_steps_can_be_the_budget",
     ),
     _m(
         "distillation: the age is one update more",

@@ -41,7 +41,7 @@ def network(memory="none", make=actor_critic):
 
 
 def optimizer(name):
-    return make_optimizer(OptimizerConfig(name=name, learning_rate=0.05), 20)
+    return make_optimizer(OptimizerConfig(name=name, learning_rate=0.05), 200)
 
 
 AGENTS = {
@@ -52,7 +52,7 @@ AGENTS = {
     "ppo": lambda: ppo(network(), SGD),
     "normalized a2c": lambda: normalize_observations(a2c(network(), SGD)),
     "q-learning": lambda: q_learning(
-        network(make=q_network), SGD, QConfig(target_period=3, anneal_updates=6)
+        network(make=q_network), SGD, QConfig(target_period=3, anneal_steps=60)
     ),
 }
 agent_of = cache(lambda name: AGENTS[name]())

@@ -16,7 +16,7 @@ ENV = probes.clock(2)
 # XLA fuses what reads parameters out of a ring in another way.
 ROUNDED = {("v-mpo", "delayed")}
 
-QUICK = ("a2c, normalised", "impala, lstm", "ppo")
+QUICK = ("a2c, normalised", "impala, lstm")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ class Keyed(NamedTuple):
     key: jax.Array
 
 
+@pytest.mark.slow
 def test_an_agent_may_keep_a_key():
     """From which an evolution strategy draws the noise of its members."""
 

@@ -263,7 +263,7 @@ def bridge_count(bridge, seen):
     return count
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [lockstep(2, 1), lockstep(2, 0), lockstep(2, 2)])
 @pytest.mark.parametrize("make", [make_env, make_cartpole])
 def test_resuming_in_lockstep_is_exact(config, make, tmp_path):
@@ -291,6 +291,7 @@ def test_resuming_in_lockstep_is_exact(config, make, tmp_path):
     assert state_hash(resumed) == state_hash(whole)
 
 
+@pytest.mark.slow
 def test_a_free_run_goes_on_after_its_last_committed_update():
     """No update is lost, and no randomness is used twice."""
     agent, config = AGENTS["impala"](), ThreadsConfig(num_actors=2)

@@ -39,11 +39,11 @@ def network(make=actor_critic, memory="none"):
 
 def optimizer(name, norm=1e9):
     config = OptimizerConfig(name, 0.03, anneal=False, max_grad_norm=norm)
-    return make_optimizer(config, 100)
+    return make_optimizer(config)
 
 
 def q(method):
-    config = QConfig(method, target_period=2, anneal_updates=4)
+    config = QConfig(method, target_period=2, anneal_steps=40)
     return q_learning(network(q_network), optimizer("sgd"), config)
 
 
@@ -125,6 +125,7 @@ def test_one_worker_is_the_synchronous_program(name, store, on_host):
     assert report.lags == {0: UPDATES} and report.updates == UPDATES
 
 
+@pytest.mark.slow
 def test_gradients_of_the_clipped_agent_are_clipped():
     """So that the test above says something of clipping, and of none."""
     assert synchronous("a2c, clipped")[1]["grad_norm"].min() > 0.1

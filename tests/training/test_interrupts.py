@@ -78,7 +78,7 @@ def ends(process: subprocess.Popen, number: signal.Signals) -> tuple[int, str]:
     return process.returncode, out
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]
 )

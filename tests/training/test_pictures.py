@@ -81,6 +81,7 @@ def test_an_episode_moves(tmp_path, name):
         assert image.n_frames < 15
 
 
+@pytest.mark.slow
 def test_a_long_episode_is_thinned(tmp_path):
     env = envs.make("Pendulum-v1", 1, max_steps_in_episode=400)
     animate(constant(env, 0), env, None, tmp_path / "episode.gif", random.key(0))

@@ -82,7 +82,7 @@ def test_the_program_is_what_was_trained(tmp_path):
     assert state_hash(trained.run) == state_hash(run)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("crash", [1, 6, 11, 16])
 def test_a_crashed_run_resumes_to_the_same_bits_and_rows(tmp_path, crash):
     args = Args(num_updates=18, training=settings(tmp_path, name="whole"))
@@ -133,6 +133,7 @@ def test_nothing_to_resume_is_an_error(tmp_path):
         run_toy(args)
 
 
+@pytest.mark.slow
 def test_runs_without_a_name_are_numbered_and_the_last_resumed(tmp_path):
     args = Args(training=settings(tmp_path, name=None))
     assert [run_toy(args).directory.path.name for _ in range(3)] == [
@@ -212,6 +213,14 @@ def test_environment_steps_can_be_the_budget(tmp_path):
     args = Args(training=settings(tmp_path))
     trained = train(toy(), args, args.training, key=random.key(0), total_env_steps=50)
     assert trained.summary.env_steps == 60
+    # Where it is known how many steps an update has, no more are made.
+    args = Args(training=settings(tmp_path, name="exact"))
+    budget = {"total_env_steps": 50, "steps_per_update": 4}
+    trained = train(toy(), args, args.training, key=random.key(0), **budget)
+    assert trained.summary.env_steps == 52
+    with pytest.raises(ValueError, match="steps_per_update must be at least 1, got 0"):
+        budget["steps_per_update"] = 0
+        train(toy(), args, args.training, key=random.key(0), **budget)
     with pytest.raises(ValueError, match="num_updates or total_env_steps"):
         train(toy(), args, args.training, key=random.key(0))
     with pytest.raises(ValueError, match="at least 1; got 0"):

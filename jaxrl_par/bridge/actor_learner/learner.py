@@ -14,7 +14,14 @@ from jax.sharding import PartitionSpec as P
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
-from jaxrl_par.loops import Learner, Run, count_skipped, lead_from, learn_from
+from jaxrl_par.loops import (
+    Learner,
+    Run,
+    count_skipped,
+    lead_from,
+    learn_from,
+    lesson_from,
+)
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
 
@@ -164,7 +171,7 @@ class MeshLearner:
         for item in batch.unrolls:
             rows = item.trajectory.reward.size
             self._tally.lags[version - item.version] += rows
-            self._tally.env_steps += int(np.sum(~item.trajectory.steps.last[:-1]))
+            self._tally.env_steps += int(item.trajectory.env_steps)
             lags.append(version - item.version)
         self._tally.updates += 1
         numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
@@ -172,10 +179,10 @@ class MeshLearner:
 
     def _compile_distil(self, student: State, lessons: Any) -> None:
         assert self._deferred is not None
-        distil = self._deferred.learn
+        distil = lesson_from(self._deferred)
 
         def one(student: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
-            return distil(student, jax.tree.map(lambda x: x[number], lessons), Axis())
+            return distil(student, jax.tree.map(lambda x: x[number], lessons))
 
         sharding = NamedSharding(self._mesh, P())
         arguments: Any = jax.tree.map(

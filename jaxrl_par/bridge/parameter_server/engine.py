@@ -128,7 +128,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
                 computed = worker.contribute(pulled.state)
                 # Pushed as a whole or not at all: a worker that fails loses one
                 # gradient, and no other one notices.
-                push = Push(computed.part, pulled, computed.info, computed.after)
+                push = Push(computed.given, pulled, computed.info, computed.after)
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 # Not of the environment: new ones would not help.

@@ -78,7 +78,7 @@ class WorkerReplay(ReplayEngine[Worker]):
         read = [past[n] for n, past in zip(turn.read, self._past, strict=True)]
         computed = worker.contribute(self._shards.join([x for x, _ in read]))
         metrics = []
-        for j, part in enumerate(self._shards.divide(computed.part)):
+        for j, part in enumerate(self._shards.divide(computed.given)):
             shard, version = self._current[j]
             update = applied(self._shards, shard, part, version - read[j][1])
             self._current[j] = (update.state, version + update.applied)

@@ -16,7 +16,7 @@ Source: Nair et al., arXiv:1507.04296, section 4 (after Dean et al., 2012).
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +24,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jaxrl_par.loops import asynchronous
+from jaxrl_par.loops import Gradient, asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Grads, State
 
 METRICS = ("grad_norm", "skipped", "rejected", "lag")
 """Metrics of `asynchronous.apply_stale`, in one array: one transfer, not one each."""
-
-
-class Part(NamedTuple):
-    """What one shard gets of a gradient."""
-
-    grads: Grads
-    accepted: Any
-    """`Gradient.accepted`"""
 
 
 class Shards:
@@ -84,14 +76,14 @@ class Shards:
         self.join = jax.jit(self._join)
         """shards -> state; counters are those of the first"""
         self.divide = jax.jit(self._divide)
-        """part of all -> parts of the shards"""
+        """gradient -> gradients of the shards"""
         self.apply = jax.jit(partial(_applied, apply, config=staleness))
-        """(shard, its part, staleness) -> (shard, METRICS [4])"""
+        """(shard, its gradient, staleness) -> (shard, METRICS [4])"""
 
-    def compile(self, state: State, grads: Grads) -> None:
+    def compile(self, state: State, given: Gradient) -> None:
         """Compiles all functions. Arrays are where those that come later will be."""
-        shards, whole = self.split(state), Part(grads, np.bool_(True))
-        for shard, part in zip(shards, self.divide(whole), strict=True):
+        shards = self.split(state)
+        for shard, part in zip(shards, self.divide(given), strict=True):
             jax.block_until_ready(self.apply(shard, part, np.int32(0)))
         jax.block_until_ready(self.join(shards))
 
@@ -140,15 +132,15 @@ class Shards:
             parts.append(self._unraveled(whole) if tree else whole)
         return self._tree.unflatten(parts)
 
-    def _divide(self, part: Part) -> list[Part]:
+    def _divide(self, given: Gradient) -> list[Gradient]:
         if self.num_shards == 1:
-            return [part]
-        whole = ravel_pytree(part.grads)[0]
+            return [given]
+        whole = ravel_pytree(given.grads)[0]
         slices = [whole[where] for where in self._slices]
         squares = [jnp.sum(jnp.square(x)) for x in slices]
         return [
             # Not the difference from the whole, in which what is small would be lost.
-            part._replace(
+            given._replace(
                 grads=_extended(x, jnp.sqrt(sum(squares[:j]) + sum(squares[j + 1 :])))
             )
             for j, x in enumerate(slices)
@@ -164,11 +156,9 @@ class Shards:
 
 
 def _applied(
-    apply: Callable, state: State, part: Part, staleness: Any, config: StalenessConfig
+    apply: Callable, state: State, given: Gradient, staleness: Any, config: Any
 ):
-    state, metrics = asynchronous.apply_stale(
-        apply, state, part.grads, staleness, config, part.accepted
-    )
+    state, metrics = asynchronous.apply_stale(apply, state, given, staleness, config)
     return state, jnp.stack([metrics[name] for name in METRICS])
 
 

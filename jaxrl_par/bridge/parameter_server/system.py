@@ -25,7 +25,7 @@ from jaxrl_par.bridge.parameter_server.worker import (
     Worker,
 )
 from jaxrl_par.envs import Environment
-from jaxrl_par.loops import Learner, Run, asynchronous, halves_of
+from jaxrl_par.loops import Gradient, Learner, Run, asynchronous, halves_of
 from jaxrl_par.types import Mean, Metrics, PRNGKey, State
 
 
@@ -103,20 +103,23 @@ class WorkerSystem(ActorFactory[Worker]):
           ValueError: it cannot be divided.
         """
         parts = self.parts
-        gradient = partial(asynchronous.gradient, parts.learner)
+
+        def gradient(*place: Any) -> tuple[Metrics, Gradient]:
+            _, given = asynchronous.gradient(parts.learner, *place)
+            return given.metrics, kinds.without_metrics(given)
+
         data = jax.eval_shape(parts.learner.start, self._batch)
-        _, given = jax.eval_shape(
+        metrics, self._given = jax.eval_shape(
             gradient, state, data, self._batch, self._root, count_of(0), np.int32(0)
         )
-        self._grads = given.grads
         mean = Mean(0, 0)  # pyright: ignore
         episodes = {"episode_return": mean, "episode_length": mean}
-        self._metrics_tree = jax.tree.structure(given.metrics | episodes)
+        self._metrics_tree = jax.tree.structure(metrics | episodes)
         config = parts.config
         return Shards(
             halves_of(parts.learner, "workers").apply,
             state,
-            given.grads,
+            self._given.grads,
             config.num_shards,
             config.staleness,
         )
@@ -135,7 +138,7 @@ class WorkerSystem(ActorFactory[Worker]):
             sums, batch = np.zeros(3, np.float32), zeros(self._batch)
             data = self._start_data()
             self._gradient.compile(state, data, batch, sums, self._root, count, index)
-        shards.compile(state, jax.device_put(zeros(self._grads), self.parts.device))
+        shards.compile(state, jax.device_put(zeros(self._given), self.parts.device))
         self._compile_seconds += time.perf_counter() - started
 
     def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Acting, Actor, ActorState, MakeEnv, count_of
-from jaxrl_par.bridge.parameter_server.shards import Part
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment
@@ -40,8 +39,8 @@ class PushInfo(NamedTuple):
 class Computed(NamedTuple):
     """What a worker has made of an unroll."""
 
-    part: Part
-    """Its gradient."""
+    given: Gradient
+    """Its gradient, without metrics."""
     info: PushInfo
     after: Any
     """The worker's state after the unroll, for checkpoints."""
@@ -116,7 +115,7 @@ class HostWorker(Actor):
         # All rows have one version: that of `state`.
         extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
         trajectory = item.trajectory._replace(extras=extras)
-        self._data, part, measured = self.times.timed(
+        self._data, given, measured = self.times.timed(
             "gradient", self._gradient, state, self._data, trajectory,
             np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
             np.int32(self.index),
@@ -127,7 +126,7 @@ class HostWorker(Actor):
             int(env_steps), trajectory.reward.size,
         )  # fmt: skip
         after: Any = item.after
-        return Computed(part, info, after._replace(data=self._data))
+        return Computed(given, info, after._replace(data=self._data))
 
 
 class PureState(NamedTuple):
@@ -225,7 +224,7 @@ class PureWorker:
         # Not timed: a compiled call comes back. This only asks whether to stop.
         self._activity.end()
         number = self.next_unroll
-        streams, data, part, measured = self.times.timed(
+        streams, data, given, measured = self.times.timed(
             "computing", self._compute, state, number
         )
         env_steps, *metrics = np.asarray(measured)
@@ -238,7 +237,7 @@ class PureWorker:
             self.index, number, self.generation, np.array(metrics), int(env_steps),
             self._rows,
         )  # fmt: skip
-        return Computed(part, info, self.state())
+        return Computed(given, info, self.state())
 
     def close(self) -> None:
         """There is nothing to free."""
@@ -279,7 +278,7 @@ def packed(given: Gradient) -> Float[Array, " M"]:
 
 def gradients(learner: Learner) -> Function:
     """(state, data, trajectory, sums over its episodes [3], root, unroll, worker) ->
-    (data, part, what `packed` packs)"""
+    (data, gradient, what `packed` packs)"""
 
     def gradient(state: State, data: Any, trajectory: Trajectory, sums: Any, *place):
         data, given = asynchronous.gradient(learner, state, data, trajectory, *place)
@@ -287,7 +286,8 @@ def gradients(learner: Learner) -> Function:
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
         }
-        return data, _part(given), packed(given._replace(metrics=metrics))
+        measured = packed(given._replace(metrics=metrics))
+        return data, without_metrics(given), measured
 
     return Function(gradient)
 
@@ -309,14 +309,16 @@ def pure_starts(
 
 def pure_gradients(learner: Learner, env: Environment, unroll_length: int) -> Function:
     """(state, environments, data, root, unroll, worker) ->
-    (environments, data, part, what `packed` packs)"""
+    (environments, data, gradient, what `packed` packs)"""
 
     def contribute(state: State, *rest: Any):
         done = asynchronous.turn(learner, env, unroll_length, state, state, *rest)
-        return done.streams, done.data, _part(done.gradient), packed(done.gradient)
+        given = without_metrics(done.gradient)
+        return done.streams, done.data, given, packed(done.gradient)
 
     return Function(contribute)
 
 
-def _part(given: Gradient) -> Part:
-    return Part(given.grads, jnp.asarray(given.accepted))
+def without_metrics(given: Gradient) -> Gradient:
+    """What a store needs of it."""
+    return given._replace(metrics={}, accepted=jnp.asarray(given.accepted))

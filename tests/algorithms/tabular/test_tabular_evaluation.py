@@ -60,7 +60,7 @@ def test_action_values_follow_their_definition(seed):
     )
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_values_are_what_many_loops_give(seed):
     mdp, policy = random_problem(seed)

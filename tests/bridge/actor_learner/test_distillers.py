@@ -23,6 +23,7 @@ from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import DeadlineError, Supervisor
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
@@ -260,7 +261,8 @@ def parts():
     network = actor_critic(
         ENV.observation_spec, ENV.action_spec, NetworkConfig(widths=(4,))
     )
-    student = distilled(network, optax.adam(0.03))
+    annealed = make_optimizer(OptimizerConfig(learning_rate=0.03), 80)
+    student = distilled(network, annealed)
 
     def grad(state, batch, key, axis):
         grads, info = student.grad(state, batch, key, axis)
@@ -384,6 +386,7 @@ def test_several_distillers_make_exactly_the_ratio(schedule):
     assert report.abandoned == [] and set(threading.enumerate()) == before
 
 
+@pytest.mark.slow
 def test_an_error_of_a_distiller_ends_the_run():
     before = set(threading.enumerate())
     made = engine(ThreadsConfig(num_actors=1, num_distillers=2))

@@ -12,7 +12,8 @@ from toy_workers import TOY, Toy
 
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Part, Shards
+from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.loops import Gradient
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -31,7 +32,7 @@ def network(make=actor_critic):
 
 def optimizer(name="adam", norm=NORM):
     config = OptimizerConfig(name=name, max_grad_norm=norm, anneal=False)
-    return make_optimizer(config, 100)
+    return make_optimizer(config)
 
 
 AGENTS = {
@@ -83,7 +84,7 @@ def assert_equal(actual, expected):
 
 
 def part_of(grads):
-    return Part(grads, np.bool_(True))
+    return Gradient(grads, {}, np.int32(5), np.bool_(True))
 
 
 def applied(divided, parts, grads, staleness=0):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from toy_workers import ADDS, SIZE, TOY, Toy
 
-from jaxrl_par.bridge.parameter_server.shards import Part, Shards
+from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import (
     Hogwild,
     Lock,
@@ -26,6 +26,7 @@ from jaxrl_par.bridge.parameter_server.stores import (
 from jaxrl_par.bridge.parameter_server.stores.store import Applied, applied, mean
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.loops import Gradient
 from jaxrl_par.loops.asynchronous import StalenessConfig
 
 KINDS = {
@@ -38,10 +39,14 @@ by_exact_kind = pytest.mark.parametrize("kind", EXACT)
 ZEROS = Toy(jnp.zeros(SIZE), jnp.zeros(SIZE), jnp.int32(0))
 
 
+def given(grads):
+    return Gradient(grads, {}, np.int32(5), np.bool_(True))
+
+
 @cache
 def shards_of(agent, num_shards, config=StalenessConfig()):
     made = Shards(agent.apply, ZEROS, ZEROS.params, num_shards, config)
-    made.compile(ZEROS, ZEROS.params)
+    made.compile(ZEROS, given(ZEROS.params))
     return made
 
 
@@ -57,8 +62,7 @@ class At:
             self.store.start()
 
     def push(self, grads, pulled, worker=0, item=None, after=None):
-        part = Part(jnp.asarray(grads, jnp.float32), np.bool_(True))
-        push = Push(part, pulled, item, after)
+        push = Push(given(jnp.asarray(grads, jnp.float32)), pulled, item, after)
         self.store.push(worker, push, Times())
 
     def drain(self):
@@ -537,8 +541,7 @@ def test_metrics_of_shards_are_means_and_who_skipped_is_counted():
 
 
 def test_an_update_is_done_when_it_is_told():
-    part = Part(ones(2.0), np.bool_(True))
-    done = applied(shards_of(ADDS, 1), ZEROS, part, 3)
+    done = applied(shards_of(ADDS, 1), ZEROS, given(ones(2.0)), 3)
     assert isinstance(done, Applied) and done.applied
     assert done.metrics["lag"] == 3 and done.metrics["skipped"] == 0
     np.testing.assert_allclose(done.metrics["grad_norm"], 2 * np.sqrt(SIZE), rtol=1e-6)

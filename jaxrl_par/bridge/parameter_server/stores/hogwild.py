@@ -90,7 +90,7 @@ class Hogwild(Gate):
         old = self._shared.read()
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
-        done = applied(self._shards, state, push.part, staleness)
+        done = applied(self._shards, state, push.given, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:

@@ -66,7 +66,7 @@ class Lock(Gate):
         current = self._current
         (version,) = push.pulled.versions
         staleness = current.version - version
-        done = applied(self._shards, current.state, push.part, staleness)
+        done = applied(self._shards, current.state, push.given, staleness)
         # The instant of the update: one reference, which is replaced at once.
         self._current = current.after(worker, push, done)
         if self._is_full():

@@ -19,7 +19,8 @@ from jaxrl_par.bridge.parameter_server.stores.store import (
 )
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
-from jaxrl_par.types import Grads, State
+from jaxrl_par.loops import Gradient
+from jaxrl_par.types import State
 
 
 class _Waiting(NamedTuple):
@@ -27,8 +28,8 @@ class _Waiting(NamedTuple):
 
     worker: int
     push: Push
-    grads: list[Grads]
-    """Gradients of each shard."""
+    parts: list[Gradient]
+    """Of each shard."""
 
 
 class Server(Gate):
@@ -67,7 +68,7 @@ class Server(Gate):
         return Pulled(state, pushes, tuple(x.version for x in current))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
-        parts = jax.block_until_ready(self._shards.divide(push.part))
+        parts = jax.block_until_ready(self._shards.divide(push.given))
 
         def handed_over() -> bool | None:
             number = self._first + len(self._line)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Part, Shards
+from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.loops import Gradient
 from jaxrl_par.types import State
 
 
@@ -26,8 +27,8 @@ class Pulled(NamedTuple):
 class Push(NamedTuple):
     """A gradient on its way."""
 
-    part: Part
-    """Of all parameters."""
+    given: Gradient
+    """Of all parameters, without metrics."""
     pulled: Pulled
     item: Any
     """What is to be remembered of it."""
@@ -152,9 +153,9 @@ class Applied(NamedTuple):
     """False where the gradient was refused."""
 
 
-def applied(shards: Shards, state: State, part: Part, staleness: int) -> Applied:
+def applied(shards: Shards, state: State, given: Gradient, staleness: int) -> Applied:
     """`Shards.apply`, done when this returns, with metrics in numpy."""
-    state, values = shards.apply(state, part, np.int32(staleness))
+    state, values = shards.apply(state, given, np.int32(staleness))
     metrics = dict(zip(METRICS, np.asarray(values), strict=True))
     used = not (metrics["skipped"] or metrics["rejected"])
     return Applied(jax.block_until_ready(state), metrics, used)
