@@ -17,6 +17,7 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.axis import Axis
+from jaxrl_par.elapsed import passed
 from jaxrl_par.loops import schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.schedules import Schedule
@@ -212,7 +213,8 @@ def by_hand(name, schedule, num_workers, num_turns, stale="gradients"):
         workers[w], trajectory = act(old, workers[w], act_key)
         at = old if stale == "gradients" else newest
         grads = gradient(at, trajectory, learn_key)
-        states.append(apply(newest, trajectory, grads))
+        after = apply(newest, trajectory, grads)
+        states.append(passed(after, trajectory.env_steps))
     return states, workers
 
 
