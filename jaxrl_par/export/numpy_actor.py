@@ -35,10 +35,7 @@ Carry = tuple[np.ndarray, ...]
 """Memory, leaves [B, width]: (cell, hidden) of an LSTM, (hidden,) of a GRU, or ()."""
 _WINDOW = 3
 _ZERO, _HALF = np.float32(0), np.float32(0.5)
-_ACTIVATIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x, out: np.maximum(x, _ZERO, out=out),
-}
+_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x, out: np.maximum(x, _ZERO, out=out)}
 
 
 class ActorError(Exception):

@@ -489,12 +489,7 @@ def _halves(trajectory: Trajectory) -> Trajectory:
 
 
 def _gradient(
-    agent: Agent,
-    state: State,
-    trajectory: Trajectory,
-    *,
-    key: PRNGKey,
-    axis: Axis,
+    agent: Agent, state: State, trajectory: Trajectory, *, key: PRNGKey, axis: Axis
 ) -> Grads:
     """As `loops.learn` takes it for its first update, without minibatches."""
     batch = agent.prepare(state, trajectory, axis)

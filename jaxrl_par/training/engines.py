@@ -82,11 +82,7 @@ class Compiled(Engine):
     def _compile(self, run: Run) -> Callable[[Run, int], tuple[Run, Metrics]]:
         # Arrays stay where they are, or the next call would find them elsewhere.
         placed = jax.tree.map(lambda x: x.sharding, run)
-        function = jax.jit(
-            self._call,
-            donate_argnums=0,
-            out_shardings=(placed, None),
-        )
+        function = jax.jit(self._call, donate_argnums=0, out_shardings=(placed, None))
         started = time.perf_counter()
         compiled = function.lower(run, 0).compile()
         self._compile_seconds += time.perf_counter() - started

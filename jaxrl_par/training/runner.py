@@ -323,11 +323,7 @@ def _skipped_in_a_row(run: Run) -> int:
 
 
 def _summarize(
-    run: Run,
-    lines: JsonLines,
-    engine: Engine,
-    results: dict[str, float],
-    name: str,
+    run: Run, lines: JsonLines, engine: Engine, results: dict[str, float], name: str
 ) -> Summary:
     updates, env_steps = _progress(run)
     seconds = lines.rows[-1]["seconds"] if lines.rows else 0.0
