@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,7 @@ class Compiled(Engine):
             run = self._program.init(key)
             return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
-        started = time.perf_counter()
-        compiled = jax.jit(init).lower(key).compile()
-        self._compile_seconds += time.perf_counter() - started
-        return jax.block_until_ready(compiled(key))
+        return jax.block_until_ready(self._compile(jax.jit(init), key)(key))
 
     def resume(self, run: Run) -> None:
         """Does nothing: all is in the run."""
@@ -51,7 +49,10 @@ class Compiled(Engine):
         if num_updates > self._chunk:
             raise ValueError(f"a chunk has {self._chunk} updates, got {num_updates}")
         if self._compiled is None:
-            self._compiled = self._compile(run)
+            # Arrays stay where they are, or the next call would find them elsewhere.
+            placed = (jax.tree.map(lambda x: x.sharding, run), None)
+            function = jax.jit(self._call, donate_argnums=0, out_shardings=placed)
+            self._compiled = self._compile(function, run, 0)
         run, metrics = jax.block_until_ready(self._compiled(run, num_updates))
         if num_updates == self._chunk:
             return run, metrics
@@ -79,11 +80,8 @@ class Compiled(Engine):
 
         return jax.lax.fori_loop(0, num_updates, update, (run, metrics))
 
-    def _compile(self, run: Run) -> Callable[[Run, int], tuple[Run, Metrics]]:
-        # Arrays stay where they are, or the next call would find them elsewhere.
-        placed = jax.tree.map(lambda x: x.sharding, run)
-        function = jax.jit(self._call, donate_argnums=0, out_shardings=(placed, None))
+    def _compile(self, function: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
         started = time.perf_counter()
-        compiled = function.lower(run, 0).compile()
+        compiled = function.lower(*args).compile()
         self._compile_seconds += time.perf_counter() - started
         return compiled

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +28,8 @@ class Sink(Protocol):
 
     def write(self, row: Row) -> None: ...
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Writes all rows to disk: after this a crash loses none."""
 
     def close(self) -> None: ...
 
@@ -46,10 +47,8 @@ def summarize(
 
 def total(count: Count) -> int:
     """The counter, summed over the members of a population."""
-    millions, units = jax.device_get(count)
-    return int(np.sum(millions, dtype=np.int64)) * 10**6 + int(
-        np.sum(units, dtype=np.int64)
-    )
+    millions, units = (int(np.sum(x, dtype=np.int64)) for x in jax.device_get(count))
+    return millions * 10**6 + units
 
 
 def scalar(value: Value) -> int | float | None:
@@ -135,29 +134,6 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-class Sinks:
-    """Several sinks as one."""
-
-    def __init__(self, sinks: Sequence[Sink]):
-        self._sinks = sinks
-
-    def __enter__(self) -> "Sinks":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for sink in self._sinks:
-            sink.close()
-
-    def write(self, row: Row) -> None:
-        for sink in self._sinks:
-            sink.write(row)
-
-    def flush(self) -> None:
-        """Writes all rows to disk: after this a crash loses none."""
-        for sink in self._sinks:
-            sink.flush()
-
-
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl, none if there is no file.
 
@@ -167,14 +143,12 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     rows: list[Row] = []
-    *lines, unfinished = path.read_text().split("\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
             rows.append(row | {"updates": int(row["updates"])})
         except (ValueError, TypeError, KeyError) as error:
             warnings.warn(f"{path}, line {number}: not a row ({error})", stacklevel=2)
-    del unfinished
     return rows
 
 
