@@ -33,11 +33,11 @@ from jaxrl_par.export import numpy_actor
 from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.networks.actor_critic import chosen_torso, is_image
+from jaxrl_par.training.comparison import named
 from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 from jaxrl_par.types import (
     Action,
-    Box,
     Carry,
     Discrete,
     Obs,
@@ -216,14 +216,14 @@ def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
 
     JAX would ask for a name of every NamedTuple in the signature, wherever it is read.
     """
-    parameters, carry_tree = actor.parameters, jax.tree.structure(actor.carry)
-    obs_tree = jax.tree.structure(actor.example.obs)
+    trees = (actor.parameters, actor.carry, actor.example.obs)
+    params_tree, carry_tree, obs_tree = map(jax.tree.structure, trees)
+    expected = named(actor.parameters).items()
 
     def step(arrays, obs, first, carry):
         # Nothing that is returned depends on the parameters that are not there.
-        params = jax.tree.map_with_path(
-            lambda path, x: arrays.get(_name(path), jnp.zeros(x.shape, x.dtype)),
-            parameters,
+        params = params_tree.unflatten(
+            arrays.get(name, jnp.zeros(x.shape, x.dtype)) for name, x in expected
         )
         obs = [_normalized(arrays, i, x, config) for i, x in enumerate(obs)]
         row = TimeStep(obs_tree.unflatten(obs), first, last=jnp.zeros_like(first))
@@ -270,8 +270,8 @@ def _lowered(step: Callable, arrays: Arrays, actor: _Actor, batch: int | None) -
 
 def _needed(actor: _Actor, params: Params) -> Arrays:
     """The parameters by name, without those that only values depend on."""
-    expected = _named(actor.parameters)
-    found = {name: np.asarray(x) for name, x in _named(params).items()}
+    expected = named(actor.parameters)
+    found = {name: np.asarray(x) for name, x in named(params).items()}
     for name in expected | found:
         there, wanted = (
             f"{x.dtype} {x.shape}" if x is not None else "nothing"
@@ -306,8 +306,10 @@ def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arra
 def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
     """What the folder says about the actor."""
     torso = chosen_torso(actor.observation_spec, actor.config.torso)
-    observations = jax.tree.leaves_with_path(actor.observation_spec, is_leaf=_is_spec)
     carry = jax.tree.leaves(actor.carry)
+    observations = jax.tree.leaves_with_path(
+        actor.observation_spec, is_leaf=lambda x: isinstance(x, Spec)
+    )
     return {
         "format": FORMAT,
         "network": asdict(actor.config) | {"torso": torso},
@@ -354,10 +356,6 @@ def _bound(bound: Any) -> float | list | None:
     return known.tolist()
 
 
-def _is_spec(x: Any) -> bool:
-    return isinstance(x, Box | Discrete)
-
-
 def _check_numpy(network: Mapping[str, Any]) -> None:
     wrong = [
         f"{name} = {network[name]}; it knows {', '.join(known)}"
@@ -369,14 +367,6 @@ def _check_numpy(network: Mapping[str, Any]) -> None:
             f"the form for NumPy has no {', and no '.join(wrong)}. With numpy=False"
             " the form for JAX is written alone"
         )
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _npz(arrays: Arrays) -> bytes:

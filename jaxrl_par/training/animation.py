@@ -66,7 +66,10 @@ def animate(
     shown = _greedy_episode(agent, env, params, key)
     stride = -(-len(shown) // _MAX_FRAMES)
     # The end is always among them.
-    frames = [_picture(env, x) for x in shown[::-stride][::-1]]
+    frames = [
+        _frame(env.name, x[0]) if env.draw is None else _enlarged(env.draw(x, 0))
+        for x in shown[::-stride][::-1]
+    ]
     milliseconds = _MILLISECONDS if env.draw is None else _MILLISECONDS_OF_A_MOVE
     durations = [milliseconds * stride] * (len(frames) - 1) + [_MILLISECONDS_AT_END]
     path = Path(path)
@@ -109,13 +112,6 @@ def _greedy_episode(
     return [jax.tree.map(lambda x, t=t: x[t], shown) for t in range(end + 1)]
 
 
-def _picture(env: Environment, shown: PyTree) -> Any:
-    """The picture of an observation or a state of the one environment."""
-    if env.draw is None:
-        return _frame(env.name, shown[0])
-    return _enlarged(env.draw(shown, 0))
-
-
 def _frame(name: str, obs: np.ndarray) -> Any:
     from PIL import Image, ImageDraw
 
@@ -143,10 +139,8 @@ def _grid(obs: np.ndarray) -> np.ndarray:
     low, high = channels.min(), channels.max()
     weights = (channels - low) / (high - low) if high > low else channels - low
     picture = np.zeros((*obs.shape[:2], 3))
-    count = weights.shape[-1]
-    for i in range(count):
-        colour = np.array(colorsys.hsv_to_rgb(i / count, 0.65, 0.95))
-        weight = weights[..., i : i + 1]
+    for i, weight in enumerate(np.split(weights, weights.shape[-1], axis=-1)):
+        colour = np.array(colorsys.hsv_to_rgb(i / weights.shape[-1], 0.65, 0.95))
         picture = (1 - weight) * picture + weight * colour
     return (255 * picture).astype(np.uint8)
 

@@ -1,14 +1,25 @@
-"""Configs as JSON, and where two of them differ."""
+"""Configs as JSON, states by the names of their leaves, and where two differ."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import jax
+from jaxtyping import PyTree
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """The config as what JSON can hold: tuples become lists."""
     return json.loads(json.dumps(asdict(config)))
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their dotted path in the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def differences(
