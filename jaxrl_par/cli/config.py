@@ -112,7 +112,8 @@ def _parse_one_by_one(
         if not name.startswith("--"):
             wrong.append(f"{' '.join(option)!r} belongs to no option")
         elif hint is None:
-            wrong.append(_unknown_option(name, set(known)))
+            unknown = str(unknown_name("option", name, known))
+            wrong.append(unknown.partition(" Known: ")[0])  # `--help` lists them better
         elif _parse(config, option) is not None:
             right += option
         elif hint is bool:
@@ -120,11 +121,6 @@ def _parse_one_by_one(
         else:
             wrong.append(_must_be(name, hint, given))
     return tyro.cli(config, args=right), wrong
-
-
-def _unknown_option(name: str, known: set[str]) -> str:
-    message = str(unknown_name("option", name, known))
-    return message.partition(" Known: ")[0]  # `--help` lists them better
 
 
 def _split(argv: Sequence[str]) -> list[list[str]]:
@@ -178,17 +174,15 @@ def _dataclass_from_json(value: Any, hint: type, name: str, wrong: list[str]) ->
         return None
     hints = {field: kind for field, kind, _ in _hints(hint)}
     prefix = f"{name}." if name else ""
+    known = [prefix + field for field in hints]
     for key in value.keys() - hints.keys():
-        wrong.append(
-            str(unknown_name("field", prefix + key, (prefix + h for h in hints)))
-        )
+        wrong.append(str(unknown_name("field", prefix + key, known)))
     given = {
         field: _from_json(value[field], kind, prefix + field, wrong)
         for field, kind in hints.items()
         if field in value
     }
-    missing = [f"{prefix}{f.name}" for f in fields(hint) if f.name not in given]
-    wrong += [f"{field} is missing" for field in missing]
+    wrong += [f"{prefix}{field} is missing" for field in hints if field not in given]
     return None if wrong else hint(**given)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,8 @@ def train(args: Args, learner: Learner) -> Trained:
 def evaluations(args: Args, learner: Learner) -> Evaluate:
     """Mean returns of sampled and greedy actions, with the same starts each time."""
     agent = learner.actor
-    agents = {
-        "sampled_return": agent,
-        "greedy_return": agent._replace(act=agent.greedy),
-    }
-    play = {name: _playing(args, x) for name, x in agents.items()}
+    agents = {"sampled": agent, "greedy": agent._replace(act=agent.greedy)}
+    play = {f"{name}_return": _playing(args, x) for name, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
         params, key = learner.params(run.learner), evaluation_key(run)
@@ -67,11 +65,8 @@ def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Any]:
     play = host_evaluator(agent, episodes)
 
     def simulated(params: Params, key: PRNGKey) -> np.ndarray:
-        env = args.make_host_env(key, num_envs)
-        try:
+        with closing(args.make_host_env(key, num_envs)) as env:
             return play(env, params, key)
-        finally:
-            env.close()
 
     return simulated
 
