@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -149,10 +150,9 @@ class _Weights:
         torso = "params.torso" if network["shared"] else "params.actor"
         self.inputs = self._read_inputs(config, torso)
         self.sizes = [sum(x.size for x in self.inputs), *network["widths"]]
-        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
         self.layers = [
             self._linear(f"{torso}.MLP_0.Linear_{i}", *pair)
-            for i, pair in enumerate(pairs)
+            for i, pair in enumerate(pairwise(self.sizes))
         ]
         self.width, num_features = 0, self.sizes[-1]
         self.num_leaves = {"none": 0, "gru": 1, "lstm": 2}[self.kind]

@@ -68,15 +68,17 @@ def check_environment(
     stream = partial(_random_stream, env, num_steps)
     compiled = jax.jit(stream)
     key, other_key = jax.random.split(random.key(0))
-    rows = _to_host(compiled(key, False))
+    rows = jax.device_get(compiled(key, False))
     _check_observations(env, rows.steps)
     _check_stream(env, rows)
     _check_statistics(env, rows, rewards_changed)
 
-    again = _to_host(compiled(key, False))
+    again = jax.device_get(compiled(key, False))
     _check_equal(again, rows, "the same key gave other numbers when called again")
     keys = jnp.stack([key, key, other_key])
-    mapped = _to_host(jax.jit(jax.vmap(stream))(keys, jnp.array([False, True, False])))
+    mapped = jax.device_get(
+        jax.jit(jax.vmap(stream))(keys, jnp.array([False, True, False]))
+    )
     same, ignored, other = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(3))
     # Rounding differs between programs, and a game may amplify it: the first rows only.
     early = [jax.tree.map(lambda x: x[:8], x) for x in (same, rows)]
@@ -299,23 +301,19 @@ def _check_step_types(env: Environment) -> None:
     after_state, after, reward, discount = jax.eval_shape(
         env.step, env_state, action, random.key(0)
     )
-    for name, leaf in _leaves(
-        {"env_state": env_state, "step": step, "reward": reward, "discount": discount}
-    ):
+    floats = {"reward": reward, "discount": discount}
+    flags = {"first": step.first, "last": step.last}
+    for name, leaf in _leaves({"env_state": env_state, "step": step} | floats):
         assert not leaf.weak_type, (
             f"{name} is weakly typed, made of a Python number: name its dtype,"
             " or it changes when it meets other arrays"
         )
     _check_types(after_state, env_state, "the state of step", "that of reset")
     _check_types(after, step, "the TimeStep of step", "that of reset")
-    for name, leaf, dtype in (
-        ("reward", reward, jnp.float32),
-        ("discount", discount, jnp.float32),
-        ("first", step.first, jnp.bool_),
-        ("last", step.last, jnp.bool_),
-    ):
+    for name, leaf in (floats | flags).items():
+        dtype = np.dtype(bool if name in flags else np.float32)
         assert (leaf.shape, leaf.dtype) == ((env.num_envs,), dtype), (
-            f"{name} must be {np.dtype(dtype)} [{env.num_envs}], is {leaf.dtype}"
+            f"{name} must be {dtype} [{env.num_envs}], is {leaf.dtype}"
             f" {list(leaf.shape)}"
         )
 
@@ -387,12 +385,9 @@ def _since_start(
 
 def _check_environments_differ(rows: _Rows, other: _Rows) -> None:
     """If keys change anything, they change environments in different ways."""
-
-    def shown(rows):
-        return jax.tree.leaves((rows.steps, rows.reward))
-
-    random = any((x != y).any() for x, y in zip(shown(rows), shown(other), strict=True))
-    alike = all((x == x[:, :1]).all() for x in shown(rows))
+    shown, others = (jax.tree.leaves((x.steps, x.reward)) for x in (rows, other))
+    random = any((x != y).any() for x, y in zip(shown, others, strict=True))
+    alike = all((x == x[:, :1]).all() for x in shown)
     assert not (random and alike and rows.reward.shape[1] > 1), (
         "all environments show the same, though keys change it: split the key over them"
     )
@@ -529,15 +524,8 @@ def _check_close(
 ) -> None:
     """To a tolerance relative to the largest element of the tree."""
     largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
-
-    def scaled(tree):
-        return jax.tree.map(lambda x: x / (largest or 1.0), tree)
-
-    _check_equal(scaled(actual), scaled(expected), otherwise, tolerance)
-
-
-def _to_host(tree: PyTree) -> PyTree:
-    return jax.tree.map(np.asarray, tree)
+    scaled = jax.tree.map(lambda x: x / (largest or 1.0), (actual, expected))
+    _check_equal(*scaled, otherwise, tolerance)
 
 
 def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:

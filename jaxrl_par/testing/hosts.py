@@ -1,5 +1,7 @@
 """A check of simulators against the contract of `envs.host`."""
 
+from contextlib import closing
+
 import jax
 import numpy as np
 
@@ -26,7 +28,7 @@ def check_host_environment(
     """
     rng = np.random.default_rng(seed)
     rows = UnrollBuffer(env.observation_spec, env.action_spec, num_steps, env.num_envs)
-    try:
+    with closing(env):
         step = env.reset()
         assert np.all(step.first) and not np.any(step.last), (
             "a reset must show `first`, and no `last`, in every environment"
@@ -41,8 +43,6 @@ def check_host_environment(
             shapes = jax.tree.map(np.shape, env.snapshot())
             assert shapes == start, f"the snapshot has shapes {shapes}, not {start}"
         rows.check()
-    finally:
-        env.close()
 
 
 def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:

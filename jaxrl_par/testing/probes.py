@@ -73,7 +73,7 @@ def truncation(num_envs: int, limit: int = 5) -> Environment:
         length=limit,
         show=lambda state: jnp.ones((num_envs, 1)),
         pay=lambda state, action: jnp.ones(num_envs),
-        cut=lambda state: jnp.ones(num_envs, bool),
+        cut=lambda state: jnp.array(True),
         observation_spec=Box((1,), low=1.0, high=1.0),
     )
 
@@ -119,15 +119,11 @@ def delayed_reward(num_envs: int, delay: int = 3) -> Environment:
     taken, the value of any policy is that, times whether it earned.
     """
     refuse(delay=delay)
-
-    def show(state):
-        return jnp.stack([state.time / delay, state.secret], axis=1)
-
     return _probe(
         "delayed_reward",
         num_envs,
         length=delay + 1,
-        show=show,
+        show=lambda state: jnp.stack([state.time / delay, state.secret], axis=1),
         remember=lambda state, action: jnp.where(state.time == 0, action, state.secret),
         pay=lambda state, action: jnp.where(state.time == delay, state.secret, 0.0),
         observation_spec=Box((2,), low=0.0, high=(delay + 1) / delay),
@@ -167,22 +163,13 @@ def counter(num_envs: int, length: int = 3) -> Environment:
     returns length * s + length * (length - 1) / 2, and half the sum of its actions.
     """
     refuse(length=length)
-
-    def show(state):
-        row = jnp.broadcast_to(state.position, num_envs)
-        return jnp.stack([state.time, row], axis=1).astype(jnp.float32)
-
-    def cut(state):
-        odd = (state.position // (length + 1)) % 2 == 1
-        return jnp.broadcast_to(odd, num_envs)
-
     return _probe(
         "counter",
         num_envs,
         length=length,
-        show=show,
-        pay=lambda state, action: counter_reward(show(state), action),
-        cut=cut,
+        show=lambda state: _with_row(state.time, state),
+        pay=lambda state, action: counter_reward(_with_row(state.time, state), action),
+        cut=lambda state: (state.position // (length + 1)) % 2 == 1,
         observation_spec=Box((2,), low=0.0),
     )
 
@@ -202,17 +189,12 @@ def clock(num_envs: int) -> Environment:
     (b + 1) * b + b * (b + 1) / 2048, whatever it does.
     """
     index = jnp.arange(num_envs)
-
-    def show(state):
-        row = jnp.broadcast_to(state.position, num_envs)
-        return jnp.stack([index, row], axis=1).astype(jnp.float32)
-
     env = _probe(
         "clock",
         num_envs,
         length=index + 1,
-        show=show,
-        pay=lambda state, action: clock_reward(show(state)),
+        show=lambda state: _with_row(index, state),
+        pay=lambda state, action: clock_reward(_with_row(index, state)),
         observation_spec=Box((2,), low=0.0),
     )
     return env._replace(max_episode_steps=num_envs)
@@ -234,7 +216,7 @@ def _probe(
     action_spec: Spec = Discrete(2),
     draw: Callable[[PRNGKey], Array] | None = None,
     remember: Callable[[_State, Action], Array] = lambda state, action: state.secret,
-    cut: Callable[[_State], Array] | None = None,
+    cut: Callable[[_State], Bool[Array, ""]] = lambda state: jnp.array(False),
 ) -> Environment:
     """Episodes of `length` steps, None for one without end, with their statistics.
 
@@ -246,7 +228,6 @@ def _probe(
     refuse(num_envs=num_envs)
     no = jnp.zeros(num_envs, bool)
     draw = draw or (lambda key: jnp.zeros(num_envs))
-    cut = cut or (lambda state: no)
 
     def reset(key):
         time = jnp.zeros(num_envs, jnp.int32)
@@ -274,6 +255,12 @@ def _probe(
             max_episode_steps=length if isinstance(length, int) else None,
         )
     )
+
+
+def _with_row(x: Int[Array, " B"], state: _State) -> Float[Array, "B 2"]:
+    """What is shown of x, and the row of the stream."""
+    row = jnp.broadcast_to(state.position, x.shape)
+    return jnp.stack([x, row], axis=1).astype(jnp.float32)
 
 
 def _bits(key: PRNGKey, num_envs: int) -> Float[Array, " B"]:

@@ -74,13 +74,9 @@ def animate(
     durations = [milliseconds * stride] * (len(frames) - 1) + [_MILLISECONDS_AT_END]
     path = Path(path)
     temporary = path.with_name(f"{path.name}.new")
-    frames[0].save(
-        temporary,
-        format="GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
+    first, *rest = frames
+    first.save(
+        temporary, "GIF", save_all=True, append_images=rest, duration=durations, loop=0
     )
     temporary.replace(path)
 
