@@ -142,11 +142,9 @@ class Args:
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
         seed = int(jax.random.bits(key)) >> 1
-        backend = self.backend or "auto"
-        env = host.make(self.env_name, num_envs, seed, backend=backend)
-        if self.show_previous:
-            return host_wrappers.previous_action_and_reward(env)
-        return env
+        env = host.make(self.env_name, num_envs, seed, backend=self.backend or "auto")
+        show = host_wrappers.previous_action_and_reward
+        return show(env) if self.show_previous else env
 
     def specs(self) -> tuple[Specs, Spec]:
         """Of observations and actions, from an environment that is closed again."""
@@ -176,11 +174,9 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""
-        found = at_least(
-            self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1
-        )
-        countable = not (found or self.threads.problems() or self.workers.problems())
-        found += self._topology_problems() + self._environment_problems()
+        low = at_least(self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1)
+        countable = not (low or self.threads.problems() or self.workers.problems())
+        found = low + self._topology_problems() + self._environment_problems()
         return found + (self._size_problems() if countable else [])
 
     @property

@@ -1,8 +1,7 @@
 """Settings from the command line or a file, refused as a whole if any is wrong.
 
 What a config is, and what is wrong with one, is in `errors`. All problems of all parts
-are reported at once, so that no command is repaired one error at a time, and before a
-device is used.
+are reported at once, before a device is used: nothing is repaired one error at a time.
 """
 
 import contextlib
@@ -31,8 +30,7 @@ from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
 Flat = Annotated[Config, tyro.conf.OmitArgPrefixes]
-"""A part whose options have no prefix, however deep it is: `--resume`, not
-`--training.resume`."""
+"""A part, however deep, whose options have no prefix: `--resume`."""
 
 
 class ConfigError(TrainingError):
@@ -59,9 +57,8 @@ def parse(config: type[Config], argv: Sequence[str] | None = None) -> Config:
         return tyro.cli(config, args=argv)
     parsed, wrong = _parse(config, argv), []
     if parsed is None:
-        parsed, wrong = _parse_one_by_one(config, argv)
-    wrong += problems(parsed, unnamed=tyro.conf.OmitArgPrefixes)
-    if wrong:
+        parsed, wrong = _parse_each(config, argv)
+    if wrong := wrong + problems(parsed, unnamed=tyro.conf.OmitArgPrefixes):
         error = ConfigError("the options", wrong)
         print(f"error: {error}\n--help lists all options", file=sys.stderr)
         raise SystemExit(2)
@@ -80,8 +77,7 @@ def load(path: Path, config: type[Config]) -> Config:
     except ValueError as error:
         raise ConfigError(str(path), [f"it is not JSON: {error}"]) from error
     loaded = _from_json(values, config, "", wrong)
-    wrong = wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes)
-    if wrong:
+    if wrong := wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes):
         raise ConfigError(str(path), wrong)
     return loaded
 
@@ -95,9 +91,7 @@ def _parse(config: type[Config], argv: Sequence[str]) -> Config | None:
         return None
 
 
-def _parse_one_by_one(
-    config: type[Config], argv: Sequence[str]
-) -> tuple[Config, list[str]]:
+def _parse_each(config: type[Config], argv: Sequence[str]) -> tuple[Config, list[str]]:
     """Each option by itself, since a parser stops at the first that is wrong.
 
     The config has the options that are right, so that their values can be checked too.

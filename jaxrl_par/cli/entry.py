@@ -18,11 +18,7 @@ _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def experiment(make_agent: MakeAgent, config: type[Args]) -> None:
-    """Composes what the command line asks for, and trains it.
-
-    Raises:
-      SystemExit: as `main`.
-    """
+    """Composes what the command line asks for, and trains it. Raises as `main`."""
     main(lambda args: train(args, compose(args, make_agent)), config)
 
 

@@ -14,8 +14,7 @@ class EpochArgs(Args):
     """An experiment whose learner makes several passes of minibatches."""
 
     learns_from_rows: ClassVar[bool] = True
-    """Whether minibatches are of rows, where there is no memory, or always of
-    sequences."""
+    """Whether minibatches are of rows where there is no memory, or always sequences."""
 
     num_epochs: int = 4
     """Passes over what a step of training learns from."""
@@ -35,7 +34,6 @@ class EpochArgs(Args):
         return epochs(self.normalized(agent), self.num_epochs, self.num_minibatches)
 
     def problems(self) -> list[str]:
-        """What is out of range, or belongs to another topology."""
         counts = at_least(self, num_epochs=1, num_minibatches=1)
         if found := super().problems() + counts:
             return found

@@ -21,8 +21,7 @@ from jaxrl_par.types import Agent, Params, PRNGKey
 
 
 def train(args: Args, learner: Learner) -> Trained:
-    """Trains on the topology that was chosen, evaluates, and draws an episode where
-    the environment can be drawn.
+    """Trains on the chosen topology, evaluates, and draws an episode where it can.
 
     Raises:
       TrainingError, Interrupted: as `place` and `training.train`.
@@ -78,7 +77,6 @@ def evaluation_key(run: Run) -> jax.Array:
 
 
 def _draw(args: Args, learner: Learner, trained: Trained) -> None:
-    """One episode, unless there is a picture already or none can be drawn."""
     env, path = args.make_env(1), trained.directory.animation
     if animation.can_draw(env) and not path.exists():
         params, key = learner.params(trained.run.learner), evaluation_key(trained.run)

@@ -8,9 +8,8 @@
     numpy_actor.py   with these it acts where NumPy is: `Actor.load(path)`
     step.stablehlo   one step for `jax.export.deserialize`, as `load(path)` uses it
 
-Both forms compute what the agent's `greedy` does, and the policy besides; the critic is
-left behind. Nothing is pickled, and reading the folder runs none of it. Hashes tell
-damage, not malice: who can write to the folder chooses the actions.
+Both forms compute what the agent's `greedy` does, and the policy besides, without the
+critic. Reading runs nothing that is in the folder: see `numpy_actor.Actor.load`.
 """
 
 import io
@@ -118,8 +117,7 @@ def write(
     Args:
       params: those of `actor_critic` with this config and specs, or what
         `normalize_observations` makes of them.
-      batch_sizes: numbers of environments that the JAX form is for; by default any,
-        which gtrxl does not know.
+      batch_sizes: numbers of environments of JAX's form; by default any, but for gtrxl.
       numpy: with the form for NumPy; without it, any network can be exported.
       clip: as `normalize_observations` was given it.
 
@@ -143,7 +141,9 @@ def write(
         _check_numpy(config["network"])
     if statistics is not None:
         arrays |= _statistics(statistics, config["observations"])
-    files = {ARRAYS: _npz(arrays)}
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    files = {ARRAYS: file.getvalue()}
     if numpy:
         files[_RUNTIME.name] = _RUNTIME.read_bytes()
     step = _step(actor, config)
@@ -157,8 +157,7 @@ def load(path: str | Path, donate_carry: bool = False) -> ExportedActor:
     """The JAX form of an actor, compiled when it is first called.
 
     Args:
-      donate_carry: a carry that `step` was given cannot be used again, so that a large
-        one is not copied.
+      donate_carry: `step` uses its carry up, so that a large one is not copied.
 
     Raises:
       ExportError: the folder is damaged, or no actor that this version can read.
@@ -181,12 +180,10 @@ def load(path: str | Path, donate_carry: bool = False) -> ExportedActor:
         )
 
     def step(obs: Obs, first: First, carry: Carry):
-        batch = len(first) if sizes else None
-        if batch not in steps:
-            raise ExportError(
-                f"{path} was exported for batches of {sizes}, not {batch}"
-            )
-        return steps[batch](obs, first, carry)
+        size = len(first) if sizes else None
+        if size not in steps:
+            raise ExportError(f"{path} was exported for batches of {sizes}, not {size}")
+        return steps[size](obs, first, carry)
 
     return ExportedActor(config, initial_carry, step)
 
@@ -294,17 +291,15 @@ def _is_critic(name: str) -> bool:
 
 def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
     """Statistics of normalised observations, which are those of real numbers."""
-    trees = {"mean": statistics.mean, "variance": statistics.variance}
     return {
         f"statistics.{name}.{index}": np.asarray(leaf)
-        for name, tree in trees.items()
-        for index, leaf in enumerate(jax.tree.leaves(tree))
+        for name in ("mean", "variance")
+        for index, leaf in enumerate(jax.tree.leaves(getattr(statistics, name)))
         if np.issubdtype(observations[index]["dtype"], np.floating)
     }
 
 
 def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
-    """What the folder says about the actor."""
     torso = chosen_torso(actor.observation_spec, actor.config.torso)
     carry = jax.tree.leaves(actor.carry)
     observations = jax.tree.leaves_with_path(
@@ -369,12 +364,6 @@ def _check_numpy(network: Mapping[str, Any]) -> None:
         )
 
 
-def _npz(arrays: Arrays) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
-
-
 def _step_name(batch: int | None) -> str:
     return _STEPS.replace("*", "" if batch is None else f"_{batch}")
 
@@ -391,8 +380,7 @@ def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> 
             )
         for file in there:
             file.unlink(missing_ok=True)
-    hashes = {name: sha256(data).hexdigest() for name, data in files.items()}
-    config = {**config, "files": hashes}
+    config = {**config, "files": {n: sha256(x).hexdigest() for n, x in files.items()}}
     for name, data in files.items():
         with full_disk_is_clear(path / name, len(data)):
             path.mkdir(parents=True, exist_ok=True)

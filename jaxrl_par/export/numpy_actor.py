@@ -354,7 +354,6 @@ class _Workspace:
             self._cell = self._lstm if is_lstm else self._gru
 
     def read(self, leaves: Sequence[Any]) -> None:
-        """Fills the first buffer with observations."""
         if len(leaves) != len(self._readers):
             raise ActorError(
                 f"an observation has {len(self._readers)} arrays, got {len(leaves)}"

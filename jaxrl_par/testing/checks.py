@@ -71,24 +71,20 @@ def check_environment(
     rows = jax.device_get(compiled(key, False))
     _check_observations(env, rows.steps)
     _check_stream(env, rows)
-    _check_statistics(env, rows, rewards_changed)
+    _check_statistics(rows, rewards_changed)
 
     again = jax.device_get(compiled(key, False))
     _check_equal(again, rows, "the same key gave other numbers when called again")
     keys = jnp.stack([key, key, other_key])
-    mapped = jax.device_get(
-        jax.jit(jax.vmap(stream))(keys, jnp.array([False, True, False]))
-    )
+    other_when_last = jnp.array([False, True, False])
+    mapped = jax.device_get(jax.jit(jax.vmap(stream))(keys, other_when_last))
     same, ignored, other = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(3))
     # Rounding differs between programs, and a game may amplify it: the first rows only.
     early = [jax.tree.map(lambda x: x[:8], x) for x in (same, rows)]
     drawn = "vmap changes the numbers of a key; are any drawn while tracing?"
     _check_equal(*early, drawn, tolerance=1e-4)
-    _check_equal(
-        ignored._replace(action=()),
-        same._replace(action=()),
-        "the action at a step that is last changed what follows",
-    )
+    followed = [x._replace(action=()) for x in (ignored, same)]
+    _check_equal(*followed, "the action at a step that is last changed what follows")
     _check_environments_differ(same, other)
 
 
@@ -129,22 +125,16 @@ def check_network(
 
     # Memories are compared by what is read from them: they may hold what is not.
     further = step._replace(first=jnp.zeros_like(step.first))
-    _check_equal(
-        apply(params, after, further)[0],
-        apply(params, carry, further)[0],
-        "the memory after unroll differs from that after apply",
-        tolerance,
-    )
+    unrolled, stepped = (apply(params, x, further)[0] for x in (after, carry))
+    differs = "the memory after unroll differs from that after apply"
+    _check_equal(unrolled, stepped, differs, tolerance)
 
     def anew(carry: Carry):
         started, carry = apply(params, carry, further._replace(first=~further.first))
         return started, apply(params, carry, further)[0]
 
-    _check_equal(
-        anew(old),
-        anew(empty),
-        "apply does not clear the memory where the step is first",
-    )
+    kept = "apply does not clear the memory where the step is first"
+    _check_equal(anew(old), anew(empty), kept)
     alone = jax.tree.map(lambda x: x[:1], (old, step))
     _check_equal(
         network.apply(params, *alone),
@@ -161,8 +151,7 @@ def check_agent(
 
     Args:
       agent: learns from trajectories; its gradient does not depend on its key.
-      tolerance: largest difference between gradients that should be equal, as a share
-        of the largest element of all.
+      tolerance: how much equal gradients may differ, as a share of the largest element.
 
     Raises:
       AssertionError: the agent breaks its contract.
@@ -191,9 +180,11 @@ def check_agent(
         tolerance,
     )
     halved = partial(_gradient, agent, key=key, axis=Axis("half"))
+    # The batch as two, leaves [2, T, B/2, ...].
+    halves = trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
     mapped = jax.jit(jax.vmap(halved, in_axes=(None, 0), axis_name="half"))
     _check_close(
-        jax.tree.map(lambda x: x[0], mapped(state, _halves(trajectory))),
+        jax.tree.map(lambda x: x[0], mapped(state, halves)),
         grads,
         f"the {agent.reduction} of the gradients of two halves is not that of the whole"
         " batch; is agent.reduction right, and each denominator constant?",
@@ -228,10 +219,8 @@ def check_learns(
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
 
     run, metrics = jax.jit(train)(random.key(seed))
-    returns = jax.tree.map(
-        lambda x: float(jnp.sum(x[-max(num_updates // 5, 1) :])),
-        metrics["episode_return"],
-    )
+    final = slice(-max(num_updates // 5, 1), None)
+    returns = jax.tree.map(lambda x: float(x[final].sum()), metrics["episode_return"])
     assert returns.count, f"no episode of {env.name} ended in the final updates"
     reached = returns.total / returns.count
     assert reached >= at_least, (
@@ -296,19 +285,17 @@ def _other_action(spec: Spec, action: Action) -> Action:
 
 def _check_step_types(env: Environment) -> None:
     """A scan accepts what reset and step return."""
-    action = example(env.action_spec, env.num_envs)
-    env_state, step = jax.eval_shape(env.reset, random.key(0))
-    after_state, after, reward, discount = jax.eval_shape(
-        env.step, env_state, action, random.key(0)
-    )
+    key, action = random.key(0), example(env.action_spec, env.num_envs)
+    state, step = jax.eval_shape(env.reset, key)
+    after_state, after, reward, discount = jax.eval_shape(env.step, state, action, key)
     floats = {"reward": reward, "discount": discount}
     flags = {"first": step.first, "last": step.last}
-    for name, leaf in _leaves({"env_state": env_state, "step": step} | floats):
+    for name, leaf in _leaves({"env_state": state, "step": step} | floats):
         assert not leaf.weak_type, (
             f"{name} is weakly typed, made of a Python number: name its dtype,"
             " or it changes when it meets other arrays"
         )
-    _check_types(after_state, env_state, "the state of step", "that of reset")
+    _check_types(after_state, state, "the state of step", "that of reset")
     _check_types(after, step, "the TimeStep of step", "that of reset")
     for name, leaf in (floats | flags).items():
         dtype = np.dtype(bool if name in flags else np.float32)
@@ -319,7 +306,6 @@ def _check_step_types(env: Environment) -> None:
 
 
 def _check_observations(env: Environment, steps: TimeStep) -> None:
-    """Observations are what their spec says."""
     specs = dict(_leaves(env.observation_spec, is_leaf=lambda x: isinstance(x, Spec)))
     leaves = dict(_leaves(steps.obs))
     assert [*specs] == [*leaves], (
@@ -340,7 +326,6 @@ def _check_observations(env: Environment, steps: TimeStep) -> None:
 
 
 def _check_stream(env: Environment, rows: _Rows) -> None:
-    """Episodes start and end as a stream's do."""
     first, last = rows.steps.first, rows.steps.last
     ends, starts = last[:-1], first[1:]
     _check_rows(first[:1], "reset shows a step that is not first")
@@ -361,7 +346,7 @@ def _check_stream(env: Environment, rows: _Rows) -> None:
         _check_rows(lengths <= limit, f"the episode is longer than {limit} steps")
 
 
-def _check_statistics(env: Environment, rows: _Rows, rewards_changed: bool) -> None:
+def _check_statistics(rows: _Rows, rewards_changed: bool) -> None:
     """What the environment says of its episodes is what the stream shows."""
     first = rows.steps.first
     same = rows.episode.length == _since_start(np.ones_like(rows.reward), first)
@@ -449,18 +434,12 @@ def _with_ends(trajectory: Trajectory) -> Trajectory:
 
 
 def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
-    """Other rewards and actions in the rows that are last."""
     last = trajectory.steps.last[:-1]
     other = _other_action(spec, trajectory.action)
     return trajectory._replace(
         reward=jnp.where(last, 100.0, trajectory.reward),
         action=_where(last, other, trajectory.action),
     )
-
-
-def _halves(trajectory: Trajectory) -> Trajectory:
-    """The batch as two, leaves [2, T, B/2, ...]."""
-    return trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
 
 
 def _gradient(
@@ -492,7 +471,6 @@ def _check_finite(tree: PyTree, what: str) -> None:
 
 
 def _check_types(actual: PyTree, expected: PyTree, what: str, other: str) -> None:
-    """Both have the same structure, shapes and dtypes."""
     structures = jax.tree.structure(actual), jax.tree.structure(expected)
     assert structures[0] == structures[1], (
         f"{what} is {structures[0]}, {other} is {structures[1]}"
@@ -537,7 +515,6 @@ def _leaves(
     *trees: PyTree, is_leaf: Callable[[Any], bool] | None = None
 ) -> Iterator[tuple[Any, ...]]:
     """(path, its leaf in each of the trees), which have the same structure."""
-    paths = [
-        jax.tree_util.keystr(x) for x, _ in jax.tree.leaves_with_path(trees[0], is_leaf)
-    ]
+    found = jax.tree.leaves_with_path(trees[0], is_leaf)
+    paths = [jax.tree_util.keystr(path) for path, _ in found]
     return zip(paths, *(jax.tree.leaves(x, is_leaf) for x in trees), strict=True)

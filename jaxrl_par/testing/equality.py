@@ -31,9 +31,6 @@ Equality = Literal["bits", "rounding", "statistics"]
 """bits: all are equal. rounding: no leaf differs by more than a stated share of its
 norm. statistics: by more than that; no more than their statistics may agree."""
 
-Make = Callable[[Learner, Environment, int], Any]
-"""(learner, env, unroll_length) -> a program, or an engine of threads"""
-
 
 def _sharded(learner: Learner, env: Environment, length: int) -> Program:
     return sharded(compiled(learner, env, length, Axis("data")), data_mesh(1))
@@ -57,7 +54,7 @@ def _host_workers(learner: Learner, env: Environment, length: int) -> Any:
     return workers(learner, partial(from_pure, env), length, config)
 
 
-TOPOLOGIES: dict[str, Make] = {
+TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
     "compiled": compiled,
     "sharded": _sharded,
     "delayed": _delayed,
@@ -65,6 +62,7 @@ TOPOLOGIES: dict[str, Make] = {
     "workers": _workers,
     "workers, simulators": _host_workers,
 }
+"""(learner, env, unroll_length) -> a program, or an engine of threads"""
 
 
 def taken_by(learner: Agent | Learner) -> tuple[str, ...]:

@@ -17,14 +17,11 @@ def check_host_environment(
     """Follows the stream of `env` under random actions, and closes it.
 
     What does not happen within `num_steps` is not checked: choose it such that some
-    episodes end, and in each way that they can. Where `env` has snapshots, their shapes
-    must never change.
+    episodes end, and in each way that they can.
 
     Raises:
-      BadRowError: as in actor threads, for whatever the specs exclude: the field, the
-        environment and the row.
-      AssertionError: the first observations do not start episodes, or a snapshot has
-        another shape than the first one.
+      BadRowError: as in actor threads, for what specs exclude: field, environment, row.
+      AssertionError: a reset does not start episodes, or shapes of snapshots change.
     """
     rng = np.random.default_rng(seed)
     rows = UnrollBuffer(env.observation_spec, env.action_spec, num_steps, env.num_envs)

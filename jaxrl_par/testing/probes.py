@@ -1,7 +1,6 @@
 """Environments small enough to know the answer, to find what is wrong with an agent.
 
-Each fails for one reason, so the first of them that an agent does not solve says where
-to look:
+Each fails for one reason: the first that an agent does not solve says where to look:
 
     constant_reward      the value function, the discount
     truncation           a time limit that is taken for an end
@@ -9,8 +8,7 @@ to look:
     continuous_action    the same with real numbers for actions
     delayed_reward       credit over time
     memory               a carry that is kept, cleared and trained through
-    counter, clock       any shift between observation, action and reward, any mixing
-                         of environments or of rows
+    counter, clock       shifts of observation, action or reward; mixed environments, rows
 
 Rewards of `counter` and `clock` are functions of what is shown beside them, exact in
 float32, so that a batch can be checked wherever it turns up. gamma is the agent's
@@ -86,9 +84,7 @@ def observation_reward(num_envs: int) -> Environment:
     return _probe(
         "observation_reward",
         num_envs,
-        length=1,
         draw=lambda key: _bits(key, num_envs),
-        show=lambda state: state.secret[:, None],
         pay=lambda state, action: action == state.secret,
         observation_spec=Box((1,), low=0.0, high=1.0),
     )
@@ -102,9 +98,7 @@ def continuous_action(num_envs: int) -> Environment:
     return _probe(
         "continuous_action",
         num_envs,
-        length=1,
         draw=lambda key: jax.random.uniform(key, (num_envs,), minval=-1.0),
-        show=lambda state: state.secret[:, None],
         pay=lambda state, action: -jnp.square(action[:, 0] - state.secret),
         observation_spec=Box((1,), low=-1.0, high=1.0),
         action_spec=Box((1,), low=-1.0, high=1.0),
@@ -209,8 +203,8 @@ def _probe(
     name: str,
     num_envs: int,
     *,
-    length: int | Int[Array, " B"] | None,
-    show: Callable[[_State], Obs],
+    length: int | Int[Array, " B"] | None = 1,
+    show: Callable[[_State], Obs] = lambda state: state.secret[:, None],
     pay: Callable[[_State, Action], Array],
     observation_spec: Specs,
     action_spec: Spec = Discrete(2),

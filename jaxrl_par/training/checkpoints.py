@@ -11,6 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -43,7 +44,7 @@ class _DamagedError(Exception):
     """One step cannot be trusted; the one before may do."""
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager):
     """The newest steps of one run in a folder that holds nothing else."""
 
     def __init__(self, directory: Path, config: Mapping[str, Any], keep: int = 2):
@@ -60,15 +61,11 @@ class Checkpoints:
         self._config = dict(config)
         _claim(self.directory)
         _remove_unfinished(self.directory)
+        # Training goes on only after the file is safe, and errors come from `save`.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            # Training goes on only after the file is safe, and errors come from `save`.
-            enable_async_checkpointing=False,
+            max_to_keep=keep, enable_async_checkpointing=False
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
@@ -149,7 +146,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = self._read(step, "manifest", ocp.args.JsonRestore())
-        _check_manifest(manifest, like, self._config, self._step(step))
+        _check(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
@@ -261,7 +258,6 @@ def _versions() -> dict[str, str]:
 
 
 def _describe(run: Run) -> dict[str, dict[str, Any]]:
-    """Shape, dtype and SHA-256 of each leaf."""
     values: dict[str, np.ndarray] = jax.device_get(_leaves(run))
     return {
         name: {
@@ -292,9 +288,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_manifest(
-    manifest: Any, like: Run, config: Mapping[str, Any], path: Path
-) -> None:
+def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> None:
     """That the manifest is whole, of this config, and of a run like this one."""
     content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
     if manifest.get("sha256") != _digest(content):

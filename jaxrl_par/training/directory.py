@@ -140,7 +140,6 @@ def _named(label: str, names: Iterable[str]) -> str:
 
 
 def _part(args: Any, settings: TrainingConfig) -> str:
-    """The name of the field that holds the settings."""
     return next(f.name for f in fields(args) if getattr(args, f.name) is settings)
 
 

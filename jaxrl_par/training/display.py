@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from itertools import pairwise
 
 from jaxrl_par.training.metrics import Row, scalar
@@ -76,6 +77,4 @@ def _text(row: Row) -> str:
 
 def _left(fraction: float, row: Row) -> str:
     left = row["seconds"] * (1 - fraction) / fraction if fraction else 0.0
-    minutes, seconds = divmod(round(left), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    return str(timedelta(seconds=round(left)))

@@ -17,10 +17,8 @@ class Compiled(Engine):
     """A program whose updates are one loop in one call, which donates the run."""
 
     def __init__(self, program: Program, chunk: int):
-        """
-        Args:
-          chunk: most updates of a call. Those with fewer are the same compiled loop,
-            left earlier, so that the last call of a run compiles nothing.
+        """`chunk`: most updates of a call. Those with fewer are the same compiled loop,
+        left earlier, so that the last call of a run compiles nothing.
         """
         self._compile_seconds = 0.0
         self._program = program
@@ -42,10 +40,7 @@ class Compiled(Engine):
         """Does nothing: all is in the run."""
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """
-        Raises:
-          ValueError: these are more updates than a chunk has.
-        """
+        """Raises ValueError for more updates than a chunk has."""
         if num_updates > self._chunk:
             raise ValueError(f"a chunk has {self._chunk} updates, got {num_updates}")
         if self._compiled is None:
@@ -68,17 +63,15 @@ class Compiled(Engine):
         """Does nothing: there is nothing to free."""
 
     def _call(self, run: Run, num_updates: Int[Array, ""]) -> tuple[Run, Metrics]:
-        _, shapes = jax.eval_shape(self._program.step, run)
-        metrics = jax.tree.map(
-            lambda x: jnp.zeros((self._chunk, *x.shape), x.dtype), shapes
-        )
+        _, one = jax.eval_shape(self._program.step, run)
+        empty = jax.tree.map(lambda x: jnp.zeros((self._chunk, *x.shape), x.dtype), one)
 
         def update(index, now):
             run, metrics = now
             run, new = self._program.step(run)
             return run, jax.tree.map(lambda x, y: x.at[index].set(y), metrics, new)
 
-        return jax.lax.fori_loop(0, num_updates, update, (run, metrics))
+        return jax.lax.fori_loop(0, num_updates, update, (run, empty))
 
     def _compile(self, function: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
         started = time.perf_counter()

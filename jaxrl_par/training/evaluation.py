@@ -1,8 +1,7 @@
 """Evaluation: the same number of episodes of every environment.
 
-The first N episodes to end, of many environments, are short ones: where
-a good episode is long, that is a bias against it. Here every environment contributes
-exactly as many as every other.
+The first N episodes to end, of many environments, are short ones: a bias against good
+episodes, where these are long. Here every environment contributes equally many.
 """
 
 from collections.abc import Callable
@@ -49,8 +48,7 @@ def evaluator(
       max_steps: bound of an episode, by default that of `env`.
 
     Raises:
-      ValueError: `episodes_per_env` is below 1, there is no bound, or `env` keeps no
-        statistics of its episodes.
+      ValueError: `episodes_per_env` is below 1; `env` has no bound, or no statistics.
     """
     refuse(episodes_per_env=episodes_per_env)
     bound = env.max_episode_steps if max_steps is None else max_steps

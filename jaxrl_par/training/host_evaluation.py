@@ -38,11 +38,10 @@ def host_evaluator(
                 action, carry = act(params, carry, step, key, np.int32(t))
                 step, reward, _ = env.step(np.asarray(action))
                 running += reward
-                for i in np.flatnonzero(step.last):
-                    if ended[i] < episodes_per_env:
-                        returns[ended[i], i] = running[i]
-                    ended[i] += 1
-                    running[i] = 0.0
+                counted = np.flatnonzero(step.last & (ended < episodes_per_env))
+                returns[ended[counted], counted] = running[counted]
+                ended += step.last
+                running[step.last] = 0.0
                 t += 1
         return returns
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 
@@ -117,10 +117,9 @@ def _caught_by(
         first: tuple[signal.Signals, float] | None = None
         interrupted = 0
         while True:
-            try:
+            numbers = None
+            with suppress(TimeoutError):
                 numbers = receiver.recv(16)
-            except TimeoutError:
-                numbers = None
             if numbers == b"":
                 return
             for number in numbers or b"":
@@ -130,10 +129,10 @@ def _caught_by(
             if interrupted > 1:
                 os._exit(EXIT_CODES[signal.SIGINT])
             since = compiling_since()
-            if not first or not since:
-                continue
-            if time.monotonic() - max(first[1], since) > COMPILER_GRACE:
-                _end(first[0], last_words())
+            if first and since:
+                start = max(first[1], since)
+                if time.monotonic() - start > COMPILER_GRACE:
+                    _end(first[0], last_words())
 
     handlers = {number: signal.signal(number, handler) for number in EXIT_CODES}
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)

@@ -137,8 +137,7 @@ class WeightsAndBiases:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl, none if there is no file.
 
-    The line that a crash cut off is no row. Other lines that cannot be read are left
-    out with a warning.
+    A line that a crash cut off is no row; others that are none give a warning.
     """
     if not path.exists():
         return []
@@ -156,9 +155,8 @@ def _mean(value: Any) -> Value:
     if isinstance(value, Mean):
         totals = np.sum(value.total, axis=0, dtype=np.float64)
         counts = np.sum(value.count, axis=0, dtype=np.float64)
-        mean = np.divide(
-            totals, counts, out=np.full_like(totals, np.nan), where=counts > 0
-        )
+        unknown = np.full_like(totals, np.nan)
+        mean = np.divide(totals, counts, out=unknown, where=counts > 0)
     else:
         mean = np.mean(value, axis=0, dtype=np.float64)
     return _finite(mean.tolist())

@@ -84,12 +84,10 @@ def train(
 
     Args:
       program: a compiled program, or an engine as `topologies.threads` makes it.
-      args: the whole config, of which `settings` is a field. A run is resumed only with
-        the config it has.
+      args: the whole config, with the field `settings`; to resume, that of the run.
       key: starts a new run; that of a resumed run is in its checkpoint.
       num_updates: steps of the program. The last chunk may be shorter.
-      total_env_steps: in place of `num_updates`; training ends with the chunk that
-        reaches it.
+      total_env_steps: in its place; training ends with the chunk that reaches it.
       steps_per_update: the most environment steps that an update can have. With it
         training ends with the very update that reaches `total_env_steps`.
       evaluate: called every `evaluation_interval` updates and at the end.
@@ -104,9 +102,8 @@ def train(
     """
     budget = _budget(num_updates, total_env_steps, steps_per_update)
     directory = open_directory(args, settings, default_name)
-    store = Checkpoints(
-        directory.checkpoints, identity(args, settings), settings.keep_checkpoints
-    )
+    config, keep = identity(args, settings), settings.keep_checkpoints
+    store = Checkpoints(directory.checkpoints, config, keep)
     compiles = isinstance(program, Program)
     engine = Compiled(program, settings.log_interval) if compiles else program
     with interrupts(store.described) as stop, store, _engine_errors(engine):
@@ -146,7 +143,6 @@ class _Loop(NamedTuple):
     show: Show
 
     def advance(self, run: Run, evaluate: Evaluate | None, stop: Callable) -> Run:
-        """Trains to the end of the budget."""
         fraction = self.budget.fraction(_progress(run))
         while fraction < 1:
             run, row = self._chunk(run)
@@ -172,7 +168,6 @@ class _Loop(NamedTuple):
         return run
 
     def _chunk(self, run: Run) -> tuple[Run, dict[str, Any]]:
-        """The next updates, and their row."""
         old, length = _progress(run), self.settings.log_interval
         if (left := self.budget.left(old)) is not None:
             length = min(length, left)

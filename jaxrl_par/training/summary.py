@@ -51,7 +51,6 @@ class Summary:
             raise TrainingError(f"{path} is no summary of a run: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Writes `summary.json`."""
         write_json(path, asdict(self))
 
     def text(self) -> str:
