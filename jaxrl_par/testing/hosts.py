@@ -47,6 +47,5 @@ def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:
     shape = (env.num_envs, *spec.shape)
     if isinstance(spec, Discrete):
         return rng.integers(spec.num_values, size=shape).astype(spec.dtype)
-    low, high = (np.broadcast_to(x, spec.shape) for x in (spec.low, spec.high))
-    low, high = np.maximum(low, -1e3), np.minimum(high, 1e3)
+    low, high = np.maximum(spec.low, -1e3), np.minimum(spec.high, 1e3)
     return rng.uniform(low, high, size=shape).astype(spec.dtype)

@@ -8,7 +8,7 @@ Each fails for one reason: the first that an agent does not solve says where to 
     continuous_action    the same with real numbers for actions
     delayed_reward       credit over time
     memory               a carry that is kept, cleared and trained through
-    counter, clock       shifts of observation, action or reward; mixed environments, rows
+    counter, clock       shifts of observation, action, reward; mixed environments, rows
 
 Rewards of `counter` and `clock` are functions of what is shown beside them, exact in
 float32, so that a batch can be checked wherever it turns up. gamma is the agent's
