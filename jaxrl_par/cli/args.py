@@ -142,11 +142,9 @@ class Args:
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
         seed = int(jax.random.bits(key)) >> 1
-        backend = self.backend or "auto"
-        env = host.make(self.env_name, num_envs, seed, backend=backend)
-        if self.show_previous:
-            return host_wrappers.previous_action_and_reward(env)
-        return env
+        env = host.make(self.env_name, num_envs, seed, backend=self.backend or "auto")
+        show = host_wrappers.previous_action_and_reward
+        return show(env) if self.show_previous else env
 
     def specs(self) -> tuple[Specs, Spec]:
         """Of observations and actions, from an environment that is closed again."""
@@ -159,11 +157,7 @@ class Args:
     def make_optimizer(
         self, config: OptimizerConfig | None = None
     ) -> optax.GradientTransformation:
-        """An optimizer whose rate, if it is annealed, is 0 at the end of the run.
-
-        Args:
-          config: by default `optimizer`.
-        """
+        """By default `optimizer`; its rate, if annealed, is 0 at the end of the run."""
         return make_optimizer(config or self.optimizer, self.total_steps)
 
     def make_learner(self, agent: Agent) -> Learner:
@@ -175,20 +169,14 @@ class Args:
         return normalize_observations(agent) if self.normalize else agent
 
     def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
-        """What a device does with topology = compiled.
-
-        Args:
-          env: the device's share.
-        """
+        """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
 
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""
-        found = at_least(
-            self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1
-        )
-        countable = not (found or self.threads.problems() or self.workers.problems())
-        found += self._topology_problems() + self._environment_problems()
+        low = at_least(self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1)
+        countable = not (low or self.threads.problems() or self.workers.problems())
+        found = low + self._topology_problems() + self._environment_problems()
         return found + (self._size_problems() if countable else [])
 
     @property
@@ -204,16 +192,13 @@ class Args:
         if self.topology not in self.topologies:
             allowed = _either(self.topologies)
             return [f"topology must be {allowed} here, got {self.topology}"]
-        found = []
-        for name, (_, value) in differences(
-            to_json(type(self)()), to_json(self)
-        ).items():
-            readers = _readers(name)
-            if self.topology not in readers:
-                found.append(
-                    f"{name} is for topology = {_either(readers)}, not"
-                    f" {self.topology}: leave it out, got {value}"
-                )
+        changed = differences(to_json(type(self)()), to_json(self))
+        found = [
+            f"{name} is for topology = {_either(_readers(name))}, not {self.topology}:"
+            f" leave it out, got {value}"
+            for name, (_, value) in changed.items()
+            if self.topology not in _readers(name)
+        ]
         in_threads = (self.topology, self.threads.schedule)
         if self.repeat is not None and in_threads == ("threads", "lockstep"):
             found.append("repeat is for threads with the free schedule, not lockstep")
@@ -235,23 +220,20 @@ class Args:
         if simulated:
             return []
         others = [x for x in SIMULATED if x in self.topologies]
+        instead = f": take {_either(others)}" if others else ""
         return [
             f"env_name: {self.env_name} is a simulator's, which topology ="
-            f" {self.topology} cannot compile"
-            + (f": take {_either(others)}" if others else "")
+            f" {self.topology} cannot compile{instead}"
         ]
 
     def _size_problems(self) -> list[str]:
         name, count = self._shared_by
         if self.num_envs % count:
-            return [
-                f"num_envs must be a multiple of {name} = {count}, got {self.num_envs}"
-            ]
+            wrong = f"num_envs must be a multiple of {name} = {count}"
+            return [f"{wrong}, got {self.num_envs}"]
         if self.topology == "threads" and self.lanes % self.num_devices:
-            return [
-                f"num_devices must divide the {self.lanes} environments of a batch, got"
-                f" {self.num_devices}"
-            ]
+            wrong = f"num_devices must divide the {self.lanes} environments of a batch"
+            return [f"{wrong}, got {self.num_devices}"]
         return []
 
 
@@ -264,11 +246,9 @@ def environment_problems(name: str) -> list[str]:
 
 def _readers(name: str) -> tuple[str, ...]:
     """Topologies that read the field of that dotted name."""
-    while name:
-        if name in READ_BY:
-            return READ_BY[name]
-        name = name.rpartition(".")[0]
-    return get_args(Topology)
+    if not name:
+        return get_args(Topology)
+    return READ_BY.get(name) or _readers(name.rpartition(".")[0])
 
 
 def _either(names: Iterable[str]) -> str:

@@ -1,8 +1,7 @@
 """Settings from the command line or a file, refused as a whole if any is wrong.
 
 What a config is, and what is wrong with one, is in `errors`. All problems of all parts
-are reported at once, so that no command is repaired one error at a time, and before a
-device is used.
+are reported at once, before a device is used: nothing is repaired one error at a time.
 """
 
 import contextlib
@@ -31,8 +30,7 @@ from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
 Flat = Annotated[Config, tyro.conf.OmitArgPrefixes]
-"""A part whose options have no prefix, however deep it is: `--resume`, not
-`--training.resume`."""
+"""A part, however deep, whose options have no prefix: `--resume`."""
 
 
 class ConfigError(TrainingError):
@@ -59,9 +57,8 @@ def parse(config: type[Config], argv: Sequence[str] | None = None) -> Config:
         return tyro.cli(config, args=argv)
     parsed, wrong = _parse(config, argv), []
     if parsed is None:
-        parsed, wrong = _parse_one_by_one(config, argv)
-    wrong += problems(parsed, unnamed=tyro.conf.OmitArgPrefixes)
-    if wrong:
+        parsed, wrong = _parse_each(config, argv)
+    if wrong := wrong + problems(parsed, unnamed=tyro.conf.OmitArgPrefixes):
         error = ConfigError("the options", wrong)
         print(f"error: {error}\n--help lists all options", file=sys.stderr)
         raise SystemExit(2)
@@ -80,8 +77,7 @@ def load(path: Path, config: type[Config]) -> Config:
     except ValueError as error:
         raise ConfigError(str(path), [f"it is not JSON: {error}"]) from error
     loaded = _from_json(values, config, "", wrong)
-    wrong = wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes)
-    if wrong:
+    if wrong := wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes):
         raise ConfigError(str(path), wrong)
     return loaded
 
@@ -95,9 +91,7 @@ def _parse(config: type[Config], argv: Sequence[str]) -> Config | None:
         return None
 
 
-def _parse_one_by_one(
-    config: type[Config], argv: Sequence[str]
-) -> tuple[Config, list[str]]:
+def _parse_each(config: type[Config], argv: Sequence[str]) -> tuple[Config, list[str]]:
     """Each option by itself, since a parser stops at the first that is wrong.
 
     The config has the options that are right, so that their values can be checked too.
@@ -112,7 +106,8 @@ def _parse_one_by_one(
         if not name.startswith("--"):
             wrong.append(f"{' '.join(option)!r} belongs to no option")
         elif hint is None:
-            wrong.append(_unknown_option(name, set(known)))
+            unknown = str(unknown_name("option", name, known))
+            wrong.append(unknown.partition(" Known: ")[0])  # `--help` lists them better
         elif _parse(config, option) is not None:
             right += option
         elif hint is bool:
@@ -120,11 +115,6 @@ def _parse_one_by_one(
         else:
             wrong.append(_must_be(name, hint, given))
     return tyro.cli(config, args=right), wrong
-
-
-def _unknown_option(name: str, known: set[str]) -> str:
-    message = str(unknown_name("option", name, known))
-    return message.partition(" Known: ")[0]  # `--help` lists them better
 
 
 def _split(argv: Sequence[str]) -> list[list[str]]:
@@ -178,17 +168,15 @@ def _dataclass_from_json(value: Any, hint: type, name: str, wrong: list[str]) ->
         return None
     hints = {field: kind for field, kind, _ in _hints(hint)}
     prefix = f"{name}." if name else ""
+    known = [prefix + field for field in hints]
     for key in value.keys() - hints.keys():
-        wrong.append(
-            str(unknown_name("field", prefix + key, (prefix + h for h in hints)))
-        )
+        wrong.append(str(unknown_name("field", prefix + key, known)))
     given = {
         field: _from_json(value[field], kind, prefix + field, wrong)
         for field, kind in hints.items()
         if field in value
     }
-    missing = [f"{prefix}{f.name}" for f in fields(hint) if f.name not in given]
-    wrong += [f"{field} is missing" for field in missing]
+    wrong += [f"{prefix}{field} is missing" for field in hints if field not in given]
     return None if wrong else hint(**given)
 
 

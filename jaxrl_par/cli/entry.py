@@ -4,27 +4,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 
 from jaxrl_par.cli.args import Args
-from jaxrl_par.cli.config import parse
+from jaxrl_par.cli.config import Config, parse
 from jaxrl_par.cli.place import MakeAgent, compose
 from jaxrl_par.cli.run import train
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 
-Config = TypeVar("Config")
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def experiment(make_agent: MakeAgent, config: type[Args]) -> None:
-    """Composes what the command line asks for, and trains it.
-
-    Raises:
-      SystemExit: as `main`.
-    """
+    """Composes what the command line asks for, and trains it. Raises as `main`."""
     main(lambda args: train(args, compose(args, make_agent)), config)
 
 

@@ -14,8 +14,7 @@ class EpochArgs(Args):
     """An experiment whose learner makes several passes of minibatches."""
 
     learns_from_rows: ClassVar[bool] = True
-    """Whether minibatches are of rows, where there is no memory, or always of
-    sequences."""
+    """Whether minibatches are of rows where there is no memory, or always sequences."""
 
     num_epochs: int = 4
     """Passes over what a step of training learns from."""
@@ -35,24 +34,22 @@ class EpochArgs(Args):
         return epochs(self.normalized(agent), self.num_epochs, self.num_minibatches)
 
     def problems(self) -> list[str]:
-        """What is out of range, or belongs to another topology."""
-        found = super().problems()
-        found += at_least(self, num_epochs=1, num_minibatches=1)
-        if found:
+        counts = at_least(self, num_epochs=1, num_minibatches=1)
+        if found := super().problems() + counts:
             return found
         if self.topology in ("delayed", "workers"):
-            if self.updates_per_step > 1:
-                found.append(
-                    "num_epochs * num_minibatches must be 1 here, got"
-                    f" {self.updates_per_step}: {without_halves(self.topology)}."
-                    " Several are for compiled or threads"
-                )
-            return found
+            if self.updates_per_step == 1:
+                return []
+            return [
+                "num_epochs * num_minibatches must be 1 here, got"
+                f" {self.updates_per_step}: {without_halves(self.topology)}."
+                " Several are for compiled or threads"
+            ]
         rows = self.learns_from_rows and self.network.memory == "none"
         items = self.lanes // self.num_devices * (self.unroll_length if rows else 1)
-        if items % self.num_minibatches:
-            found.append(
-                f"num_minibatches must divide the {items} rows or sequences of a"
-                f" device, got {self.num_minibatches}"
-            )
-        return found
+        if items % self.num_minibatches == 0:
+            return []
+        return [
+            f"num_minibatches must divide the {items} rows or sequences of a device,"
+            f" got {self.num_minibatches}"
+        ]

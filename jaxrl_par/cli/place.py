@@ -30,8 +30,7 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
     """The experiment's learner, for its environments and as long as it trains.
 
     Raises:
-      TrainingError: observations are to be normalised, but it is a learner that was
-        made, and no agent.
+      TrainingError: observations are to be normalised, but no agent was made.
     """
     made = make_agent(args, args.specs(), args.make_optimizer())
     if isinstance(made, Agent):

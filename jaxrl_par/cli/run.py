@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from jaxrl_par.types import Agent, Params, PRNGKey
 
 
 def train(args: Args, learner: Learner) -> Trained:
-    """Trains on the topology that was chosen, evaluates, and draws an episode where
-    the environment can be drawn.
+    """Trains on the chosen topology, evaluates, and draws an episode where it can.
 
     Raises:
       TrainingError, Interrupted: as `place` and `training.train`.
@@ -44,11 +44,8 @@ def train(args: Args, learner: Learner) -> Trained:
 def evaluations(args: Args, learner: Learner) -> Evaluate:
     """Mean returns of sampled and greedy actions, with the same starts each time."""
     agent = learner.actor
-    agents = {
-        "sampled_return": agent,
-        "greedy_return": agent._replace(act=agent.greedy),
-    }
-    play = {name: _playing(args, x) for name, x in agents.items()}
+    agents = {"sampled": agent, "greedy": agent._replace(act=agent.greedy)}
+    play = {f"{name}_return": _playing(args, x) for name, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
         params, key = learner.params(run.learner), evaluation_key(run)
@@ -67,11 +64,8 @@ def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Any]:
     play = host_evaluator(agent, episodes)
 
     def simulated(params: Params, key: PRNGKey) -> np.ndarray:
-        env = args.make_host_env(key, num_envs)
-        try:
+        with closing(args.make_host_env(key, num_envs)) as env:
             return play(env, params, key)
-        finally:
-            env.close()
 
     return simulated
 
@@ -83,7 +77,6 @@ def evaluation_key(run: Run) -> jax.Array:
 
 
 def _draw(args: Args, learner: Learner, trained: Trained) -> None:
-    """One episode, unless there is a picture already or none can be drawn."""
     env, path = args.make_env(1), trained.directory.animation
     if animation.can_draw(env) and not path.exists():
         params, key = learner.params(trained.run.learner), evaluation_key(trained.run)

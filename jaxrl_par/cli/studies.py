@@ -13,6 +13,9 @@ import jax
 from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError
 
+_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS")
+_LIBRARIES = ("jax", "jaxlib", "flax", "gymnax", "numpy")
+
 
 def kept_cases(
     folder: Path, planned: Iterable[tuple[str, Callable[[], dict[str, Any]]]]
@@ -50,11 +53,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_used": len(usable(0)) if usable else os.cpu_count(),
         "devices": [device.device_kind for device in jax.devices()],
-        "environment": {
-            name: os.environ.get(name, "") for name in ("XLA_FLAGS", "OMP_NUM_THREADS")
-        },
+        "environment": {name: os.environ.get(name, "") for name in _VARIABLES},
         "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("jax", "jaxlib", "flax", "gymnax", "numpy")
-        },
+        "versions": {name: version(name) for name in _LIBRARIES},
     }

@@ -8,9 +8,8 @@
     numpy_actor.py   with these it acts where NumPy is: `Actor.load(path)`
     step.stablehlo   one step for `jax.export.deserialize`, as `load(path)` uses it
 
-Both forms compute what the agent's `greedy` does, and the policy besides; the critic is
-left behind. Nothing is pickled, and reading the folder runs none of it. Hashes tell
-damage, not malice: who can write to the folder chooses the actions.
+Both forms compute what the agent's `greedy` does, and the policy besides, without the
+critic. Reading runs nothing that is in the folder: see `numpy_actor.Actor.load`.
 """
 
 import io
@@ -33,11 +32,11 @@ from jaxrl_par.export import numpy_actor
 from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.networks.actor_critic import chosen_torso, is_image
+from jaxrl_par.training.comparison import named
 from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 from jaxrl_par.types import (
     Action,
-    Box,
     Carry,
     Discrete,
     Obs,
@@ -118,8 +117,7 @@ def write(
     Args:
       params: those of `actor_critic` with this config and specs, or what
         `normalize_observations` makes of them.
-      batch_sizes: numbers of environments that the JAX form is for; by default any,
-        which gtrxl does not know.
+      batch_sizes: numbers of environments of JAX's form; by default any, but for gtrxl.
       numpy: with the form for NumPy; without it, any network can be exported.
       clip: as `normalize_observations` was given it.
 
@@ -143,7 +141,9 @@ def write(
         _check_numpy(config["network"])
     if statistics is not None:
         arrays |= _statistics(statistics, config["observations"])
-    files = {ARRAYS: _npz(arrays)}
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    files = {ARRAYS: file.getvalue()}
     if numpy:
         files[_RUNTIME.name] = _RUNTIME.read_bytes()
     step = _step(actor, config)
@@ -157,8 +157,7 @@ def load(path: str | Path, donate_carry: bool = False) -> ExportedActor:
     """The JAX form of an actor, compiled when it is first called.
 
     Args:
-      donate_carry: a carry that `step` was given cannot be used again, so that a large
-        one is not copied.
+      donate_carry: `step` uses its carry up, so that a large one is not copied.
 
     Raises:
       ExportError: the folder is damaged, or no actor that this version can read.
@@ -181,12 +180,10 @@ def load(path: str | Path, donate_carry: bool = False) -> ExportedActor:
         )
 
     def step(obs: Obs, first: First, carry: Carry):
-        batch = len(first) if sizes else None
-        if batch not in steps:
-            raise ExportError(
-                f"{path} was exported for batches of {sizes}, not {batch}"
-            )
-        return steps[batch](obs, first, carry)
+        size = len(first) if sizes else None
+        if size not in steps:
+            raise ExportError(f"{path} was exported for batches of {sizes}, not {size}")
+        return steps[size](obs, first, carry)
 
     return ExportedActor(config, initial_carry, step)
 
@@ -216,14 +213,14 @@ def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
 
     JAX would ask for a name of every NamedTuple in the signature, wherever it is read.
     """
-    parameters, carry_tree = actor.parameters, jax.tree.structure(actor.carry)
-    obs_tree = jax.tree.structure(actor.example.obs)
+    trees = (actor.parameters, actor.carry, actor.example.obs)
+    params_tree, carry_tree, obs_tree = map(jax.tree.structure, trees)
+    expected = named(actor.parameters).items()
 
     def step(arrays, obs, first, carry):
         # Nothing that is returned depends on the parameters that are not there.
-        params = jax.tree.map_with_path(
-            lambda path, x: arrays.get(_name(path), jnp.zeros(x.shape, x.dtype)),
-            parameters,
+        params = params_tree.unflatten(
+            arrays.get(name, jnp.zeros(x.shape, x.dtype)) for name, x in expected
         )
         obs = [_normalized(arrays, i, x, config) for i, x in enumerate(obs)]
         row = TimeStep(obs_tree.unflatten(obs), first, last=jnp.zeros_like(first))
@@ -270,8 +267,8 @@ def _lowered(step: Callable, arrays: Arrays, actor: _Actor, batch: int | None) -
 
 def _needed(actor: _Actor, params: Params) -> Arrays:
     """The parameters by name, without those that only values depend on."""
-    expected = _named(actor.parameters)
-    found = {name: np.asarray(x) for name, x in _named(params).items()}
+    expected = named(actor.parameters)
+    found = {name: np.asarray(x) for name, x in named(params).items()}
     for name in expected | found:
         there, wanted = (
             f"{x.dtype} {x.shape}" if x is not None else "nothing"
@@ -294,20 +291,20 @@ def _is_critic(name: str) -> bool:
 
 def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
     """Statistics of normalised observations, which are those of real numbers."""
-    trees = {"mean": statistics.mean, "variance": statistics.variance}
     return {
         f"statistics.{name}.{index}": np.asarray(leaf)
-        for name, tree in trees.items()
-        for index, leaf in enumerate(jax.tree.leaves(tree))
+        for name in ("mean", "variance")
+        for index, leaf in enumerate(jax.tree.leaves(getattr(statistics, name)))
         if np.issubdtype(observations[index]["dtype"], np.floating)
     }
 
 
 def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
-    """What the folder says about the actor."""
     torso = chosen_torso(actor.observation_spec, actor.config.torso)
-    observations = jax.tree.leaves_with_path(actor.observation_spec, is_leaf=_is_spec)
     carry = jax.tree.leaves(actor.carry)
+    observations = jax.tree.leaves_with_path(
+        actor.observation_spec, is_leaf=lambda x: isinstance(x, Spec)
+    )
     return {
         "format": FORMAT,
         "network": asdict(actor.config) | {"torso": torso},
@@ -354,10 +351,6 @@ def _bound(bound: Any) -> float | list | None:
     return known.tolist()
 
 
-def _is_spec(x: Any) -> bool:
-    return isinstance(x, Box | Discrete)
-
-
 def _check_numpy(network: Mapping[str, Any]) -> None:
     wrong = [
         f"{name} = {network[name]}; it knows {', '.join(known)}"
@@ -369,20 +362,6 @@ def _check_numpy(network: Mapping[str, Any]) -> None:
             f"the form for NumPy has no {', and no '.join(wrong)}. With numpy=False"
             " the form for JAX is written alone"
         )
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _npz(arrays: Arrays) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
 
 
 def _step_name(batch: int | None) -> str:
@@ -401,8 +380,7 @@ def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> 
             )
         for file in there:
             file.unlink(missing_ok=True)
-    hashes = {name: sha256(data).hexdigest() for name, data in files.items()}
-    config = {**config, "files": hashes}
+    config = {**config, "files": {n: sha256(x).hexdigest() for n, x in files.items()}}
     for name, data in files.items():
         with full_disk_is_clear(path / name, len(data)):
             path.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,7 @@ Carry = tuple[np.ndarray, ...]
 """Memory, leaves [B, width]: (cell, hidden) of an LSTM, (hidden,) of a GRU, or ()."""
 _WINDOW = 3
 _ZERO, _HALF = np.float32(0), np.float32(0.5)
-_ACTIVATIONS = {
-    "tanh": np.tanh,
-    "relu": lambda x, out: np.maximum(x, _ZERO, out=out),
-}
+_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x, out: np.maximum(x, _ZERO, out=out)}
 
 
 class ActorError(Exception):
@@ -152,10 +150,9 @@ class _Weights:
         torso = "params.torso" if network["shared"] else "params.actor"
         self.inputs = self._read_inputs(config, torso)
         self.sizes = [sum(x.size for x in self.inputs), *network["widths"]]
-        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
         self.layers = [
             self._linear(f"{torso}.MLP_0.Linear_{i}", *pair)
-            for i, pair in enumerate(pairs)
+            for i, pair in enumerate(pairwise(self.sizes))
         ]
         self.width, num_features = 0, self.sizes[-1]
         self.num_leaves = {"none": 0, "gru": 1, "lstm": 2}[self.kind]
@@ -357,7 +354,6 @@ class _Workspace:
             self._cell = self._lstm if is_lstm else self._gru
 
     def read(self, leaves: Sequence[Any]) -> None:
-        """Fills the first buffer with observations."""
         if len(leaves) != len(self._readers):
             raise ActorError(
                 f"an observation has {len(self._readers)} arrays, got {len(leaves)}"

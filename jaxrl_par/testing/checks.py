@@ -5,6 +5,7 @@ leaf. Passing means that the part works in every loop and topology, not that it 
 for that there is `check_learns`, on the probe environments beside this file.
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,28 +68,23 @@ def check_environment(
     stream = partial(_random_stream, env, num_steps)
     compiled = jax.jit(stream)
     key, other_key = jax.random.split(random.key(0))
-    rows = _to_host(compiled(key, False))
+    rows = jax.device_get(compiled(key, False))
     _check_observations(env, rows.steps)
     _check_stream(env, rows)
-    _check_statistics(env, rows, rewards_changed)
+    _check_statistics(rows, rewards_changed)
 
-    again = _to_host(compiled(key, False))
+    again = jax.device_get(compiled(key, False))
     _check_equal(again, rows, "the same key gave other numbers when called again")
     keys = jnp.stack([key, key, other_key])
-    mapped = _to_host(jax.jit(jax.vmap(stream))(keys, jnp.array([False, True, False])))
+    other_when_last = jnp.array([False, True, False])
+    mapped = jax.device_get(jax.jit(jax.vmap(stream))(keys, other_when_last))
     same, ignored, other = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(3))
     # Rounding differs between programs, and a game may amplify it: the first rows only.
-    _check_equal(
-        jax.tree.map(lambda x: x[:8], same),
-        jax.tree.map(lambda x: x[:8], rows),
-        "vmap changes the numbers of a key; are any drawn while tracing?",
-        tolerance=1e-4,
-    )
-    _check_equal(
-        ignored._replace(action=()),
-        same._replace(action=()),
-        "the action at a step that is last changed what follows",
-    )
+    early = [jax.tree.map(lambda x: x[:8], x) for x in (same, rows)]
+    drawn = "vmap changes the numbers of a key; are any drawn while tracing?"
+    _check_equal(*early, drawn, tolerance=1e-4)
+    followed = [x._replace(action=()) for x in (ignored, same)]
+    _check_equal(*followed, "the action at a step that is last changed what follows")
     _check_environments_differ(same, other)
 
 
@@ -129,22 +125,16 @@ def check_network(
 
     # Memories are compared by what is read from them: they may hold what is not.
     further = step._replace(first=jnp.zeros_like(step.first))
-    _check_equal(
-        apply(params, after, further)[0],
-        apply(params, carry, further)[0],
-        "the memory after unroll differs from that after apply",
-        tolerance,
-    )
+    unrolled, stepped = (apply(params, x, further)[0] for x in (after, carry))
+    differs = "the memory after unroll differs from that after apply"
+    _check_equal(unrolled, stepped, differs, tolerance)
 
     def anew(carry: Carry):
         started, carry = apply(params, carry, further._replace(first=~further.first))
         return started, apply(params, carry, further)[0]
 
-    _check_equal(
-        anew(old),
-        anew(empty),
-        "apply does not clear the memory where the step is first",
-    )
+    kept = "apply does not clear the memory where the step is first"
+    _check_equal(anew(old), anew(empty), kept)
     alone = jax.tree.map(lambda x: x[:1], (old, step))
     _check_equal(
         network.apply(params, *alone),
@@ -161,8 +151,7 @@ def check_agent(
 
     Args:
       agent: learns from trajectories; its gradient does not depend on its key.
-      tolerance: largest difference between gradients that should be equal, as a share
-        of the largest element of all.
+      tolerance: how much equal gradients may differ, as a share of the largest element.
 
     Raises:
       AssertionError: the agent breaks its contract.
@@ -191,9 +180,11 @@ def check_agent(
         tolerance,
     )
     halved = partial(_gradient, agent, key=key, axis=Axis("half"))
+    # The batch as two, leaves [2, T, B/2, ...].
+    halves = trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
     mapped = jax.jit(jax.vmap(halved, in_axes=(None, 0), axis_name="half"))
     _check_close(
-        jax.tree.map(lambda x: x[0], mapped(state, _halves(trajectory))),
+        jax.tree.map(lambda x: x[0], mapped(state, halves)),
         grads,
         f"the {agent.reduction} of the gradients of two halves is not that of the whole"
         " batch; is agent.reduction right, and each denominator constant?",
@@ -228,10 +219,8 @@ def check_learns(
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
 
     run, metrics = jax.jit(train)(random.key(seed))
-    returns = jax.tree.map(
-        lambda x: float(jnp.sum(x[-max(num_updates // 5, 1) :])),
-        metrics["episode_return"],
-    )
+    final = slice(-max(num_updates // 5, 1), None)
+    returns = jax.tree.map(lambda x: float(x[final].sum()), metrics["episode_return"])
     assert returns.count, f"no episode of {env.name} ended in the final updates"
     reached = returns.total / returns.count
     assert reached >= at_least, (
@@ -260,12 +249,10 @@ def _random_stream(
     def advance(carry, t):
         env_state, step = carry
         action = _random_action(env, jax.random.fold_in(random.key(1), t))
-        action = _where(
-            step.last & other_when_last, _other_action(env.action_spec, action), action
-        )
-        env_state, after, reward, discount = env.step(
-            env_state, action, jax.random.fold_in(step_key, t)
-        )
+        other = _other_action(env.action_spec, action)
+        action = _where(step.last & other_when_last, other, action)
+        env_key = jax.random.fold_in(step_key, t)
+        env_state, after, reward, discount = env.step(env_state, action, env_key)
         row = (action, reward, discount, statistics(env_state))
         return (env_state, after), (step, row)
 
@@ -292,68 +279,53 @@ def _other_action(spec: Spec, action: Action) -> Action:
     """One that is as valid, and differs."""
     if isinstance(spec, Discrete):
         return (action + 1) % spec.num_values
-    return (spec.low + spec.high - action if spec.bounded else -action).astype(
-        spec.dtype
-    )
+    other = spec.low + spec.high - action if spec.bounded else -action
+    return other.astype(spec.dtype)
 
 
 def _check_step_types(env: Environment) -> None:
     """A scan accepts what reset and step return."""
-    action = example(env.action_spec, env.num_envs)
-    env_state, step = jax.eval_shape(env.reset, random.key(0))
-    after_state, after, reward, discount = jax.eval_shape(
-        env.step, env_state, action, random.key(0)
-    )
-    for path, leaf in jax.tree.leaves_with_path(
-        {"env_state": env_state, "step": step, "reward": reward, "discount": discount}
-    ):
+    key, action = random.key(0), example(env.action_spec, env.num_envs)
+    state, step = jax.eval_shape(env.reset, key)
+    after_state, after, reward, discount = jax.eval_shape(env.step, state, action, key)
+    floats = {"reward": reward, "discount": discount}
+    flags = {"first": step.first, "last": step.last}
+    for name, leaf in _leaves({"env_state": state, "step": step} | floats):
         assert not leaf.weak_type, (
-            f"{_name(path)} is weakly typed, made of a Python number: name its dtype,"
+            f"{name} is weakly typed, made of a Python number: name its dtype,"
             " or it changes when it meets other arrays"
         )
-    _check_types(after_state, env_state, "the state of step", "that of reset")
+    _check_types(after_state, state, "the state of step", "that of reset")
     _check_types(after, step, "the TimeStep of step", "that of reset")
-    for name, leaf, dtype in (
-        ("reward", reward, jnp.float32),
-        ("discount", discount, jnp.float32),
-        ("first", step.first, jnp.bool_),
-        ("last", step.last, jnp.bool_),
-    ):
+    for name, leaf in (floats | flags).items():
+        dtype = np.dtype(bool if name in flags else np.float32)
         assert (leaf.shape, leaf.dtype) == ((env.num_envs,), dtype), (
-            f"{name} must be {np.dtype(dtype)} [{env.num_envs}], is {leaf.dtype}"
+            f"{name} must be {dtype} [{env.num_envs}], is {leaf.dtype}"
             f" {list(leaf.shape)}"
         )
 
 
 def _check_observations(env: Environment, steps: TimeStep) -> None:
-    """Observations are what their spec says."""
-    specs = jax.tree.leaves_with_path(
-        env.observation_spec, is_leaf=lambda x: isinstance(x, Spec)
+    specs = dict(_leaves(env.observation_spec, is_leaf=lambda x: isinstance(x, Spec)))
+    leaves = dict(_leaves(steps.obs))
+    assert [*specs] == [*leaves], (
+        f"observation_spec has the leaves {[*specs]}, observations have {[*leaves]}"
     )
-    leaves = jax.tree.leaves_with_path(steps.obs)
-    paths = [path for path, _ in specs], [path for path, _ in leaves]
-    assert paths[0] == paths[1], (
-        f"observation_spec has the leaves {[*map(_name, paths[0])]}, observations have"
-        f" {[*map(_name, paths[1])]}"
-    )
-    for (path, leaf), (_, spec) in zip(leaves, specs, strict=True):
-        name = f"obs{_name(path)}"
+    for path, leaf in leaves.items():
+        name, spec = f"obs{path}", specs[path]
         shape = (env.num_envs, *spec.shape)
         assert (leaf.shape[1:], leaf.dtype) == (shape, spec.dtype), (
             f"{name} is {leaf.dtype} {list(leaf.shape[1:])}, its spec says"
             f" {spec.dtype} {list(shape)}"
         )
-        if isinstance(spec, Discrete):
-            low, high = 0, spec.num_values - 1
-        else:
-            low, high = spec.low, spec.high
+        discrete = isinstance(spec, Discrete)
+        low, high = (0, spec.num_values - 1) if discrete else (spec.low, spec.high)
         _check_rows(np.isfinite(leaf), f"{name} is not finite")
         inside = (leaf >= np.asarray(low) - 1e-5) & (leaf <= np.asarray(high) + 1e-5)
         _check_rows(inside, f"{name} is outside [{low}, {high}] of its spec")
 
 
 def _check_stream(env: Environment, rows: _Rows) -> None:
-    """Episodes start and end as a stream's do."""
     first, last = rows.steps.first, rows.steps.last
     ends, starts = last[:-1], first[1:]
     _check_rows(first[:1], "reset shows a step that is not first")
@@ -362,33 +334,27 @@ def _check_stream(env: Environment, rows: _Rows) -> None:
     _check_rows(ends | ~starts, "the step is not last, but the next one is first")
     _check_rows(np.isfinite(rows.reward), "the reward is not finite")
     _check_rows(~ends | (rows.reward == 0), "the step is last, but pays a reward")
-    _check_rows(
-        ~ends | (rows.discount == 0), "the step is last, but its discount not 0"
-    )
+    ended = rows.discount == 0
+    _check_rows(~ends | ended, "the step is last, but its discount not 0")
     _check_rows(np.isin(rows.discount, (0, 1)), "the discount is neither 0 nor 1")
     _check_rows(
         ends | (rows.discount == 1) | last[1:],
         "the discount is 0, so the episode terminated, but the next step is not last",
     )
-    limit = env.max_episode_steps
-    if limit is not None:
+    if (limit := env.max_episode_steps) is not None:
         lengths = _since_start(np.ones_like(rows.reward), first)
         _check_rows(lengths <= limit, f"the episode is longer than {limit} steps")
 
 
-def _check_statistics(env: Environment, rows: _Rows, rewards_changed: bool) -> None:
+def _check_statistics(rows: _Rows, rewards_changed: bool) -> None:
     """What the environment says of its episodes is what the stream shows."""
     first = rows.steps.first
-    lengths = _since_start(np.ones_like(rows.reward), first)
-    _check_rows(
-        rows.episode.length == lengths, "the episode's length is not that of the stream"
-    )
+    same = rows.episode.length == _since_start(np.ones_like(rows.reward), first)
+    _check_rows(same, "the episode's length is not that of the stream")
     if not rewards_changed:
         returns = _since_start(rows.reward, first)
-        _check_rows(
-            np.isclose(rows.episode.return_, returns, rtol=1e-4, atol=1e-4),
-            "the episode's return is not the sum of its rewards",
-        )
+        same = np.isclose(rows.episode.return_, returns, rtol=1e-4, atol=1e-4)
+        _check_rows(same, "the episode's return is not the sum of its rewards")
 
 
 def _since_start(
@@ -404,12 +370,9 @@ def _since_start(
 
 def _check_environments_differ(rows: _Rows, other: _Rows) -> None:
     """If keys change anything, they change environments in different ways."""
-
-    def shown(rows):
-        return jax.tree.leaves((rows.steps, rows.reward))
-
-    random = any((x != y).any() for x, y in zip(shown(rows), shown(other), strict=True))
-    alike = all((x == x[:, :1]).all() for x in shown(rows))
+    shown, others = (jax.tree.leaves((x.steps, x.reward)) for x in (rows, other))
+    random = any((x != y).any() for x, y in zip(shown, others, strict=True))
+    alike = all((x == x[:, :1]).all() for x in shown)
     assert not (random and alike and rows.reward.shape[1] > 1), (
         "all environments show the same, though keys change it: split the key over them"
     )
@@ -443,10 +406,9 @@ def _check_acting(
             f" takes {spec.dtype} {list(expected[0])}"
         )
         if isinstance(spec, Discrete):
-            inside = (action >= 0) & (action < spec.num_values)
-            assert inside.all(), (
-                f"{name} gives actions outside 0 .. {spec.num_values - 1}"
-            )
+            highest = spec.num_values - 1
+            inside = (action >= 0) & (action <= highest)
+            assert inside.all(), f"{name} gives actions outside 0 .. {highest}"
         _check_types(carry, streams.carry, f"the carry of {name}", "initial_carry")
         _check_batched(extras, env.num_envs, f"extras of {name}")
     traced_anew = jax.jit(lambda key: both(key))(key)
@@ -461,9 +423,8 @@ def _with_ends(trajectory: Trajectory) -> Trajectory:
     if steps.last[:-1].any():
         return trajectory
     row, length = trajectory.reward.shape[0] // 2, len(steps.last)
-    cut = (jnp.arange(length) == row)[:, None] & (
-        jnp.arange(steps.last.shape[1]) % 2 == 0
-    )
+    even = jnp.arange(steps.last.shape[1]) % 2 == 0
+    cut = (jnp.arange(length) == row)[:, None] & even
     first = steps.first & ~cut | jnp.roll(cut, 1, axis=0)
     return trajectory._replace(
         steps=steps._replace(first=first, last=steps.last | cut),
@@ -473,7 +434,6 @@ def _with_ends(trajectory: Trajectory) -> Trajectory:
 
 
 def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
-    """Other rewards and actions in the rows that are last."""
     last = trajectory.steps.last[:-1]
     other = _other_action(spec, trajectory.action)
     return trajectory._replace(
@@ -482,19 +442,8 @@ def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
     )
 
 
-def _halves(trajectory: Trajectory) -> Trajectory:
-    """The batch as two, leaves [2, T, B/2, ...]."""
-
-    return trajectory.along_lanes(lambda axis, x: jnp.stack(jnp.split(x, 2, axis)))
-
-
 def _gradient(
-    agent: Agent,
-    state: State,
-    trajectory: Trajectory,
-    *,
-    key: PRNGKey,
-    axis: Axis,
+    agent: Agent, state: State, trajectory: Trajectory, *, key: PRNGKey, axis: Axis
 ) -> Grads:
     """As `loops.learn` takes it for its first update, without minibatches."""
     batch = agent.prepare(state, trajectory, axis)
@@ -509,30 +458,26 @@ def _check_rows(holds: Bool[np.ndarray | Array, "T B *shape"], otherwise: str) -
 
 
 def _check_batched(tree: PyTree, num_envs: int, what: str) -> None:
-    for path, leaf in jax.tree.leaves_with_path(tree):
+    for name, leaf in _leaves(tree):
         assert leaf.shape[:1] == (num_envs,), (
-            f"{what}{_name(path)} is {list(leaf.shape)}: its first axis must be that of"
+            f"{what}{name} is {list(leaf.shape)}: its first axis must be that of"
             f" the {num_envs} environments"
         )
 
 
 def _check_finite(tree: PyTree, what: str) -> None:
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        assert np.isfinite(leaf).all(), f"{what}: {_name(path)} is not finite"
+    for name, leaf in _leaves(tree):
+        assert np.isfinite(leaf).all(), f"{what}: {name} is not finite"
 
 
 def _check_types(actual: PyTree, expected: PyTree, what: str, other: str) -> None:
-    """Both have the same structure, shapes and dtypes."""
     structures = jax.tree.structure(actual), jax.tree.structure(expected)
     assert structures[0] == structures[1], (
         f"{what} is {structures[0]}, {other} is {structures[1]}"
     )
-    pairs = zip(
-        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
-    )
-    for (path, x), y in pairs:
+    for name, x, y in _leaves(actual, expected):
         assert (x.shape, x.dtype) == (y.shape, y.dtype), (
-            f"{what}{_name(path)} is {x.dtype} {list(x.shape)}, in {other} it is"
+            f"{what}{name} is {x.dtype} {list(x.shape)}, in {other} it is"
             f" {y.dtype} {list(y.shape)}"
         )
 
@@ -542,17 +487,13 @@ def _check_equal(
 ) -> None:
     """Element by element, to a tolerance both absolute and relative."""
     _check_types(actual, expected, "one result", "the other")
-    pairs = zip(
-        jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True
-    )
-    for (path, x), y in pairs:
-        x, y = np.asarray(x), np.asarray(y)
+    for name, *leaves in _leaves(actual, expected):
+        x, y = map(np.asarray, leaves)
         close = np.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True)
         if not close.all():
             where = tuple(int(i) for i in np.argwhere(~close)[0])
             raise AssertionError(
-                f"{otherwise}: {_name(path)}{list(where)} is {x[where]} in place of"
-                f" {y[where]}"
+                f"{otherwise}: {name}{list(where)} is {x[where]} in place of {y[where]}"
             )
 
 
@@ -561,15 +502,8 @@ def _check_close(
 ) -> None:
     """To a tolerance relative to the largest element of the tree."""
     largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
-
-    def scaled(tree):
-        return jax.tree.map(lambda x: x / (largest or 1.0), tree)
-
-    _check_equal(scaled(actual), scaled(expected), otherwise, tolerance)
-
-
-def _to_host(tree: PyTree) -> PyTree:
-    return jax.tree.map(np.asarray, tree)
+    scaled = jax.tree.map(lambda x: x / (largest or 1.0), (actual, expected))
+    _check_equal(*scaled, otherwise, tolerance)
 
 
 def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
@@ -577,5 +511,10 @@ def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
     return jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y)
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path)
+def _leaves(
+    *trees: PyTree, is_leaf: Callable[[Any], bool] | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """(path, its leaf in each of the trees), which have the same structure."""
+    found = jax.tree.leaves_with_path(trees[0], is_leaf)
+    paths = [jax.tree_util.keystr(path) for path, _ in found]
+    return zip(paths, *(jax.tree.leaves(x, is_leaf) for x in trees), strict=True)

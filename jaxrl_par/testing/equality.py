@@ -5,12 +5,15 @@ is where they all promise what the compiled program computes.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import prng_key
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
@@ -28,13 +31,6 @@ Equality = Literal["bits", "rounding", "statistics"]
 """bits: all are equal. rounding: no leaf differs by more than a stated share of its
 norm. statistics: by more than that; no more than their statistics may agree."""
 
-Make = Callable[[Learner, Environment, int], Any]
-"""(learner, env, unroll_length) -> a program, or an engine of threads"""
-
-
-def _compiled(learner: Learner, env: Environment, length: int) -> Program:
-    return compiled(learner, env, length)
-
 
 def _sharded(learner: Learner, env: Environment, length: int) -> Program:
     return sharded(compiled(learner, env, length, Axis("data")), data_mesh(1))
@@ -46,9 +42,7 @@ def _delayed(learner: Learner, env: Environment, length: int) -> Program:
 
 def _threads(learner: Learner, env: Environment, length: int) -> Any:
     config = ThreadsConfig(num_actors=1, schedule="lockstep", lag=0)
-    return threads(
-        learner, lambda key: from_pure(env, key), length, config, data_mesh(1)
-    )
+    return threads(learner, partial(from_pure, env), length, config, data_mesh(1))
 
 
 def _workers(learner: Learner, env: Environment, length: int) -> Any:
@@ -57,17 +51,18 @@ def _workers(learner: Learner, env: Environment, length: int) -> Any:
 
 def _host_workers(learner: Learner, env: Environment, length: int) -> Any:
     config = WorkersConfig(num_workers=1, store="server")
-    return workers(learner, lambda key: from_pure(env, key), length, config)
+    return workers(learner, partial(from_pure, env), length, config)
 
 
-TOPOLOGIES: dict[str, Make] = {
-    "compiled": _compiled,
+TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
+    "compiled": compiled,
     "sharded": _sharded,
     "delayed": _delayed,
     "threads": _threads,
     "workers": _workers,
     "workers, simulators": _host_workers,
 }
+"""(learner, env, unroll_length) -> a program, or an engine of threads"""
 
 
 def taken_by(learner: Agent | Learner) -> tuple[str, ...]:
@@ -117,16 +112,12 @@ def _learned(made: Any, num_updates: int) -> list[np.ndarray]:
         train = jax.jit(lambda key: scanned(made, num_updates)(made.init(key))[0])
         run = train(key)
     else:
-        try:
+        with closing(made):
             run, _ = made.advance(made.init(key), num_updates)
-        finally:
-            made.close()
-    return [_numbers(x) for x in jax.tree.leaves(run.learner)]
-
-
-def _numbers(x: Any) -> np.ndarray:
-    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(x) if is_key else x)
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, prng_key) else x)
+        for x in jax.tree.leaves(run.learner)
+    ]
 
 
 def _equality(

@@ -1,5 +1,7 @@
 """A check of simulators against the contract of `envs.host`."""
 
+from contextlib import closing
+
 import jax
 import numpy as np
 
@@ -15,18 +17,15 @@ def check_host_environment(
     """Follows the stream of `env` under random actions, and closes it.
 
     What does not happen within `num_steps` is not checked: choose it such that some
-    episodes end, and in each way that they can. Where `env` has snapshots, their shapes
-    must never change.
+    episodes end, and in each way that they can.
 
     Raises:
-      BadRowError: as in actor threads, for whatever the specs exclude: the field, the
-        environment and the row.
-      AssertionError: the first observations do not start episodes, or a snapshot has
-        another shape than the first one.
+      BadRowError: as in actor threads, for what specs exclude: field, environment, row.
+      AssertionError: a reset does not start episodes, or shapes of snapshots change.
     """
     rng = np.random.default_rng(seed)
     rows = UnrollBuffer(env.observation_spec, env.action_spec, num_steps, env.num_envs)
-    try:
+    with closing(env):
         step = env.reset()
         assert np.all(step.first) and not np.any(step.last), (
             "a reset must show `first`, and no `last`, in every environment"
@@ -41,8 +40,6 @@ def check_host_environment(
             shapes = jax.tree.map(np.shape, env.snapshot())
             assert shapes == start, f"the snapshot has shapes {shapes}, not {start}"
         rows.check()
-    finally:
-        env.close()
 
 
 def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:
@@ -50,6 +47,5 @@ def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:
     shape = (env.num_envs, *spec.shape)
     if isinstance(spec, Discrete):
         return rng.integers(spec.num_values, size=shape).astype(spec.dtype)
-    low, high = (np.broadcast_to(x, spec.shape) for x in (spec.low, spec.high))
-    low, high = np.maximum(low, -1e3), np.minimum(high, 1e3)
+    low, high = np.maximum(spec.low, -1e3), np.minimum(spec.high, 1e3)
     return rng.uniform(low, high, size=shape).astype(spec.dtype)

@@ -1,7 +1,6 @@
 """Environments small enough to know the answer, to find what is wrong with an agent.
 
-Each fails for one reason, so the first of them that an agent does not solve says where
-to look:
+Each fails for one reason: the first that an agent does not solve says where to look:
 
     constant_reward      the value function, the discount
     truncation           a time limit that is taken for an end
@@ -9,8 +8,7 @@ to look:
     continuous_action    the same with real numbers for actions
     delayed_reward       credit over time
     memory               a carry that is kept, cleared and trained through
-    counter, clock       any shift between observation, action and reward, any mixing
-                         of environments or of rows
+    counter, clock       shifts of observation, action, reward; mixed environments, rows
 
 Rewards of `counter` and `clock` are functions of what is shown beside them, exact in
 float32, so that a batch can be checked wherever it turns up. gamma is the agent's
@@ -73,7 +71,7 @@ def truncation(num_envs: int, limit: int = 5) -> Environment:
         length=limit,
         show=lambda state: jnp.ones((num_envs, 1)),
         pay=lambda state, action: jnp.ones(num_envs),
-        cut=lambda state: jnp.ones(num_envs, bool),
+        cut=lambda state: jnp.array(True),
         observation_spec=Box((1,), low=1.0, high=1.0),
     )
 
@@ -86,9 +84,7 @@ def observation_reward(num_envs: int) -> Environment:
     return _probe(
         "observation_reward",
         num_envs,
-        length=1,
         draw=lambda key: _bits(key, num_envs),
-        show=lambda state: state.secret[:, None],
         pay=lambda state, action: action == state.secret,
         observation_spec=Box((1,), low=0.0, high=1.0),
     )
@@ -102,9 +98,7 @@ def continuous_action(num_envs: int) -> Environment:
     return _probe(
         "continuous_action",
         num_envs,
-        length=1,
         draw=lambda key: jax.random.uniform(key, (num_envs,), minval=-1.0),
-        show=lambda state: state.secret[:, None],
         pay=lambda state, action: -jnp.square(action[:, 0] - state.secret),
         observation_spec=Box((1,), low=-1.0, high=1.0),
         action_spec=Box((1,), low=-1.0, high=1.0),
@@ -119,15 +113,11 @@ def delayed_reward(num_envs: int, delay: int = 3) -> Environment:
     taken, the value of any policy is that, times whether it earned.
     """
     refuse(delay=delay)
-
-    def show(state):
-        return jnp.stack([state.time / delay, state.secret], axis=1)
-
     return _probe(
         "delayed_reward",
         num_envs,
         length=delay + 1,
-        show=show,
+        show=lambda state: jnp.stack([state.time / delay, state.secret], axis=1),
         remember=lambda state, action: jnp.where(state.time == 0, action, state.secret),
         pay=lambda state, action: jnp.where(state.time == delay, state.secret, 0.0),
         observation_spec=Box((2,), low=0.0, high=(delay + 1) / delay),
@@ -167,22 +157,13 @@ def counter(num_envs: int, length: int = 3) -> Environment:
     returns length * s + length * (length - 1) / 2, and half the sum of its actions.
     """
     refuse(length=length)
-
-    def show(state):
-        row = jnp.broadcast_to(state.position, num_envs)
-        return jnp.stack([state.time, row], axis=1).astype(jnp.float32)
-
-    def cut(state):
-        odd = (state.position // (length + 1)) % 2 == 1
-        return jnp.broadcast_to(odd, num_envs)
-
     return _probe(
         "counter",
         num_envs,
         length=length,
-        show=show,
-        pay=lambda state, action: counter_reward(show(state), action),
-        cut=cut,
+        show=lambda state: _with_row(state.time, state),
+        pay=lambda state, action: counter_reward(_with_row(state.time, state), action),
+        cut=lambda state: (state.position // (length + 1)) % 2 == 1,
         observation_spec=Box((2,), low=0.0),
     )
 
@@ -202,17 +183,12 @@ def clock(num_envs: int) -> Environment:
     (b + 1) * b + b * (b + 1) / 2048, whatever it does.
     """
     index = jnp.arange(num_envs)
-
-    def show(state):
-        row = jnp.broadcast_to(state.position, num_envs)
-        return jnp.stack([index, row], axis=1).astype(jnp.float32)
-
     env = _probe(
         "clock",
         num_envs,
         length=index + 1,
-        show=show,
-        pay=lambda state, action: clock_reward(show(state)),
+        show=lambda state: _with_row(index, state),
+        pay=lambda state, action: clock_reward(_with_row(index, state)),
         observation_spec=Box((2,), low=0.0),
     )
     return env._replace(max_episode_steps=num_envs)
@@ -227,14 +203,14 @@ def _probe(
     name: str,
     num_envs: int,
     *,
-    length: int | Int[Array, " B"] | None,
-    show: Callable[[_State], Obs],
+    length: int | Int[Array, " B"] | None = 1,
+    show: Callable[[_State], Obs] = lambda state: state.secret[:, None],
     pay: Callable[[_State, Action], Array],
     observation_spec: Specs,
     action_spec: Spec = Discrete(2),
     draw: Callable[[PRNGKey], Array] | None = None,
     remember: Callable[[_State, Action], Array] = lambda state, action: state.secret,
-    cut: Callable[[_State], Array] | None = None,
+    cut: Callable[[_State], Bool[Array, ""]] = lambda state: jnp.array(False),
 ) -> Environment:
     """Episodes of `length` steps, None for one without end, with their statistics.
 
@@ -246,7 +222,6 @@ def _probe(
     refuse(num_envs=num_envs)
     no = jnp.zeros(num_envs, bool)
     draw = draw or (lambda key: jnp.zeros(num_envs))
-    cut = cut or (lambda state: no)
 
     def reset(key):
         time = jnp.zeros(num_envs, jnp.int32)
@@ -274,6 +249,12 @@ def _probe(
             max_episode_steps=length if isinstance(length, int) else None,
         )
     )
+
+
+def _with_row(x: Int[Array, " B"], state: _State) -> Float[Array, "B 2"]:
+    """What is shown of x, and the row of the stream."""
+    row = jnp.broadcast_to(state.position, x.shape)
+    return jnp.stack([x, row], axis=1).astype(jnp.float32)
 
 
 def _bits(key: PRNGKey, num_envs: int) -> Float[Array, " B"]:

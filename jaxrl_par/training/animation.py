@@ -9,18 +9,15 @@ import colorsys
 from collections.abc import Callable
 from math import cos, pi, sin
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
+from PIL import Image, ImageDraw
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.types import Agent, Box, Params, PRNGKey
-
-if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
 
 _SIZE = 320
 _MAX_FRAMES = 150
@@ -29,7 +26,7 @@ _MILLISECONDS, _MILLISECONDS_OF_A_MOVE = 40, 160
 _MILLISECONDS_AT_END = 1000
 _DARK, _LIGHT, _RED = (40, 44, 52), (250, 250, 250), (204, 71, 64)
 
-Draw = Callable[["ImageDraw", np.ndarray], None]
+Draw = Callable[[ImageDraw.ImageDraw, np.ndarray], None]
 
 
 def can_draw(env: Environment) -> bool:
@@ -66,18 +63,16 @@ def animate(
     shown = _greedy_episode(agent, env, params, key)
     stride = -(-len(shown) // _MAX_FRAMES)
     # The end is always among them.
-    frames = [_picture(env, x) for x in shown[::-stride][::-1]]
+    frames = [
+        _frame(env.name, x[0]) if env.draw is None else _enlarged(env.draw(x, 0))
+        for x in shown[::-stride][::-1]
+    ]
     milliseconds = _MILLISECONDS if env.draw is None else _MILLISECONDS_OF_A_MOVE
     durations = [milliseconds * stride] * (len(frames) - 1) + [_MILLISECONDS_AT_END]
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.new")
-    frames[0].save(
-        temporary,
-        format="GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
+    temporary = Path(f"{path}.new")
+    first, *rest = frames
+    first.save(
+        temporary, "GIF", save_all=True, append_images=rest, duration=durations, loop=0
     )
     temporary.replace(path)
 
@@ -109,16 +104,7 @@ def _greedy_episode(
     return [jax.tree.map(lambda x, t=t: x[t], shown) for t in range(end + 1)]
 
 
-def _picture(env: Environment, shown: PyTree) -> Any:
-    """The picture of an observation or a state of the one environment."""
-    if env.draw is None:
-        return _frame(env.name, shown[0])
-    return _enlarged(env.draw(shown, 0))
-
-
-def _frame(name: str, obs: np.ndarray) -> Any:
-    from PIL import Image, ImageDraw
-
+def _frame(name: str, obs: np.ndarray) -> Image.Image:
     if name not in _VECTORS:
         return _enlarged(_grid(obs))
     image = Image.new("RGB", (_SIZE, _SIZE), _LIGHT)
@@ -126,10 +112,8 @@ def _frame(name: str, obs: np.ndarray) -> Any:
     return image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
 
 
-def _enlarged(picture: np.ndarray) -> Any:
+def _enlarged(picture: np.ndarray) -> Image.Image:
     """An image of it, with large pixels if they are few."""
-    from PIL import Image
-
     height, width = picture.shape[:2]
     scale = max(_SIZE // max(height, width), 1)
     size = (width * scale, height * scale)
@@ -143,15 +127,13 @@ def _grid(obs: np.ndarray) -> np.ndarray:
     low, high = channels.min(), channels.max()
     weights = (channels - low) / (high - low) if high > low else channels - low
     picture = np.zeros((*obs.shape[:2], 3))
-    count = weights.shape[-1]
-    for i in range(count):
-        colour = np.array(colorsys.hsv_to_rgb(i / count, 0.65, 0.95))
-        weight = weights[..., i : i + 1]
+    for i, weight in enumerate(np.split(weights, weights.shape[-1], axis=-1)):
+        colour = np.array(colorsys.hsv_to_rgb(i / weights.shape[-1], 0.65, 0.95))
         picture = (1 - weight) * picture + weight * colour
     return (255 * picture).astype(np.uint8)
 
 
-def _cart_pole(draw: "ImageDraw", obs: np.ndarray) -> None:
+def _cart_pole(draw: ImageDraw.ImageDraw, obs: np.ndarray) -> None:
     x, angle = _SIZE / 2 + float(obs[0]) / 2.4 * _SIZE / 2, float(obs[2])
     ground = 0.75 * _SIZE
     draw.line((0, ground, _SIZE, ground), fill=_DARK, width=2)
@@ -160,7 +142,7 @@ def _cart_pole(draw: "ImageDraw", obs: np.ndarray) -> None:
     draw.line((x, ground - 30, *tip), fill=_RED, width=9)
 
 
-def _pendulum(draw: "ImageDraw", obs: np.ndarray) -> None:
+def _pendulum(draw: ImageDraw.ImageDraw, obs: np.ndarray) -> None:
     # The angle is 0 upright; obs is (cos, sin, velocity).
     middle = _SIZE / 2
     tip = (middle - 125 * float(obs[1]), middle - 125 * float(obs[0]))
@@ -168,7 +150,7 @@ def _pendulum(draw: "ImageDraw", obs: np.ndarray) -> None:
     draw.ellipse((middle - 6, middle - 6, middle + 6, middle + 6), fill=_DARK)
 
 
-def _acrobot(draw: "ImageDraw", obs: np.ndarray) -> None:
+def _acrobot(draw: ImageDraw.ImageDraw, obs: np.ndarray) -> None:
     # obs is (cos, sin) of both angles; 0 hangs down, the second adds to the first.
     first = np.arctan2(float(obs[1]), float(obs[0]))
     second = first + np.arctan2(float(obs[3]), float(obs[2]))
@@ -180,7 +162,7 @@ def _acrobot(draw: "ImageDraw", obs: np.ndarray) -> None:
     draw.line((*elbow, *tip), fill=_RED, width=10)
 
 
-def _mountain_car(draw: "ImageDraw", obs: np.ndarray) -> None:
+def _mountain_car(draw: ImageDraw.ImageDraw, obs: np.ndarray) -> None:
     def place(position: float) -> tuple[float, float]:
         height = sin(3 * position) * 0.45 + 0.55
         return (position + 1.2) / 1.8 * _SIZE, _SIZE * (0.9 - 0.6 * height)

@@ -11,7 +11,9 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from jaxrl_par.loops import Run
-from jaxrl_par.training.comparison import differences, listed
+from jaxrl_par.training.comparison import differences, listed, named
+from jaxrl_par.training.directory import numbered
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
 
 _MARKER = "JAXRL_PAR_CHECKPOINTS"
@@ -41,7 +44,7 @@ class _DamagedError(Exception):
     """One step cannot be trusted; the one before may do."""
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager):
     """The newest steps of one run in a folder that holds nothing else."""
 
     def __init__(self, directory: Path, config: Mapping[str, Any], keep: int = 2):
@@ -54,19 +57,15 @@ class Checkpoints:
         Raises:
           CheckpointError: the folder has content, and not ours. It is left as it is.
         """
-        self.directory = Path(directory).absolute()
+        self.directory = directory.absolute()
         self._config = dict(config)
         _claim(self.directory)
         _remove_unfinished(self.directory)
+        # Training goes on only after the file is safe, and errors come from `save`.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            # Training goes on only after the file is safe, and errors come from `save`.
-            enable_async_checkpointing=False,
+            max_to_keep=keep, enable_async_checkpointing=False
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
@@ -134,7 +133,8 @@ class Checkpoints:
             except _DamagedError as error:
                 reasons[step] = str(error)
                 continue
-            self._put_aside(reasons, step)
+            if reasons:
+                self._put_aside(reasons, step)
             return run
         if not reasons:
             return None
@@ -146,7 +146,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = self._read(step, "manifest", ocp.args.JsonRestore())
-        _check_manifest(manifest, like, self._config, self._step(step))
+        _check(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
@@ -175,21 +175,17 @@ class Checkpoints:
             return self._manager.restore(step, args=composite)[item]
         # orbax raises whatever its parts do, bare `Exception` among it.
         except Exception as error:
-            path = self.directory / str(step) / item
+            text = str(error).partition("\n")[0].partition(" [tensorstore_spec")[0]
             raise _DamagedError(
-                f"{path} cannot be read: {_first_line(error)}"
+                f"{self._step(step) / item} cannot be read:"
+                f" {type(error).__name__}: {text}"
             ) from error
 
     def _put_aside(self, reasons: Mapping[int, str], usable: int) -> None:
         """Makes room for good steps of the same numbers, which orbax would not save."""
-        if not reasons:
-            return
         for step in reasons:
-            path, aside = self._step(step), self.directory / f"damaged-{step}"
-            number = 2
-            while aside.exists():
-                aside, number = self.directory / f"damaged-{step}-{number}", number + 1
-            path.rename(aside)
+            places = (self.directory / numbered(f"damaged-{step}", i) for i in count(1))
+            self._step(step).rename(next(x for x in places if not x.exists()))
         self._manager.reload()
         warnings.warn(
             f"{self.directory}: going back to step {usable}, because newer ones are"
@@ -228,32 +224,32 @@ def _remove_unfinished(directory: Path) -> None:
 
 def _leaves(run: Run) -> Leaves:
     return {
-        _name(path): jax.random.key_data(x) if _is_key(x) else x
-        for path, x in jax.tree.leaves_with_path(run)
+        name: jax.random.key_data(x) if _is_key(x) else x
+        for name, x in named(run).items()
     }
 
 
 def _with_leaves(like: Run, leaves: Leaves) -> Run:
-    def leaf(path: Any, x: Array) -> Array:
-        data = leaves[_name(path)]
+    def leaf(x: Array, data: Array) -> Array:
         if not _is_key(x):
             return data
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
 
-    return jax.tree.map_with_path(leaf, like)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    restored = [leaf(x, leaves[name]) for name, x in named(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
 def _is_key(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _kind(x: Array) -> str:
+def _kinds(run: Run) -> dict[str, tuple[str, list[int]]]:
+    """dtype and shape of each leaf."""
     # A key of ours, as on CPU, has the data and the bits of JAX's own on accelerators.
-    return str(x.dtype).replace("key<fryu>", "key<fry>")
+    return {
+        name: (str(x.dtype).replace("key<fryu>", "key<fry>"), list(x.shape))
+        for name, x in named(run).items()
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -262,11 +258,6 @@ def _versions() -> dict[str, str]:
 
 
 def _describe(run: Run) -> dict[str, dict[str, Any]]:
-    """Shape, dtype and SHA-256 of each leaf."""
-    kinds = {
-        _name(path): (_kind(x), list(x.shape))
-        for path, x in jax.tree.leaves_with_path(run)
-    }
     values: dict[str, np.ndarray] = jax.device_get(_leaves(run))
     return {
         name: {
@@ -274,7 +265,7 @@ def _describe(run: Run) -> dict[str, dict[str, Any]]:
             "shape": shape,
             "sha256": hashlib.sha256(_bytes(values[name])).hexdigest(),
         }
-        for name, (dtype, shape) in kinds.items()
+        for name, (dtype, shape) in _kinds(run).items()
     }
 
 
@@ -297,9 +288,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_manifest(
-    manifest: Any, like: Run, config: Mapping[str, Any], path: Path
-) -> None:
+def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> None:
     """That the manifest is whole, of this config, and of a run like this one."""
     content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
     if manifest.get("sha256") != _digest(content):
@@ -316,11 +305,7 @@ def _check_manifest(
             "Continue with the settings it has, or start under another --name"
         )
     saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
-    wanted = {
-        _name(path): (_kind(x), list(x.shape))
-        for path, x in jax.tree.leaves_with_path(like)
-    }
-    if different := differences(saved, wanted):
+    if different := differences(saved, _kinds(like)):
         name, (old, new) = next(iter(different.items()))
         changed = differences(content["versions"], _versions())
         raise _DamagedError(
@@ -332,8 +317,3 @@ def _check_manifest(
 
 def _steps(reasons: Mapping[int, str]) -> str:
     return "".join(f"\n  step {step}: {reason}" for step, reason in reasons.items())
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).partition("\n")[0].partition(" [tensorstore_spec")[0]
-    return f"{type(error).__name__}: {text}"

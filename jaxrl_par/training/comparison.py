@@ -1,14 +1,25 @@
-"""Configs as JSON, and where two of them differ."""
+"""Configs as JSON, states by the names of their leaves, and where two differ."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
+
+import jax
+from jaxtyping import PyTree
 
 
 def to_json(config: Any) -> dict[str, Any]:
     """The config as what JSON can hold: tuples become lists."""
     return json.loads(json.dumps(asdict(config)))
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their dotted path in the tree."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def differences(
@@ -18,12 +29,9 @@ def differences(
 
     A field that one of them lacks is "absent" there.
     """
-    before, after = _leaves(old), _leaves(new)
-    both = {
-        name: (before.get(name, "absent"), after.get(name, "absent"))
-        for name in before | after
-    }
-    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+    old, new = dict(_leaves(old)), dict(_leaves(new))
+    pairs = ((x, old.get(x, "absent"), new.get(x, "absent")) for x in old | new)
+    return {name: (before, after) for name, before, after in pairs if before != after}
 
 
 def listed(different: Mapping[str, tuple[Any, Any]]) -> str:
@@ -34,11 +42,9 @@ def listed(different: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.")
         else:
-            leaves[prefix + name] = value
-    return leaves
+            yield prefix + name, value

@@ -46,10 +46,8 @@ def open_directory(args: Any, settings: TrainingConfig, default: str) -> RunDire
       RunFolderError: the folder exists without `resume`, or does not with it.
       TrainingError: the run to resume has another config.
     """
-    if settings.resume:
-        directory = RunDirectory(_existing(settings, default))
-    else:
-        directory = RunDirectory(_new(settings, default))
+    find = _existing if settings.resume else _new
+    directory = RunDirectory(find(settings, Path(settings.runs_dir), default))
     if directory.config.exists():
         _check_same(directory, args, settings)
     else:
@@ -82,9 +80,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
 
 
-def _new(settings: TrainingConfig, default: str) -> Path:
-    runs = Path(settings.runs_dir)
-    path = runs / (settings.name or _numbered(default, _last(runs, default) + 1))
+def _new(settings: TrainingConfig, runs: Path, default: str) -> Path:
+    path = runs / (settings.name or numbered(default, _last(runs, default) + 1))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunFolderError(
             f"{path} exists. Continue that run with --resume, or give this one another"
@@ -95,15 +92,11 @@ def _new(settings: TrainingConfig, default: str) -> Path:
     return path
 
 
-def _existing(settings: TrainingConfig, default: str) -> Path:
-    runs = Path(settings.runs_dir)
-    name = settings.name or _numbered(default, max(_last(runs, default), 1))
-    path = runs / name
+def _existing(settings: TrainingConfig, runs: Path, default: str) -> Path:
+    path = runs / (settings.name or numbered(default, max(_last(runs, default), 1)))
     if path.is_dir():
         return path
-    there = (
-        sorted(x.name for x in runs.iterdir() if x.is_dir()) if runs.is_dir() else []
-    )
+    there = sorted(x.name for x in runs.glob("*") if x.is_dir())
     raise RunFolderError(
         f"no run to resume at {path}. In {runs} there are: {', '.join(there) or 'none'}"
     )
@@ -116,7 +109,7 @@ def _last(runs: Path, default: str) -> int:
     return max((int(match[1] or 1) for match in found if match), default=0)
 
 
-def _numbered(default: str, number: int) -> str:
+def numbered(default: str, number: int) -> str:
     return default if number == 1 else f"{default}-{number}"
 
 
@@ -147,7 +140,6 @@ def _named(label: str, names: Iterable[str]) -> str:
 
 
 def _part(args: Any, settings: TrainingConfig) -> str:
-    """The name of the field that holds the settings."""
     return next(f.name for f in fields(args) if getattr(args, f.name) is settings)
 
 

@@ -1,9 +1,10 @@
 """Progress while training runs: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
 
 from jaxrl_par.training.metrics import Row, scalar
 
@@ -11,72 +12,47 @@ _LINES = 20
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
-@runtime_checkable
-class Display(Protocol):
-    """Shows how far training is."""
-
-    def __enter__(self) -> "Display": ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def show(self, fraction: float, row: Row) -> None: ...
+Show = Callable[[float, Row], None]
+"""(the fraction that is done, the newest row) -> nothing; shows how far training is"""
 
 
-def display(name: str) -> Display:
+def display(name: str) -> AbstractContextManager[Show]:
     """The display that fits where the output goes."""
-    return _Bar(name) if sys.stdout.isatty() else _Lines(name)
+    return _bar(name) if sys.stdout.isatty() else _lines(name)
 
 
-class _Lines:
+@contextmanager
+def _lines(name: str) -> Iterator[Show]:
     """A line whenever another 1/20 is done, so that logs stay short."""
+    shown = -1
 
-    def __init__(self, name: str):
-        self._name = name
-        self._shown = -1
+    def show(fraction: float, row: Row) -> None:
+        nonlocal shown
+        if (part := int(fraction * _LINES)) > shown:
+            shown, left = part, _left(fraction, row)
+            print(f"{name} {fraction:4.0%}  {_text(row)}  {left} left", flush=True)
 
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def show(self, fraction: float, row: Row) -> None:
-        if (part := int(fraction * _LINES)) > self._shown:
-            self._shown = part
-            left = _clock(_seconds_left(fraction, row["seconds"]))
-            print(
-                f"{self._name} {fraction:4.0%}  {_text(row)}  {left} left", flush=True
-            )
+    yield show
 
 
-class _Bar:
+@contextmanager
+def _bar(name: str) -> Iterator[Show]:
     """A rich progress bar. It has its own thread, and never draws in ours."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    def __init__(self, name: str):
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    label, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+    progress = Progress(label, BarColumn(), TaskProgressColumn(), text)
+    task = progress.add_task(name, total=1.0, text="compiling")
+    returns: list[float] = []
 
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        self._task = self._progress.add_task(name, total=1.0, text="compiling")
-        self._returns: list[float] = []
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def show(self, fraction: float, row: Row) -> None:
-        left = _clock(_seconds_left(fraction, row["seconds"]))
+    def show(fraction: float, row: Row) -> None:
         if (value := scalar(row.get("episode_return"))) is not None:
-            self._returns.append(value)
-        text = f"{_text(row)}  {sparkline(self._returns)}  {left} left"
-        self._progress.update(self._task, completed=fraction, text=text)
+            returns.append(value)
+        text = f"{_text(row)}  {sparkline(returns)}  {_left(fraction, row)} left"
+        progress.update(task, completed=fraction, text=text)
+
+    with progress:
+        yield show
 
 
 def sparkline(values: Sequence[float], width: int = 20) -> str:
@@ -99,11 +75,6 @@ def _text(row: Row) -> str:
     )
 
 
-def _seconds_left(fraction: float, seconds: float) -> float:
-    return seconds * (1 - fraction) / fraction if fraction else 0.0
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+def _left(fraction: float, row: Row) -> str:
+    left = row["seconds"] * (1 - fraction) / fraction if fraction else 0.0
+    return str(timedelta(seconds=round(left)))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,8 @@ class Compiled(Engine):
     """A program whose updates are one loop in one call, which donates the run."""
 
     def __init__(self, program: Program, chunk: int):
-        """
-        Args:
-          chunk: most updates of a call. Those with fewer are the same compiled loop,
-            left earlier, so that the last call of a run compiles nothing.
+        """`chunk`: most updates of a call. Those with fewer are the same compiled loop,
+        left earlier, so that the last call of a run compiles nothing.
         """
         self._compile_seconds = 0.0
         self._program = program
@@ -35,23 +34,20 @@ class Compiled(Engine):
             run = self._program.init(key)
             return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
-        started = time.perf_counter()
-        compiled = jax.jit(init).lower(key).compile()
-        self._compile_seconds += time.perf_counter() - started
-        return jax.block_until_ready(compiled(key))
+        return jax.block_until_ready(self._compile(jax.jit(init), key)(key))
 
     def resume(self, run: Run) -> None:
         """Does nothing: all is in the run."""
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """
-        Raises:
-          ValueError: these are more updates than a chunk has.
-        """
+        """Raises ValueError for more updates than a chunk has."""
         if num_updates > self._chunk:
             raise ValueError(f"a chunk has {self._chunk} updates, got {num_updates}")
         if self._compiled is None:
-            self._compiled = self._compile(run)
+            # Arrays stay where they are, or the next call would find them elsewhere.
+            placed = (jax.tree.map(lambda x: x.sharding, run), None)
+            function = jax.jit(self._call, donate_argnums=0, out_shardings=placed)
+            self._compiled = self._compile(function, run, 0)
         run, metrics = jax.block_until_ready(self._compiled(run, num_updates))
         if num_updates == self._chunk:
             return run, metrics
@@ -67,27 +63,18 @@ class Compiled(Engine):
         """Does nothing: there is nothing to free."""
 
     def _call(self, run: Run, num_updates: Int[Array, ""]) -> tuple[Run, Metrics]:
-        _, shapes = jax.eval_shape(self._program.step, run)
-        metrics = jax.tree.map(
-            lambda x: jnp.zeros((self._chunk, *x.shape), x.dtype), shapes
-        )
+        _, one = jax.eval_shape(self._program.step, run)
+        empty = jax.tree.map(lambda x: jnp.zeros((self._chunk, *x.shape), x.dtype), one)
 
         def update(index, now):
             run, metrics = now
             run, new = self._program.step(run)
             return run, jax.tree.map(lambda x, y: x.at[index].set(y), metrics, new)
 
-        return jax.lax.fori_loop(0, num_updates, update, (run, metrics))
+        return jax.lax.fori_loop(0, num_updates, update, (run, empty))
 
-    def _compile(self, run: Run) -> Callable[[Run, int], tuple[Run, Metrics]]:
-        # Arrays stay where they are, or the next call would find them elsewhere.
-        placed = jax.tree.map(lambda x: x.sharding, run)
-        function = jax.jit(
-            self._call,
-            donate_argnums=0,
-            out_shardings=(placed, None),
-        )
+    def _compile(self, function: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
         started = time.perf_counter()
-        compiled = function.lower(run, 0).compile()
+        compiled = function.lower(*args).compile()
         self._compile_seconds += time.perf_counter() - started
         return compiled

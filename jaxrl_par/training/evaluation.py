@@ -1,8 +1,7 @@
 """Evaluation: the same number of episodes of every environment.
 
-The first N episodes to end, of many environments, are short ones: where
-a good episode is long, that is a bias against it. Here every environment contributes
-exactly as many as every other.
+The first N episodes to end, of many environments, are short ones: a bias against good
+episodes, where these are long. Here every environment contributes equally many.
 """
 
 from collections.abc import Callable
@@ -49,41 +48,27 @@ def evaluator(
       max_steps: bound of an episode, by default that of `env`.
 
     Raises:
-      ValueError: `episodes_per_env` is below 1, there is no bound, or `env` keeps no
-        statistics of its episodes.
+      ValueError: `episodes_per_env` is below 1; `env` has no bound, or no statistics.
     """
     refuse(episodes_per_env=episodes_per_env)
     bound = env.max_episode_steps if max_steps is None else max_steps
+    statistics = env.episode
     if bound is None:
         raise ValueError(f"{env.name} has no time limit: evaluation needs max_steps")
-    if env.episode is None:
+    if statistics is None:
         raise ValueError(
             f"{env.name} keeps no episode statistics: wrap it in"
             " envs.wrappers.episode_statistics"
         )
     # One more row for each episode: its final observation, from which no step is made.
     max_rows = episodes_per_env * (bound + 1)
-    return partial(_evaluate, agent, env, episodes_per_env, max_rows)
-
-
-def _evaluate(
-    agent: Agent,
-    env: Environment,
-    episodes_per_env: int,
-    max_rows: int,
-    params: Params,
-    key: PRNGKey,
-) -> Evaluation:
-    start_key, root = jax.random.split(key)
-    columns = np.arange(env.num_envs)
-    assert env.episode is not None
-    statistics = env.episode
+    shape, columns = (episodes_per_env, env.num_envs), np.arange(env.num_envs)
 
     def playing(state: _Playing) -> Bool[Array, ""]:
         missing = jnp.any(state.num_ended < episodes_per_env)
         return missing & (state.num_rows < max_rows)
 
-    def play(state: _Playing) -> _Playing:
+    def play(params: Params, root: PRNGKey, state: _Playing) -> _Playing:
         step_key = jax.random.fold_in(root, state.num_rows)
         act_key, env_key = jax.random.split(step_key)
         streams = state.streams
@@ -101,17 +86,20 @@ def _evaluate(
             state.lengths.at[row, columns].set(episode.length, mode="drop"),
         )
 
-    shape = (episodes_per_env, env.num_envs)
-    state = _Playing(
-        rollout.start(agent, env, start_key),
-        jnp.int32(0),
-        jnp.zeros(env.num_envs, jnp.int32),
-        jnp.full(shape, jnp.nan),
-        jnp.zeros(shape, jnp.int32),
-    )
-    state = jax.lax.while_loop(playing, play, state)
-    complete = jnp.all(state.num_ended == episodes_per_env)
-    return Evaluation(state.returns, state.lengths, complete)
+    def evaluation(params: Params, key: PRNGKey) -> Evaluation:
+        start_key, root = jax.random.split(key)
+        state = _Playing(
+            rollout.start(agent, env, start_key),
+            jnp.int32(0),
+            jnp.zeros(env.num_envs, jnp.int32),
+            jnp.full(shape, jnp.nan),
+            jnp.zeros(shape, jnp.int32),
+        )
+        state = jax.lax.while_loop(playing, partial(play, params, root), state)
+        complete = jnp.all(state.num_ended == episodes_per_env)
+        return Evaluation(state.returns, state.lengths, complete)
+
+    return evaluation
 
 
 def evaluate(

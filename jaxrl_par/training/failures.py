@@ -41,10 +41,8 @@ def full_disk_is_clear(path: Path, num_bytes: int) -> Iterator[None]:
 
 def _says_full(error: BaseException | None) -> bool:
     """Whether the error, or one that led to it, is that of a full disk."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        if any(text in str(error).lower() for text in _FULL_TEXTS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in _FULL
+    full = full or any(text in str(error).lower() for text in _FULL_TEXTS)
+    return full or _says_full(error.__cause__ or error.__context__)

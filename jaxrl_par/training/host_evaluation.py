@@ -15,19 +15,16 @@ def host_evaluator(
 ) -> Callable[[HostEnvironment, Params, PRNGKey], np.ndarray]:
     """A function that plays so many episodes in each of B environments: returns [E, B].
 
-    Actions are sampled; `agent._replace(act=agent.greedy)` takes the mode. Every
-    environment contributes equally many episodes, so that short ones do not count for
-    more.
+    Actions are sampled; `agent._replace(act=agent.greedy)` takes the mode.
 
     Raises:
       ValueError: `episodes_per_env` is below 1.
     """
     refuse(episodes_per_env=episodes_per_env)
 
+    @jax.jit
     def act(params: Params, carry, step: TimeStep, key: PRNGKey, t):
         return agent.act(params, carry, step, jax.random.fold_in(key, t))[:2]
-
-    compiled = jax.jit(act)
 
     def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> np.ndarray:
         cpu = jax.local_devices(backend="cpu")[0]
@@ -38,14 +35,13 @@ def host_evaluator(
         with jax.default_device(cpu):
             carry = agent.initial_carry(env.num_envs)
             while ended.min() < episodes_per_env:
-                action, carry = compiled(params, carry, step, key, np.int32(t))
+                action, carry = act(params, carry, step, key, np.int32(t))
                 step, reward, _ = env.step(np.asarray(action))
                 running += reward
-                for i in np.flatnonzero(step.last):
-                    if ended[i] < episodes_per_env:
-                        returns[ended[i], i] = running[i]
-                    ended[i] += 1
-                    running[i] = 0.0
+                counted = np.flatnonzero(step.last & (ended < episodes_per_env))
+                returns[ended[counted], counted] = running[counted]
+                ended += step.last
+                running[step.last] = 0.0
                 t += 1
         return returns
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 
@@ -46,14 +46,9 @@ def interrupts(
     received: list[signal.Signals] = []
 
     def remember(number: int, frame: object) -> None:
-        del frame
         received.append(signal.Signals(number))
 
-    with (
-        _handled_by(remember),
-        _compilations() as compiling_since,
-        _watched(compiling_since, last_words),
-    ):
+    with _compilations() as since, _caught_by(remember, since, last_words):
         yield lambda: received[0] if received else None
 
 
@@ -67,27 +62,13 @@ def exits() -> Iterator[None]:
     with _compilations() as compiling_since:
 
         def leave(number: int, frame: object) -> None:
-            del frame
             if compiling_since():
                 # Python's end would wait for the threads of the compiler.
                 _end(signal.Signals(number), "")
             raise Interrupted(EXIT_CODES[signal.Signals(number)])
 
-        with _handled_by(leave), _watched(compiling_since, lambda: ""):
+        with _caught_by(leave, compiling_since, lambda: ""):
             yield
-
-
-@contextmanager
-def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in EXIT_CODES}
-    try:
-        yield
-    finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
 
 
 @contextmanager
@@ -96,12 +77,10 @@ def _compilations() -> Iterator[Callable[[], float | None]]:
     began: dict[int, list[float]] = {}  # by thread; a compilation may start another
 
     def starts(event: str, value: float | int, **details: object) -> None:
-        del value, details
         if event == _COMPILATION:
             began.setdefault(threading.get_ident(), []).append(time.monotonic())
 
     def ends(event: str, duration_secs: float, **details: object) -> None:
-        del duration_secs, details
         mine = began.get(threading.get_ident())
         if event == _COMPILATION and mine:  # one that began before us is not ours
             mine.pop()
@@ -121,10 +100,12 @@ def _compilations() -> Iterator[Callable[[], float | None]]:
 
 
 @contextmanager
-def _watched(
-    compiling_since: Callable[[], float | None], last_words: Callable[[], str]
+def _caught_by(
+    handler: Callable[[int, object], None],
+    compiling_since: Callable[[], float | None],
+    last_words: Callable[[], str],
 ) -> Iterator[None]:
-    """A thread that sees signals as they arrive."""
+    """Handlers of both signals, and a thread that sees them as they arrive."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -136,10 +117,9 @@ def _watched(
         first: tuple[signal.Signals, float] | None = None
         interrupted = 0
         while True:
-            try:
+            numbers = None
+            with suppress(TimeoutError):
                 numbers = receiver.recv(16)
-            except TimeoutError:
-                numbers = None
             if numbers == b"":
                 return
             for number in numbers or b"":
@@ -149,9 +129,12 @@ def _watched(
             if interrupted > 1:
                 os._exit(EXIT_CODES[signal.SIGINT])
             since = compiling_since()
-            if first and since and _waited_since(max(first[1], since)):
-                _end(first[0], last_words())
+            if first and since:
+                start = max(first[1], since)
+                if time.monotonic() - start > COMPILER_GRACE:
+                    _end(first[0], last_words())
 
+    handlers = {number: signal.signal(number, handler) for number in EXIT_CODES}
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -162,10 +145,8 @@ def _watched(
         sender.close()
         thread.join()
         receiver.close()
-
-
-def _waited_since(start: float) -> bool:
-    return time.monotonic() - start > COMPILER_GRACE
+        for number, handler_before in handlers.items():
+            signal.signal(number, handler_before)
 
 
 def _end(number: signal.Signals, last_words: str) -> None:

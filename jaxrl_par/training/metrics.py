@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +28,8 @@ class Sink(Protocol):
 
     def write(self, row: Row) -> None: ...
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Writes all rows to disk: after this a crash loses none."""
 
     def close(self) -> None: ...
 
@@ -46,10 +47,8 @@ def summarize(
 
 def total(count: Count) -> int:
     """The counter, summed over the members of a population."""
-    millions, units = jax.device_get(count)
-    return int(np.sum(millions, dtype=np.int64)) * 10**6 + int(
-        np.sum(units, dtype=np.int64)
-    )
+    millions, units = (int(np.sum(x, dtype=np.int64)) for x in jax.device_get(count))
+    return millions * 10**6 + units
 
 
 def scalar(value: Value) -> int | float | None:
@@ -135,46 +134,20 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-class Sinks:
-    """Several sinks as one."""
-
-    def __init__(self, sinks: Sequence[Sink]):
-        self._sinks = sinks
-
-    def __enter__(self) -> "Sinks":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for sink in self._sinks:
-            sink.close()
-
-    def write(self, row: Row) -> None:
-        for sink in self._sinks:
-            sink.write(row)
-
-    def flush(self) -> None:
-        """Writes all rows to disk: after this a crash loses none."""
-        for sink in self._sinks:
-            sink.flush()
-
-
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl, none if there is no file.
 
-    The line that a crash cut off is no row. Other lines that cannot be read are left
-    out with a warning.
+    A line that a crash cut off is no row; others that are none give a warning.
     """
     if not path.exists():
         return []
     rows: list[Row] = []
-    *lines, unfinished = path.read_text().split("\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
             rows.append(row | {"updates": int(row["updates"])})
         except (ValueError, TypeError, KeyError) as error:
             warnings.warn(f"{path}, line {number}: not a row ({error})", stacklevel=2)
-    del unfinished
     return rows
 
 
@@ -182,9 +155,8 @@ def _mean(value: Any) -> Value:
     if isinstance(value, Mean):
         totals = np.sum(value.total, axis=0, dtype=np.float64)
         counts = np.sum(value.count, axis=0, dtype=np.float64)
-        mean = np.divide(
-            totals, counts, out=np.full_like(totals, np.nan), where=counts > 0
-        )
+        unknown = np.full_like(totals, np.nan)
+        mean = np.divide(totals, counts, out=unknown, where=counts > 0)
     else:
         mean = np.mean(value, axis=0, dtype=np.float64)
     return _finite(mean.tolist())

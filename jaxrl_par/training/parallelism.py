@@ -26,11 +26,9 @@ def text(report: Report) -> str:
 
 def draw(report: Report, path: Path) -> None:
     """Writes bars of what each thread did, and the histogram of lags."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
     times, lags = figure.subplots(1, 2, width_ratios=(2, 1))
     seen = set()
     for name, shares in report.bars().items():

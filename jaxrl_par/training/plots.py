@@ -21,7 +21,6 @@ class LiveCurve:
         self._next = time.monotonic() + _SECONDS
 
     def write(self, row: Row) -> None:
-        del row
         if (now := time.monotonic()) >= self._next:
             draw_curve(self._rows, self._path)
             # A picture takes a moment: never more than a hundredth of the time.
@@ -39,7 +38,6 @@ def draw_curve(rows: Sequence[Row], path: Path, metric: str = "episode_return") 
 
     Rows without the metric are left out; without any, the picture is empty axes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     known = [row for row in rows if row.get(metric) not in (None, [])]
@@ -47,7 +45,6 @@ def draw_curve(rows: Sequence[Row], path: Path, metric: str = "episode_return") 
     values = [np.atleast_1d(np.array(row[metric], np.float64)) for row in known]
     known_values = [x[np.isfinite(x)] for x in values]
     figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     mean = [x.mean() if x.size else np.nan for x in known_values]
     axes.plot(steps, mean, linewidth=1.5)

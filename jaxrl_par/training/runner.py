@@ -7,9 +7,9 @@ resumed, so that both compute the same bits.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,31 +20,18 @@ from jaxrl_par.envs.host.unrolls import BadRowError
 from jaxrl_par.errors import refuse
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
-from jaxrl_par.training import parallelism
+from jaxrl_par.training import metrics, parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.directory import RunDirectory, identity, open_directory
-from jaxrl_par.training.display import Display, display
+from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
-from jaxrl_par.training.metrics import (
-    JsonLines,
-    Sink,
-    Sinks,
-    TensorBoard,
-    WeightsAndBiases,
-    summarize,
-    total,
-)
+from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard, WeightsAndBiases
 from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.settings import TrainingConfig
-from jaxrl_par.training.summary import (
-    Summary,
-    latest_return,
-    peak_memory_bytes,
-    read_summary,
-)
+from jaxrl_par.training.summary import Summary, latest_return, peak_memory_bytes
 from jaxrl_par.types import PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
@@ -66,26 +53,19 @@ class Trained(NamedTuple):
 class Budget(NamedTuple):
     """When training ends: at so many updates, or environment steps."""
 
-    updates: int | None
-    env_steps: int | None
-    steps_per_update: int | None = None
-    """The most environment steps of an update, where that is known."""
+    unit: Literal["updates", "env_steps"]
+    amount: int
+    per_update: int | None
+    """The most of it that an update uses, where that is known."""
 
-    def left(self, updates: int, env_steps: int) -> int | None:
+    def left(self, progress: Mapping[str, int]) -> int | None:
         """How many more updates there are at least; None if nothing is known."""
-        if self.updates is not None:
-            return self.updates - updates
-        assert self.env_steps is not None
-        if self.steps_per_update is None:
-            return None
-        return math.ceil((self.env_steps - env_steps) / self.steps_per_update)
+        missing = self.amount - progress[self.unit]
+        return self.per_update and math.ceil(missing / self.per_update)
 
-    def fraction(self, updates: int, env_steps: int) -> float:
+    def fraction(self, progress: Mapping[str, int]) -> float:
         """How much of it is used, from 0 to 1."""
-        if self.updates is not None:
-            return min(updates / self.updates, 1.0)
-        assert self.env_steps is not None
-        return min(env_steps / self.env_steps, 1.0)
+        return min(progress[self.unit] / self.amount, 1.0)
 
 
 def train(
@@ -104,12 +84,10 @@ def train(
 
     Args:
       program: a compiled program, or an engine as `topologies.threads` makes it.
-      args: the whole config, of which `settings` is a field. A run is resumed only with
-        the config it has.
+      args: the whole config, with the field `settings`; to resume, that of the run.
       key: starts a new run; that of a resumed run is in its checkpoint.
       num_updates: steps of the program. The last chunk may be shorter.
-      total_env_steps: in place of `num_updates`; training ends with the chunk that
-        reaches it.
+      total_env_steps: in its place; training ends with the chunk that reaches it.
       steps_per_update: the most environment steps that an update can have. With it
         training ends with the very update that reaches `total_env_steps`.
       evaluate: called every `evaluation_interval` updates and at the end.
@@ -124,21 +102,24 @@ def train(
     """
     budget = _budget(num_updates, total_env_steps, steps_per_update)
     directory = open_directory(args, settings, default_name)
-    store = Checkpoints(
-        directory.checkpoints, identity(args, settings), settings.keep_checkpoints
-    )
-    engine = _engine(program, settings)
+    config, keep = identity(args, settings), settings.keep_checkpoints
+    store = Checkpoints(directory.checkpoints, config, keep)
+    compiles = isinstance(program, Program)
+    engine = Compiled(program, settings.log_interval) if compiles else program
     with interrupts(store.described) as stop, store, _engine_errors(engine):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
-        if resumed and (summary := _finished(budget, run, directory)):
+        progress = _progress(run)
+        if budget.fraction(progress) == 1 and directory.summary.exists():
+            summary = Summary.read(directory.summary)
+            print(f"{directory.path} is finished:\n{summary.text()}")
             return Trained(run, summary, directory)
-        lines = JsonLines(directory.metrics, _progress(run)[0])
-        with (
-            Sinks(_sinks(lines, directory, args, settings, run, resumed)) as sinks,
-            display(directory.path.name) as shown,
-        ):
-            loop = _Loop(settings, budget, engine, store, sinks, lines, shown)
+        lines = JsonLines(directory.metrics, progress["updates"])
+        sinks = _sinks(lines, directory, args, settings, run, resumed)
+        with ExitStack() as stack, display(directory.path.name) as show:
+            for sink in sinks:
+                stack.enter_context(closing(sink))
+            loop = _Loop(settings, budget, engine, store, sinks, lines, show)
             run = loop.advance(run, evaluate, stop)
         results = evaluate(run) if evaluate else {}
         summary = _summarize(run, lines, engine, results, directory.path.name)
@@ -150,21 +131,6 @@ def train(
     return Trained(run, summary, directory)
 
 
-def _engine(program: Program | Engine, settings: TrainingConfig) -> Engine:
-    if isinstance(program, Program):
-        return Compiled(program, settings.log_interval)
-    return program
-
-
-def _finished(budget: Budget, run: Run, directory: RunDirectory) -> Summary | None:
-    """The summary of a run with nothing left to do, which is shown."""
-    if budget.fraction(*_progress(run)) < 1 or not directory.summary.exists():
-        return None
-    summary = read_summary(directory.summary)
-    print(f"{directory.path} is finished:\n{summary.text()}")
-    return summary
-
-
 class _Loop(NamedTuple):
     """Chunk after chunk, and what happens between them."""
 
@@ -172,59 +138,54 @@ class _Loop(NamedTuple):
     budget: Budget
     engine: Engine
     store: Checkpoints
-    sinks: Sinks
+    sinks: Sequence[Sink]
     lines: JsonLines
-    display: Display
+    show: Show
 
     def advance(self, run: Run, evaluate: Evaluate | None, stop: Callable) -> Run:
-        """Trains to the end of the budget."""
-        while self.budget.fraction(*_progress(run)) < 1:
+        fraction = self.budget.fraction(_progress(run))
+        while fraction < 1:
             run, row = self._chunk(run)
-            updates, interval = row["updates"], self.settings.evaluation_interval
+            updates, fraction = row["updates"], self.budget.fraction(row)
+            interval = self.settings.evaluation_interval
             if evaluate and interval and updates % interval == 0:
                 row |= evaluate(run)
-            self.sinks.write(row)
-            self.display.show(self.budget.fraction(updates, row["env_steps"]), row)
+            for sink in self.sinks:
+                sink.write(row)
+            self.show(fraction, row)
             self._check_finite(run, updates)
             interval = self.settings.checkpoint_interval
-            finished = self.budget.fraction(updates, row["env_steps"]) == 1
-            if finished or stop() or (interval and updates % interval == 0):
-                self._save(run, updates)
-            if (signal := stop()) and not finished:
-                print(
-                    f"{signal.name}: stopped at update {updates:,}. Go on with --resume"
-                )
+            due = fraction == 1 or stop() or (interval and updates % interval == 0)
+            # After bad gradients the state may be spoilt.
+            if due and _skipped_in_a_row(run) == 0:
+                for sink in self.sinks:
+                    sink.flush()
+                self.store.save(updates, run)
+            if (signal := stop()) and fraction < 1:
+                stopped = f"{signal.name}: stopped at update {updates:,}"
+                print(f"{stopped}. Go on with --resume")
                 raise Interrupted(EXIT_CODES[signal])
         return run
 
     def _chunk(self, run: Run) -> tuple[Run, dict[str, Any]]:
-        """The next updates, and their row."""
-        updates, env_steps = _progress(run)
-        length = self.settings.log_interval
-        if (left := self.budget.left(updates, env_steps)) is not None:
+        old, length = _progress(run), self.settings.log_interval
+        if (left := self.budget.left(old)) is not None:
             length = min(length, left)
         compiled = self.engine.compile_seconds
         started = time.perf_counter()
-        run, metrics = self.engine.advance(run, length)
+        run, measured = self.engine.advance(run, length)
         seconds = time.perf_counter() - started
         seconds -= self.engine.compile_seconds - compiled
-        updates, new_env_steps = _progress(run)
+        new = _progress(run)
         before = self.lines.rows[-1]["seconds"] if self.lines.rows else 0.0
-        row = {
-            "updates": updates,
-            "env_steps": new_env_steps,
+        row: metrics.Row = {
+            **new,
             "seconds": before + seconds,
-            "steps_per_second": (new_env_steps - env_steps) / seconds,
+            "steps_per_second": (new["env_steps"] - old["env_steps"]) / seconds,
         }
         if report := self.engine.report():
             row |= report.row()
-        return run, row | summarize(metrics)
-
-    def _save(self, run: Run, updates: int) -> None:
-        """Saves, unless the latest gradients were bad: the state may be spoilt."""
-        if _skipped_in_a_row(run) == 0:
-            self.sinks.flush()
-            self.store.save(updates, run)
+        return run, row | metrics.summarize(measured)
 
     def _check_finite(self, run: Run, updates: int) -> None:
         skipped = _skipped_in_a_row(run)
@@ -267,7 +228,8 @@ def _start(
     """The run to train, and whether it was there before."""
     run = engine.init(key)
     if restored := store.restore(run):
-        print(f"{directory.path}: resuming at update {_progress(restored)[0]:,}")
+        updates = _progress(restored)["updates"]
+        print(f"{directory.path}: resuming at update {updates:,}")
         engine.resume(restored)
         return restored, True
     if directory.metrics.exists() and directory.metrics.stat().st_size:
@@ -290,7 +252,7 @@ def _sinks(
 ) -> list[Sink]:
     sinks: list[Sink] = [lines, LiveCurve(directory.curve, lines.rows)]
     if settings.tensorboard:
-        purge_step = _progress(run)[1] + 1 if resumed else None
+        purge_step = _progress(run)["env_steps"] + 1 if resumed else None
         sinks.append(TensorBoard(directory.tensorboard, purge_step))
     if settings.wandb:
         sinks.append(WeightsAndBiases(directory.path, to_json(args), resume=resumed))
@@ -306,15 +268,17 @@ def _budget(
             "train takes num_updates or total_env_steps, at least 1; got"
             f" {num_updates} and {total_env_steps}"
         )
-    if steps_per_update is not None:
-        refuse(steps_per_update=steps_per_update)
-    return Budget(num_updates, total_env_steps, steps_per_update)
+    refuse(steps_per_update=steps_per_update)
+    if num_updates is not None:
+        return Budget("updates", num_updates, 1)
+    return Budget("env_steps", given[0], steps_per_update)
 
 
-def _progress(run: Run) -> tuple[int, int]:
-    """Updates, the same for all members of a population, and the steps of all."""
+def _progress(run: Run) -> dict[str, int]:
+    """`updates`, the same for all members of a population, and `env_steps` of all."""
     updates = jax.tree.map(lambda x: jnp.ravel(x)[0], run.progress.updates)
-    return int(updates), total(run.progress.env_steps)
+    env_steps = metrics.total(run.progress.env_steps)
+    return {"updates": int(updates), "env_steps": env_steps}
 
 
 def _skipped_in_a_row(run: Run) -> int:
@@ -323,20 +287,15 @@ def _skipped_in_a_row(run: Run) -> int:
 
 
 def _summarize(
-    run: Run,
-    lines: JsonLines,
-    engine: Engine,
-    results: dict[str, float],
-    name: str,
+    run: Run, lines: JsonLines, engine: Engine, results: dict[str, float], name: str
 ) -> Summary:
-    updates, env_steps = _progress(run)
+    progress = _progress(run)
     seconds = lines.rows[-1]["seconds"] if lines.rows else 0.0
     return Summary(
         name=name,
-        updates=updates,
-        env_steps=env_steps,
+        **progress,
         episode_return=latest_return(lines.rows),
-        steps_per_second=env_steps / seconds if seconds else 0.0,
+        steps_per_second=progress["env_steps"] / seconds if seconds else 0.0,
         seconds=seconds,
         compile_seconds=engine.compile_seconds,
         peak_memory_bytes=peak_memory_bytes(),

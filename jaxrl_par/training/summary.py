@@ -38,19 +38,28 @@ class Summary:
     evaluation: dict[str, float]
     """Results of the final evaluation, by name."""
 
+    @classmethod
+    def read(cls, path: Path) -> "Summary":
+        """The summary that a finished run left.
+
+        Raises:
+          TrainingError: the file is no such summary.
+        """
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise TrainingError(f"{path} is no summary of a run: {error}") from error
+
     def save(self, path: Path) -> None:
-        """Writes `summary.json`."""
         write_json(path, asdict(self))
 
     def text(self) -> str:
         """The lines that a run ends with."""
         value = "-" if self.episode_return is None else f"{self.episode_return:.1f}"
+        results = self.evaluation.items()
         lines = {
             "return": value,
-            **{
-                name.replace("_", " "): f"{x:.1f}"
-                for name, x in self.evaluation.items()
-            },
+            **{name.replace("_", " "): f"{x:.1f}" for name, x in results},
             "environment steps": f"{self.env_steps:,}",
             "steps/s": f"{self.steps_per_second:,.0f}",
             "training": f"{self.seconds:.1f} s",
@@ -60,18 +69,6 @@ class Summary:
         if self.skipped:
             lines["skipped"] = f"{self.skipped} gradients that were not finite"
         return "\n".join(f"  {name:20} {text}" for name, text in lines.items())
-
-
-def read_summary(path: Path) -> Summary:
-    """The summary that a finished run left.
-
-    Raises:
-      TrainingError: the file is no such summary.
-    """
-    try:
-        return Summary(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"{path} is no summary of a run: {error}") from error
 
 
 def latest_return(rows: Sequence[Row]) -> float | None:

@@ -1399,15 +1399,15 @@ _TRAINING = (
     _m(
         "runner: a state that may be spoilt is saved",
         "training/runner.py",
-        "if _skipped_in_a_row(run) == 0:",
-        "if _skipped_in_a_row(run) >= 0:",
+        "if due and _skipped_in_a_row(run) == 0:",
+        "if due and _skipped_in_a_row(run) >= 0:",
         "training/test_runner.py::test_a_few_bad_gradients_are_counted",
     ),
     _m(
         "runner: the last chunk is as long as all others",
         "training/runner.py",
-        "length = min(length, self.budget.updates - updates)",
-        "length = min(length, self.budget.updates)",
+        "missing = self.amount - progress[self.unit]",
+        "missing = self.amount",
         "training/test_runner.py::test_the_program_is_what_was_trained",
     ),
 )
