@@ -80,11 +80,13 @@ def check_environment(
     mapped = jax.device_get(jax.jit(jax.vmap(stream))(keys, other_when_last))
     same, ignored, other = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(3))
     # Rounding differs between programs, and a game may amplify it: the first rows only.
-    early = [jax.tree.map(lambda x: x[:8], x) for x in (same, rows)]
+    early, first = (jax.tree.map(lambda x: x[:8], x) for x in (same, rows))
     drawn = "vmap changes the numbers of a key; are any drawn while tracing?"
-    _check_equal(*early, drawn, tolerance=1e-4)
-    followed = [x._replace(action=()) for x in (ignored, same)]
-    _check_equal(*followed, "the action at a step that is last changed what follows")
+    _check_equal(early, first, drawn, tolerance=1e-4)
+    after, expected = (x._replace(action=()) for x in (ignored, same))
+    _check_equal(
+        after, expected, "the action at a step that is last changed what follows"
+    )
     _check_environments_differ(same, other)
 
 
@@ -502,8 +504,8 @@ def _check_close(
 ) -> None:
     """To a tolerance relative to the largest element of the tree."""
     largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected))
-    scaled = jax.tree.map(lambda x: x / (largest or 1.0), (actual, expected))
-    _check_equal(*scaled, otherwise, tolerance)
+    x, y = jax.tree.map(lambda x: x / (largest or 1.0), (actual, expected))
+    _check_equal(x, y, otherwise, tolerance)
 
 
 def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
