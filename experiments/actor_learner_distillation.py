@@ -76,6 +76,9 @@ class Args(cli.Args):
         """The network of what acts."""
         return self.learner if self.method == "gtrxl" else self.network
 
+    def largest_product(self) -> int:
+        return max(self.product_of(x) for x in (self.network, self.learner))
+
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems()

@@ -82,6 +82,9 @@ class Args:
     """Environment steps, as the metrics count them: training ends with the update
     that reaches them. Rates that are annealed are 0 there. Rows that only show the end
     of an episode are learned from, too, and are no steps."""
+    xla_threads: int = 0
+    """Threads that XLA computes with on CPU. 0: one for a single program of small
+    matrix products, else as many as there are processors."""
     show_previous: bool = False
     """Show the previous action and reward with each observation."""
     normalize: bool = False
@@ -102,6 +105,22 @@ class Args:
         """Rows that a step of training learns from: its most environment steps. For
         workers and delayed it is the gradient of one worker."""
         return self.lanes * self.unroll_length
+
+    def largest_product(self) -> int:
+        """Multiplications of the largest matrix product in a gradient, but for those
+        with observations, whose size is known only with the environment."""
+        return self.product_of(self.network)
+
+    def product_of(self, network: NetworkConfig) -> int:
+        """`largest_product` of one network."""
+        rows, width = self.rows_per_update, max(network.widths, default=1)
+        products = [rows * width**2]
+        if network.memory == "gtrxl":
+            products.append(4 * rows * network.memory_width**2)
+        elif network.memory != "none":
+            # Step by step: inputs and memory to four gates.
+            products.append(8 * self.lanes * network.memory_width**2)
+        return max(products)
 
     @property
     def max_updates(self) -> int:
@@ -174,7 +193,8 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""
-        low = at_least(self, num_devices=1, num_envs=1, unroll_length=1, total_steps=1)
+        counts = {"num_envs": 1, "unroll_length": 1, "total_steps": 1, "xla_threads": 0}
+        low = at_least(self, num_devices=1, **counts)
         countable = not (low or self.threads.problems() or self.workers.problems())
         found = low + self._topology_problems() + self._environment_problems()
         return found + (self._size_problems() if countable else [])

@@ -1,5 +1,6 @@
 """Where a script begins: the command line, JAX's settings, and errors as sentences."""
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from jaxrl_par.cli.run import train
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 
+_SMALL_PRODUCT = 2**23
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
@@ -31,6 +33,8 @@ def main(run: Callable[[Config], object], config: type[Config]) -> None:
     """
     configure_jax()
     args = parse(config)
+    if isinstance(args, Args):
+        choose_threads(args)
     try:
         with exits():
             run(args)
@@ -53,3 +57,19 @@ def configure_jax() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "jaxrl_par"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def choose_threads(args: Args) -> None:
+    """Says to XLA how many threads to compute with on CPU, before it starts.
+
+    `args.xla_threads`, or where that is 0: one for a single program of small matrix
+    products, else all. XLA's pool takes part in such a program in some calls and not in
+    others, and costs processor time without making it faster (`benchmarks/pairs.py`).
+    What the user has set by NPROC stays, and accelerators are left alone.
+    """
+    accelerators = importlib.metadata.entry_points(group="jax_plugins")
+    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerators
+    alone = args.topology in ("compiled", "delayed") and args.num_devices == 1
+    small = on_cpu and alone and args.largest_product() <= _SMALL_PRODUCT
+    if threads := args.xla_threads or int(small):
+        os.environ.setdefault("NPROC", str(threads))

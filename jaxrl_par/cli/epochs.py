@@ -27,6 +27,9 @@ class EpochArgs(Args):
         """Steps of the optimizer in each step of training."""
         return self.num_epochs * self.num_minibatches
 
+    def largest_product(self) -> int:
+        return super().largest_product() // self.num_minibatches
+
     def make_learner(self, agent: Agent) -> Learner:
         """How the agent learns: in passes. A single update has halves, too."""
         if self.updates_per_step == 1:

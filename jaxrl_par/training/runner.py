@@ -31,7 +31,12 @@ from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard, WeightsAndBiases
 from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.settings import TrainingConfig
-from jaxrl_par.training.summary import Summary, latest_return, peak_memory_bytes
+from jaxrl_par.training.summary import (
+    Summary,
+    latest_return,
+    peak_memory_bytes,
+    xla_threads,
+)
 from jaxrl_par.types import PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
@@ -298,6 +303,7 @@ def _summarize(
         steps_per_second=progress["env_steps"] / seconds if seconds else 0.0,
         seconds=seconds,
         compile_seconds=engine.compile_seconds,
+        xla_threads=xla_threads(),
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(jax.device_get(run.progress.skipped))),
         state_sha256=state_hash(run),

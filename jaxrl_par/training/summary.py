@@ -1,6 +1,7 @@
 """What a run comes to, for people and for programs."""
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ class Summary:
     """Time of training, over all processes that the run took."""
     compile_seconds: float
     """Time that the process which wrote this spent compiling."""
+    xla_threads: int
+    """Threads that XLA had to compute with on CPU."""
     peak_memory_bytes: int
     """Peak of the fullest device, or of the process where a device does not say."""
     skipped: int
@@ -64,6 +67,7 @@ class Summary:
             "steps/s": f"{self.steps_per_second:,.0f}",
             "training": f"{self.seconds:.1f} s",
             "compilation": f"{self.compile_seconds:.1f} s",
+            "threads of XLA": str(self.xla_threads),
             "peak memory": f"{self.peak_memory_bytes / 1e6:,.0f} MB",
         }
         if self.skipped:
@@ -77,6 +81,16 @@ def latest_return(rows: Sequence[Row]) -> float | None:
     known = [x for x in values if x is not None]
     tail = known[-max(len(known) // 10, 1) :]
     return sum(tail) / len(tail) if tail else None
+
+
+def xla_threads() -> int:
+    """As many as NPROC says, which XLA reads when it starts, or as processors."""
+    chosen = os.environ.get("NPROC", "")
+    if chosen.isdigit():
+        return int(chosen)
+    # macOS does not say which of its processors a process may use.
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return len(usable(0))
 
 
 def peak_memory_bytes() -> int:

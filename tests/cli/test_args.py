@@ -1,5 +1,6 @@
 """One config for every topology: budgets, what is made, what is refused."""
 
+import os
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, get_args
 
@@ -8,6 +9,7 @@ import pytest
 
 from jaxrl_par import cli, random
 from jaxrl_par.cli.args import READ_BY, SIMULATED
+from jaxrl_par.cli.entry import choose_threads
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
@@ -17,6 +19,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)
 SMALL = cli.Args(
@@ -223,3 +226,47 @@ def test_several_updates_of_a_trajectory_are_refused_where_gradients_are_late(to
     )
     once = {"num_epochs": 1, "num_minibatches": 1}
     assert not problems(cli.EpochArgs, topology=topology, **once)
+
+
+THREADS = [
+    ({}, {}, "1"),
+    ({"num_envs": 512, "network": NetworkConfig(widths=(256,))}, {}, None),
+    ({"network": NetworkConfig(memory="lstm", memory_width=512)}, {}, None),
+    ({"num_envs": 512, "network": NetworkConfig(widths=(256,)), "xla_threads": 2}, {},
+     "2"),
+    ({}, {"NPROC": "3"}, "3"),
+    ({"topology": "delayed"}, {}, "1"),
+    ({"topology": "workers"}, {}, None),
+    ({"topology": "threads"}, {}, None),
+    ({"num_devices": 2}, {}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "environment", "chosen"), THREADS)
+def test_small_programs_have_one_thread(options, environment, chosen, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("NPROC", "")  # taken back at the end, whatever is set here
+    monkeypatch.delenv("NPROC")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    choose_threads(cli.Args(**options))
+    assert os.environ.get("NPROC") == chosen
+    if chosen:
+        assert xla_threads() == int(chosen)
+
+
+@pytest.mark.parametrize(("platforms", "chosen"), [("cpu", "1"), ("", None)])
+def test_the_host_of_an_accelerator_keeps_its_threads(platforms, chosen, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setenv("NPROC", "")  # taken back at the end, whatever is set here
+    monkeypatch.delenv("NPROC")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [group])
+    choose_threads(cli.Args())
+    assert os.environ.get("NPROC") == chosen
+
+
+def test_a_product_is_that_of_a_minibatch():
+    assert cli.Args().largest_product() == 32 * 32 * 64**2
+    assert cli.EpochArgs(num_minibatches=4).largest_product() == 32 * 8 * 64**2
+    gtrxl = NetworkConfig(memory="gtrxl", memory_width=128)
+    assert cli.Args(network=gtrxl).largest_product() == 4 * 32 * 32 * 128**2

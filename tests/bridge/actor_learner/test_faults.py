@@ -675,7 +675,8 @@ def cycle(world, schedule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cycles", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cycles", [40, 1000])
 @pytest.mark.usefixtures("warmed")
 def test_starts_and_stops_leave_nothing(cycles):
     names = list(SCHEDULES)
