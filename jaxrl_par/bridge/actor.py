@@ -16,15 +16,7 @@ from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
-from jaxrl_par.types import (
-    Agent,
-    Carry,
-    Count,
-    Params,
-    PRNGKey,
-    TimeStep,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Carry, Count, Params, PRNGKey, TimeStep, Trajectory
 
 MakeEnv = Callable[[PRNGKey], HostEnvironment]
 """New environments of one actor, with all their randomness from the key."""

@@ -239,6 +239,5 @@ class ActorPool(Generic[M]):
             )
         with self._supervisor.working():
             self._supervisor.wait(
-                lambda: True if len(done) == self._num_actors else None,
-                "environments",
+                lambda: True if len(done) == self._num_actors else None, "environments"
             )

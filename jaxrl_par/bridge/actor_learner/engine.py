@@ -24,11 +24,7 @@ from jaxrl_par.types import Metrics, Params, PRNGKey, State
 class ActorLearnerEngine(PoolEngine[Actor]):
     """Actors in threads, and a learner in the thread that calls `advance`."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        make_schedule: Callable[[int], Schedule],
-    ):
+    def __init__(self, parts: Parts, make_schedule: Callable[[int], Schedule]):
         """
         Args:
           make_schedule: from the update at which the run starts or goes on.

@@ -15,13 +15,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.loops import Learner, Run
-from jaxrl_par.types import (
-    Params,
-    PRNGKey,
-    State,
-    TimeStep,
-    Trajectory,
-)
+from jaxrl_par.types import Params, PRNGKey, State, TimeStep, Trajectory
 
 
 class Local(NamedTuple):
