@@ -1,7 +1,7 @@
 """What the engines of actors and of workers have in common: a pool of threads."""
 
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.pool import ActorPool
@@ -26,12 +26,13 @@ class PoolEngine(Engine, Generic[M]):
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._closed = False
+        self._began: float | None = None
         self._factory: ActorFactory[M] | None = None
         self._pool: ActorPool[M]
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds if self._factory else 0.0
+        return self._factory.tally.compile_seconds if self._factory else 0.0
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
@@ -62,13 +63,25 @@ class PoolEngine(Engine, Generic[M]):
         self._pool.make()
         return list(self._pool)
 
-    def _start_record(self, first_update: int) -> None:
+    def _begin(self, first_update: int) -> None:
+        """Starts the record, and the clock of the report."""
         if self._record is not None:
             self._recorder = Recorder(self._record, first_update)
+        self._began = self._supervisor.clock()
 
-    def _dropped(self, learned_rows: int) -> int:
-        """Rows that were acted, and not learned from."""
-        assert self._factory is not None
-        if not self._closed:
-            return self._factory.tally.dropped_rows
-        return sum(actor.rows for actor in self._pool.all_actors) - learned_rows
+    def _counts(self, learned_rows: int) -> dict[str, Any]:
+        """What all reports have."""
+        assert self._factory is not None and self._began is not None
+        tally, dropped_rows = self._factory.tally, self._factory.tally.dropped_rows
+        if self._closed:
+            # All that was acted, and not learned from.
+            dropped_rows = sum(x.rows for x in self._pool.all_actors) - learned_rows
+        return {
+            "seconds": max(self._supervisor.clock() - self._began, 1e-9),
+            "updates": tally.updates,
+            "lags": dict(sorted(tally.lags.items())),
+            "compile_seconds": tally.compile_seconds,
+            "restarts": tally.restarts,
+            "dropped_rows": dropped_rows,
+            "abandoned": self._pool.abandoned,
+        }

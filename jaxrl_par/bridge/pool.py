@@ -95,21 +95,13 @@ class ActorPool(Generic[M]):
         for actor in self:
             actor.times = Times(self._supervisor.clock)
         for actor in self:
-            name = f"{self._name} {actor.index}"
-            self._run(name, actor, partial(life, actor))
+            self._run(f"{self._name} {actor.index}", actor, partial(life, actor))
 
     def restart(self, actor: M, error: Exception) -> None:
         """Makes an actor's environments anew, or raises the error."""
-        while True:
-            generation = self._count_restart(actor, error)
-            self.free(actor)
-            key = self._factory.env_key(actor.index, generation)
-            try:
-                return actor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as another:
-                error = another
+        generation = self._count_restart(actor, error)
+        self.free(actor)
+        self._start_anew(actor, generation, actor.next_unroll)
 
     def stop(self) -> None:
         """Ends all threads; those inside a call that does not return are left."""
@@ -141,6 +133,18 @@ class ActorPool(Generic[M]):
         finally:
             while self._news:
                 warnings.warn(self._news.popleft(), stacklevel=4)
+
+    def _start_anew(self, actor: M, generation: int, unroll: int) -> None:
+        """Makes environments, again and again if that fails, or raises the error."""
+        while True:
+            key = self._factory.env_key(actor.index, generation)
+            try:
+                return actor.start(key, generation, unroll)
+            except Stopped:
+                raise
+            except Exception as error:
+                generation = self._count_restart(actor, error)
+                self.free(actor)
 
     def _run(self, name: str, actor: M, work: Callable[[], None]) -> None:
         def body() -> None:
@@ -201,13 +205,7 @@ class ActorPool(Generic[M]):
         successor.times = actor.times
 
         def live() -> None:
-            key = self._factory.env_key(actor.index, generation)
-            try:
-                successor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as again:
-                self.restart(successor, again)
+            self._start_anew(successor, generation, actor.next_unroll)
             life(successor)
 
         name = f"{self._name} {actor.index}, generation {generation}"
@@ -238,6 +236,4 @@ class ActorPool(Generic[M]):
                 f"{self._name} {index}", partial(do, self._make_actor(index))
             )
         with self._supervisor.working():
-            self._supervisor.wait(
-                lambda: True if len(done) == self._num_actors else None, "environments"
-            )
+            self._supervisor.wait(lambda: len(done) == self._num_actors, "environments")

@@ -29,7 +29,7 @@ class ReplayEngine(Engine, Generic[M]):
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds if self._factory else 0.0
+        return self._factory.tally.compile_seconds if self._factory else 0.0
 
     def resume(self, run: Run) -> None:
         """

@@ -122,7 +122,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._activities: dict[str, Activity] = {}
-        self.on_hang: Callable[[Activity, HangError], None] = self._raise_hang
+        self.on_hang: Callable[[Activity, HangError], None] = lambda _, x: self.fail(x)
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Runs `work` in a thread of its own; what it raises becomes the failure."""
@@ -174,7 +174,8 @@ class Supervisor:
             raise Stopped
 
     def wait(self, ready: Callable[[], T | None], what: str) -> T:
-        """The first result of `ready` that is not None; called under the lock.
+        """The first result of `ready` that is neither None nor False; it is called
+        under the lock.
 
         Raises:
           DeadlineError: nothing came for `patience` seconds in which the owner was not
@@ -186,7 +187,7 @@ class Supervisor:
             while True:
                 self.check()
                 self._check_activities()
-                if (result := ready()) is not None:
+                if (result := ready()) is not None and result is not False:
                     return result
                 waited = self.clock() - started
                 if waited >= self.patience:
@@ -262,10 +263,6 @@ class Supervisor:
                 )
                 self.on_hang(activity, error)
                 self.check()
-
-    def _raise_hang(self, activity: Activity, error: HangError) -> None:
-        del activity
-        self.fail(error)
 
     def _late(self, what: str, waited: float) -> str:
         doing = "; ".join(f"{x.name}: {x.doing}" for x in self._activities.values())

@@ -48,7 +48,6 @@ class MeshLearner:
         Args:
           deferred: leave the lessons of `Learner.deferred` to other threads.
         """
-        self.compile_seconds = 0.0
         self._mesh = mesh
         self._tally = tally
         rows, lanes = P(None, axis.name), P(axis.name)
@@ -59,11 +58,12 @@ class MeshLearner:
         if self._deferred:
             learn: Callable = lead_from(self._deferred, axis)
         else:
-            learn = _without_lessons(learn_from(learner, axis))
+            learn = learn_from(learner, axis)
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
             own = jax.tree.map(lambda x: x[0], run.local)
-            run, metrics, lessons = learn(run._replace(local=own), trajectory)
+            learned = learn(run._replace(local=own), trajectory)
+            run, metrics, lessons = learned if self._deferred else (*learned, ())
             shared = jax.tree.map(lambda x: x[None], run.local)
             return run._replace(local=shared), metrics, lessons
 
@@ -86,11 +86,8 @@ class MeshLearner:
     def data(self, shapes: Trajectory) -> Any:
         """Empty data of the learner on all devices, for batches of these shapes."""
 
-        def start() -> Any:
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            return self._start(zeros)
-
-        return jax.jit(start)()
+        zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.jit(lambda: self._start(zeros()))()
 
     def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
         """Joins unrolls along the environments, and shares these over the devices."""
@@ -98,9 +95,7 @@ class MeshLearner:
         joined = Trajectory.join([item.trajectory for item in unrolls], concatenate)
         self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
         shardings: Any = [NamedSharding(self._mesh, x) for x in self._specs]
-        trajectory = jax.block_until_ready(
-            jax.device_put(joined, Trajectory(*shardings))
-        )
+        trajectory = jax.device_put(joined, Trajectory(*shardings))
         return Batch(jax.block_until_ready(trajectory), list(unrolls))
 
     def compile(self, run: Run, batch: Batch) -> None:
@@ -112,10 +107,9 @@ class MeshLearner:
         lowered = function.lower(run, batch.trajectory)
         self._compiled = lowered.compile()
         if self._deferred:
-            _, _, lessons = lowered.out_info
             student = self._deferred.part(run.learner)
-            self._compile_distil(student, lessons)
-        self.compile_seconds += time.perf_counter() - started
+            self._compile_distil(student, lessons=lowered.out_info[2])
+        self._tally.compile_seconds += time.perf_counter() - started
 
     def update(self, run: Run, batch: Batch) -> tuple[Run, Metrics, Any]:
         """One update, done when this returns; it donates the run.
@@ -198,9 +192,8 @@ def stacked(metrics: Sequence[Metrics]) -> Any:
 
 
 def copied(params: Params, device: Any) -> Params:
-    """The parameters on an actor's `jax.Device`, in memory that no update donates."""
-    return jax.device_put(params, SingleDeviceSharding(device), may_alias=False)
-
-
-def _without_lessons(learn: Callable) -> Callable:
-    return lambda run, trajectory: (*learn(run, trajectory), ())
+    """The parameters on an actor's `jax.Device`, in memory that no update donates; done
+    when this returns, or actors would wait for it inside a call, where nothing can stop
+    them."""
+    sharding = SingleDeviceSharding(device)
+    return jax.block_until_ready(jax.device_put(params, sharding, may_alias=False))

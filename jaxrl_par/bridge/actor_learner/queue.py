@@ -161,10 +161,10 @@ class Queue:
     def put(self, item: Unrolled) -> None:
         """Adds an unroll as soon as there is room."""
 
-        def room() -> bool | None:
+        def room() -> bool:
             # The test and the entry are one step: `ready` is called under the lock.
             if len(self._waiting) >= self._schedule.capacity:
-                return None
+                return False
             self._waiting.append(item)
             self._supervisor.condition.notify_all()
             return True

@@ -8,6 +8,7 @@ do not depend on when it makes them.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 
@@ -67,14 +68,10 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         run, learned, lessons = learner.update(run, batch)
         if student is None:
             return run, learned
-        numbers = range(jax.tree.leaves(lessons)[0].shape[0])
-        taught = [
-            distillers.learn(student, learner.distil, lessons, number)
-            for number in numbers
-        ]
-        run, (learned,) = learner.distilled(
-            run, student.read().state, [learned], [taught]
-        )
+        teach = partial(distillers.learn, student, learner.distil, lessons)
+        taught = [teach(i) for i in range(jax.tree.leaves(lessons)[0].shape[0])]
+        now = student.read().state
+        run, (learned,) = learner.distilled(run, now, [learned], [taught])
         return run, learned
 
     def _unroll(self, entry: Entry):
@@ -92,6 +89,4 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
 
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:
-            self._params[version] = jax.block_until_ready(
-                self._system.actor_params(run.learner)
-            )
+            self._params[version] = self._system.actor_params(run.learner)

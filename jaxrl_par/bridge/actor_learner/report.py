@@ -13,6 +13,7 @@ _WAITS = "waiting for "
 class ActorLearnerReport(ThreadsReport):
     """A report of `topologies.threads`."""
 
+    counted = "rows"
     actor_steps_per_second: float
     """Environment steps that were acted."""
     learner_steps_per_second: float
@@ -28,15 +29,10 @@ class ActorLearnerReport(ThreadsReport):
     lessons: Sequence[int] = ()
     """How many each distiller learned from."""
 
-    @property
-    def counted(self) -> str:
-        return "rows"
-
     def bars(self) -> dict[str, Shares]:
         bars = {f"actor {i}": shares for i, shares in enumerate(self.actors)}
         bars |= {"uploader": self.uploader, "learner": self.learner}
-        distillers = enumerate(self.distillers)
-        return bars | {f"distiller {i}": shares for i, shares in distillers}
+        return bars | {f"distiller {i}": x for i, x in enumerate(self.distillers)}
 
     def numbers(self) -> dict[str, Any]:
         return {
@@ -54,16 +50,16 @@ class ActorLearnerReport(ThreadsReport):
         )
 
     def details(self) -> list[str]:
-        lessons = ", ".join(f"{count:,}" for count in self.lessons)
-        taught = (
-            f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
-            f" {lessons}"
-        )
-        return [
+        lines = [
             f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
-            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded",
-            *([taught] if self.lessons else []),
+            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded"
         ]
+        if self.lessons:
+            lines.append(
+                f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
+                f" {', '.join(f'{count:,}' for count in self.lessons)}"
+            )
+        return lines
 
     def bottleneck(self) -> str:
         learner_waits = self.learner.get("waiting for unrolls", 0.0)

@@ -84,24 +84,17 @@ class ParameterServerEngine(PoolEngine[Worker]):
         """Where the time went until now; None before the first update."""
         if self._store is None:
             return None
-        tally, pool, store = self._system.tally, self._pool, self._store
-        seconds = max(self._supervisor.clock() - self._began, 1e-9)
+        tally, store = self._system.tally, self._store
+        counts = self._counts(tally.updates * self._rows)
+        shards = store.times if isinstance(store, Server) else []
         return ParameterServerReport(
             kind=type(store).__name__.lower(),
-            seconds=seconds,
-            steps_per_second=tally.env_steps / seconds,
-            updates=tally.updates,
+            steps_per_second=tally.env_steps / counts["seconds"],
             rejected=self._rejected,
-            workers=[x.times.shares() for x in pool],
-            shards=[x.shares() for x in store.times]
-            if isinstance(store, Server)
-            else [],
-            lags=dict(sorted(tally.lags.items())),
+            workers=[x.times.shares() for x in self._pool],
+            shards=[x.shares() for x in shards],
             statistics=store.statistics(),
-            compile_seconds=self.compile_seconds,
-            restarts=tally.restarts,
-            dropped_rows=self._dropped(tally.updates * self._rows),
-            abandoned=pool.abandoned,
+            **counts,
         )
 
     def _start(self, run: Run) -> None:
@@ -110,8 +103,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
         self._system.compile(worker, self._shards, state)
         self._first = int(run.progress.updates)
         self._rejected = self._rows = 0
-        self._start_record(self._first)
-        self._began = self._supervisor.clock()
+        self._begin(self._first)
         store = self._make_store(self._supervisor, self._shards, state)
         if isinstance(store, Server):
             store.start()

@@ -55,7 +55,6 @@ class WorkerSystem(ActorFactory[Worker]):
     def __init__(self, parts: Parts, key: PRNGKey):
         super().__init__(key)
         self.parts = parts
-        self._compile_seconds = 0.0
         learner, env, length = parts.learner, parts.env, parts.unroll_length
         self._gradient = kinds.gradients(learner)
         if isinstance(env, Environment):
@@ -64,10 +63,6 @@ class WorkerSystem(ActorFactory[Worker]):
             self._contribute = kinds.pure_gradients(learner, env, length)
         else:
             self._acting = acting(learner.actor, length, parts.config.num_workers)
-
-    @property
-    def compile_seconds(self) -> float:
-        return self._compile_seconds
 
     def actor(self, index: int, **options: Any) -> Worker:
         """A worker, still without environments."""
@@ -139,7 +134,7 @@ class WorkerSystem(ActorFactory[Worker]):
             data = self._start_data()
             self._gradient.compile(state, data, batch, sums, self._root, count, index)
         shards.compile(state, jax.device_put(zeros(self._given), self.parts.device))
-        self._compile_seconds += time.perf_counter() - started
+        self.tally.compile_seconds += time.perf_counter() - started
 
     def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
         """The run after these updates, and their metrics, [num_updates]."""

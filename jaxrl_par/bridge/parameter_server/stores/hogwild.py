@@ -8,9 +8,9 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores.store import (
     Current,
     Drained,
-    Gate,
     Pulled,
     Push,
+    Store,
     applied,
 )
 from jaxrl_par.bridge.reports import Times
@@ -19,19 +19,18 @@ from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Hogwild(Gate):
+class Hogwild(Store):
     """Everybody at once: each worker reads the shared state, computes what its gradient
     makes of it, and adds the change in place. Only the order of updates is counted
     under a lock."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         self._shared = Shared(state)
         self._place = jax.tree.map(lambda x: x.sharding, state)
         self._writing: set[int] = set()
         """Workers that were let in."""
-        self._counted = Current.new(())
+        self._counted = Current(())
         """Counts and updates; its state is left empty."""
         self._raced = 0
         self._lost = 0.0
@@ -44,10 +43,7 @@ class Hogwild(Gate):
         return Pulled(state, (counted.pushes,), (counted.version,))
 
     def push(self, worker: int, push: Push, times: Times) -> None:
-        admit = partial(self._admit, worker)
-        times.timed(
-            "waiting for the owner", self._supervisor.wait, admit, "leave to update"
-        )
+        self._enter(partial(self._admit, worker), times)
         try:
             times.timed("updating", self._update, worker, push)
         except BaseException:
@@ -57,10 +53,13 @@ class Hogwild(Gate):
                 self._supervisor.condition.notify_all()
             raise
 
-    def drain(self) -> Drained:
-        self._supervisor.wait(self._is_full, "updates of workers")
+    @property
+    def _pushes(self) -> int:
+        return self._counted.pushes
+
+    def _drained(self) -> Drained:
         counted = self._counted
-        self._counted = counted.without_updates()
+        self._counted = counted._replace(updates=None)
         self._lost += self._shared.lost()
         state = jax.device_put(self._shared.read().state, self._place)
         return Drained(state, counted.in_order(), counted.workers)
@@ -73,16 +72,13 @@ class Hogwild(Gate):
             "lost_share": self._lost / pushes,
         }
 
-    def _admit(self, worker: int) -> bool | None:
+    def _admit(self, worker: int) -> bool:
         # Those inside count too, or more would be let in than the owner asked for. This
         # worker is in already if its last push was killed at the door.
         if self._counted.pushes + len(self._writing - {worker}) >= self._target:
-            return None
+            return False
         self._writing.add(worker)
         return True
-
-    def _is_full(self) -> bool | None:
-        return None if self._counted.pushes < self._target else True
 
     def _update(self, worker: int, push: Push) -> None:
         (version,) = push.pulled.versions

@@ -7,9 +7,9 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores.store import (
     Current,
     Drained,
-    Gate,
     Pulled,
     Push,
+    Store,
     applied,
 )
 from jaxrl_par.bridge.reports import Times
@@ -17,15 +17,14 @@ from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Lock(Gate):
+class Lock(Store):
     """One at a time. Reading needs no lock: a state is never changed, but replaced."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         # Of a thread: see `_release`.
         self._mutex = threading.RLock()
-        self._current = Current.new(state)
+        self._current = Current(state)
 
     def pull(self, worker: int) -> Pulled:
         del worker
@@ -38,29 +37,19 @@ class Lock(Gate):
             # Inside `try`: a thread that is killed just after it got the lock gives it
             # back; one that did not get it has nothing to release.
             times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
-            times.timed(
-                "waiting for the owner", self._supervisor.wait, self._is_open,
-                "leave to update",
-            )  # fmt: skip
+            self._enter(lambda: not self._is_full(), times)
             times.timed("updating", self._update, worker, push)
         finally:
             self._release()
 
-    def drain(self) -> Drained:
-        self._supervisor.wait(self._is_full, "updates of workers")
-        # No thread writes until more pushes are admitted.
+    @property
+    def _pushes(self) -> int:
+        return self._current.pushes
+
+    def _drained(self) -> Drained:
         current = self._current
-        self._current = current.without_updates()
+        self._current = current._replace(updates=None)
         return Drained(current.state, current.in_order(), current.workers)
-
-    def statistics(self) -> dict[str, float]:
-        return {}
-
-    def _is_open(self) -> bool | None:
-        return True if self._current.pushes < self._target else None
-
-    def _is_full(self) -> bool | None:
-        return None if self._current.pushes < self._target else True
 
     def _update(self, worker: int, push: Push) -> None:
         current = self._current

@@ -10,9 +10,9 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores.store import (
     Current,
     Drained,
-    Gate,
     Pulled,
     Push,
+    Store,
     Update,
     applied,
     mean,
@@ -32,18 +32,17 @@ class _Waiting(NamedTuple):
     """Of each shard."""
 
 
-class Server(Gate):
+class Server(Store):
     """A thread for each shard. Pushes wait in one line, which every shard works through
     at its own pace: its queue is the part of the line that it has not done yet."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         self._line: deque[_Waiting] = deque()
         """Pushes that not all shards have done."""
         self._first = 0
         """Number of the first of them."""
-        self._current = [Current.new(x) for x in shards.split(state)]
+        self._current = [Current(x) for x in shards.split(state)]
         self._own = {}
         """Number of the push after the newest of each worker."""
         self._depths = self._taken = 0
@@ -70,30 +69,24 @@ class Server(Gate):
     def push(self, worker: int, push: Push, times: Times) -> None:
         parts = jax.block_until_ready(self._shards.divide(push.given))
 
-        def handed_over() -> bool | None:
+        def hand_over() -> bool:
             number = self._first + len(self._line)
             if number >= self._target:
-                return None
+                return False
             self._line.append(_Waiting(worker, push, parts))
             self._own[worker] = number + 1
             self._supervisor.condition.notify_all()
             return True
 
-        times.timed(
-            "waiting for the owner", self._supervisor.wait, handed_over,
-            "leave to update",
-        )  # fmt: skip
+        self._enter(hand_over, times)
 
-    def drain(self) -> Drained:
-        def full() -> bool | None:
-            return (
-                True if all(x.pushes >= self._target for x in self._current) else None
-            )
+    @property
+    def _pushes(self) -> int:
+        return min(x.pushes for x in self._current)
 
-        self._supervisor.wait(full, "updates of workers")
-        # No thread writes until more pushes are admitted.
+    def _drained(self) -> Drained:
         current = self._current
-        self._current = [x.without_updates() for x in current]
+        self._current = [x._replace(updates=None) for x in current]
         updates = [
             Update(parts[0].item, parts[0].read, mean([x.metrics for x in parts]))
             for parts in zip(*(x.in_order() for x in current), strict=True)
@@ -132,7 +125,7 @@ class Server(Gate):
             self._current[index] = current.after(worker, push, done)
             # Only the slowest shard takes a push out of the line: the others are
             # ahead, and find their place by its number.
-            if self._first < min(x.pushes for x in self._current):
+            if self._first < self._pushes:
                 self._line.popleft()
                 self._first += 1
             self._supervisor.condition.notify_all()
