@@ -15,10 +15,7 @@ class PoolEngine(Engine, Generic[M]):
     `advance` and `report`."""
 
     def __init__(self, config: SupervisionConfig, num_members: int, name: str):
-        """
-        Args:
-          name: what a member is called in errors and reports.
-        """
+        """`name`: what a member is called in errors and reports."""
         self._supervision = config
         self._num_members = num_members
         self._name = name
@@ -44,10 +41,8 @@ class PoolEngine(Engine, Generic[M]):
         What was acted and not learned from counts as dropped. Threads inside a call
         that does not return are left behind, and named in the report.
         """
-        if self._closed:
-            return
-        self._closed = True
-        if self._factory is None:  # nor is there a pool
+        closed, self._closed = self._closed, True
+        if closed or self._factory is None:  # nor is there a pool
             return
         with self._pool.warning_owner():
             self._pool.stop()

@@ -88,10 +88,7 @@ class ActorFactory(ABC, Generic[M]):
     """Makes members, and their environments' keys."""
 
     def __init__(self, key: PRNGKey):
-        """
-        Args:
-          key: that of a new run. It is split as `topologies.compiled` does.
-        """
+        """`key`: that of a new run. It is split as `topologies.compiled` does."""
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
 
@@ -106,15 +103,6 @@ class ActorFactory(ABC, Generic[M]):
             return jax.random.fold_in(self._env_key, actor)
         fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)
         return jax.random.fold_in(fresh, generation)
-
-    def resume(self, actor: M, state: Any) -> bool:
-        """Resumes an actor as `Actor.resume` does, with the keys of this run."""
-        generation = int(state.generation)
-        return actor.resume(
-            state,
-            self.env_key(actor.index, generation),
-            self.env_key(actor.index, generation + 1),
-        )
 
     def first_run(self, init: Any, env: Any) -> tuple[Run, TimeStep]:
         """The run at its start, without what is local, and a step for shapes.

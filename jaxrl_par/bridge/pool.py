@@ -27,12 +27,9 @@ class ActorPool(Generic[M]):
         config: SupervisionConfig,
         factory: ActorFactory[M],
         num_actors: int,
-        name: str = "actor",
+        name: str,
     ):
-        """
-        Args:
-          name: what an actor is called in errors and reports.
-        """
+        """`name`: what an actor is called in errors and reports."""
         self.abandoned: list[str] = []
         """Threads that did not end."""
         self._supervisor = supervisor
@@ -63,17 +60,17 @@ class ActorPool(Generic[M]):
         )
 
     def resume(self, states: Any) -> None:
-        """Takes the actors to where they were saved.
-
-        Where a simulator cannot be brought back, new environments are made, and a
-        warning says so.
-        """
+        """Takes the actors to where they were saved, or new environments, with a
+        warning, where a simulator cannot be brought back."""
         old = dict(self._actors)
         fresh = []
 
         def resume(actor: M) -> None:
             self.free(old[actor.index])
-            if not self._factory.resume(actor, states[actor.index]):
+            state = states[actor.index]
+            key = partial(self._factory.env_key, actor.index)
+            now, new = int(state.generation), int(state.generation) + 1
+            if not actor.resume(state, key(now), key(new)):
                 fresh.append(actor.index)
 
         self._in_all_actors(resume)
@@ -110,7 +107,14 @@ class ActorPool(Generic[M]):
         limit = self._config.close_seconds
         self.abandoned = self._supervisor.stop(limit * 0.6)
         if self._life is None:
-            self._free_all(limit * 0.3)
+            # Not the pool's own supervisor: it has stopped, and its threads end at a
+            # wait.
+            freeing = Supervisor(limit * 0.3)
+            for actor in self:
+                name = f"{self._name} {actor.index}"
+                if name not in self.abandoned:
+                    freeing.start(f"closing {name}", partial(self.free, actor))
+            self.abandoned += freeing.stop(limit * 0.3)
 
     def free(self, actor: M) -> None:
         """Frees environments. An error while doing so is only queued as a warning."""
@@ -156,16 +160,6 @@ class ActorPool(Generic[M]):
 
         self._threads[actor.index] = name
         self._supervisor.start(name, body)
-
-    def _free_all(self, timeout: float) -> None:
-        """Frees the environments that no thread frees, within so many seconds."""
-        ended = [x for x in self if f"{self._name} {x.index}" not in self.abandoned]
-        # Not the pool's own supervisor: it has stopped, and its threads end at a wait.
-        freeing = Supervisor(timeout)
-        for actor in ended:
-            name = f"closing {self._name} {actor.index}"
-            freeing.start(name, partial(self.free, actor))
-        self.abandoned += freeing.stop(timeout)
 
     def _count_restart(self, actor: M, error: Exception) -> int:
         self._restarts[actor.index] += 1

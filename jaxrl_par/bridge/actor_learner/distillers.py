@@ -73,10 +73,7 @@ class Distillers:
         publish: Callable[[int, State], None],
         num_distillers: int,
     ):
-        """
-        Args:
-          publish: called with each version of the student.
-        """
+        """`publish`: called with each version of the student."""
         self.times = [Times(supervisor.clock) for _ in range(num_distillers)]
         self.learned = [0] * num_distillers
         """Lessons of each distiller."""
@@ -119,16 +116,14 @@ class Distillers:
 
     def _work(self, index: int) -> None:
         """The life of a distiller's thread."""
-        times, learn_one = (
-            self.times[index],
-            partial(learn, self._student, self._distil),
-        )
+        times = self.times[index]
+        teach = partial(learn, self._student, self._distil)
         while True:
             now, number = times.timed(
                 "waiting for lessons", self._supervisor.wait, self._take, "lesson"
             )
             try:
-                metrics = times.timed("distilling", learn_one, now.lessons, number)
+                metrics = times.timed("distilling", teach, now.lessons, number)
                 if self._finish(index, now, number, metrics):
                     times.timed("publishing", self._finish_round, now)
             except Stopped:

@@ -25,10 +25,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
     """Actors in threads, and a learner in the thread that calls `advance`."""
 
     def __init__(self, parts: Parts, make_schedule: Callable[[int], Schedule]):
-        """
-        Args:
-          make_schedule: from the update at which the run starts or goes on.
-        """
+        """`make_schedule`: from the update at which the run starts or goes on."""
         config = parts.config
         super().__init__(config.supervision, config.num_actors, name="actor")
         self._config = config
@@ -70,7 +67,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             self._start(run, version)
         system, times = self._system, self._learner_times
         local: Local = run.local
-        states, metrics = list(local.actors), []
+        states, metrics = dict(enumerate(local.actors)), []
         run = run._replace(local=local.data)
         with self._supervisor.working(), self._pool.warning_owner():
             for _ in range(num_updates):
@@ -91,9 +88,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                     )
                 else:
                     times.timed("publishing", self._publish, version, run.learner)
-                metrics.append(learned | counted | system.learner.episodes(batch))
-                for item in batch.unrolls:
-                    states[item.actor] = item.after
+                metrics.append(learned | counted)
+                states |= {item.actor: item.after for item in batch.unrolls}
                 # After the update: a line is in the record only if the update was made.
                 self._write(batch.unrolls)
             if distillers := self._distillers:
@@ -102,7 +98,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 )
                 run, metrics = system.learner.distilled(run, student, metrics, taught)
         past = self._publisher.older(system.num_past_params)
-        local = Local(tuple(states), past, run.local)
+        local = Local(tuple(states.values()), past, run.local)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> ActorLearnerReport | None:

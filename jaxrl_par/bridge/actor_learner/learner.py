@@ -11,17 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl_par import loops
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
-from jaxrl_par.loops import (
-    Learner,
-    Run,
-    count_skipped,
-    lead_from,
-    learn_from,
-    lesson_from,
-)
+from jaxrl_par.loops import Learner, Run
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
 
@@ -44,10 +38,7 @@ class MeshLearner:
         *,
         deferred: bool = False,
     ):
-        """
-        Args:
-          deferred: leave the lessons of `Learner.deferred` to other threads.
-        """
+        """`deferred`: leave the lessons of `Learner.deferred` to other threads."""
         self._mesh = mesh
         self._tally = tally
         rows, lanes = P(None, axis.name), P(axis.name)
@@ -56,9 +47,9 @@ class MeshLearner:
         run: Any = Run(P(), lanes, P(), P(), P())  # pyright: ignore
         self._deferred = learner.deferred if deferred else None
         if self._deferred:
-            learn: Callable = lead_from(self._deferred, axis)
+            learn: Callable = loops.lead_from(self._deferred, axis)
         else:
-            learn = learn_from(learner, axis)
+            learn = loops.learn_from(learner, axis)
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
             own = jax.tree.map(lambda x: x[0], run.local)
@@ -103,8 +94,7 @@ class MeshLearner:
         if self._compiled is not None:
             return
         started = time.perf_counter()
-        function = jax.jit(self._function, donate_argnums=0)
-        lowered = function.lower(run, batch.trajectory)
+        lowered = jax.jit(self._function, donate_argnums=0).lower(run, batch.trajectory)
         self._compiled = lowered.compile()
         if self._deferred:
             student = self._deferred.part(run.learner)
@@ -146,34 +136,31 @@ class MeshLearner:
         progress, metrics = run.progress, []
         for ours, theirs in zip(learned, lessons, strict=True):
             metrics.append(deferred.join(ours, stacked(theirs)))
-            progress = count_skipped(progress, metrics[-1])
+            progress = loops.count_skipped(progress, metrics[-1])
         learner = deferred.replace(run.learner, self.place(student))
         run = run._replace(learner=learner, progress=self.place(progress))
         return run, metrics
 
-    def episodes(self, batch: Batch) -> Metrics:
-        """Means over the episodes that ended in the batch, numpy."""
+    def count(self, batch: Batch, version: int) -> Metrics:
+        """Counts rows by lag, at the moment when `version` learns from them; lags, and
+        means over the episodes that ended in the batch, numpy."""
+        lags = [version - item.version for item in batch.unrolls]
+        for lag, item in zip(lags, batch.unrolls, strict=True):
+            self._tally.lags[lag] += item.trajectory.reward.size
+            self._tally.env_steps += int(item.trajectory.env_steps)
+        self._tally.updates += 1
+        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
         sums: Any = np.array([x.episodes for x in batch.unrolls], "f4").sum(axis=0)
         return {
+            "lag": Mean(numbers[0], numbers[1]),
+            "lag_max": numbers[2],
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
         }
 
-    def count(self, batch: Batch, version: int) -> Metrics:
-        """Counts rows by lag, at the moment when `version` learns from them."""
-        lags = []
-        for item in batch.unrolls:
-            rows = item.trajectory.reward.size
-            self._tally.lags[version - item.version] += rows
-            self._tally.env_steps += int(item.trajectory.env_steps)
-            lags.append(version - item.version)
-        self._tally.updates += 1
-        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
-        return {"lag": Mean(numbers[0], numbers[1]), "lag_max": numbers[2]}
-
     def _compile_distil(self, student: State, lessons: Any) -> None:
         assert self._deferred is not None
-        distil = lesson_from(self._deferred)
+        distil = loops.lesson_from(self._deferred)
 
         def one(student: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
             return distil(student, jax.tree.map(lambda x: x[number], lessons))

@@ -14,7 +14,8 @@ from jaxrl_par.types import Params
 
 
 class Publisher:
-    """Parameters by version; a version is the number of updates that made it."""
+    """Parameters by version; a version is the number of updates that made it. Read
+    under the lock, or by the owner while nobody publishes."""
 
     def __init__(self, supervisor: Supervisor, keep: int):
         """`keep`: newest versions that can still be had."""
@@ -129,12 +130,10 @@ class Lockstep:
         return version if version <= newest else None
 
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
-        unroll, actor = divmod(self._taken, self._num_actors)
-        for item in waiting:
-            if (item.unroll, item.actor) == (unroll, actor):
-                self._taken += 1
-                return item
-        return None
+        wanted = divmod(self._taken, self._num_actors)
+        item = next((x for x in waiting if (x.unroll, x.actor) == wanted), None)
+        self._taken += item is not None
+        return item
 
 
 class InTurn(Lockstep):

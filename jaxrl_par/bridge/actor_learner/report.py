@@ -56,8 +56,8 @@ class ActorLearnerReport(ThreadsReport):
         ]
         if self.lessons:
             lines.append(
-                f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
-                f" {', '.join(f'{count:,}' for count in self.lessons)}"
+                f"  lessons     {sum(self.lessons):,} by {len(self.lessons)}"
+                f" distillers: {', '.join(f'{count:,}' for count in self.lessons)}"
             )
         return lines
 

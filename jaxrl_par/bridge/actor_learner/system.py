@@ -53,10 +53,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
     """Actors and a learner, without anything that decides when they run."""
 
     def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
-        """
-        Args:
-          num_past_params: older parameters that are part of the run.
-        """
+        """`num_past_params`: older parameters that are part of the run."""
         super().__init__(key)
         self.parts = parts
         self.num_past_params = num_past_params
@@ -67,7 +64,6 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         self._acting = acting(
             parts.learner.actor, parts.unroll_length, parts.config.num_actors
         )
-        self._cpu = jax.local_devices(backend="cpu")[0]
 
     def actor(self, index: int, **options: Any) -> Actor:
         """An actor, still without environments."""
@@ -108,7 +104,8 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
-        actors, past = jax.device_put(local[:2], self._cpu)
+        cpu = jax.local_devices(backend="cpu")[0]
+        actors, past = jax.device_put(local[:2], cpu)
         return run._replace(local=Local(actors, past, local.data))
 
     def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:

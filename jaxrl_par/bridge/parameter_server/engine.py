@@ -3,14 +3,8 @@
 import jax
 
 from jaxrl_par.bridge.engine import PoolEngine
+from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
-from jaxrl_par.bridge.parameter_server.stores import (
-    MakeStore,
-    Push,
-    Server,
-    Store,
-    Update,
-)
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.bridge.supervision import DeadlineError, Stopped
@@ -22,12 +16,12 @@ from jaxrl_par.types import Metrics, PRNGKey, State
 class ParameterServerEngine(PoolEngine[Worker]):
     """Workers in threads, and a store that they share."""
 
-    def __init__(self, parts: Parts, make_store: MakeStore):
+    def __init__(self, parts: Parts, make_store: stores.MakeStore):
         config = parts.config
         super().__init__(config.supervision, config.num_workers, name="worker")
         self._parts = parts
         self._make_store = make_store
-        self._store: Store | None = None
+        self._store: stores.Store | None = None
         self._state: State = None
         self._target = 0
 
@@ -76,7 +70,6 @@ class ParameterServerEngine(PoolEngine[Worker]):
             self._store.admit_until(self._target)
             drained = self._store.drain()
         self._state = drained.state
-        self._write(drained.updates)
         self._count(drained.updates)
         return self._system.after(run, drained)
 
@@ -86,7 +79,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
             return None
         tally, store = self._system.tally, self._store
         counts = self._counts(tally.updates * self._rows)
-        shards = store.times if isinstance(store, Server) else []
+        shards = store.times if isinstance(store, stores.Server) else []
         return ParameterServerReport(
             kind=type(store).__name__.lower(),
             steps_per_second=tally.env_steps / counts["seconds"],
@@ -98,14 +91,13 @@ class ParameterServerEngine(PoolEngine[Worker]):
         )
 
     def _start(self, run: Run) -> None:
-        worker = next(iter(self._pool))
         state = jax.device_put(run.learner, self._parts.device)
-        self._system.compile(worker, self._shards, state)
+        self._system.compile(next(iter(self._pool)), self._shards, state)
         self._first = int(run.progress.updates)
         self._rejected = self._rows = 0
         self._begin(self._first)
         store = self._make_store(self._supervisor, self._shards, state)
-        if isinstance(store, Server):
+        if isinstance(store, stores.Server):
             store.start()
         self._store = store
         self._pool.start(self._live)
@@ -120,7 +112,9 @@ class ParameterServerEngine(PoolEngine[Worker]):
                 computed = worker.contribute(pulled.state)
                 # Pushed as a whole or not at all: a worker that fails loses one
                 # gradient, and no other one notices.
-                push = Push(computed.given, pulled, computed.info, computed.after)
+                push = stores.Push(
+                    computed.given, pulled, computed.info, computed.after
+                )
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 # Not of the environment: new ones would not help.
@@ -128,19 +122,17 @@ class ParameterServerEngine(PoolEngine[Worker]):
             except Exception as error:
                 self._pool.restart(worker, error)
 
-    def _write(self, updates: list[Update]) -> None:
-        if self._recorder:
-            for update in updates:
-                info: PushInfo = update.item
+    def _count(self, updates: list[stores.Update]) -> None:
+        """Counts them, and writes them into the record."""
+        tally = self._system.tally
+        for update in updates:
+            info: PushInfo = update.item
+            if self._recorder:
                 read = tuple(self._first + n for n in update.read)
                 turn = Turn(info.worker, info.unroll, info.generation, read)
                 self._recorder.write([turn])
-
-    def _count(self, updates: list[Update]) -> None:
-        tally = self._system.tally
-        for update in updates:
-            self._rows = update.item.rows
+            self._rows = info.rows
             tally.lags[round(float(update.metrics["lag"]))] += 1
-            tally.env_steps += int(update.item.env_steps)
+            tally.env_steps += info.env_steps
             tally.updates += 1
             self._rejected += bool(update.metrics["rejected"])

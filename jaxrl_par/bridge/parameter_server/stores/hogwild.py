@@ -5,21 +5,14 @@ from functools import partial
 import jax
 
 from jaxrl_par.bridge.parameter_server.shards import Shards
-from jaxrl_par.bridge.parameter_server.stores.store import (
-    Current,
-    Drained,
-    Pulled,
-    Push,
-    Store,
-    applied,
-)
+from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Hogwild(Store):
+class Hogwild(store.Store):
     """Everybody at once: each worker reads the shared state, computes what its gradient
     makes of it, and adds the change in place. Only the order of updates is counted
     under a lock."""
@@ -30,19 +23,19 @@ class Hogwild(Store):
         self._place = jax.tree.map(lambda x: x.sharding, state)
         self._writing: set[int] = set()
         """Workers that were let in."""
-        self._counted = Current(())
+        self._counted = store.Current(())
         """Counts and updates; its state is left empty."""
         self._raced = 0
         self._lost = 0.0
 
-    def pull(self, worker: int) -> Pulled:
+    def pull(self, worker: int) -> store.Pulled:
         del worker
         # Counted first: what is read may be newer, but never older than it says.
         counted = self._counted
         state = jax.device_put(self._shared.read().state, self._place)
-        return Pulled(state, (counted.pushes,), (counted.version,))
+        return store.Pulled(state, (counted.pushes,), (counted.version,))
 
-    def push(self, worker: int, push: Push, times: Times) -> None:
+    def push(self, worker: int, push: store.Push, times: Times) -> None:
         self._enter(partial(self._admit, worker), times)
         try:
             times.timed("updating", self._update, worker, push)
@@ -57,14 +50,15 @@ class Hogwild(Store):
     def _pushes(self) -> int:
         return self._counted.pushes
 
-    def _drained(self) -> Drained:
+    def _drained(self) -> store.Drained:
         counted = self._counted
         self._counted = counted._replace(updates=None)
         self._lost += self._shared.lost()
         state = jax.device_put(self._shared.read().state, self._place)
-        return Drained(state, counted.in_order(), counted.workers)
+        return store.Drained(state, counted.in_order(), counted.workers)
 
     def statistics(self) -> dict[str, float]:
+        # Without the lock: they may be of two moments, which shares hardly show.
         pushes = max(self._counted.pushes, 1)
         return {
             "raced_share": self._raced / pushes,
@@ -80,13 +74,14 @@ class Hogwild(Store):
         self._writing.add(worker)
         return True
 
-    def _update(self, worker: int, push: Push) -> None:
+    def _update(self, worker: int, push: store.Push) -> None:
         (version,) = push.pulled.versions
         # Read again: others have updated it while this worker acted.
         old = self._shared.read()
+        # As of now, without the lock: who is counted later makes this no staler.
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
-        done = applied(self._shards, state, push.given, staleness)
+        done = store.applied(self._shards, state, push.given, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:

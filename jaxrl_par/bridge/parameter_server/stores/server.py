@@ -7,16 +7,7 @@ from typing import NamedTuple
 import jax
 
 from jaxrl_par.bridge.parameter_server.shards import Shards
-from jaxrl_par.bridge.parameter_server.stores.store import (
-    Current,
-    Drained,
-    Pulled,
-    Push,
-    Store,
-    Update,
-    applied,
-    mean,
-)
+from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.loops import Gradient
@@ -27,12 +18,12 @@ class _Waiting(NamedTuple):
     """A push in the line."""
 
     worker: int
-    push: Push
+    push: store.Push
     parts: list[Gradient]
     """Of each shard."""
 
 
-class Server(Store):
+class Server(store.Store):
     """A thread for each shard. Pushes wait in one line, which every shard works through
     at its own pace: its queue is the part of the line that it has not done yet."""
 
@@ -42,21 +33,20 @@ class Server(Store):
         """Pushes that not all shards have done."""
         self._first = 0
         """Number of the first of them."""
-        self._current = [Current(x) for x in shards.split(state)]
+        self._current = [store.Current(x) for x in shards.split(state)]
         self._own = {}
         """Number of the push after the newest of each worker."""
         self._depths = self._taken = 0
-        clock = supervisor.clock
-        self.times = [Times(clock) for _ in self._current]
+        self.times = [Times(supervisor.clock) for _ in self._current]
         """Times of the shards' threads."""
 
     def start(self) -> None:
         for index in range(len(self._current)):
             self._supervisor.start(f"shard {index}", partial(self._serve, index))
 
-    def pull(self, worker: int) -> Pulled:
+    def pull(self, worker: int) -> store.Pulled:
         # Shards are at different pushes; a worker only waits for its own in each.
-        def seen() -> list[Current] | None:
+        def seen() -> list[store.Current] | None:
             own = self._own.get(worker, 0)
             current = list(self._current)
             return current if min(x.pushes for x in current) >= own else None
@@ -64,15 +54,16 @@ class Server(Store):
         current = self._supervisor.wait(seen, "shards")
         state = self._shards.join([x.state for x in current])
         pushes = tuple(x.pushes for x in current)
-        return Pulled(state, pushes, tuple(x.version for x in current))
+        return store.Pulled(state, pushes, tuple(x.version for x in current))
 
-    def push(self, worker: int, push: Push, times: Times) -> None:
+    def push(self, worker: int, push: store.Push, times: Times) -> None:
         parts = jax.block_until_ready(self._shards.divide(push.given))
 
         def hand_over() -> bool:
             number = self._first + len(self._line)
             if number >= self._target:
                 return False
+            # First: who is killed in between must not wait for what is not in the line.
             self._line.append(_Waiting(worker, push, parts))
             self._own[worker] = number + 1
             self._supervisor.condition.notify_all()
@@ -84,15 +75,15 @@ class Server(Store):
     def _pushes(self) -> int:
         return min(x.pushes for x in self._current)
 
-    def _drained(self) -> Drained:
+    def _drained(self) -> store.Drained:
         current = self._current
         self._current = [x._replace(updates=None) for x in current]
         updates = [
-            Update(parts[0].item, parts[0].read, mean([x.metrics for x in parts]))
+            parts[0]._replace(metrics=store.mean([x.metrics for x in parts]))
             for parts in zip(*(x.in_order() for x in current), strict=True)
         ]
         state = self._shards.join([x.state for x in current])
-        return Drained(state, updates, current[0].workers)
+        return store.Drained(state, updates, current[0].workers)
 
     def statistics(self) -> dict[str, float]:
         return {"queue_depth": self._depths / max(self._taken, 1)}
@@ -120,7 +111,7 @@ class Server(Store):
         current = self._current[index]
         staleness = current.version - push.pulled.versions[index]
         # Outside the lock: no other thread writes this shard, and they need not wait.
-        done = applied(self._shards, current.state, parts[index], staleness)
+        done = store.applied(self._shards, current.state, parts[index], staleness)
         with self._supervisor.condition:
             self._current[index] = current.after(worker, push, done)
             # Only the slowest shard takes a push out of the line: the others are
