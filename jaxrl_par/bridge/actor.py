@@ -212,7 +212,7 @@ class Actor(PooledActor):
             self._timed("close", self.env.close)
 
     def _unrolled(self, params: Params, version: int) -> Unrolled:
-        env, times = self.env, self.times
+        env, times, act = self.env, self.times, self._acting.act
         assert env is not None
         self._t = 0
         with jax.default_device(self._device):
@@ -228,9 +228,7 @@ class Actor(PooledActor):
             before = times.clock()
             for t in range(self._length):
                 # What is in the buffers stays as it is; environments may reuse theirs.
-                action, carry, kept = self._acting.act(
-                    params, carry, kept, rows.row(t), keys
-                )
+                action, carry, kept = act(params, carry, kept, rows.row(t), keys)
                 rows.action[t] = action = np.asarray(action)
                 acted = times.clock()
                 self._activity.begin("step")

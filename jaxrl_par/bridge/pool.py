@@ -69,8 +69,8 @@ class ActorPool(Generic[M]):
             self.free(old[actor.index])
             state = states[actor.index]
             key = partial(self._factory.env_key, actor.index)
-            now, new = int(state.generation), int(state.generation) + 1
-            if not actor.resume(state, key(now), key(new)):
+            generation = int(state.generation)
+            if not actor.resume(state, key(generation), key(generation + 1)):
                 fresh.append(actor.index)
 
         self._in_all_actors(resume)
@@ -91,7 +91,6 @@ class ActorPool(Generic[M]):
         self._life = life
         for actor in self:
             actor.times = Times(self._supervisor.clock)
-        for actor in self:
             self._run(f"{self._name} {actor.index}", actor, partial(life, actor))
 
     def restart(self, actor: M, error: Exception) -> None:

@@ -53,11 +53,9 @@ class Schedule(Protocol):
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
         """The version with which to act, None as long as the actor has to wait."""
-        ...
 
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
         """The next one of those that wait to be learned from, if it is there."""
-        ...
 
 
 class Free:
@@ -88,8 +86,7 @@ class Bounded:
         self._per_update = unrolls_per_update
         self._first_update = first_update
         self._tickets: dict[tuple[int, int], int] = {}
-        self._issued = 0
-        self._taken = 0
+        self._issued = self._taken = 0
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
         # By actor and unroll: who acts an unroll once more, after an error, has the

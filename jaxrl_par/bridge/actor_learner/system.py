@@ -57,13 +57,13 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         super().__init__(key)
         self.parts = parts
         self.num_past_params = num_past_params
-        deferred = parts.config.num_distillers > 0
+        config = parts.config
+        deferred = config.num_distillers > 0
         self.learner = MeshLearner(
             parts.learner, parts.mesh, parts.axis, self.tally, deferred=deferred
         )
-        self._acting = acting(
-            parts.learner.actor, parts.unroll_length, parts.config.num_actors
-        )
+        agent, length = parts.learner.actor, parts.unroll_length
+        self._acting = acting(agent, length, config.num_actors)
 
     def actor(self, index: int, **options: Any) -> Actor:
         """An actor, still without environments."""

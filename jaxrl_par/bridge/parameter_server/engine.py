@@ -109,12 +109,10 @@ class ParameterServerEngine(PoolEngine[Worker]):
         while True:
             try:
                 pulled = times.timed("pulling", store.pull, worker.index)
-                computed = worker.contribute(pulled.state)
+                done = worker.contribute(pulled.state)
                 # Pushed as a whole or not at all: a worker that fails loses one
                 # gradient, and no other one notices.
-                push = stores.Push(
-                    computed.given, pulled, computed.info, computed.after
-                )
+                push = stores.Push(done.given, pulled, done.info, done.after)
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 # Not of the environment: new ones would not help.

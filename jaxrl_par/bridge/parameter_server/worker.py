@@ -111,11 +111,11 @@ class HostWorker(Actor):
         # All rows have one version: that of `state`.
         extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
         trajectory = item.trajectory._replace(extras=extras)
+        place = self._root, count_of(item.unroll), np.int32(self.index)
+        sums = np.array(item.episodes, np.float32)
         self._data, given, measured = self.times.timed(
-            "gradient", self._gradient, state, self._data, trajectory,
-            np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
-            np.int32(self.index),
-        )  # fmt: skip
+            "gradient", self._gradient, state, self._data, trajectory, sums, *place
+        )
         info = _info(self, item.unroll, measured, trajectory.reward.size)
         after: Any = item.after
         return Computed(given, info, after._replace(data=self._data))
@@ -193,11 +193,10 @@ class PureWorker(PooledActor):
         self._activity.doing = "computing"
         # Not timed: a compiled call comes back. This only asks whether to stop.
         self._activity.end()
-        count, index = count_of(self.next_unroll), np.int32(self.index)
+        place = self._root, count_of(self.next_unroll), np.int32(self.index)
         streams, data, given, measured = self.times.timed(
-            "computing", self._contribute, state, self._streams, self._data,
-            self._root, count, index,
-        )  # fmt: skip
+            "computing", self._contribute, state, self._streams, self._data, *place
+        )
         info = _info(self, self.next_unroll, measured, self._rows)
         # Last: a worker that failed before this is still at the same unroll.
         self._streams, self._data = streams, data

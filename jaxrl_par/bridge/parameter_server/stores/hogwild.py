@@ -85,8 +85,7 @@ class Hogwild(store.Store):
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:
-            without = done._replace(state=())
-            self._counted = self._counted.after(worker, push, without)
+            self._counted = self._counted.after(worker, push, done._replace(state=()))
             self._writing.discard(worker)
             self._raced += raced
             if self._is_full():
