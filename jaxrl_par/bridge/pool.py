@@ -60,8 +60,8 @@ class ActorPool(Generic[M]):
         )
 
     def resume(self, states: Any) -> None:
-        """Takes the actors to where they were saved, or new environments, with a
-        warning, where a simulator cannot be brought back."""
+        """Takes actors to where they were saved. Where a simulator cannot be brought
+        back, new environments are made, and a warning says so."""
         old = dict(self._actors)
         fresh = []
 

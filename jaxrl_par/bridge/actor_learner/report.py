@@ -62,8 +62,8 @@ class ActorLearnerReport(ThreadsReport):
     def bottleneck(self) -> str:
         learner_waits = self.learner.get("waiting for unrolls", 0.0)
         distilling = self.learner.get("waiting for distillers", 0.0)
-        acts = mean_shares(self.actors)
-        blocked = sum(x for n, x in acts.items() if n.startswith("waiting for "))
+        actors = mean_shares(self.actors)
+        blocked = sum(x for n, x in actors.items() if n.startswith("waiting for "))
         uploading = self.uploader.get("uploading", 0.0)
         if uploading > 0.5 and learner_waits > 0.2:
             return (
@@ -76,8 +76,8 @@ class ActorLearnerReport(ThreadsReport):
                 " them, up to the lessons of an update, or fewer lessons"
             )
         if learner_waits > 0.2 and learner_waits >= blocked:
-            acting = acts.get("acting", 0.0)
-            if acting > acts.get("environment", 0.0):
+            acting = actors.get("acting", 0.0)
+            if acting > actors.get("environment", 0.0):
                 return (
                     f"learner waits for actors {learner_waits:.0%} of the time, and"
                     f" actors spend {acting:.0%} acting: more environments for each"

@@ -105,17 +105,13 @@ class Shards:
     def _split(self, state: State) -> list[State]:
         if self.num_shards == 1:
             return [state]
-        columns = []
         parts = self._tree.flatten_up_to(state)
+        shards = [[] for _ in self._slices]
         for part, divided in zip(parts, self._wholes, strict=True):
             whole = ravel_pytree(part)[0] if divided else None
-            columns.append(
-                [
-                    part if whole is None else _extended(whole[where], 0.0)
-                    for where in self._slices
-                ]
-            )
-        return [self._tree.unflatten(shard) for shard in zip(*columns, strict=True)]
+            for shard, where in zip(shards, self._slices, strict=True):
+                shard.append(part if whole is None else _extended(whole[where], 0.0))
+        return [self._tree.unflatten(shard) for shard in shards]
 
     def _join(self, shards: list[State]) -> State:
         if self.num_shards == 1:
