@@ -12,19 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import loops, rollout
-from jaxrl_par.bridge.reports import Times
+from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
-from jaxrl_par.types import (
-    Agent,
-    Carry,
-    Count,
-    Params,
-    PRNGKey,
-    TimeStep,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Carry, Count, Params, PRNGKey, TimeStep, Trajectory
 
 MakeEnv = Callable[[PRNGKey], HostEnvironment]
 """New environments of one actor, with all their randomness from the key."""
@@ -116,8 +108,10 @@ def acting(agent: Agent, length: int, num_actors: int) -> Acting:
     )
 
 
-class Actor:
+class Actor(PooledActor):
     """Steps its environments, in one thread at a time."""
+
+    kind = "actor"
 
     def __init__(
         self,
@@ -127,66 +121,33 @@ class Actor:
         length: int,
         root: PRNGKey,
         device: Any,
+        activity: Activity,
         *,
         check_bounds: bool = True,
-        activity: Activity | None = None,
     ):
-        """
-        Args:
-          device: a `jax.Device`, where it acts.
-          activity: told before and after each call of the environment.
-        """
-        self.index = index
-        self.times = Times()
+        super().__init__(index, root, device, activity)
         self.env_steps = 0
-        self.rows = 0
-        """Rows acted until now, over all environments and generations."""
         self.env: HostEnvironment | None = None
         self._make_env = make_env
         self._acting = acting
         self._length = length
-        self._root = jax.device_put(root, device)
-        self._device = device
         self._check_bounds = check_bounds
-        self._activity = activity or Activity(f"actor {index}", float("inf"))
-        self._unroll = self._generation = self._t = 0
-
-    @property
-    def generation(self) -> int:
-        """How often the environments were made anew."""
-        return self._generation
-
-    @property
-    def next_unroll(self) -> int:
-        """The unroll in progress, or the next one."""
-        return self._unroll
+        self._t = 0
 
     @property
     def rows_in_progress(self) -> int:
-        """Rows of the unroll in progress, over all environments."""
         return self._t * (self.env.num_envs if self.env else 0)
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was told to end, by `cancel` or because it was late."""
-        return self._activity.given_up
-
     def where(self, row: int | None = None) -> str:
-        """For errors: actor, environment and step, by default that in progress."""
         name = self.env.name if self.env else "no environment"
-        row = self._t if row is None else row
+        row, unroll = self._t if row is None else row, self.next_unroll
         return (
-            f"actor {self.index}, {name}, step {self._unroll * self._length + row}"
-            f" (row {row} of unroll {self._unroll}), generation {self._generation}"
+            f"{self.kind} {self.index}, {name}, step {unroll * self._length + row}"
+            f" (row {row} of unroll {unroll}), generation {self.generation}"
         )
 
-    def cancel(self) -> None:
-        """Makes it end with `Stopped` after its next call, from another thread."""
-        self._activity.give_up()
-
     def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
-        """Makes the environments, and shows the first observations."""
-        self._generation, self._unroll, self._t = generation, unroll, 0
+        self.generation, self.next_unroll, self._t = generation, unroll, 0
         with jax.default_device(self._device):
             env = self._make(key)
             self._step = self._timed("reset", env.reset)
@@ -195,25 +156,16 @@ class Actor:
         self._lengths = np.zeros(env.num_envs, np.int32)
 
     def resume(self, state: ActorState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        """Goes on from a saved state; False if the environments had to start anew.
-
-        Args:
-          key: made the environments of the state's generation.
-          fresh_key: makes new ones where a simulator cannot be brought back.
-
-        Raises:
-          RuntimeError: the simulator came back to something else.
-        """
         generation, unroll = int(state.generation), int(state.unroll)
         if not jax.tree.leaves(state.env):
             self.start(fresh_key, generation + 1, unroll)
             return False
-        self._generation, self._unroll, self._t = generation, unroll, 0
+        self.generation, self.next_unroll, self._t = generation, unroll, 0
         with jax.default_device(self._device):
             env = self._make(key)
             shown = self._timed("restore", env.restore, state.env)
         kept = jax.tree.map(np.array, state.step)
-        if not _equal(shown, kept):
+        if not jax.tree.all(jax.tree.map(np.array_equal, shown, kept)):
             raise RuntimeError(
                 f"{env.name} is not deterministic: brought back by its actions, it"
                 " shows something else than when it was saved"
@@ -225,12 +177,11 @@ class Actor:
         return True
 
     def state(self) -> ActorState:
-        """All of the actor; valid between two unrolls."""
         assert self.env is not None
         snapshot = self.env.snapshot()
         return ActorState(
-            unroll=np.int32(self._unroll),
-            generation=np.int32(self._generation),
+            unroll=np.int32(self.next_unroll),
+            generation=np.int32(self.generation),
             step=jax.tree.map(np.array, self._step),
             carry=self._carry,
             returns=self._returns.copy(),
@@ -257,21 +208,16 @@ class Actor:
             raise
 
     def close(self) -> None:
-        """Frees the environments.
-
-        Raises:
-          Stopped: it was cancelled.
-        """
         if self.env is not None:
             self._timed("close", self.env.close)
 
     def _unrolled(self, params: Params, version: int) -> Unrolled:
-        env, times = self.env, self.times
+        env, times, act = self.env, self.times, self._acting.act
         assert env is not None
         self._t = 0
-        count = count_of(self._unroll)
         with jax.default_device(self._device):
-            keys, env_keys = self._acting.plan(self._root, count, np.int32(self.index))
+            count, index = count_of(self.next_unroll), np.int32(self.index)
+            keys, env_keys = self._acting.plan(self._root, count, index)
             env.plan(env_keys)
             rows = UnrollBuffer(
                 env.observation_spec, env.action_spec, self._length, env.num_envs
@@ -282,9 +228,7 @@ class Actor:
             before = times.clock()
             for t in range(self._length):
                 # What is in the buffers stays as it is; environments may reuse theirs.
-                action, carry, kept = self._acting.act(
-                    params, carry, kept, rows.row(t), keys
-                )
+                action, carry, kept = act(params, carry, kept, rows.row(t), keys)
                 rows.action[t] = action = np.asarray(action)
                 acted = times.clock()
                 self._activity.begin("step")
@@ -309,9 +253,10 @@ class Actor:
         trajectory = rows.trajectory(extras, jax.device_get(carry))
         episodes = self._episodes(rows.reward, steps.last)
         self.env_steps += int(np.sum(~steps.last[:-1]))
-        number, self._unroll = self._unroll, self._unroll + 1
+        number = self.next_unroll
+        self.next_unroll += 1
         return Unrolled(
-            self.index, number, self._generation, version, trajectory, episodes,
+            self.index, number, self.generation, version, trajectory, episodes,
             self.state(),
         )  # fmt: skip
 
@@ -321,7 +266,7 @@ class Actor:
         running = ~last[:-1]
         start = 0
         # Between two rows in which any episode ends, sums over whole blocks.
-        for end in np.flatnonzero(last[1:].any(axis=1)) + 1:
+        for end in np.union1d(np.flatnonzero(last[1:].any(axis=1)) + 1, len(reward)):
             self._returns += reward[start:end].sum(axis=0)
             self._lengths += running[start:end].sum(axis=0, dtype=np.int32)
             ended = last[end]
@@ -331,8 +276,6 @@ class Actor:
             self._returns[ended] = 0.0
             self._lengths[ended] = 0
             start = end
-        self._returns += reward[start:].sum(axis=0)
-        self._lengths += running[start:].sum(axis=0, dtype=np.int32)
         return Episodes(return_, length, count)
 
     def _make(self, key: PRNGKey) -> HostEnvironment:
@@ -357,11 +300,5 @@ class Actor:
 
 def count_of(number: int) -> Count:
     """The number as a `Count`, in numpy."""
-    millions, units = map(np.int32, divmod(number, 1_000_000))
-    parts: Any = (millions, units)
+    parts: Any = map(np.int32, divmod(number, 1_000_000))
     return Count(*parts)
-
-
-def _equal(x: Any, y: Any) -> bool:
-    equal = jax.tree.map(lambda a, b: np.array_equal(a, b), x, y)
-    return all(jax.tree.leaves(equal))

@@ -1,7 +1,7 @@
 """What the engines of actors and of workers have in common: a pool of threads."""
 
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.pool import ActorPool
@@ -15,10 +15,7 @@ class PoolEngine(Engine, Generic[M]):
     `advance` and `report`."""
 
     def __init__(self, config: SupervisionConfig, num_members: int, name: str):
-        """
-        Args:
-          name: what a member is called in errors and reports.
-        """
+        """`name`: what a member is called in errors and reports."""
         self._supervision = config
         self._num_members = num_members
         self._name = name
@@ -26,12 +23,13 @@ class PoolEngine(Engine, Generic[M]):
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._closed = False
+        self._began: float | None = None
         self._factory: ActorFactory[M] | None = None
         self._pool: ActorPool[M]
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds if self._factory else 0.0
+        return self._factory.tally.compile_seconds if self._factory else 0.0
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
@@ -43,10 +41,8 @@ class PoolEngine(Engine, Generic[M]):
         What was acted and not learned from counts as dropped. Threads inside a call
         that does not return are left behind, and named in the report.
         """
-        if self._closed:
-            return
-        self._closed = True
-        if self._factory is None:  # nor is there a pool
+        closed, self._closed = self._closed, True
+        if closed or self._factory is None:  # nor is there a pool
             return
         with self._pool.warning_owner():
             self._pool.stop()
@@ -62,13 +58,25 @@ class PoolEngine(Engine, Generic[M]):
         self._pool.make()
         return list(self._pool)
 
-    def _start_record(self, first_update: int) -> None:
+    def _begin(self, first_update: int) -> None:
+        """Starts the record, and the clock of the report."""
         if self._record is not None:
             self._recorder = Recorder(self._record, first_update)
+        self._began = self._supervisor.clock()
 
-    def _dropped(self, learned_rows: int) -> int:
-        """Rows that were acted, and not learned from."""
-        assert self._factory is not None
-        if not self._closed:
-            return self._factory.tally.dropped_rows
-        return sum(actor.rows for actor in self._pool.all_actors) - learned_rows
+    def _counts(self, learned_rows: int) -> dict[str, Any]:
+        """What all reports have."""
+        assert self._factory is not None and self._began is not None
+        tally, dropped_rows = self._factory.tally, self._factory.tally.dropped_rows
+        if self._closed:
+            # All that was acted, and not learned from.
+            dropped_rows = sum(x.rows for x in self._pool.all_actors) - learned_rows
+        return {
+            "seconds": max(self._supervisor.clock() - self._began, 1e-9),
+            "updates": tally.updates,
+            "lags": dict(sorted(tally.lags.items())),
+            "compile_seconds": tally.compile_seconds,
+            "restarts": tally.restarts,
+            "dropped_rows": dropped_rows,
+            "abandoned": self._pool.abandoned,
+        }

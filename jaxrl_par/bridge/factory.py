@@ -1,13 +1,14 @@
 """Where a pool's members come from: the keys of a run, and what all members share."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
 from jaxrl_par import loops
 from jaxrl_par.bridge.reports import Tally, Times
+from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.loops import Run
 from jaxrl_par.types import PRNGKey, TimeStep, example
 
@@ -15,36 +16,69 @@ from jaxrl_par.types import PRNGKey, TimeStep, example
 _FRESH = np.uint32(0xFFFFFFFE)
 
 
-@runtime_checkable
-class PooledActor(Protocol):
+class PooledActor(ABC):
     """An actor, or what else has environments: see `actor.Actor`."""
 
-    index: int
-    times: Times
-    env: Any
-    rows: int
-    """Rows that it acted until now."""
+    env: Any = None
+
+    def __init__(self, index: int, root: PRNGKey, device: Any, activity: Activity):
+        """
+        Args:
+          device: a `jax.Device`, where it acts.
+          activity: told before and after each call of the environment.
+        """
+        self.index = index
+        self.times = Times()
+        self.rows = 0
+        """Rows acted until now, over all environments and generations."""
+        self.generation = 0
+        """How often the environments were made anew."""
+        self.next_unroll = 0
+        """The unroll in progress, or the next one."""
+        self._root = jax.device_put(root, device)
+        self._device = device
+        self._activity = activity
 
     @property
-    def generation(self) -> int: ...
+    def rows_in_progress(self) -> int:
+        """Rows of the unroll in progress, over all environments."""
+        return 0
 
-    @property
-    def next_unroll(self) -> int: ...
+    @abstractmethod
+    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
+        """Makes the environments, and shows the first observations."""
 
-    @property
-    def rows_in_progress(self) -> int: ...
+    @abstractmethod
+    def resume(self, state: Any, key: PRNGKey, fresh_key: PRNGKey) -> bool:
+        """Goes on from a saved state; False if the environments had to start anew.
 
-    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None: ...
+        Args:
+          key: made the environments of the state's generation.
+          fresh_key: makes new ones where a simulator cannot be brought back.
 
-    def resume(self, state: Any, key: PRNGKey, fresh_key: PRNGKey) -> bool: ...
+        Raises:
+          RuntimeError: the simulator came back to something else.
+        """
 
-    def state(self) -> Any: ...
+    @abstractmethod
+    def state(self) -> Any:
+        """All of the actor; valid between two unrolls."""
 
-    def where(self, row: int | None = None) -> str: ...
+    @abstractmethod
+    def where(self, row: int | None = None) -> str:
+        """For errors: actor, environment and step, by default that in progress."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Makes it end with `Stopped` after its next call, from another thread."""
+        self._activity.give_up()
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def close(self) -> None:
+        """Frees the environments.
+
+        Raises:
+          Stopped: it was cancelled.
+        """
 
 
 M = TypeVar("M", bound=PooledActor)
@@ -54,17 +88,9 @@ class ActorFactory(ABC, Generic[M]):
     """Makes members, and their environments' keys."""
 
     def __init__(self, key: PRNGKey):
-        """
-        Args:
-          key: that of a new run. It is split as `topologies.compiled` does.
-        """
+        """`key`: that of a new run. It is split as `topologies.compiled` does."""
         self.tally = Tally()
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
-
-    @property
-    @abstractmethod
-    def compile_seconds(self) -> float:
-        """Time that compiling took until now."""
 
     @abstractmethod
     def actor(self, index: int, **options: Any) -> M:
@@ -77,15 +103,6 @@ class ActorFactory(ABC, Generic[M]):
             return jax.random.fold_in(self._env_key, actor)
         fresh = jax.random.fold_in(jax.random.fold_in(self._root, _FRESH), actor)
         return jax.random.fold_in(fresh, generation)
-
-    def resume(self, actor: M, state: Any) -> bool:
-        """Resumes an actor as `Actor.resume` does, with the keys of this run."""
-        generation = int(state.generation)
-        return actor.resume(
-            state,
-            self.env_key(actor.index, generation),
-            self.env_key(actor.index, generation + 1),
-        )
 
     def first_run(self, init: Any, env: Any) -> tuple[Run, TimeStep]:
         """The run at its start, without what is local, and a step for shapes.

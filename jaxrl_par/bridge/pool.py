@@ -27,12 +27,9 @@ class ActorPool(Generic[M]):
         config: SupervisionConfig,
         factory: ActorFactory[M],
         num_actors: int,
-        name: str = "actor",
+        name: str,
     ):
-        """
-        Args:
-          name: what an actor is called in errors and reports.
-        """
+        """`name`: what an actor is called in errors and reports."""
         self.abandoned: list[str] = []
         """Threads that did not end."""
         self._supervisor = supervisor
@@ -63,17 +60,17 @@ class ActorPool(Generic[M]):
         )
 
     def resume(self, states: Any) -> None:
-        """Takes the actors to where they were saved.
-
-        Where a simulator cannot be brought back, new environments are made, and a
-        warning says so.
-        """
+        """Takes actors to where they were saved. Where a simulator cannot be brought
+        back, new environments are made, and a warning says so."""
         old = dict(self._actors)
         fresh = []
 
         def resume(actor: M) -> None:
             self.free(old[actor.index])
-            if not self._factory.resume(actor, states[actor.index]):
+            state = states[actor.index]
+            key = partial(self._factory.env_key, actor.index)
+            generation = int(state.generation)
+            if not actor.resume(state, key(generation), key(generation + 1)):
                 fresh.append(actor.index)
 
         self._in_all_actors(resume)
@@ -94,22 +91,13 @@ class ActorPool(Generic[M]):
         self._life = life
         for actor in self:
             actor.times = Times(self._supervisor.clock)
-        for actor in self:
-            name = f"{self._name} {actor.index}"
-            self._run(name, actor, partial(life, actor))
+            self._run(f"{self._name} {actor.index}", actor, partial(life, actor))
 
     def restart(self, actor: M, error: Exception) -> None:
         """Makes an actor's environments anew, or raises the error."""
-        while True:
-            generation = self._count_restart(actor, error)
-            self.free(actor)
-            key = self._factory.env_key(actor.index, generation)
-            try:
-                return actor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as another:
-                error = another
+        generation = self._count_restart(actor, error)
+        self.free(actor)
+        self._start_anew(actor, generation, actor.next_unroll)
 
     def stop(self) -> None:
         """Ends all threads; those inside a call that does not return are left."""
@@ -118,7 +106,14 @@ class ActorPool(Generic[M]):
         limit = self._config.close_seconds
         self.abandoned = self._supervisor.stop(limit * 0.6)
         if self._life is None:
-            self._free_all(limit * 0.3)
+            # Not the pool's own supervisor: it has stopped, and its threads end at a
+            # wait.
+            freeing = Supervisor(limit * 0.3)
+            for actor in self:
+                name = f"{self._name} {actor.index}"
+                if name not in self.abandoned:
+                    freeing.start(f"closing {name}", partial(self.free, actor))
+            self.abandoned += freeing.stop(limit * 0.3)
 
     def free(self, actor: M) -> None:
         """Frees environments. An error while doing so is only queued as a warning."""
@@ -142,6 +137,18 @@ class ActorPool(Generic[M]):
             while self._news:
                 warnings.warn(self._news.popleft(), stacklevel=4)
 
+    def _start_anew(self, actor: M, generation: int, unroll: int) -> None:
+        """Makes environments, again and again if that fails, or raises the error."""
+        while True:
+            key = self._factory.env_key(actor.index, generation)
+            try:
+                return actor.start(key, generation, unroll)
+            except Stopped:
+                raise
+            except Exception as error:
+                generation = self._count_restart(actor, error)
+                self.free(actor)
+
     def _run(self, name: str, actor: M, work: Callable[[], None]) -> None:
         def body() -> None:
             try:
@@ -152,16 +159,6 @@ class ActorPool(Generic[M]):
 
         self._threads[actor.index] = name
         self._supervisor.start(name, body)
-
-    def _free_all(self, timeout: float) -> None:
-        """Frees the environments that no thread frees, within so many seconds."""
-        ended = [x for x in self if f"{self._name} {x.index}" not in self.abandoned]
-        # Not the pool's own supervisor: it has stopped, and its threads end at a wait.
-        freeing = Supervisor(timeout)
-        for actor in ended:
-            name = f"closing {self._name} {actor.index}"
-            freeing.start(name, partial(self.free, actor))
-        self.abandoned += freeing.stop(timeout)
 
     def _count_restart(self, actor: M, error: Exception) -> int:
         self._restarts[actor.index] += 1
@@ -201,13 +198,7 @@ class ActorPool(Generic[M]):
         successor.times = actor.times
 
         def live() -> None:
-            key = self._factory.env_key(actor.index, generation)
-            try:
-                successor.start(key, generation, actor.next_unroll)
-            except Stopped:
-                raise
-            except Exception as again:
-                self.restart(successor, again)
+            self._start_anew(successor, generation, actor.next_unroll)
             life(successor)
 
         name = f"{self._name} {actor.index}, generation {generation}"
@@ -238,7 +229,4 @@ class ActorPool(Generic[M]):
                 f"{self._name} {index}", partial(do, self._make_actor(index))
             )
         with self._supervisor.working():
-            self._supervisor.wait(
-                lambda: True if len(done) == self._num_actors else None,
-                "environments",
-            )
+            self._supervisor.wait(lambda: len(done) == self._num_actors, "environments")

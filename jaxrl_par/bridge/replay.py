@@ -1,7 +1,8 @@
 """What the engines that repeat a recorded run in one thread have in common."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.supervision import Activity
@@ -11,16 +12,20 @@ from jaxrl_par.loops.records import RecordError
 
 class ReplayEngine(Engine, Generic[M]):
     """An engine that repeats a record in one thread. A subclass adds `init` and
-    `advance`."""
+    `advance`.
 
-    def __init__(self, num_members: int, num_updates: int, name: str):
+    Raises:
+      RecordError: in `advance`, if the record ends earlier, or does not fit the run.
+    """
+
+    def __init__(self, num_members: int, schedule: Sequence[Any], name: str):
         """
         Args:
-          num_updates: updates of the record.
+          schedule: the record, update by update.
           name: what a member is called in errors.
         """
         self._num_members = num_members
-        self._num_updates = num_updates
+        self._schedule = schedule
         self._name = name
         self._update = 0
         """The update of the record that is next to be done."""
@@ -29,7 +34,7 @@ class ReplayEngine(Engine, Generic[M]):
 
     @property
     def compile_seconds(self) -> float:
-        return self._factory.compile_seconds if self._factory else 0.0
+        return self._factory.tally.compile_seconds if self._factory else 0.0
 
     def resume(self, run: Run) -> None:
         """
@@ -59,16 +64,12 @@ class ReplayEngine(Engine, Generic[M]):
             member.start(factory.env_key(index, 0))
         return self._members
 
-    def _check(self, num_updates: int) -> None:
-        """
-        Raises:
-          RecordError: the record ends before so many more.
-        """
-        asked = self._update + num_updates
-        if asked > self._num_updates:
-            raise RecordError(
-                f"the record has {self._num_updates} updates, asked for {asked}"
-            )
+    def _next(self, num_updates: int) -> Sequence[Any]:
+        """So many updates of the record, if it has them."""
+        known, asked = len(self._schedule), self._update + num_updates
+        if asked > known:
+            raise RecordError(f"the record has {known} updates, asked for {asked}")
+        return self._schedule[self._update : asked]
 
     def _member(self, index: int, generation: int, unroll: int) -> M:
         """The one whose turn it is, with environments made anew where it had them.

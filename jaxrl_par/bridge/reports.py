@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 Shares = dict[str, float]
@@ -44,19 +44,18 @@ class Tally:
 
     def __init__(self) -> None:
         self.lags: Counter[int] = Counter()
-        self.uploaded_bytes = 0
-        self.env_steps = 0
-        self.updates = 0
-        self.depths = 0
-        self.takes = 0
-        self.restarts = 0
-        self.dropped_rows = 0
+        self.compile_seconds = 0.0
+        self.updates = self.env_steps = self.uploaded_bytes = 0
+        self.depths = self.takes = 0
+        self.restarts = self.dropped_rows = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadsReport(ABC):
     """One run of threads, from its start or resumption. A subclass says whose."""
 
+    counted: ClassVar[str]
+    """The unit that `lags` counts."""
     seconds: float
     """Time since the threads started, without pauses for evaluation and saving."""
     updates: int
@@ -71,11 +70,6 @@ class ThreadsReport(ABC):
     abandoned: list[str]
     """Threads that did not end, because an environment did not return."""
 
-    @property
-    @abstractmethod
-    def counted(self) -> str:
-        """The unit that `lags` counts."""
-
     @abstractmethod
     def bars(self) -> dict[str, Shares]:
         """Shares of the time by thread, such as "actor 0", for the picture."""
@@ -88,9 +82,9 @@ class ThreadsReport(ABC):
     def rates(self) -> str:
         """The first line: steps per second."""
 
-    @abstractmethod
     def details(self) -> list[str]:
         """Lines of this kind of report only."""
+        return []
 
     @abstractmethod
     def bottleneck(self) -> str:

@@ -64,7 +64,7 @@ class Shared:
         raced = False
         leaves = jax.tree.leaves(new)
         for x, before, leaf in zip(self._arrays, old.arrays, leaves, strict=True):
-            if jnp.issubdtype(x.dtype, np.integer):
+            if _is_integer(x):
                 # A step that is lost would shift learning rates and phases for ever.
                 with self._counting:
                     raced |= _add_change(x, before, np.ravel(leaf))
@@ -72,6 +72,7 @@ class Shared:
                 # The counting element is written in the same way as all others, so it
                 # is overwritten as often as they are.
                 raced |= _add_change(x, before, _counted(leaf, before[-1] + 1))
+        # Two steps, read and write: without the lock one of two would be missing.
         with self._counting:
             self._writes += 1
         return raced
@@ -81,11 +82,10 @@ class Shared:
 
         Called while no thread writes.
         """
-        counts = [x[-1] for x in self._arrays if not _is_integer(x)]
-        lost = self._writes - float(np.mean(counts)) if counts else 0.0
-        for x in self._arrays:
-            if not _is_integer(x):
-                x[-1] = 0
+        floats = [x for x in self._arrays if not _is_integer(x)]
+        lost = self._writes - float(np.mean([x[-1] for x in floats])) if floats else 0.0
+        for x in floats:
+            x[-1] = 0
         self._writes = 0
         return lost
 

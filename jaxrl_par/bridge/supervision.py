@@ -8,7 +8,7 @@ hang without waiting, a simulator, is timed from outside by its `Activity`.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -122,7 +122,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._activities: dict[str, Activity] = {}
-        self.on_hang: Callable[[Activity, HangError], None] = self._raise_hang
+        self.on_hang: Callable[[Activity, HangError], None] = lambda _, x: self.fail(x)
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Runs `work` in a thread of its own; what it raises becomes the failure."""
@@ -166,7 +166,8 @@ class Supervisor:
           Stopped: in the other threads, if one failed or the owner stops.
           BaseException: the failure of whichever thread failed first.
         """
-        # Read without the lock: the list only grows, and has a thread before it starts.
+        # Read without the lock: the list only grows, and has a thread before it starts;
+        # a failure is never replaced, and `_stopping` is never False again.
         ours = threading.current_thread() in self._threads
         if self._failure is not None and not ours:
             raise self._failure
@@ -174,7 +175,8 @@ class Supervisor:
             raise Stopped
 
     def wait(self, ready: Callable[[], T | None], what: str) -> T:
-        """The first result of `ready` that is not None; called under the lock.
+        """The first result of `ready` that is neither None nor False; it is called
+        under the lock.
 
         Raises:
           DeadlineError: nothing came for `patience` seconds in which the owner was not
@@ -186,7 +188,7 @@ class Supervisor:
             while True:
                 self.check()
                 self._check_activities()
-                if (result := ready()) is not None:
+                if (result := ready()) is not None and result is not False:
                     return result
                 waited = self.clock() - started
                 if waited >= self.patience:
@@ -208,24 +210,14 @@ class Supervisor:
             if (waited := self.clock() - started) >= self.patience:
                 raise DeadlineError(self._late("lock", waited))
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
         """Lets the clock run: the owner takes part, and others may wait for it."""
-        self._come_back()
-        try:
-            yield
-        finally:
-            self._leave()
+        return _between(self._come_back, self._leave)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Stops the clock while the owner does something slow, such as compiling, that
         must not look like a hang."""
-        self._leave()
-        try:
-            yield
-        finally:
-            self._come_back()
+        return _between(self._leave, self._come_back)
 
     def stop(self, timeout: float) -> list[str]:
         """Ends all threads; the names of those that did not end within `timeout`.
@@ -247,6 +239,7 @@ class Supervisor:
         self._away = (time.perf_counter(), self._away[1])
 
     def _come_back(self) -> None:
+        # Without the lock: only the owner writes it, and others read a whole pair.
         since, seconds = self._away
         assert since is not None
         self._away = (None, seconds + time.perf_counter() - since)
@@ -263,10 +256,17 @@ class Supervisor:
                 self.on_hang(activity, error)
                 self.check()
 
-    def _raise_hang(self, activity: Activity, error: HangError) -> None:
-        del activity
-        self.fail(error)
-
     def _late(self, what: str, waited: float) -> str:
-        doing = "; ".join(f"{x.name}: {x.doing}" for x in self._activities.values())
+        # Copied in one step: `acquire` asks without the lock.
+        activities = list(self._activities.values())
+        doing = "; ".join(f"{x.name}: {x.doing}" for x in activities)
         return f"no {what} for {waited:.1f} s. Now: {doing or 'no actor runs'}"
+
+
+@contextmanager
+def _between(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
+    before()
+    try:
+        yield
+    finally:
+        after()

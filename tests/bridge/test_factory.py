@@ -10,8 +10,6 @@ from jaxrl_par.bridge.factory import ActorFactory
 class Keys(ActorFactory):
     """Makes no actors."""
 
-    compile_seconds = 0.0
-
     def actor(self, index, **options):
         raise NotImplementedError
 

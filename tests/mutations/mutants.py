@@ -1064,8 +1064,8 @@ _BRIDGE = (
     _m(
         "lock: a gradient is applied to what it was computed at",
         "bridge/parameter_server/stores/lock.py",
-        "done = applied(self._shards, current.state, push.part, staleness)",
-        "done = applied(self._shards, push.pulled.state, push.part, staleness)",
+        "done = store.applied(self._shards, current.state, push.given, staleness)",
+        "done = store.applied(self._shards, push.pulled.state, push.given, staleness)",
         "bridge/parameter_server/test_stores.py::test_the_sum_of_all_pushes_is_exact",
     ),
     _m(

@@ -28,7 +28,6 @@ arXiv:1106.5730; Mnih et al., arXiv:1602.01783, section 4.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -51,22 +50,16 @@ def learn(student: Shared, distil: DistilFn, lessons: Any, number: int) -> Metri
     return metrics | {"raced": np.float32(student.write(old, new))}
 
 
-@dataclass
 class _Round:
     """The lessons of an update."""
 
-    version: int
-    """The version of the student after them."""
-    lessons: Any
-    waiting: deque[int] = field(init=False)
-    unfinished: int = field(init=False)
-    metrics: list[Any] = field(init=False)
-    """Metrics by lesson, whichever was first."""
-
-    def __post_init__(self) -> None:
-        self.unfinished = jax.tree.leaves(self.lessons)[0].shape[0]
+    def __init__(self, version: int, lessons: Any):
+        """`version`: that of the student after them."""
+        self.version, self.lessons = version, lessons
+        self.unfinished: int = jax.tree.leaves(lessons)[0].shape[0]
         self.waiting = deque(range(self.unfinished))
-        self.metrics = [None] * self.unfinished
+        self.metrics: list[Any] = [None] * self.unfinished
+        """Metrics by lesson, whichever was first."""
 
 
 class Distillers:
@@ -80,10 +73,7 @@ class Distillers:
         publish: Callable[[int, State], None],
         num_distillers: int,
     ):
-        """
-        Args:
-          publish: called with each version of the student.
-        """
+        """`publish`: called with each version of the student."""
         self.times = [Times(supervisor.clock) for _ in range(num_distillers)]
         self.learned = [0] * num_distillers
         """Lessons of each distiller."""
@@ -102,9 +92,9 @@ class Distillers:
         """Gives out the lessons of an update, when none of the one before are left."""
         handed = _Round(version, lessons)
 
-        def free() -> bool | None:
+        def free() -> bool:
             if self._round is not None:
-                return None
+                return False
             self._round = handed
             self._supervisor.condition.notify_all()
             return True
@@ -127,19 +117,13 @@ class Distillers:
     def _work(self, index: int) -> None:
         """The life of a distiller's thread."""
         times = self.times[index]
+        teach = partial(learn, self._student, self._distil)
         while True:
             now, number = times.timed(
                 "waiting for lessons", self._supervisor.wait, self._take, "lesson"
             )
             try:
-                metrics = times.timed(
-                    "distilling",
-                    learn,
-                    self._student,
-                    self._distil,
-                    now.lessons,
-                    number,
-                )
+                metrics = times.timed("distilling", teach, now.lessons, number)
                 if self._finish(index, now, number, metrics):
                     times.timed("publishing", self._finish_round, now)
             except Stopped:

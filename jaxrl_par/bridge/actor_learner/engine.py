@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.actor import Actor, Unrolled
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
@@ -24,24 +24,15 @@ from jaxrl_par.types import Metrics, Params, PRNGKey, State
 class ActorLearnerEngine(PoolEngine[Actor]):
     """Actors in threads, and a learner in the thread that calls `advance`."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        make_schedule: Callable[[int], Schedule],
-    ):
-        """
-        Args:
-          make_schedule: from the update at which the run starts or goes on.
-        """
+    def __init__(self, parts: Parts, make_schedule: Callable[[int], Schedule]):
+        """`make_schedule`: from the update at which the run starts or goes on."""
         config = parts.config
         super().__init__(config.supervision, config.num_actors, name="actor")
         self._config = config
         self._parts = parts
         self._make_schedule = make_schedule
-        self._reset_times()
         self._batch: Batch | None = None
         self._distillers: Distillers | None = None
-        self._started = False
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
@@ -72,16 +63,19 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             the actor, environment and step; or a distiller, with its lesson.
         """
         version = int(run.progress.updates)
-        if not self._started:
+        if self._began is None:
             self._start(run, version)
         system, times = self._system, self._learner_times
         local: Local = run.local
-        states, metrics = list(local.actors), []
+        states, metrics = dict(enumerate(local.actors)), []
         run = run._replace(local=local.data)
         with self._supervisor.working(), self._pool.warning_owner():
             for _ in range(num_updates):
                 batch = times.timed("waiting for unrolls", self._take_batch)
-                self._compile(run, batch)
+                if not self.compile_seconds:
+                    # Meanwhile no thread can be late.
+                    with self._supervisor.paused():
+                        system.learner.compile(run, batch)
                 # Before the update: the lag is that of the parameters which learn.
                 counted = system.learner.count(batch, version)
                 run, learned, lessons = times.timed(
@@ -94,46 +88,38 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                     )
                 else:
                     times.timed("publishing", self._publish, version, run.learner)
-                metrics.append(learned | counted | system.learner.episodes(batch))
-                for item in batch.unrolls:
-                    states[item.actor] = item.after
+                metrics.append(learned | counted)
+                states |= {item.actor: item.after for item in batch.unrolls}
                 # After the update: a line is in the record only if the update was made.
-                self._write(batch)
+                self._write(batch.unrolls)
             if distillers := self._distillers:
                 student, taught = times.timed(
                     "waiting for distillers", distillers.drain
                 )
                 run, metrics = system.learner.distilled(run, student, metrics, taught)
         past = self._publisher.older(system.num_past_params)
-        local = Local(tuple(states), past, run.local)
+        local = Local(tuple(states.values()), past, run.local)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> ActorLearnerReport | None:
         """Where the time went until now; None before the first update."""
-        if not self._started:
+        if self._began is None:
             return None
-        tally = self._system.tally
-        seconds = max(self._supervisor.clock() - self._began, 1e-9)
-        actors = self._pool.all_actors
-        distillers = self._distillers
+        tally, distillers = self._system.tally, self._distillers
+        counts = self._counts(sum(tally.lags.values()))
+        env_steps = sum(actor.env_steps for actor in self._pool.all_actors)
         return ActorLearnerReport(
-            seconds=seconds,
-            actor_steps_per_second=sum(x.env_steps for x in actors) / seconds,
-            learner_steps_per_second=tally.env_steps / seconds,
-            updates=tally.updates,
+            actor_steps_per_second=env_steps / counts["seconds"],
+            learner_steps_per_second=tally.env_steps / counts["seconds"],
             actors=[actor.times.shares() for actor in self._pool],
             uploader=self._uploader_times.shares(),
             learner=self._learner_times.shares(),
             queue_depth=tally.depths / max(tally.takes, 1),
             queue_size=self._schedule.capacity,
             uploaded_bytes=tally.uploaded_bytes,
-            lags=dict(sorted(tally.lags.items())),
-            compile_seconds=self.compile_seconds,
-            restarts=tally.restarts,
-            dropped_rows=self._dropped(sum(tally.lags.values())),
-            abandoned=self._pool.abandoned,
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
+            **counts,
         )
 
     def _start(self, run: Run, version: int) -> None:
@@ -148,9 +134,9 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self._publish(version, run.learner)
         self._schedule = self._make_schedule(version)
         self._queue = Queue(self._supervisor, self._schedule, self._system.tally)
-        self._start_record(version)
-        self._reset_times()
-        self._started = True
+        self._begin(version)
+        clock = self._supervisor.clock
+        self._uploader_times, self._learner_times = Times(clock), Times(clock)
         self._pool.start(self._act)
         self._supervisor.start("uploader", self._upload)
         if self._config.num_distillers:
@@ -162,11 +148,6 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 self._config.num_distillers,
             )
             self._distillers.start()
-
-    def _reset_times(self) -> None:
-        clock = self._supervisor.clock
-        self._began = clock()
-        self._uploader_times, self._learner_times = Times(clock), Times(clock)
 
     def _act(self, actor: Actor) -> None:
         """The life of an actor's thread."""
@@ -203,11 +184,11 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             times.timed("waiting for the learner", self._put_batch, batch)
 
     def _put_batch(self, batch: Batch) -> None:
-        def free() -> bool | None:
+        def free() -> bool:
             # One batch waits while the next one is uploaded: enough to keep the learner
             # busy, and every further one would only be older.
             if self._batch is not None:
-                return None
+                return False
             self._batch = batch
             self._supervisor.condition.notify_all()
             return True
@@ -223,27 +204,14 @@ class ActorLearnerEngine(PoolEngine[Actor]):
 
         return self._supervisor.wait(there, "batch to learn from")
 
-    def _compile(self, run: Run, batch: Batch) -> None:
-        """Compiles before the first update; meanwhile no thread can be late."""
-        if not self.compile_seconds:
-            with self._supervisor.paused():
-                self._system.learner.compile(run, batch)
-
     def _publish(self, version: int, state: State) -> None:
-        # A copy, as the next update donates the run; and done, or actors would wait for
-        # it inside a call, where nothing can stop them.
-        params = jax.block_until_ready(self._system.actor_params(state))
-        self._publisher.publish(version, params)
+        self._publisher.publish(version, self._system.actor_params(state))
 
     def _publish_student(self, version: int, student: State) -> None:
-        params = jax.block_until_ready(self._system.student_params(student))
-        self._publisher.publish(version, params)
+        self._publisher.publish(version, self._system.student_params(student))
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, unrolls: list[Unrolled]) -> None:
         if self._recorder:
             self._recorder.write(
-                [
-                    Entry(x.actor, x.unroll, x.generation, x.version)
-                    for x in batch.unrolls
-                ]
+                [Entry(x.actor, x.unroll, x.generation, x.version) for x in unrolls]
             )

@@ -11,17 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl_par import loops
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
-from jaxrl_par.loops import (
-    Learner,
-    Run,
-    count_skipped,
-    lead_from,
-    learn_from,
-    lesson_from,
-)
+from jaxrl_par.loops import Learner, Run
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
 
@@ -44,11 +38,7 @@ class MeshLearner:
         *,
         deferred: bool = False,
     ):
-        """
-        Args:
-          deferred: leave the lessons of `Learner.deferred` to other threads.
-        """
-        self.compile_seconds = 0.0
+        """`deferred`: leave the lessons of `Learner.deferred` to other threads."""
         self._mesh = mesh
         self._tally = tally
         rows, lanes = P(None, axis.name), P(axis.name)
@@ -57,13 +47,14 @@ class MeshLearner:
         run: Any = Run(P(), lanes, P(), P(), P())  # pyright: ignore
         self._deferred = learner.deferred if deferred else None
         if self._deferred:
-            learn: Callable = lead_from(self._deferred, axis)
+            learn: Callable = loops.lead_from(self._deferred, axis)
         else:
-            learn = _without_lessons(learn_from(learner, axis))
+            learn = loops.learn_from(learner, axis)
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
             own = jax.tree.map(lambda x: x[0], run.local)
-            run, metrics, lessons = learn(run._replace(local=own), trajectory)
+            learned = learn(run._replace(local=own), trajectory)
+            run, metrics, lessons = learned if self._deferred else (*learned, ())
             shared = jax.tree.map(lambda x: x[None], run.local)
             return run._replace(local=shared), metrics, lessons
 
@@ -86,11 +77,8 @@ class MeshLearner:
     def data(self, shapes: Trajectory) -> Any:
         """Empty data of the learner on all devices, for batches of these shapes."""
 
-        def start() -> Any:
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            return self._start(zeros)
-
-        return jax.jit(start)()
+        zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.jit(lambda: self._start(zeros()))()
 
     def upload(self, unrolls: Sequence[Unrolled]) -> Batch:
         """Joins unrolls along the environments, and shares these over the devices."""
@@ -98,9 +86,7 @@ class MeshLearner:
         joined = Trajectory.join([item.trajectory for item in unrolls], concatenate)
         self._tally.uploaded_bytes += sum(x.nbytes for x in jax.tree.leaves(joined))
         shardings: Any = [NamedSharding(self._mesh, x) for x in self._specs]
-        trajectory = jax.block_until_ready(
-            jax.device_put(joined, Trajectory(*shardings))
-        )
+        trajectory = jax.device_put(joined, Trajectory(*shardings))
         return Batch(jax.block_until_ready(trajectory), list(unrolls))
 
     def compile(self, run: Run, batch: Batch) -> None:
@@ -108,14 +94,12 @@ class MeshLearner:
         if self._compiled is not None:
             return
         started = time.perf_counter()
-        function = jax.jit(self._function, donate_argnums=0)
-        lowered = function.lower(run, batch.trajectory)
+        lowered = jax.jit(self._function, donate_argnums=0).lower(run, batch.trajectory)
         self._compiled = lowered.compile()
         if self._deferred:
-            _, _, lessons = lowered.out_info
             student = self._deferred.part(run.learner)
-            self._compile_distil(student, lessons)
-        self.compile_seconds += time.perf_counter() - started
+            self._compile_distil(student, lessons=lowered.out_info[2])
+        self._tally.compile_seconds += time.perf_counter() - started
 
     def update(self, run: Run, batch: Batch) -> tuple[Run, Metrics, Any]:
         """One update, done when this returns; it donates the run.
@@ -152,34 +136,31 @@ class MeshLearner:
         progress, metrics = run.progress, []
         for ours, theirs in zip(learned, lessons, strict=True):
             metrics.append(deferred.join(ours, stacked(theirs)))
-            progress = count_skipped(progress, metrics[-1])
+            progress = loops.count_skipped(progress, metrics[-1])
         learner = deferred.replace(run.learner, self.place(student))
         run = run._replace(learner=learner, progress=self.place(progress))
         return run, metrics
 
-    def episodes(self, batch: Batch) -> Metrics:
-        """Means over the episodes that ended in the batch, numpy."""
+    def count(self, batch: Batch, version: int) -> Metrics:
+        """Counts rows by lag, at the moment when `version` learns from them; lags, and
+        means over the episodes that ended in the batch, numpy."""
+        lags = [version - item.version for item in batch.unrolls]
+        for lag, item in zip(lags, batch.unrolls, strict=True):
+            self._tally.lags[lag] += item.trajectory.reward.size
+            self._tally.env_steps += int(item.trajectory.env_steps)
+        self._tally.updates += 1
+        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
         sums: Any = np.array([x.episodes for x in batch.unrolls], "f4").sum(axis=0)
         return {
+            "lag": Mean(numbers[0], numbers[1]),
+            "lag_max": numbers[2],
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
         }
 
-    def count(self, batch: Batch, version: int) -> Metrics:
-        """Counts rows by lag, at the moment when `version` learns from them."""
-        lags = []
-        for item in batch.unrolls:
-            rows = item.trajectory.reward.size
-            self._tally.lags[version - item.version] += rows
-            self._tally.env_steps += int(item.trajectory.env_steps)
-            lags.append(version - item.version)
-        self._tally.updates += 1
-        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
-        return {"lag": Mean(numbers[0], numbers[1]), "lag_max": numbers[2]}
-
     def _compile_distil(self, student: State, lessons: Any) -> None:
         assert self._deferred is not None
-        distil = lesson_from(self._deferred)
+        distil = loops.lesson_from(self._deferred)
 
         def one(student: State, lessons: Any, number: Any) -> tuple[State, Metrics]:
             return distil(student, jax.tree.map(lambda x: x[number], lessons))
@@ -198,9 +179,8 @@ def stacked(metrics: Sequence[Metrics]) -> Any:
 
 
 def copied(params: Params, device: Any) -> Params:
-    """The parameters on an actor's `jax.Device`, in memory that no update donates."""
-    return jax.device_put(params, SingleDeviceSharding(device), may_alias=False)
-
-
-def _without_lessons(learn: Callable) -> Callable:
-    return lambda run, trajectory: (*learn(run, trajectory), ())
+    """The parameters on an actor's `jax.Device`, in memory that no update donates; done
+    when this returns, or actors would wait for it inside a call, where nothing can stop
+    them."""
+    sharding = SingleDeviceSharding(device)
+    return jax.block_until_ready(jax.device_put(params, sharding, may_alias=False))

@@ -14,7 +14,8 @@ from jaxrl_par.types import Params
 
 
 class Publisher:
-    """Parameters by version; a version is the number of updates that made it."""
+    """Parameters by version; a version is the number of updates that made it. Read
+    under the lock, or by the owner while nobody publishes."""
 
     def __init__(self, supervisor: Supervisor, keep: int):
         """`keep`: newest versions that can still be had."""
@@ -52,11 +53,9 @@ class Schedule(Protocol):
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
         """The version with which to act, None as long as the actor has to wait."""
-        ...
 
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
         """The next one of those that wait to be learned from, if it is there."""
-        ...
 
 
 class Free:
@@ -87,8 +86,7 @@ class Bounded:
         self._per_update = unrolls_per_update
         self._first_update = first_update
         self._tickets: dict[tuple[int, int], int] = {}
-        self._issued = 0
-        self._taken = 0
+        self._issued = self._taken = 0
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
         # By actor and unroll: who acts an unroll once more, after an error, has the
@@ -129,12 +127,10 @@ class Lockstep:
         return version if version <= newest else None
 
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
-        unroll, actor = divmod(self._taken, self._num_actors)
-        for item in waiting:
-            if (item.unroll, item.actor) == (unroll, actor):
-                self._taken += 1
-                return item
-        return None
+        wanted = divmod(self._taken, self._num_actors)
+        item = next((x for x in waiting if (x.unroll, x.actor) == wanted), None)
+        self._taken += item is not None
+        return item
 
 
 class InTurn(Lockstep):
@@ -161,10 +157,10 @@ class Queue:
     def put(self, item: Unrolled) -> None:
         """Adds an unroll as soon as there is room."""
 
-        def room() -> bool | None:
+        def room() -> bool:
             # The test and the entry are one step: `ready` is called under the lock.
             if len(self._waiting) >= self._schedule.capacity:
-                return None
+                return False
             self._waiting.append(item)
             self._supervisor.condition.notify_all()
             return True

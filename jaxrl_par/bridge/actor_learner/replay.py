@@ -8,6 +8,7 @@ do not depend on when it makes them.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 
@@ -26,9 +27,8 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
     """An engine that repeats a record of an `ActorLearnerEngine`."""
 
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
-        super().__init__(parts.config.num_actors, len(schedule), name="actor")
+        super().__init__(parts.config.num_actors, schedule, name="actor")
         self._parts = parts
-        self._schedule = schedule
         self._uses = Counter(entry.version for update in schedule for entry in update)
         self._params: dict[int, Params] = {}
 
@@ -41,25 +41,20 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         return run
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """
-        Raises:
-          RecordError: the record ends earlier, or does not fit the run.
-        """
         system, metrics = self._system, []
-        self._check(num_updates)
+        schedule: Sequence[Sequence[Entry]] = self._next(num_updates)
         local: Local = run.local
-        states = list(local.actors)
+        states = dict(enumerate(local.actors))
         run = run._replace(local=local.data)
-        for entries in self._schedule[self._update : self._update + num_updates]:
+        for entries in schedule:
             batch = system.learner.upload([self._unroll(entry) for entry in entries])
             counted = system.learner.count(batch, self._update)
             run, learned = self._learn(run, batch)
-            metrics.append(learned | counted | system.learner.episodes(batch))
-            for item in batch.unrolls:
-                states[item.actor] = item.after
+            metrics.append(learned | counted)
+            states |= {item.actor: item.after for item in batch.unrolls}
             self._update += 1
             self._keep(self._update, run)
-        local = Local(tuple(states), (), run.local)
+        local = Local(tuple(states.values()), (), run.local)
         return system.with_local(run, local), stacked(metrics)
 
     def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
@@ -67,14 +62,10 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         run, learned, lessons = learner.update(run, batch)
         if student is None:
             return run, learned
-        numbers = range(jax.tree.leaves(lessons)[0].shape[0])
-        taught = [
-            distillers.learn(student, learner.distil, lessons, number)
-            for number in numbers
-        ]
-        run, (learned,) = learner.distilled(
-            run, student.read().state, [learned], [taught]
-        )
+        teach = partial(distillers.learn, student, learner.distil, lessons)
+        taught = [teach(i) for i in range(jax.tree.leaves(lessons)[0].shape[0])]
+        now = student.read().state
+        run, (learned,) = learner.distilled(run, now, [learned], [taught])
         return run, learned
 
     def _unroll(self, entry: Entry):
@@ -92,6 +83,4 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
 
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:
-            self._params[version] = jax.block_until_ready(
-                self._system.actor_params(run.learner)
-            )
+            self._params[version] = self._system.actor_params(run.learner)

@@ -6,13 +6,12 @@ from typing import Any
 
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
 
-_WAITS = "waiting for "
-
 
 @dataclass(frozen=True, kw_only=True)
 class ActorLearnerReport(ThreadsReport):
     """A report of `topologies.threads`."""
 
+    counted = "rows"
     actor_steps_per_second: float
     """Environment steps that were acted."""
     learner_steps_per_second: float
@@ -28,15 +27,10 @@ class ActorLearnerReport(ThreadsReport):
     lessons: Sequence[int] = ()
     """How many each distiller learned from."""
 
-    @property
-    def counted(self) -> str:
-        return "rows"
-
     def bars(self) -> dict[str, Shares]:
         bars = {f"actor {i}": shares for i, shares in enumerate(self.actors)}
         bars |= {"uploader": self.uploader, "learner": self.learner}
-        distillers = enumerate(self.distillers)
-        return bars | {f"distiller {i}": shares for i, shares in distillers}
+        return bars | {f"distiller {i}": x for i, x in enumerate(self.distillers)}
 
     def numbers(self) -> dict[str, Any]:
         return {
@@ -54,22 +48,22 @@ class ActorLearnerReport(ThreadsReport):
         )
 
     def details(self) -> list[str]:
-        lessons = ", ".join(f"{count:,}" for count in self.lessons)
-        taught = (
-            f"  lessons     {sum(self.lessons):,} by {len(self.lessons)} distillers:"
-            f" {lessons}"
-        )
-        return [
+        lines = [
             f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
-            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded",
-            *([taught] if self.lessons else []),
+            f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded"
         ]
+        if self.lessons:
+            lines.append(
+                f"  lessons     {sum(self.lessons):,} by {len(self.lessons)}"
+                f" distillers: {', '.join(f'{count:,}' for count in self.lessons)}"
+            )
+        return lines
 
     def bottleneck(self) -> str:
         learner_waits = self.learner.get("waiting for unrolls", 0.0)
         distilling = self.learner.get("waiting for distillers", 0.0)
-        actor_waits = mean_shares(self.actors)
-        blocked = sum(x for n, x in actor_waits.items() if n.startswith(_WAITS))
+        actors = mean_shares(self.actors)
+        blocked = sum(x for n, x in actors.items() if n.startswith("waiting for "))
         uploading = self.uploader.get("uploading", 0.0)
         if uploading > 0.5 and learner_waits > 0.2:
             return (
@@ -82,8 +76,8 @@ class ActorLearnerReport(ThreadsReport):
                 " them, up to the lessons of an update, or fewer lessons"
             )
         if learner_waits > 0.2 and learner_waits >= blocked:
-            acting = actor_waits.get("acting", 0.0)
-            if acting > actor_waits.get("environment", 0.0):
+            acting = actors.get("acting", 0.0)
+            if acting > actors.get("environment", 0.0):
                 return (
                     f"learner waits for actors {learner_waits:.0%} of the time, and"
                     f" actors spend {acting:.0%} acting: more environments for each"

@@ -15,13 +15,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.loops import Learner, Run
-from jaxrl_par.types import (
-    Params,
-    PRNGKey,
-    State,
-    TimeStep,
-    Trajectory,
-)
+from jaxrl_par.types import Params, PRNGKey, State, TimeStep, Trajectory
 
 
 class Local(NamedTuple):
@@ -59,28 +53,17 @@ class ActorLearnerSystem(ActorFactory[Actor]):
     """Actors and a learner, without anything that decides when they run."""
 
     def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
-        """
-        Args:
-          num_past_params: older parameters that are part of the run.
-        """
+        """`num_past_params`: older parameters that are part of the run."""
         super().__init__(key)
         self.parts = parts
         self.num_past_params = num_past_params
+        config = parts.config
+        deferred = config.num_distillers > 0
         self.learner = MeshLearner(
-            parts.learner,
-            parts.mesh,
-            parts.axis,
-            self.tally,
-            deferred=parts.config.num_distillers > 0,
+            parts.learner, parts.mesh, parts.axis, self.tally, deferred=deferred
         )
-        self._acting = acting(
-            parts.learner.actor, parts.unroll_length, parts.config.num_actors
-        )
-        self._cpu = jax.local_devices(backend="cpu")[0]
-
-    @property
-    def compile_seconds(self) -> float:
-        return self.learner.compile_seconds
+        agent, length = parts.learner.actor, parts.unroll_length
+        self._acting = acting(agent, length, config.num_actors)
 
     def actor(self, index: int, **options: Any) -> Actor:
         """An actor, still without environments."""
@@ -103,8 +86,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         past = (self.actor_params(run.learner),) * self.num_past_params
         states = tuple(actor.state() for actor in actors)
         params = self.parts.learner.params(run.learner)
-        shapes = jax.eval_shape(self._batch_shapes, params, step)
-        data = self.learner.data(shapes)
+        data = self.learner.data(jax.eval_shape(self._batch_shapes, params, step))
         return self.with_local(run, Local(states, past, data))
 
     def actor_params(self, state: State) -> Params:
@@ -113,18 +95,17 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def student(self, state: State) -> State:
         """The part of the learner's state that distillers update."""
-        deferred = self.parts.learner.deferred
-        assert deferred is not None
-        return deferred.part(state)
+        assert self.parts.learner.deferred is not None
+        return self.parts.learner.deferred.part(state)
 
     def student_params(self, student: State) -> Params:
         """The parameters that act, from what `student` gives, for actors."""
-        params = self.parts.learner.actor.params(student)
-        return copied(params, self.parts.actor_device)
+        return copied(self.parts.learner.actor.params(student), self.parts.actor_device)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
-        actors, past = jax.device_put(local[:2], self._cpu)
+        cpu = jax.local_devices(backend="cpu")[0]
+        actors, past = jax.device_put(local[:2], cpu)
         return run._replace(local=Local(actors, past, local.data))
 
     def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:

@@ -3,14 +3,8 @@
 import jax
 
 from jaxrl_par.bridge.engine import PoolEngine
+from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
-from jaxrl_par.bridge.parameter_server.stores import (
-    MakeStore,
-    Push,
-    Server,
-    Store,
-    Update,
-)
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.bridge.supervision import DeadlineError, Stopped
@@ -22,12 +16,12 @@ from jaxrl_par.types import Metrics, PRNGKey, State
 class ParameterServerEngine(PoolEngine[Worker]):
     """Workers in threads, and a store that they share."""
 
-    def __init__(self, parts: Parts, make_store: MakeStore):
+    def __init__(self, parts: Parts, make_store: stores.MakeStore):
         config = parts.config
         super().__init__(config.supervision, config.num_workers, name="worker")
         self._parts = parts
         self._make_store = make_store
-        self._store: Store | None = None
+        self._store: stores.Store | None = None
         self._state: State = None
         self._target = 0
 
@@ -76,7 +70,6 @@ class ParameterServerEngine(PoolEngine[Worker]):
             self._store.admit_until(self._target)
             drained = self._store.drain()
         self._state = drained.state
-        self._write(drained.updates)
         self._count(drained.updates)
         return self._system.after(run, drained)
 
@@ -84,36 +77,27 @@ class ParameterServerEngine(PoolEngine[Worker]):
         """Where the time went until now; None before the first update."""
         if self._store is None:
             return None
-        tally, pool, store = self._system.tally, self._pool, self._store
-        seconds = max(self._supervisor.clock() - self._began, 1e-9)
+        tally, store = self._system.tally, self._store
+        counts = self._counts(tally.updates * self._rows)
+        shards = store.times if isinstance(store, stores.Server) else []
         return ParameterServerReport(
             kind=type(store).__name__.lower(),
-            seconds=seconds,
-            steps_per_second=tally.env_steps / seconds,
-            updates=tally.updates,
+            steps_per_second=tally.env_steps / counts["seconds"],
             rejected=self._rejected,
-            workers=[x.times.shares() for x in pool],
-            shards=[x.shares() for x in store.times]
-            if isinstance(store, Server)
-            else [],
-            lags=dict(sorted(tally.lags.items())),
+            workers=[x.times.shares() for x in self._pool],
+            shards=[x.shares() for x in shards],
             statistics=store.statistics(),
-            compile_seconds=self.compile_seconds,
-            restarts=tally.restarts,
-            dropped_rows=self._dropped(tally.updates * self._rows),
-            abandoned=pool.abandoned,
+            **counts,
         )
 
     def _start(self, run: Run) -> None:
-        worker = next(iter(self._pool))
         state = jax.device_put(run.learner, self._parts.device)
-        self._system.compile(worker, self._shards, state)
+        self._system.compile(next(iter(self._pool)), self._shards, state)
         self._first = int(run.progress.updates)
         self._rejected = self._rows = 0
-        self._start_record(self._first)
-        self._began = self._supervisor.clock()
+        self._begin(self._first)
         store = self._make_store(self._supervisor, self._shards, state)
-        if isinstance(store, Server):
+        if isinstance(store, stores.Server):
             store.start()
         self._store = store
         self._pool.start(self._live)
@@ -125,10 +109,10 @@ class ParameterServerEngine(PoolEngine[Worker]):
         while True:
             try:
                 pulled = times.timed("pulling", store.pull, worker.index)
-                computed = worker.contribute(pulled.state)
+                done = worker.contribute(pulled.state)
                 # Pushed as a whole or not at all: a worker that fails loses one
                 # gradient, and no other one notices.
-                push = Push(computed.given, pulled, computed.info, computed.after)
+                push = stores.Push(done.given, pulled, done.info, done.after)
                 store.push(worker.index, push, times)
             except (Stopped, DeadlineError):
                 # Not of the environment: new ones would not help.
@@ -136,19 +120,17 @@ class ParameterServerEngine(PoolEngine[Worker]):
             except Exception as error:
                 self._pool.restart(worker, error)
 
-    def _write(self, updates: list[Update]) -> None:
-        if self._recorder:
-            for update in updates:
-                info: PushInfo = update.item
+    def _count(self, updates: list[stores.Update]) -> None:
+        """Counts them, and writes them into the record."""
+        tally = self._system.tally
+        for update in updates:
+            info: PushInfo = update.item
+            if self._recorder:
                 read = tuple(self._first + n for n in update.read)
                 turn = Turn(info.worker, info.unroll, info.generation, read)
                 self._recorder.write([turn])
-
-    def _count(self, updates: list[Update]) -> None:
-        tally = self._system.tally
-        for update in updates:
-            self._rows = update.item.rows
+            self._rows = info.rows
             tally.lags[round(float(update.metrics["lag"]))] += 1
-            tally.env_steps += int(update.item.env_steps)
+            tally.env_steps += info.env_steps
             tally.updates += 1
             self._rejected += bool(update.metrics["rejected"])

@@ -27,9 +27,8 @@ class WorkerReplay(ReplayEngine[Worker]):
     """An engine that repeats a record of a `ParameterServerEngine`."""
 
     def __init__(self, parts: Parts, turns: Sequence[Turn]):
-        super().__init__(parts.config.num_workers, len(turns), name="worker")
+        super().__init__(parts.config.num_workers, turns, name="worker")
         self._parts = parts
-        self._turns = turns
 
     def init(self, key: PRNGKey) -> Run:
         self._system = WorkerSystem(self._parts, key)
@@ -39,26 +38,21 @@ class WorkerReplay(ReplayEngine[Worker]):
         state = jax.device_put(run.learner, self._parts.device)
         self._system.compile(workers[0], self._shards, state)
         num_shards = self._parts.config.num_shards
-        if self._turns and len(self._turns[0].read) != num_shards:
+        turns: Sequence[Turn] = self._schedule
+        if turns and len(turns[0].read) != num_shards:
             raise RecordError(
-                f"the record is of {len(self._turns[0].read)} shards, asked for"
-                f" {num_shards}"
+                f"the record is of {len(turns[0].read)} shards, asked for {num_shards}"
             )
         shards = range(num_shards)
-        self._uses = [Counter(x.read[j] for x in self._turns) for j in shards]
+        self._uses = [Counter(x.read[j] for x in turns) for j in shards]
         self._past: list[dict[int, tuple[State, int]]] = [{} for _ in shards]
         self._current = [(x, 0) for x in self._shards.split(state)]
         self._keep(0)
         return run
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """
-        Raises:
-          RecordError: the record ends earlier, or does not fit the run.
-        """
-        self._check(num_updates)
         updates, workers = [], {}
-        for turn in self._turns[self._update : self._update + num_updates]:
+        for turn in self._next(num_updates):
             computed, metrics = self._turned(turn)
             updates.append(Update(computed.info, turn.read, metrics))
             workers[turn.worker] = computed.after
@@ -89,8 +83,6 @@ class WorkerReplay(ReplayEngine[Worker]):
         return computed, mean(metrics)
 
     def _keep(self, turn: int) -> None:
-        for uses, past, current in zip(
-            self._uses, self._past, self._current, strict=True
-        ):
-            if uses[turn]:
-                past[turn] = current
+        for j, current in enumerate(self._current):
+            if self._uses[j][turn]:
+                self._past[j][turn] = current

@@ -10,6 +10,7 @@ from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
 class ParameterServerReport(ThreadsReport):
     """A report of `topologies.workers`; an update is a push, applied or refused."""
 
+    counted = "gradients"
     kind: str
     """The kind of store: lock, hogwild or server."""
     steps_per_second: float
@@ -23,10 +24,6 @@ class ParameterServerReport(ThreadsReport):
     """What only this kind of store counts: `lost_updates`, writes that another one
     overwrote, mean over arrays; `raced_share` of updates in which another thread wrote;
     `queue_depth`, pushes that a shard had before it."""
-
-    @property
-    def counted(self) -> str:
-        return "gradients"
 
     def bars(self) -> dict[str, Shares]:
         bars = {f"worker {i}": shares for i, shares in enumerate(self.workers)}
@@ -46,9 +43,6 @@ class ParameterServerReport(ThreadsReport):
             f" {self.updates / self.seconds:,.0f} updates/s;"
             f" {self.rejected:,} rejected" + (f"; {counted}" if counted else "")
         )
-
-    def details(self) -> list[str]:
-        return []
 
     def bottleneck(self) -> str:
         shares = mean_shares(self.workers)

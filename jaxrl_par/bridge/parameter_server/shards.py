@@ -14,6 +14,7 @@ Source: Nair et al., arXiv:1507.04296, section 4 (after Dean et al., 2012).
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,7 +56,7 @@ class Shards:
         self.num_shards = num_shards
         self._grads_tree = jax.tree.structure(grads)
         self._shapes = [jnp.shape(x) for x in jax.tree.leaves(grads)]
-        size = sum(int(np.prod(shape)) for shape in self._shapes)
+        size = sum(math.prod(shape) for shape in self._shapes)
         if not 1 <= num_shards <= size:
             raise ValueError(
                 f"num_shards must be in 1 .. {size}, the number of parameters, got"
@@ -63,14 +64,16 @@ class Shards:
             )
         cuts = np.linspace(0, size, num_shards + 1).round().astype(int).tolist()
         self._slices = [slice(a, b) for a, b in itertools.pairwise(cuts)]
-        parts, self._tree = jax.tree.flatten(state, is_leaf=self._is_tree)
-        self._trees = [self._is_tree(part) for part in parts]
-        self._vectors = [
-            not tree and jnp.shape(part) == (size,)
-            for part, tree in zip(parts, self._trees, strict=True)
-        ]
-        if num_shards > 1:
-            self._check(state)
+        self._tree = jax.tree.structure(state, is_leaf=self._is_tree)
+        parts = jax.tree.leaves_with_path(state, is_leaf=self._is_tree)
+        self._wholes = [self._whole_of(part, size) for _, part in parts]
+        for (path, part), whole in zip(parts, self._wholes, strict=True):
+            if num_shards > 1 and not whole and jnp.ndim(part):
+                raise ValueError(
+                    f"state{jax.tree_util.keystr(path)}, of shape {jnp.shape(part)},"
+                    " has not the structure of the parameters: it cannot be divided"
+                    " among shards"
+                )
         self.split = jax.jit(self._split)
         """State -> shards"""
         self.join = jax.jit(self._join)
@@ -93,24 +96,19 @@ class Shards:
             return False
         return [jnp.shape(x) for x in jax.tree.leaves(part)] == self._shapes
 
-    def _check(self, state: State) -> None:
-        parts = jax.tree.leaves_with_path(state, is_leaf=self._is_tree)
-        divided = zip(self._trees, self._vectors, strict=True)
-        for (path, part), known in zip(parts, divided, strict=True):
-            if not any(known) and jnp.ndim(part):
-                raise ValueError(
-                    f"state{jax.tree_util.keystr(path)}, of shape {jnp.shape(part)},"
-                    " has not the structure of the parameters: it cannot be divided"
-                    " among shards"
-                )
+    def _whole_of(self, part: Any, size: int) -> Callable[[Any], Any] | None:
+        """(vector) -> such a part; None where each shard has it for itself."""
+        if self._is_tree(part):
+            return self._unraveled
+        return (lambda vector: vector) if jnp.shape(part) == (size,) else None
 
     def _split(self, state: State) -> list[State]:
         if self.num_shards == 1:
             return [state]
         parts = self._tree.flatten_up_to(state)
         shards = [[] for _ in self._slices]
-        for part, tree, vector in zip(parts, self._trees, self._vectors, strict=True):
-            whole = ravel_pytree(part)[0] if tree or vector else None
+        for part, divided in zip(parts, self._wholes, strict=True):
+            whole = ravel_pytree(part)[0] if divided else None
             for shard, where in zip(shards, self._slices, strict=True):
                 shard.append(part if whole is None else _extended(whole[where], 0.0))
         return [self._tree.unflatten(shard) for shard in shards]
@@ -118,18 +116,11 @@ class Shards:
     def _join(self, shards: list[State]) -> State:
         if self.num_shards == 1:
             return shards[0]
-        columns = zip(
-            *(self._tree.flatten_up_to(shard) for shard in shards), strict=True
-        )
-        parts = []
-        for column, tree, vector in zip(
-            columns, self._trees, self._vectors, strict=True
-        ):
-            if not (tree or vector):
-                parts.append(column[0])
-                continue
-            whole = jnp.concatenate([part[:-1] for part in column])
-            parts.append(self._unraveled(whole) if tree else whole)
+        columns = zip(*map(self._tree.flatten_up_to, shards), strict=True)
+        parts = [
+            whole(jnp.concatenate([x[:-1] for x in column])) if whole else column[0]
+            for column, whole in zip(columns, self._wholes, strict=True)
+        ]
         return self._tree.unflatten(parts)
 
     def _divide(self, given: Gradient) -> list[Gradient]:
@@ -147,11 +138,8 @@ class Shards:
         ]
 
     def _unraveled(self, vector: Float[Array, " P"]) -> Any:
-        leaves, start = [], 0
-        for shape in self._shapes:
-            size = int(np.prod(shape))
-            leaves.append(vector[start : start + size].reshape(shape))
-            start += size
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])
+        leaves = map(jnp.reshape, jnp.split(vector, ends[:-1]), self._shapes)
         return self._grads_tree.unflatten(leaves)
 
 

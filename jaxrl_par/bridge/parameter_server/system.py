@@ -2,7 +2,7 @@
 and the run that they make."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,12 +18,7 @@ from jaxrl_par.bridge.parameter_server import worker as kinds
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
-from jaxrl_par.bridge.parameter_server.worker import (
-    HostWorker,
-    PureWorker,
-    PushInfo,
-    Worker,
-)
+from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Gradient, Learner, Run, asynchronous, halves_of
 from jaxrl_par.types import Mean, Metrics, PRNGKey, State
@@ -55,7 +50,6 @@ class WorkerSystem(ActorFactory[Worker]):
     def __init__(self, parts: Parts, key: PRNGKey):
         super().__init__(key)
         self.parts = parts
-        self._compile_seconds = 0.0
         learner, env, length = parts.learner, parts.env, parts.unroll_length
         self._gradient = kinds.gradients(learner)
         if isinstance(env, Environment):
@@ -65,20 +59,16 @@ class WorkerSystem(ActorFactory[Worker]):
         else:
             self._acting = acting(learner.actor, length, parts.config.num_workers)
 
-    @property
-    def compile_seconds(self) -> float:
-        return self._compile_seconds
-
     def actor(self, index: int, **options: Any) -> Worker:
         """A worker, still without environments."""
         parts = self.parts
         env, length = parts.env, parts.unroll_length
         if isinstance(env, Environment):
-            return PureWorker(
+            return kinds.PureWorker(
                 index, self._starts, self._contribute, length * env.num_envs,
                 self._root, parts.device, **options,
             )  # fmt: skip
-        return HostWorker(
+        return kinds.HostWorker(
             index, env, self._acting, self._gradient, parts.learner.params,
             self._start_data, length, self._root, parts.device,
             check_bounds=parts.config.supervision.check_bounds, **options,
@@ -115,39 +105,29 @@ class WorkerSystem(ActorFactory[Worker]):
         mean = Mean(0, 0)  # pyright: ignore
         episodes = {"episode_return": mean, "episode_length": mean}
         self._metrics_tree = jax.tree.structure(metrics | episodes)
+        apply, grads = halves_of(parts.learner, "workers").apply, self._given.grads
         config = parts.config
-        return Shards(
-            halves_of(parts.learner, "workers").apply,
-            state,
-            self._given.grads,
-            config.num_shards,
-            config.staleness,
-        )
+        return Shards(apply, state, grads, config.num_shards, config.staleness)
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
         """Compiles before the first pull, so that no worker is late because of it."""
         started = time.perf_counter()
         zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
-        count, index = count_of(0), np.int32(0)
-        if isinstance(worker, PureWorker):
+        place = self._root, count_of(0), np.int32(0)
+        if isinstance(worker, kinds.PureWorker):
             now = worker.state()
-            self._contribute.compile(
-                state, now.streams, now.data, self._root, count, index
-            )
+            self._contribute.compile(state, now.streams, now.data, *place)
         else:
             sums, batch = np.zeros(3, np.float32), zeros(self._batch)
-            data = self._start_data()
-            self._gradient.compile(state, data, batch, sums, self._root, count, index)
+            self._gradient.compile(state, self._start_data(), batch, sums, *place)
         shards.compile(state, jax.device_put(zeros(self._given), self.parts.device))
-        self._compile_seconds += time.perf_counter() - started
+        self.tally.compile_seconds += time.perf_counter() - started
 
     def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
         """The run after these updates, and their metrics, [num_updates]."""
         updates = drained.updates
         items: list[PushInfo] = [x.item for x in updates]
-        states = list(run.local.workers)
-        for worker, state in drained.workers.items():
-            states[worker] = state
+        states = dict(enumerate(run.local.workers)) | drained.workers
         skipped = [bool(x.metrics["skipped"]) for x in updates]
         before = run.progress
         in_a_row = len(skipped) + int(before.skipped_in_a_row)
@@ -163,9 +143,8 @@ class WorkerSystem(ActorFactory[Worker]):
         metrics = self._metrics_tree.unflatten(list(columns))
         for name in updates[0].metrics:
             metrics[name] = np.array([x.metrics[name] for x in updates], np.float32)
-        run = run._replace(
-            learner=drained.state, local=self._local(states), progress=progress
-        )
+        local = self._local(states.values())
+        run = run._replace(learner=drained.state, local=local, progress=progress)
         return run, metrics
 
     def _start_data(self) -> Any:
@@ -173,6 +152,6 @@ class WorkerSystem(ActorFactory[Worker]):
         with jax.default_device(self.parts.device):
             return self.parts.learner.start(self._batch)
 
-    def _local(self, states: Sequence[Any]) -> Local:
+    def _local(self, states: Iterable[Any]) -> Local:
         """The states as arrays of JAX, which is what checkpoints restore."""
         return jax.device_put(Local(tuple(states)), self.parts.device)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Acting, Actor, ActorState, MakeEnv, count_of
-from jaxrl_par.bridge.reports import Times
+from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Gradient, Learner, asynchronous
@@ -65,6 +65,8 @@ class HostState(NamedTuple):
 class HostWorker(Actor):
     """Steps simulators."""
 
+    kind = "worker"
+
     def __init__(
         self,
         index: int,
@@ -90,17 +92,11 @@ class HostWorker(Actor):
         self._start_data = start_data
         self._data: Any = None
 
-    def where(self, row: int | None = None) -> str:
-        """For errors."""
-        return super().where(row).replace("actor", "worker", 1)
-
     def resume(self, state: HostState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        """As `Actor.resume`."""
         self._data = jax.device_put(state.data, self._device)
         return super().resume(state.actor, key, fresh_key)
 
     def state(self) -> HostState:
-        """Valid between two unrolls."""
         if self._data is None:
             self._data = self._start_data()
         return HostState(super().state(), self._data)
@@ -115,16 +111,12 @@ class HostWorker(Actor):
         # All rows have one version: that of `state`.
         extras = {n: x for n, x in item.trajectory.extras.items() if n != "version"}
         trajectory = item.trajectory._replace(extras=extras)
+        place = self._root, count_of(item.unroll), np.int32(self.index)
+        sums = np.array(item.episodes, np.float32)
         self._data, given, measured = self.times.timed(
-            "gradient", self._gradient, state, self._data, trajectory,
-            np.array(item.episodes, np.float32), self._root, count_of(item.unroll),
-            np.int32(self.index),
-        )  # fmt: skip
-        env_steps, *metrics = np.asarray(measured)
-        info = PushInfo(
-            self.index, item.unroll, item.generation, np.array(metrics),
-            int(env_steps), trajectory.reward.size,
-        )  # fmt: skip
+            "gradient", self._gradient, state, self._data, trajectory, sums, *place
+        )
+        info = _info(self, item.unroll, measured, trajectory.reward.size)
         after: Any = item.after
         return Computed(given, info, after._replace(data=self._data))
 
@@ -139,10 +131,8 @@ class PureState(NamedTuple):
     """The learner's."""
 
 
-class PureWorker:
+class PureWorker(PooledActor):
     """Steps a pure environment, inside the compiled function that differentiates."""
-
-    env = None
 
     def __init__(
         self,
@@ -160,39 +150,20 @@ class PureWorker:
           contribute: `pure_gradients` of the learner.
           rows: rows of an unroll, over all environments.
         """
-        self.index = index
-        self.times = Times()
-        self.env_steps = 0
-        self.rows = 0
-        self.rows_in_progress = 0
-        self.generation = self.next_unroll = 0
+        super().__init__(index, root, device, activity)
         self._start = start
         self._contribute = contribute
         self._rows = rows
         self._data: Any = None
-        self._root = jax.device_put(root, device)
-        self._device = device
-        self._activity = activity
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was told to end."""
-        return self._activity.given_up
 
     def where(self, row: int | None = None) -> str:
-        """For errors."""
         del row
         return (
             f"worker {self.index}, unroll {self.next_unroll}, generation"
             f" {self.generation}"
         )
 
-    def cancel(self) -> None:
-        """Makes it end with `Stopped` after its next call, from another thread."""
-        self._activity.give_up()
-
     def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
-        """Makes the environments."""
         self.generation, self.next_unroll = generation, unroll
         key = jax.device_put(key, self._device)
         self._streams, data = self._start(key, jnp.int32(self.index))
@@ -200,7 +171,7 @@ class PureWorker:
         self._data = data if self._data is None else self._data
 
     def resume(self, state: PureState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        """Goes on from a saved state, always exactly."""
+        """Always goes on exactly."""
         del key, fresh_key
         self.generation, self.next_unroll = int(state.generation), int(state.unroll)
         self._streams = jax.device_put(state.streams, self._device)
@@ -208,7 +179,6 @@ class PureWorker:
         return True
 
     def state(self) -> PureState:
-        """All of the worker; valid between two unrolls."""
         return PureState(
             np.int32(self.next_unroll), np.int32(self.generation), self._streams,
             self._data,
@@ -223,33 +193,30 @@ class PureWorker:
         self._activity.doing = "computing"
         # Not timed: a compiled call comes back. This only asks whether to stop.
         self._activity.end()
-        number = self.next_unroll
+        place = self._root, count_of(self.next_unroll), np.int32(self.index)
         streams, data, given, measured = self.times.timed(
-            "computing", self._compute, state, number
+            "computing", self._contribute, state, self._streams, self._data, *place
         )
-        env_steps, *metrics = np.asarray(measured)
+        info = _info(self, self.next_unroll, measured, self._rows)
         # Last: a worker that failed before this is still at the same unroll.
         self._streams, self._data = streams, data
         self.next_unroll += 1
         self.rows += self._rows
-        self.env_steps += int(env_steps)
-        info = PushInfo(
-            self.index, number, self.generation, np.array(metrics), int(env_steps),
-            self._rows,
-        )  # fmt: skip
         return Computed(given, info, self.state())
 
     def close(self) -> None:
         """There is nothing to free."""
 
-    def _compute(self, state: State, number: int):
-        count, index = count_of(number), np.int32(self.index)
-        return self._contribute(
-            state, self._streams, self._data, self._root, count, index
-        )
-
 
 Worker = HostWorker | PureWorker
+
+
+def _info(worker: Worker, unroll: int, measured: Any, rows: int) -> PushInfo:
+    """`measured`: what `packed` packs."""
+    env_steps, *metrics = np.asarray(measured)
+    return PushInfo(
+        worker.index, unroll, worker.generation, np.array(metrics), int(env_steps), rows
+    )
 
 
 class Function:

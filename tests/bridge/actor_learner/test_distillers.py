@@ -247,7 +247,7 @@ def compiled_once(monkeypatch):
         like = self._deferred is None
         if self._compiled is None and like in COMPILED:
             self._compiled, self._compiled_distil = COMPILED[like]
-            self.compile_seconds = 1e-6
+            self._tally.compile_seconds = 1e-6
         COMPILE(self, run, batch)
         COMPILED[like] = self._compiled, self._compiled_distil
 

@@ -5,49 +5,38 @@ from functools import partial
 import jax
 
 from jaxrl_par.bridge.parameter_server.shards import Shards
-from jaxrl_par.bridge.parameter_server.stores.store import (
-    Current,
-    Drained,
-    Gate,
-    Pulled,
-    Push,
-    applied,
-)
+from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Hogwild(Gate):
+class Hogwild(store.Store):
     """Everybody at once: each worker reads the shared state, computes what its gradient
     makes of it, and adds the change in place. Only the order of updates is counted
     under a lock."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         self._shared = Shared(state)
         self._place = jax.tree.map(lambda x: x.sharding, state)
         self._writing: set[int] = set()
         """Workers that were let in."""
-        self._counted = Current.new(())
+        self._counted = store.Current(())
         """Counts and updates; its state is left empty."""
         self._raced = 0
         self._lost = 0.0
 
-    def pull(self, worker: int) -> Pulled:
+    def pull(self, worker: int) -> store.Pulled:
         del worker
         # Counted first: what is read may be newer, but never older than it says.
         counted = self._counted
         state = jax.device_put(self._shared.read().state, self._place)
-        return Pulled(state, (counted.pushes,), (counted.version,))
+        return store.Pulled(state, (counted.pushes,), (counted.version,))
 
-    def push(self, worker: int, push: Push, times: Times) -> None:
-        admit = partial(self._admit, worker)
-        times.timed(
-            "waiting for the owner", self._supervisor.wait, admit, "leave to update"
-        )
+    def push(self, worker: int, push: store.Push, times: Times) -> None:
+        self._enter(partial(self._admit, worker), times)
         try:
             times.timed("updating", self._update, worker, push)
         except BaseException:
@@ -57,15 +46,19 @@ class Hogwild(Gate):
                 self._supervisor.condition.notify_all()
             raise
 
-    def drain(self) -> Drained:
-        self._supervisor.wait(self._is_full, "updates of workers")
+    @property
+    def _pushes(self) -> int:
+        return self._counted.pushes
+
+    def _drained(self) -> store.Drained:
         counted = self._counted
-        self._counted = counted.without_updates()
+        self._counted = counted._replace(updates=None)
         self._lost += self._shared.lost()
         state = jax.device_put(self._shared.read().state, self._place)
-        return Drained(state, counted.in_order(), counted.workers)
+        return store.Drained(state, counted.in_order(), counted.workers)
 
     def statistics(self) -> dict[str, float]:
+        # Without the lock: they may be of two moments, which shares hardly show.
         pushes = max(self._counted.pushes, 1)
         return {
             "raced_share": self._raced / pushes,
@@ -73,29 +66,26 @@ class Hogwild(Gate):
             "lost_share": self._lost / pushes,
         }
 
-    def _admit(self, worker: int) -> bool | None:
+    def _admit(self, worker: int) -> bool:
         # Those inside count too, or more would be let in than the owner asked for. This
         # worker is in already if its last push was killed at the door.
         if self._counted.pushes + len(self._writing - {worker}) >= self._target:
-            return None
+            return False
         self._writing.add(worker)
         return True
 
-    def _is_full(self) -> bool | None:
-        return None if self._counted.pushes < self._target else True
-
-    def _update(self, worker: int, push: Push) -> None:
+    def _update(self, worker: int, push: store.Push) -> None:
         (version,) = push.pulled.versions
         # Read again: others have updated it while this worker acted.
         old = self._shared.read()
+        # As of now, without the lock: who is counted later makes this no staler.
         staleness = self._counted.version - version
         state = jax.device_put(old.state, self._place)
-        done = applied(self._shards, state, push.given, staleness)
+        done = store.applied(self._shards, state, push.given, staleness)
         raced = self._shared.write(old, jax.device_get(done.state))
 
         def counted() -> bool:
-            without = done._replace(state=())
-            self._counted = self._counted.after(worker, push, without)
+            self._counted = self._counted.after(worker, push, done._replace(state=()))
             self._writing.discard(worker)
             self._raced += raced
             if self._is_full():

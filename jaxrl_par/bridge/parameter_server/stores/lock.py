@@ -4,71 +4,55 @@ import threading
 from contextlib import suppress
 
 from jaxrl_par.bridge.parameter_server.shards import Shards
-from jaxrl_par.bridge.parameter_server.stores.store import (
-    Current,
-    Drained,
-    Gate,
-    Pulled,
-    Push,
-    applied,
-)
+from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.types import State
 
 
-class Lock(Gate):
+class Lock(store.Store):
     """One at a time. Reading needs no lock: a state is never changed, but replaced."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         # Of a thread: see `_release`.
         self._mutex = threading.RLock()
-        self._current = Current.new(state)
+        self._current = store.Current(state)
 
-    def pull(self, worker: int) -> Pulled:
+    def pull(self, worker: int) -> store.Pulled:
         del worker
         # Read once: the next push may replace it between two reads.
         current = self._current
-        return Pulled(current.state, (current.pushes,), (current.version,))
+        return store.Pulled(current.state, (current.pushes,), (current.version,))
 
-    def push(self, worker: int, push: Push, times: Times) -> None:
+    def push(self, worker: int, push: store.Push, times: Times) -> None:
         try:
             # Inside `try`: a thread that is killed just after it got the lock gives it
             # back; one that did not get it has nothing to release.
             times.timed("waiting for the lock", self._supervisor.acquire, self._mutex)
-            times.timed(
-                "waiting for the owner", self._supervisor.wait, self._is_open,
-                "leave to update",
-            )  # fmt: skip
+            # Still open after this: only who has the mutex pushes.
+            self._enter(lambda: not self._is_full(), times)
             times.timed("updating", self._update, worker, push)
         finally:
             self._release()
 
-    def drain(self) -> Drained:
-        self._supervisor.wait(self._is_full, "updates of workers")
-        # No thread writes until more pushes are admitted.
+    @property
+    def _pushes(self) -> int:
+        return self._current.pushes
+
+    def _drained(self) -> store.Drained:
         current = self._current
-        self._current = current.without_updates()
-        return Drained(current.state, current.in_order(), current.workers)
+        self._current = current._replace(updates=None)
+        return store.Drained(current.state, current.in_order(), current.workers)
 
-    def statistics(self) -> dict[str, float]:
-        return {}
-
-    def _is_open(self) -> bool | None:
-        return True if self._current.pushes < self._target else None
-
-    def _is_full(self) -> bool | None:
-        return None if self._current.pushes < self._target else True
-
-    def _update(self, worker: int, push: Push) -> None:
+    def _update(self, worker: int, push: store.Push) -> None:
         current = self._current
         (version,) = push.pulled.versions
         staleness = current.version - version
-        done = applied(self._shards, current.state, push.given, staleness)
+        done = store.applied(self._shards, current.state, push.given, staleness)
         # The instant of the update: one reference, which is replaced at once.
         self._current = current.after(worker, push, done)
+        # Without the lock: the target rises only when the owner has seen it reached.
         if self._is_full():
             self._supervisor.wait(self._told, "leave to tell the owner")
 

@@ -7,16 +7,7 @@ from typing import NamedTuple
 import jax
 
 from jaxrl_par.bridge.parameter_server.shards import Shards
-from jaxrl_par.bridge.parameter_server.stores.store import (
-    Current,
-    Drained,
-    Gate,
-    Pulled,
-    Push,
-    Update,
-    applied,
-    mean,
-)
+from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.loops import Gradient
@@ -27,37 +18,35 @@ class _Waiting(NamedTuple):
     """A push in the line."""
 
     worker: int
-    push: Push
+    push: store.Push
     parts: list[Gradient]
     """Of each shard."""
 
 
-class Server(Gate):
+class Server(store.Store):
     """A thread for each shard. Pushes wait in one line, which every shard works through
     at its own pace: its queue is the part of the line that it has not done yet."""
 
     def __init__(self, supervisor: Supervisor, shards: Shards, state: State):
-        super().__init__(supervisor)
-        self._shards = shards
+        super().__init__(supervisor, shards)
         self._line: deque[_Waiting] = deque()
         """Pushes that not all shards have done."""
         self._first = 0
         """Number of the first of them."""
-        self._current = [Current.new(x) for x in shards.split(state)]
+        self._current = [store.Current(x) for x in shards.split(state)]
         self._own = {}
         """Number of the push after the newest of each worker."""
         self._depths = self._taken = 0
-        clock = supervisor.clock
-        self.times = [Times(clock) for _ in self._current]
+        self.times = [Times(supervisor.clock) for _ in self._current]
         """Times of the shards' threads."""
 
     def start(self) -> None:
         for index in range(len(self._current)):
             self._supervisor.start(f"shard {index}", partial(self._serve, index))
 
-    def pull(self, worker: int) -> Pulled:
+    def pull(self, worker: int) -> store.Pulled:
         # Shards are at different pushes; a worker only waits for its own in each.
-        def seen() -> list[Current] | None:
+        def seen() -> list[store.Current] | None:
             own = self._own.get(worker, 0)
             current = list(self._current)
             return current if min(x.pushes for x in current) >= own else None
@@ -65,41 +54,36 @@ class Server(Gate):
         current = self._supervisor.wait(seen, "shards")
         state = self._shards.join([x.state for x in current])
         pushes = tuple(x.pushes for x in current)
-        return Pulled(state, pushes, tuple(x.version for x in current))
+        return store.Pulled(state, pushes, tuple(x.version for x in current))
 
-    def push(self, worker: int, push: Push, times: Times) -> None:
+    def push(self, worker: int, push: store.Push, times: Times) -> None:
         parts = jax.block_until_ready(self._shards.divide(push.given))
 
-        def handed_over() -> bool | None:
+        def hand_over() -> bool:
             number = self._first + len(self._line)
             if number >= self._target:
-                return None
+                return False
+            # First: who is killed in between must not wait for what is not in the line.
             self._line.append(_Waiting(worker, push, parts))
             self._own[worker] = number + 1
             self._supervisor.condition.notify_all()
             return True
 
-        times.timed(
-            "waiting for the owner", self._supervisor.wait, handed_over,
-            "leave to update",
-        )  # fmt: skip
+        self._enter(hand_over, times)
 
-    def drain(self) -> Drained:
-        def full() -> bool | None:
-            return (
-                True if all(x.pushes >= self._target for x in self._current) else None
-            )
+    @property
+    def _pushes(self) -> int:
+        return min(x.pushes for x in self._current)
 
-        self._supervisor.wait(full, "updates of workers")
-        # No thread writes until more pushes are admitted.
+    def _drained(self) -> store.Drained:
         current = self._current
-        self._current = [x.without_updates() for x in current]
+        self._current = [x._replace(updates=None) for x in current]
         updates = [
-            Update(parts[0].item, parts[0].read, mean([x.metrics for x in parts]))
+            parts[0]._replace(metrics=store.mean([x.metrics for x in parts]))
             for parts in zip(*(x.in_order() for x in current), strict=True)
         ]
         state = self._shards.join([x.state for x in current])
-        return Drained(state, updates, current[0].workers)
+        return store.Drained(state, updates, current[0].workers)
 
     def statistics(self) -> dict[str, float]:
         return {"queue_depth": self._depths / max(self._taken, 1)}
@@ -127,12 +111,12 @@ class Server(Gate):
         current = self._current[index]
         staleness = current.version - push.pulled.versions[index]
         # Outside the lock: no other thread writes this shard, and they need not wait.
-        done = applied(self._shards, current.state, parts[index], staleness)
+        done = store.applied(self._shards, current.state, parts[index], staleness)
         with self._supervisor.condition:
             self._current[index] = current.after(worker, push, done)
             # Only the slowest shard takes a push out of the line: the others are
             # ahead, and find their place by its number.
-            if self._first < min(x.pushes for x in self._current):
+            if self._first < self._pushes:
                 self._line.popleft()
                 self._first += 1
             self._supervisor.condition.notify_all()

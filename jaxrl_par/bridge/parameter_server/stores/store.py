@@ -1,7 +1,8 @@
 """What stores have in common: what goes in, what comes out, and what is kept."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -56,61 +57,67 @@ class Drained(NamedTuple):
     """`Push.after` of each worker's last push."""
 
 
-@runtime_checkable
-class Store(Protocol):
-    """Shared parameters."""
+class Store(ABC):
+    """Shared parameters, and what lets pushes in."""
 
+    def __init__(self, supervisor: Supervisor, shards: Shards):
+        self._supervisor = supervisor
+        self._shards = shards
+        self._target = 0
+
+    @abstractmethod
     def pull(self, worker: int) -> Pulled:
         """The newest parameters, the worker's own pushes among them."""
-        ...
 
+    @abstractmethod
     def push(self, worker: int, push: Push, times: Times) -> None:
         """Waits to be admitted, then applies the gradient or hands it over."""
-        ...
 
     def admit_until(self, target: int) -> None:
         """Lets in pushes until there were so many since the start."""
-        ...
-
-    def drain(self) -> Drained:
-        """Waits until there were as many pushes as are admitted."""
-        ...
-
-    def statistics(self) -> dict[str, float]:
-        """What only this kind of store counts."""
-        ...
-
-
-MakeStore = Callable[[Supervisor, Shards, State], Store]
-
-
-class Gate:
-    """What lets pushes in: the same in all stores."""
-
-    def __init__(self, supervisor: Supervisor):
-        self._supervisor = supervisor
-        self._target = 0
-
-    def admit_until(self, target: int) -> None:
         with self._supervisor.condition:
             self._target = target
             self._supervisor.condition.notify_all()
+
+    def drain(self) -> Drained:
+        """Waits until there were as many pushes as are admitted."""
+        self._supervisor.wait(self._is_full, "updates of workers")
+        return self._drained()
+
+    def statistics(self) -> dict[str, float]:
+        """What only this kind of store counts."""
+        return {}
+
+    def _enter(self, enter: Callable[[], bool], times: Times) -> None:
+        """Waits until the owner admits a push, which `enter` does if it is so far."""
+        wait = self._supervisor.wait
+        times.timed("waiting for the owner", wait, enter, "leave to update")
+
+    @property
+    @abstractmethod
+    def _pushes(self) -> int:
+        """How many are in all shards."""
+
+    @abstractmethod
+    def _drained(self) -> Drained:
+        """What came of all pushes; no thread writes until more are admitted."""
+
+    def _is_full(self) -> bool:
+        return self._pushes >= self._target
+
+
+MakeStore = Callable[[Supervisor, Shards, State], Store]
 
 
 class Current(NamedTuple):
     """A shard, replaced as a whole: no thread sees it half updated."""
 
     state: State
-    pushes: int
-    version: int
-    updates: "_Chain | None"
-    workers: dict[int, Any]
+    pushes: int = 0
+    version: int = 0
+    updates: "_Chain | None" = None
+    workers: dict[int, Any] = {}  # noqa: RUF012
     """Never changed, but replaced."""
-
-    @classmethod
-    def new(cls, state: State) -> "Current":
-        """A shard before the first push."""
-        return cls(state, 0, 0, None, {})
 
     def after(self, worker: int, push: Push, done: "Applied") -> "Current":
         """The shard with one more push."""
@@ -122,10 +129,6 @@ class Current(NamedTuple):
             self.workers | {worker: push.after},
         )
 
-    def without_updates(self) -> "Current":
-        """The shard when its updates were drained."""
-        return self._replace(updates=None)
-
     def in_order(self) -> list[Update]:
         """The updates, oldest first."""
         updates, chain = [], self.updates
@@ -135,13 +138,12 @@ class Current(NamedTuple):
         return updates[::-1]
 
 
-class _Chain:
+class _Chain(NamedTuple):
     """Updates, newest first. Part of `Current`, so that no update is in one of both
     and not in the other."""
 
-    def __init__(self, update: Update, before: "_Chain | None"):
-        self.update = update
-        self.before = before
+    update: Update
+    before: "_Chain | None"
 
 
 class Applied(NamedTuple):
