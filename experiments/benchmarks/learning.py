@@ -40,14 +40,16 @@ CHAIN = (
 TASKS = {
     "PPO, CartPole, 200 k": ("ppo.py", "", 5),
     "A2C, CartPole, 3 M": ("a2c.py", "", 5),
-    "REINFORCE, CartPole": ("reinforce.py", "", 3),
+    "REINFORCE, CartPole, 2.3 M": ("reinforce.py", "", 5),
+    "A3C, CartPole, 2 M": ("a3c.py", "", 5),
+    "n-step Q, CartPole, 2 M": ("async_q.py", "", 5),
     "PPO, Pendulum, 1 M": ("ppo.py", PENDULUM, 3),
     "A2C with LSTM, MemoryChain": ("a2c.py", f"{CHAIN} --network.memory lstm", 3),
     "A2C without memory, MemoryChain": ("a2c.py", CHAIN, 3),
     "A2C, Breakout-MinAtar, 5 M": ("a2c.py", BREAKOUT, 3),
     "IMPALA, Breakout-MinAtar, 4 M": ("impala.py", "", 5),
-    "PPO in threads, LunarLander, 3 M": ("ppo_threads.py", "", 3),
-    "IMPALA in threads, LunarLander, 3 M": ("impala_threads.py", "", 3),
+    "PPO in threads, LunarLander, 3 M": ("ppo_threads.py", "", 5),
+    "IMPALA in threads, LunarLander, 3 M": ("impala_threads.py", "", 5),
 }
 
 
