@@ -179,10 +179,7 @@ def normalize_rewards(
         return _WithReturns(inner, returns, seen), step, scaled, discount
 
     return env._replace(
-        reset=reset,
-        step=step,
-        episode=_of_inner(env.episode),
-        draw=_of_inner(env.draw),
+        reset=reset, step=step, episode=_of_inner(env.episode), draw=_of_inner(env.draw)
     )
 
 
