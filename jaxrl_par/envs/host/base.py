@@ -31,6 +31,12 @@ class HostEnvironment(ABC):
     max_episode_steps: int | None
     """Time limit in environment steps, None where it is not known."""
 
+    def _describe(self, env: Any) -> None:
+        """Has the specs, name and so on of another environment."""
+        self.num_envs, self.name = env.num_envs, env.name
+        self.observation_spec, self.action_spec = env.specs
+        self.max_episode_steps = env.max_episode_steps
+
     @property
     def specs(self) -> tuple[Specs, Spec]:
         """(of observations, of actions), as a network takes them."""

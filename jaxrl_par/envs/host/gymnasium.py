@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from jaxrl_par.envs.host import rows, spaces
-from jaxrl_par.envs.host.base import HostEnvironment, HostRow
-from jaxrl_par.types import Obs, TimeStep
+from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.types import Obs
 
 _GRACE = 1.0
 """Seconds that a worker process has to end by itself, then after SIGTERM."""
@@ -65,7 +65,7 @@ def from_vector(
     return VectorHost(vector_env, mode, seed, name, max_episode_steps)
 
 
-class VectorHost(HostEnvironment):
+class VectorHost(rows.GymnasiumHost):
     """The adapter; see the module."""
 
     def __init__(
@@ -76,59 +76,13 @@ class VectorHost(HostEnvironment):
         name: str,
         max_episode_steps: int | None,
     ):
-        self.num_envs = int(vector_env.num_envs)
-        self.name = name
-        self.max_episode_steps = max_episode_steps
-        self._observation_space = vector_env.single_observation_space
-        self._action_space = vector_env.single_action_space
-        self._specs = spaces.observation_spec(self._observation_space, name)
-        self.observation_spec = self._specs
-        self.action_spec = spaces.action_spec(self._action_space, name)
-        self._vector_env = vector_env
-        self._mode = mode
-        self._seed = seed
+        both = vector_env.single_observation_space, vector_env.single_action_space
+        super().__init__(int(vector_env.num_envs), *both, name, max_episode_steps)
+        self._vector_env, self._mode, self._seed = vector_env, mode, seed
         self._resets = 0
-        self._last = np.zeros(self.num_envs, bool)
-
-    def reset(self) -> TimeStep:
-        """Starts every environment anew."""
-        self._resets = 0
-        obs = self._reset(np.ones(self.num_envs, bool))
-        self._last = np.zeros(self.num_envs, bool)
-        return rows.first_step(self._shown(obs), self.num_envs)
-
-    def step(self, action: Any) -> HostRow:
-        """Acts in every environment."""
-        first = self._last
-        action = spaces.simulator_action(
-            self._action_space, self.action_spec, action, self.num_envs
-        )
-        if self._mode == "NEXT_STEP" or not first.any():
-            obs, reward, terminated, truncated = self._step(action, first)
-        elif first.all():
-            obs = self._reset(first)
-            reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
-            truncated = terminated
-        else:
-            if self._mode == "DISABLED":
-                self._reset(first)
-            obs, reward, terminated, truncated = self._step(action, first)
-            others = (
-                ~first & ~np.asarray(terminated, bool) & ~np.asarray(truncated, bool)
-            )
-            obs = self._restarted(first, others, obs)
-        result = rows.row(
-            self._shown(obs),
-            first=first,
-            terminated=np.asarray(terminated, bool),
-            truncated=np.asarray(truncated, bool),
-            reward=np.asarray(reward),
-        )
-        self._last = np.asarray(result[0].last)
-        return result
 
     def close(self) -> None:
-        """Frees the simulators; worker processes are gone when it returns."""
+        """Worker processes are gone when it returns."""
         vector_env, self._vector_env = self._vector_env, None
         if vector_env is None:
             return
@@ -137,15 +91,28 @@ class VectorHost(HostEnvironment):
         else:
             vector_env.close()
 
-    def _shown(self, obs: Obs) -> Obs:
-        """A hook for adapters that change the layout of observations."""
-        return obs
+    def _begin(self) -> Obs:
+        self._resets = 0
+        return self._reset(np.ones(self.num_envs, bool))
+
+    def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
+        action = self._simulator_action(action, self.num_envs)
+        if self._mode == "NEXT_STEP" or not first.any():
+            return self._step(action, first)
+        if first.all():
+            return self._reset(first), 0.0, ~first, ~first
+        if self._mode == "DISABLED":
+            self._reset(first)
+        obs, reward, terminated, truncated = self._step(action, first)
+        obs = self._restarted(first, ~(first | terminated | truncated), obs)
+        return obs, reward, terminated, truncated
 
     def _step(self, action: np.ndarray, first: np.ndarray):
         """(obs, reward, terminated, truncated), with final observations in place."""
-        obs, reward, terminated, truncated, infos = self._call("step", action)
+        obs, reward, *ends, infos = self._call("step", action)
+        terminated, truncated = (np.asarray(end, bool) for end in ends)
         obs = self._batch(obs, self.num_envs)
-        ended = ~first & (np.asarray(terminated, bool) | np.asarray(truncated, bool))
+        ended = ~first & (terminated | truncated)
         if self._mode == "SAME_STEP" and ended.any():
             obs = _put(obs, ended, self._final_observations(infos, ended))
         return obs, reward, terminated, truncated
@@ -158,9 +125,8 @@ class VectorHost(HostEnvironment):
                 " infos['final_obs']: make it with autoreset_mode NEXT_STEP"
             )
         if isinstance(final, np.ndarray) and final.dtype == object:
-            return spaces.stack(
-                self._observation_space, self._specs, list(final[ended])
-            )
+            final = list(final[ended])
+            return spaces.stack(self._observation_space, self._specs, final)
         return self._batch(jax.tree.map(lambda x: x[ended], final), int(ended.sum()))
 
     def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
@@ -190,12 +156,9 @@ class VectorHost(HostEnvironment):
             return None
         kind = _seeds_of(self._vector_env)
         if kind == "unknown":
-            first = self._resets == 0
-            return rows.episode_seed(self._seed, 0, 0) if first else None
-        seeds = [
-            rows.episode_seed(self._seed, index, self._resets)
-            for index in range(self.num_envs)
-        ]
+            return None if self._resets else rows.episode_seed(self._seed, 0, 0)
+        indices = range(self.num_envs)
+        seeds = [rows.episode_seed(self._seed, i, self._resets) for i in indices]
         return np.array(seeds)[mask] if kind == "masked" else seeds
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -252,12 +215,9 @@ def _seeds_of(vector_env: Any) -> str:
 def _put(obs: Obs, where: np.ndarray, values: Obs) -> Obs:
     """A copy of `obs` with the values in the rows `where`."""
 
-    def put(x, y):
-        x = x.copy()
-        x[where] = y
-        return x
-
-    return jax.tree.map(put, obs, values)
+    copy = jax.tree.map(np.copy, obs)
+    jax.tree.map(lambda x, y: x.__setitem__(where, y), copy, values)
+    return copy
 
 
 def _equal(where: np.ndarray, a: Obs, b: Obs) -> bool:
