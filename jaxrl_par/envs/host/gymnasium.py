@@ -215,9 +215,12 @@ def _seeds_of(vector_env: Any) -> str:
 def _put(obs: Obs, where: np.ndarray, values: Obs) -> Obs:
     """A copy of `obs` with the values in the rows `where`."""
 
-    copy = jax.tree.map(np.copy, obs)
-    jax.tree.map(lambda x, y: x.__setitem__(where, y), copy, values)
-    return copy
+    def put(x, y):
+        x = x.copy()
+        x[where] = y
+        return x
+
+    return jax.tree.map(put, obs, values)
 
 
 def _equal(where: np.ndarray, a: Obs, b: Obs) -> bool:

@@ -12,8 +12,16 @@ import jax
 import numpy as np
 
 from jaxrl_par.envs.host.rows import time_step
-from jaxrl_par.types import Box, Carry, Discrete, Extras, Spec, Specs
-from jaxrl_par.types import TimeStep, Trajectory
+from jaxrl_par.types import (
+    Box,
+    Carry,
+    Discrete,
+    Extras,
+    Spec,
+    Specs,
+    TimeStep,
+    Trajectory,
+)
 
 
 class BadRowError(ValueError):
