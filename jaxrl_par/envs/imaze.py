@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.envs import drawing
+from jaxrl_par.envs.grids import Grid, Stepped, towards
 from jaxrl_par.types import PRNGKey
 
 FLOOR, WALL, BLUE, PINK, GREEN, RED = range(6)
@@ -71,7 +71,7 @@ class IMazeState(NamedTuple):
     time: Int[Array, "*B"]
 
 
-class IMaze(environment.Environment):
+class IMaze(Grid):
     """An I-Maze of `size` x `size` cells, with gymnax's interface.
 
     One sees the 3 x 3 cells around oneself, turned to one's heading: the first row is
@@ -93,7 +93,7 @@ class IMaze(environment.Environment):
     def __init__(self, size: int = 9):
         if size < 5 or size % 2 == 0:
             raise ValueError(f"size of an I-Maze must be odd, at least 5, got {size}")
-        self.size = size
+        super().__init__(size, num_actions=3, window_size=3, num_kinds=6)
 
     @property
     def default_params(self) -> IMazeParams:
@@ -123,17 +123,11 @@ class IMaze(environment.Environment):
         state: IMazeState,
         action: Int[Array, ""] | int,
         params: IMazeParams,
-    ) -> tuple[
-        Float[Array, "54"],
-        IMazeState,
-        Float[Array, ""],
-        Bool[Array, ""],
-        dict[str, Array],
-    ]:
+    ) -> Stepped[IMazeState]:
         """Moves or turns. `success` in the last result tells of the right goal."""
         del key
         action = jnp.asarray(action)
-        turn = (action == RIGHT).astype(jnp.int32) - (action == LEFT)
+        turn = towards(action, RIGHT, LEFT)
         north, east = _direction(state.heading)
         row, column = state.row - north, state.column + east
         moves = (action == FORWARD) & self._is_corridor(row, column)
@@ -159,8 +153,7 @@ class IMaze(environment.Environment):
         # To the right of (north, east) is (-east, north).
         rows = state.row - (north * _AHEAD - east * _ASIDE)
         columns = state.column + (east * _AHEAD + north * _ASIDE)
-        kinds = self._kinds(rows, columns, state)
-        return (kinds[..., None] == jnp.arange(6)).astype(jnp.float32).reshape(-1)
+        return self.shown(self._kinds(rows, columns, state))
 
     def is_terminated(self, state: IMazeState, params: IMazeParams) -> Bool[Array, ""]:
         """At a goal, or too late."""
@@ -170,24 +163,6 @@ class IMaze(environment.Environment):
         """Never: the deadline is part of the task."""
         del params
         return jnp.zeros_like(state.time, bool)
-
-    @property
-    def name(self) -> str:
-        return f"IMaze-{self.size}x{self.size}"
-
-    @property
-    def num_actions(self) -> int:
-        return 3
-
-    def action_space(self, params: IMazeParams | None = None) -> spaces.Discrete:
-        """`FORWARD`, `LEFT` or `RIGHT`."""
-        del params
-        return spaces.Discrete(self.num_actions)
-
-    def observation_space(self, params: IMazeParams | None = None) -> spaces.Box:
-        """The window, flat."""
-        del params
-        return spaces.Box(0.0, 1.0, (54,), jnp.float32)
 
     def draw(self, state: IMazeState) -> UInt8[np.ndarray, "H W 3"]:
         """The whole maze; what the agent sees is brighter."""
@@ -222,6 +197,4 @@ class IMaze(environment.Environment):
 
 def _direction(heading) -> tuple[Int[Array, "*B"], Int[Array, "*B"]]:
     """How far a step goes to the north, and to the east."""
-    north = (heading == NORTH).astype(jnp.int32) - (heading == SOUTH)
-    east = (heading == EAST).astype(jnp.int32) - (heading == WEST)
-    return north, east
+    return towards(heading, NORTH, SOUTH), towards(heading, EAST, WEST)

@@ -78,12 +78,7 @@ def names() -> dict[str, str]:
 
 
 def game_of(name: str) -> str:
-    """The name of the ROM.
-
-    Raises:
-      ImportError: ale-py is not installed.
-      ValueError: there is no such game.
-    """
+    """The name of the ROM. Raises as `atari` does."""
     games = names()
     if name not in games:
         raise rows.unknown_environment(name, games, "gymnasium.pprint_registry()")

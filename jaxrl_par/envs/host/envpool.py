@@ -69,11 +69,7 @@ def _package() -> Any:
 
 
 def check_name(name: str) -> None:
-    """
-    Raises:
-      ImportError: EnvPool is not installed.
-      ValueError: it has no such environment.
-    """
+    """Raises as `from_envpool` does where there is no such environment."""
     known = _package().list_all_envs()
     if name not in known:
         raise rows.unknown_environment(name, known, "envpool.list_all_envs()")

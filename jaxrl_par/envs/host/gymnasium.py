@@ -3,16 +3,14 @@
 NEXT_STEP is our stream: the step after the end of an episode ignores its action and
 shows the first observation of the next one.
 
-SAME_STEP and DISABLED know no such step. A vector environment steps all of its
-environments or none, and in these modes the others could not go on unless the ended one
-took a step as well. So it takes one that is not shown, with the action that the stream
-ignores, and is reset after it, through `options={"reset_mask": ...}`; what that reset
-shows is the first observation of the stream. Nothing of an episode that is shown is
-lost and every row is true; the price is one more step and one more reset an episode
-(two more resets where autoreset is disabled), and simulators that count their resets
-count these. Where all environments end together, none has to wait and all are only
-reset. An environment may refuse the unseen action if not all actions are allowed in all
-states: make it in NEXT_STEP.
+SAME_STEP and DISABLED know no such step, and a vector environment steps all of its
+environments or none. So one that ended takes a step that is not shown, with the action
+that the stream ignores, and is reset after it, through `options={"reset_mask": ...}`;
+what that reset shows is the first observation of the stream. Nothing that is shown is
+lost or untrue; the price is one more step and reset an episode (two more resets where
+autoreset is disabled), and simulators that count their resets count these. Where all
+environments end together, all are only reset. An environment may refuse the unseen
+action if not all actions are allowed in all states: make it in NEXT_STEP.
 """
 
 import time
@@ -47,8 +45,7 @@ def from_vector(
     seeds may not be combined with a mask.
 
     Args:
-      name: by default that of its `spec`.
-      max_episode_steps: the time limit, by default that of its `spec`.
+      name, max_episode_steps: by default those of its `spec`.
 
     Raises:
       ValueError: no autoreset mode is declared, `seed` is negative, or a space is not
@@ -131,9 +128,7 @@ class VectorHost(rows.GymnasiumHost):
 
     def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
         """`obs`, with new episodes where `first`; the `others` must stay as they are.
-
-        (Of those that just ended, `obs` may have the final observation.)
-        """
+        (Of those that just ended, `obs` may have the final observation.)"""
         fresh = self._reset(first)
         if _seeds_of(self._vector_env) == "unknown" and not _equal(others, obs, fresh):
             raise RuntimeError(
@@ -200,9 +195,7 @@ def _autoreset_mode(vector_env: Any) -> str:
 
 def _seeds_of(vector_env: Any) -> str:
     """How its `reset` takes seeds: a list for all, one for each in the mask, unknown.
-
-    The first two are also those that keep to a mask.
-    """
+    The first two are also those that keep to a mask."""
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
     inner = vector_env.unwrapped

@@ -16,11 +16,8 @@ from jaxrl_par.types import PRNGKey, TimeStep
 
 
 def from_pure(env: Environment, key: PRNGKey) -> HostEnvironment:
-    """The environments of `env`, in numpy.
-
-    Args:
-      key: key of the reset. Steps use the keys of `plan`, in order.
-    """
+    """The environments of `env`, in numpy. `key` is for the reset; steps use the keys
+    of `plan`, in order."""
     return _PureHost(env, key)
 
 

@@ -100,11 +100,8 @@ def imported(module: str, package: str, extra: str) -> Any:
 
 
 def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueError:
-    """The error for an unknown name among so many that only the nearest are shown.
-
-    Args:
-      listing: what shows all names.
-    """
+    """The error for an unknown name among so many that only the nearest are shown;
+    `listing` is what shows all of them."""
     known = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), lowered, n=8, cutoff=0.4)

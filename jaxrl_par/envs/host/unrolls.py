@@ -28,7 +28,7 @@ class BadRowError(ValueError):
     """An environment gave something that its specs exclude."""
 
     row: int | None = None
-    """The row of the unroll, where it was found only at the end of it."""
+    """Of the unroll, where it was found only at the end of it."""
 
 
 class UnrollBuffer:
