@@ -34,14 +34,8 @@ NORTH, EAST, SOUTH, WEST = range(4)
 
 # Of the cells of the window: how far ahead of the agent, and to its right.
 _AHEAD, _ASIDE = np.mgrid[1:-2:-1, -1:2]
-_COLOURS = np.array(
-    [
-        *(drawing.FLOOR, drawing.WALL),
-        *((44, 110, 223), (232, 62, 200)),
-        *((46, 160, 67), (214, 48, 49)),
-    ],
-    np.uint8,
-)
+_INDICATORS, _GOALS = ((44, 110, 223), (232, 62, 200)), ((46, 160, 67), (214, 48, 49))
+_COLOURS = np.array([drawing.FLOOR, drawing.WALL, *_INDICATORS, *_GOALS], np.uint8)
 
 
 class IMazeParams(NamedTuple):
@@ -79,10 +73,10 @@ class IMaze(Grid):
 
     An episode ends at a goal, or after `max_steps_in_episode` steps. Both terminate it:
     the deadline is an outcome of the task, with a reward of its own, as the two goals.
-    If it were cut as by a time limit, a learner would add a value to that reward. Then
-    no goal would no longer be worth `reward_timeout`, which is 0 where a random goal is
-    worth 0.5; and the rewards (1, -1, -1) would no longer be the same task as the
-    default (1, 0, 0), with which the return is the success rate.
+    After a time limit, a learner would add a value to that reward. Then no goal would
+    not be worth `reward_timeout`, which is 0 where a random goal is worth 0.5; and the
+    rewards (1, -1, -1) would not be the same task as the default (1, 0, 0), with which
+    the return is the success rate.
 
     The shortest way takes 3 (size - 3) / 2 + 1 steps.
 

@@ -5,6 +5,7 @@ resumed. `Environment.episode` and `draw` go through unchanged: statistics and p
 are those of the environment itself.
 """
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -40,11 +41,9 @@ def episode_statistics(env: Environment) -> Environment:
         )
         return _WithEpisode(inner, episode), step, reward, discount
 
+    episode = attrgetter("episode")
     return env._replace(
-        reset=reset,
-        step=step,
-        episode=lambda env_state: env_state.episode,
-        draw=_of_inner(env.draw),
+        reset=reset, step=step, episode=episode, draw=_of_inner(env.draw)
     )
 
 

@@ -68,7 +68,7 @@ class HostEnvironment(ABC):
         return None
 
     def restore(self, snapshot: Any) -> TimeStep:
-        """Comes back, in a new instance, to where `snapshot` was taken, and returns what
-        is shown there: whoever compares it finds a simulator that is not deterministic.
-        """
+        """Comes back, in a new instance, to where `snapshot` was taken. Returns what is
+        shown there: compared with what was kept, it finds a simulator that is not
+        deterministic."""
         raise NotImplementedError(f"{self.name} cannot be restored")

@@ -127,9 +127,5 @@ def channels_last(specs: Specs, obs: Obs) -> Obs:
 
 
 def _channels_first(spec: Spec) -> TypeGuard[Box]:
-    return (
-        isinstance(spec, Box)
-        and spec.dtype == np.uint8
-        and len(spec.shape) == 3
-        and spec.shape[0] < min(spec.shape[1:])
-    )
+    image = isinstance(spec, Box) and spec.dtype == np.uint8 and len(spec.shape) == 3
+    return image and spec.shape[0] < min(spec.shape[1:])

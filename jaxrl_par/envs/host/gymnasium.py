@@ -231,11 +231,8 @@ def _failed(vector_env: Any) -> str:
     for process in processes:
         if process.sentinel in ended:
             process.join(_GRACE)
-    codes = {
-        i: process.exitcode
-        for i, process in enumerate(processes)
-        if process.exitcode is not None
-    }
+    exits = enumerate(process.exitcode for process in processes)
+    codes = {i: code for i, code in exits if code is not None}
     return f"; processes of environments that ended, with exit code: {codes}"
 
 

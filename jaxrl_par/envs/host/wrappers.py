@@ -27,17 +27,17 @@ class _PreviousActionAndReward(HostEnvironment):
         self._env = env
         self._describe(env)
         self.observation_spec = WithPrevious(*env.specs, Box(()))
-        self._nothing()
+        shape = (self.num_envs, *self.action_spec.shape)
+        self._nothing = np.zeros(shape), np.zeros(self.num_envs, np.float32)
+        self._keep(*self._nothing)
 
     def reset(self) -> TimeStep:
-        self._nothing()
+        self._keep(*self._nothing)
         return self._show(self._env.reset())
 
     def step(self, action: Any) -> HostRow:
         step, reward, discount = self._env.step(action)
-        # Copies: callers and simulators may write into theirs.
-        self._action = np.array(action, self.action_spec.dtype)
-        self._reward = np.array(reward)
+        self._keep(action, reward)
         return self._show(step), reward, discount
 
     def close(self) -> None:
@@ -50,17 +50,16 @@ class _PreviousActionAndReward(HostEnvironment):
         inner = self._env.snapshot()
         if inner is None:
             return None
-        return _Snapshot(inner, self._action.copy(), self._reward.copy())
+        return _Snapshot(inner, self._action, self._reward)
 
     def restore(self, snapshot: Any) -> TimeStep:
-        self._action = np.array(snapshot.action, self.action_spec.dtype)
-        self._reward = np.array(snapshot.reward)
+        self._keep(snapshot.action, snapshot.reward)
         return self._show(self._env.restore(snapshot.inner))
 
-    def _nothing(self) -> None:
-        shape = (self.num_envs, *self.action_spec.shape)
-        self._action = np.zeros(shape, self.action_spec.dtype)
-        self._reward = np.zeros(self.num_envs, np.float32)
+    def _keep(self, action: Any, reward: np.ndarray) -> None:
+        # Copies: callers and simulators may write into theirs.
+        self._action = np.array(action, self.action_spec.dtype)
+        self._reward = np.array(reward)
 
     def _show(self, step: TimeStep) -> TimeStep:
         def cleared(x):
