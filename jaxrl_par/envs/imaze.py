@@ -48,7 +48,6 @@ class IMazeParams(NamedTuple):
     reward_timeout: float = 0.0
 
     def replace(self, **changes: Any) -> "IMazeParams":
-        """As parameters of gymnax have it."""
         return self._replace(**changes)
 
 

@@ -39,7 +39,6 @@ class MetaFetchParams(NamedTuple):
     max_steps_in_episode: int = 300
 
     def replace(self, **changes: Any) -> "MetaFetchParams":
-        """As parameters of gymnax have it."""
         return self._replace(**changes)
 
 

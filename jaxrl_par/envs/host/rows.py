@@ -11,7 +11,7 @@ import numpy as np
 from jaxrl_par.envs.host import spaces
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
-from jaxrl_par.types import Obs, TimeStep
+from jaxrl_par.types import Discrete, Obs, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
@@ -68,9 +68,19 @@ class GymnasiumHost(HostEnvironment):
         return obs
 
     def _simulator_action(self, action: Any, size: int) -> np.ndarray:
-        return spaces.simulator_action(
-            self._action_space, self.action_spec, action, size
-        )
+        """A copy of the actions, in the space's dtype and with its start.
+
+        Raises:
+          ValueError: the shape is not [size, ...] of the spec.
+          TypeError: they are not integers where the space is `Discrete`.
+        """
+        space, shape = self._action_space, (size, *self.action_spec.shape)
+        discrete = isinstance(self.action_spec, Discrete)
+        dtype = np.int64 if discrete else space.dtype
+        array = np.asarray(action).astype(dtype, casting="same_kind")
+        if array.shape != shape:
+            raise ValueError(f"actions must have the shape {shape}, got {array.shape}")
+        return array + space.start if discrete else array
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_par.types import Action, Box, Discrete, Obs, Spec, Specs
+from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32 = np.finfo(np.float32)
@@ -108,22 +108,6 @@ def stack(space: Any, specs: Specs, observations: list[Any]) -> Obs:
     # Not np.asarray of the lists: that is several times slower for arrays.
     stacked = map_leaves(lambda _, *leaves: np.stack(leaves), specs, *observations)
     return batch(space, specs, stacked, len(observations))
-
-
-def simulator_action(space: Any, spec: Spec, action: Action, size: int) -> np.ndarray:
-    """A copy of the actions, in the space's dtype and with its start.
-
-    Raises:
-      ValueError: the shape is not [size, ...] of the spec.
-      TypeError: they are not integers where the space is `Discrete`.
-    """
-    dtype = np.int64 if isinstance(spec, Discrete) else space.dtype
-    array = np.asarray(action).astype(dtype, casting="same_kind")
-    if array.shape != (size, *spec.shape):
-        raise ValueError(
-            f"actions must have the shape {(size, *spec.shape)}, got {array.shape}"
-        )
-    return array + space.start if isinstance(spec, Discrete) else array
 
 
 def _box(space: Any, name: str) -> Box:
