@@ -45,6 +45,6 @@ class Grid(environment.Environment):
         return one_hot.astype(jnp.float32).reshape(-1)
 
 
-def towards(value: Int[Array, "*B"], plus: int, minus: int) -> Int[Array, "*B"]:
+def towards(value, plus: int, minus: int) -> Int[Array, "*B"]:
     """1 where the value is `plus`, -1 where it is `minus`, else 0."""
     return (value == plus).astype(jnp.int32) - (value == minus)
