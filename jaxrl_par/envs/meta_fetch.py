@@ -129,8 +129,7 @@ class MetaFetch(Grid):
         # is not the first of the order, and no progress is there to be lost.
         fetched = there & (state.ranks >= state.progress)
         correct = jnp.any(fetched & (state.ranks == state.progress))
-        reward = correct & (state.progress >= state.paid)
-
+        reward = (correct & (state.progress >= state.paid)).astype(jnp.float32)
         progress = jnp.where(jnp.any(fetched) & ~correct, 0, state.progress + correct)
         paid = jnp.maximum(state.paid, progress)
         complete = progress == self.num_objects
@@ -143,7 +142,6 @@ class MetaFetch(Grid):
         )
         terminated = self.is_terminated(state, params)
         info = {"discount": self.discount(state, params)}
-        reward = reward.astype(jnp.float32)
         return self.observation(state), state, reward, terminated, info
 
     def observation(self, state: MetaFetchState) -> Float[Array, " D"]:
