@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-Cells, Picture = UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "height width 3"]
+Cells = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[np.ndarray, "height width 3"]
 
 FLOOR, WALL = (222, 222, 216), (52, 58, 70)
 AGENT, MARK = (24, 24, 28), (255, 196, 40)

@@ -86,8 +86,9 @@ class UnrollBuffer:
 
     def trajectory(self, extras: Extras, carry: Carry) -> Trajectory:
         """All rows, with what the agent left and its memory before the first row."""
-        paid: Any = (self.reward, self.discount)
-        return Trajectory(self.steps(), self.action, *paid, extras, carry)
+        reward: Any = self.reward
+        discount: Any = self.discount
+        return Trajectory(self.steps(), self.action, reward, discount, extras, carry)
 
     def check(self, check_bounds: bool = True) -> None:
         """Looks at all values of the unroll.
