@@ -13,11 +13,8 @@ HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
 
 
 class HostEnvironment(ABC):
-    """`num_envs` simulators in one thread, as a stream that shows everything once.
-
-    The rows are those of `envs.Environment`: the final observation of an episode is
-    shown, with `last`; a step from it ignores the action, pays 0 and shows the `first`
-    one of the next. Arrays that are returned may be overwritten by the next call.
+    """`num_envs` simulators in one thread, as a stream with the rows of
+    `envs.Environment`. Arrays that are returned may be overwritten by the next call.
 
     One thread uses an instance, except for `close`, which may come from another thread
     when a simulator hangs.
