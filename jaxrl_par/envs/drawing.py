@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-Colour = tuple[int, int, int]
+Cells = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[np.ndarray, "height width 3"]
 
 FLOOR, WALL = (222, 222, 216), (52, 58, 70)
 AGENT, MARK = (24, 24, 28), (255, 196, 40)
@@ -11,9 +12,7 @@ _SIZE = 360
 _LIGHT, _SHARE = np.array((255, 232, 120)), 0.35
 
 
-def lit(
-    colours: UInt8[np.ndarray, "H W 3"], row: int, column: int, view_size: int
-) -> UInt8[np.ndarray, "H W 3"]:
+def lit(colours: Cells, row: int, column: int, view_size: int) -> Cells:
     """The same with a square of light around a cell, as far as it is on the grid."""
     height, width = colours.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -23,7 +22,7 @@ def lit(
     return np.where(seen[..., None], bright, colours).astype(np.uint8)
 
 
-def enlarge(colours: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "height width 3"]:
+def enlarge(colours: Cells) -> Picture:
     """At least 360 pixels high and wide, with lines between cells."""
     side = -(-_SIZE // min(colours.shape[:2]))
     picture = colours.repeat(side, 0).repeat(side, 1)
@@ -33,10 +32,7 @@ def enlarge(colours: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "height wi
 
 
 def cell(
-    picture: UInt8[np.ndarray, "height width 3"],
-    num_columns: int,
-    row: int,
-    column: int,
+    picture: Picture, num_columns: int, row: int, column: int
 ) -> UInt8[np.ndarray, "side side 3"]:
     """The part of an enlarged grid to paint on, without its lines."""
     side = picture.shape[1] // num_columns

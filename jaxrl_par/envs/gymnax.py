@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
@@ -41,8 +40,7 @@ def from_gymnax(
 
     def reset(key):
         keys = jax.random.split(key, num_envs)
-        obs, state = jax.vmap(env.reset_env, (0, None))(keys, params)
-        obs, state = strong_dtypes((obs, state))
+        obs, state = strong_dtypes(jax.vmap(env.reset_env, (0, None))(keys, params))
         no, yes = jnp.zeros(num_envs, bool), jnp.ones(num_envs, bool)
         return (state, no), TimeStep(obs, first=yes, last=no)
 
@@ -97,11 +95,7 @@ def _strong_dtypes(env: Any, params: Any):
     dtypes = jax.tree.map(
         lambda x, y: jnp.promote_types(x.dtype, y.dtype), fresh, stepped
     )
-
-    def cast(tree: PyTree) -> PyTree:
-        return jax.tree.map(jax.lax.convert_element_type, tree, dtypes)
-
-    return cast
+    return lambda tree: jax.tree.map(jax.lax.convert_element_type, tree, dtypes)
 
 
 def _observation_spec(env: Any, params: Any) -> Specs:
@@ -112,9 +106,7 @@ def _observation_spec(env: Any, params: Any) -> Specs:
         spec = _spec(space)
         if isinstance(spec, Discrete):
             return spec
-        fits = all(np.ndim(x) == 0 for x in (spec.low, spec.high)) or (
-            spec.shape == obs.shape
-        )
+        fits = spec.shape == obs.shape or np.ndim(spec.low) == np.ndim(spec.high) == 0
         right = fits and env.name not in _WRONG_BOUNDS
         bounds = {"low": spec.low, "high": spec.high} if right else {}
         return Box(obs.shape, np.dtype(obs.dtype), **bounds)

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.envs import drawing
+from jaxrl_par.envs.grids import Grid, Stepped, towards
 from jaxrl_par.types import PRNGKey
 
 FLOOR, WALL, BLUE, PINK, GREEN, RED = range(6)
@@ -34,14 +34,8 @@ NORTH, EAST, SOUTH, WEST = range(4)
 
 # Of the cells of the window: how far ahead of the agent, and to its right.
 _AHEAD, _ASIDE = np.mgrid[1:-2:-1, -1:2]
-_COLOURS = np.array(
-    [
-        *(drawing.FLOOR, drawing.WALL),
-        *((44, 110, 223), (232, 62, 200)),
-        *((46, 160, 67), (214, 48, 49)),
-    ],
-    np.uint8,
-)
+_INDICATORS, _GOALS = ((44, 110, 223), (232, 62, 200)), ((46, 160, 67), (214, 48, 49))
+_COLOURS = np.array([drawing.FLOOR, drawing.WALL, *_INDICATORS, *_GOALS], np.uint8)
 
 
 class IMazeParams(NamedTuple):
@@ -54,7 +48,6 @@ class IMazeParams(NamedTuple):
     reward_timeout: float = 0.0
 
     def replace(self, **changes: Any) -> "IMazeParams":
-        """As parameters of gymnax have it."""
         return self._replace(**changes)
 
 
@@ -71,7 +64,7 @@ class IMazeState(NamedTuple):
     time: Int[Array, "*B"]
 
 
-class IMaze(environment.Environment):
+class IMaze(Grid):
     """An I-Maze of `size` x `size` cells, with gymnax's interface.
 
     One sees the 3 x 3 cells around oneself, turned to one's heading: the first row is
@@ -79,10 +72,10 @@ class IMaze(environment.Environment):
 
     An episode ends at a goal, or after `max_steps_in_episode` steps. Both terminate it:
     the deadline is an outcome of the task, with a reward of its own, as the two goals.
-    If it were cut as by a time limit, a learner would add a value to that reward. Then
-    no goal would no longer be worth `reward_timeout`, which is 0 where a random goal is
-    worth 0.5; and the rewards (1, -1, -1) would no longer be the same task as the
-    default (1, 0, 0), with which the return is the success rate.
+    After a time limit, a learner would add a value to that reward. Then no goal would
+    not be worth `reward_timeout`, which is 0 where a random goal is worth 0.5; and the
+    rewards (1, -1, -1) would not be the same task as the default (1, 0, 0), with which
+    the return is the success rate.
 
     The shortest way takes 3 (size - 3) / 2 + 1 steps.
 
@@ -93,7 +86,7 @@ class IMaze(environment.Environment):
     def __init__(self, size: int = 9):
         if size < 5 or size % 2 == 0:
             raise ValueError(f"size of an I-Maze must be odd, at least 5, got {size}")
-        self.size = size
+        super().__init__(size, num_actions=3, window_size=3, num_kinds=6)
 
     @property
     def default_params(self) -> IMazeParams:
@@ -123,17 +116,11 @@ class IMaze(environment.Environment):
         state: IMazeState,
         action: Int[Array, ""] | int,
         params: IMazeParams,
-    ) -> tuple[
-        Float[Array, "54"],
-        IMazeState,
-        Float[Array, ""],
-        Bool[Array, ""],
-        dict[str, Array],
-    ]:
+    ) -> Stepped[IMazeState]:
         """Moves or turns. `success` in the last result tells of the right goal."""
         del key
         action = jnp.asarray(action)
-        turn = (action == RIGHT).astype(jnp.int32) - (action == LEFT)
+        turn = towards(action, RIGHT, LEFT)
         north, east = _direction(state.heading)
         row, column = state.row - north, state.column + east
         moves = (action == FORWARD) & self._is_corridor(row, column)
@@ -159,8 +146,7 @@ class IMaze(environment.Environment):
         # To the right of (north, east) is (-east, north).
         rows = state.row - (north * _AHEAD - east * _ASIDE)
         columns = state.column + (east * _AHEAD + north * _ASIDE)
-        kinds = self._kinds(rows, columns, state)
-        return (kinds[..., None] == jnp.arange(6)).astype(jnp.float32).reshape(-1)
+        return self.shown(self._kinds(rows, columns, state))
 
     def is_terminated(self, state: IMazeState, params: IMazeParams) -> Bool[Array, ""]:
         """At a goal, or too late."""
@@ -170,24 +156,6 @@ class IMaze(environment.Environment):
         """Never: the deadline is part of the task."""
         del params
         return jnp.zeros_like(state.time, bool)
-
-    @property
-    def name(self) -> str:
-        return f"IMaze-{self.size}x{self.size}"
-
-    @property
-    def num_actions(self) -> int:
-        return 3
-
-    def action_space(self, params: IMazeParams | None = None) -> spaces.Discrete:
-        """`FORWARD`, `LEFT` or `RIGHT`."""
-        del params
-        return spaces.Discrete(self.num_actions)
-
-    def observation_space(self, params: IMazeParams | None = None) -> spaces.Box:
-        """The window, flat."""
-        del params
-        return spaces.Box(0.0, 1.0, (54,), jnp.float32)
 
     def draw(self, state: IMazeState) -> UInt8[np.ndarray, "H W 3"]:
         """The whole maze; what the agent sees is brighter."""
@@ -222,6 +190,4 @@ class IMaze(environment.Environment):
 
 def _direction(heading) -> tuple[Int[Array, "*B"], Int[Array, "*B"]]:
     """How far a step goes to the north, and to the east."""
-    north = (heading == NORTH).astype(jnp.int32) - (heading == SOUTH)
-    east = (heading == EAST).astype(jnp.int32) - (heading == WEST)
-    return north, east
+    return towards(heading, NORTH, SOUTH), towards(heading, EAST, WEST)

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.envs import drawing
+from jaxrl_par.envs.grids import Grid, Stepped, towards
 from jaxrl_par.types import PRNGKey
 
 UP, DOWN, LEFT, RIGHT = range(4)
@@ -39,7 +39,6 @@ class MetaFetchParams(NamedTuple):
     max_steps_in_episode: int = 300
 
     def replace(self, **changes: Any) -> "MetaFetchParams":
-        """As parameters of gymnax have it."""
         return self._replace(**changes)
 
 
@@ -59,7 +58,7 @@ class MetaFetchState(NamedTuple):
     time: Int[Array, "*B"]
 
 
-class MetaFetch(environment.Environment):
+class MetaFetch(Grid):
     """`num_objects` objects on `size` x `size` cells, with gymnax's interface.
 
     One sees `view_size` x `view_size` cells around oneself, always with the same side
@@ -85,7 +84,8 @@ class MetaFetch(environment.Environment):
                 f"num_objects must be at least 2, and at most {size**2 - 1} beside the"
                 f" agent on {size} x {size} cells, got {num_objects}"
             )
-        self.size, self.num_objects, self.view_size = size, num_objects, view_size
+        super().__init__(size, 4, window_size=view_size, num_kinds=num_objects + 1)
+        self.num_objects, self.view_size = num_objects, view_size
 
     @property
     def default_params(self) -> MetaFetchParams:
@@ -117,27 +117,19 @@ class MetaFetch(environment.Environment):
         state: MetaFetchState,
         action: Int[Array, ""] | int,
         params: MetaFetchParams,
-    ) -> tuple[
-        Float[Array, " D"],
-        MetaFetchState,
-        Float[Array, ""],
-        Bool[Array, ""],
-        dict[str, Array],
-    ]:
+    ) -> Stepped[MetaFetchState]:
         """Moves, and fetches what is there."""
         del key
         action = jnp.asarray(action)
-        down = (action == DOWN).astype(jnp.int32) - (action == UP)
-        right = (action == RIGHT).astype(jnp.int32) - (action == LEFT)
-        row = jnp.clip(state.row + down, 0, self.size - 1)
-        column = jnp.clip(state.column + right, 0, self.size - 1)
+        row = jnp.clip(state.row + towards(action, DOWN, UP), 0, self.size - 1)
+        column = state.column + towards(action, RIGHT, LEFT)
+        column = jnp.clip(column, 0, self.size - 1)
         there = (state.object_rows == row) & (state.object_columns == column)
         # A bump would fetch what came back below the agent, which changes nothing: it
         # is not the first of the order, and no progress is there to be lost.
         fetched = there & (state.ranks >= state.progress)
         correct = jnp.any(fetched & (state.ranks == state.progress))
-        reward = correct & (state.progress >= state.paid)
-
+        reward = (correct & (state.progress >= state.paid)).astype(jnp.float32)
         progress = jnp.where(jnp.any(fetched) & ~correct, 0, state.progress + correct)
         paid = jnp.maximum(state.paid, progress)
         complete = progress == self.num_objects
@@ -150,7 +142,6 @@ class MetaFetch(environment.Environment):
         )
         terminated = self.is_terminated(state, params)
         info = {"discount": self.discount(state, params)}
-        reward = reward.astype(jnp.float32)
         return self.observation(state), state, reward, terminated, info
 
     def observation(self, state: MetaFetchState) -> Float[Array, " D"]:
@@ -158,17 +149,15 @@ class MetaFetch(environment.Environment):
         around = jnp.arange(self.view_size) - self.view_size // 2
         rows, columns = (state.row + around)[:, None], (state.column + around)[None]
         outside = (rows < 0) | (rows >= self.size)
-        outside = outside | (columns < 0) | (columns >= self.size)
+        outside |= (columns < 0) | (columns >= self.size)
         kinds = jnp.where(outside, 0, -1)
         # Much faster on CPU than one comparison with all objects: its arrays would have
         # an axis as short as K, and XLA would compute the step anew in each element.
         for i in range(self.num_objects):
-            there = rows == state.object_rows[i]
-            there = there & (columns == state.object_columns[i])
-            there = there & (state.ranks[i] >= state.progress)
+            there = (rows == state.object_rows[i]) & (state.ranks[i] >= state.progress)
+            there &= columns == state.object_columns[i]
             kinds = jnp.where(there, i + 1, kinds)
-        one_hot = kinds[..., None] == jnp.arange(self.num_objects + 1)
-        return one_hot.astype(jnp.float32).reshape(-1)
+        return self.shown(kinds)
 
     def is_terminated(
         self, state: MetaFetchState, params: MetaFetchParams
@@ -176,25 +165,6 @@ class MetaFetch(environment.Environment):
         """Never."""
         del params
         return jnp.zeros_like(state.time, bool)
-
-    @property
-    def name(self) -> str:
-        return f"MetaFetch-{self.size}x{self.size}"
-
-    @property
-    def num_actions(self) -> int:
-        return 4
-
-    def action_space(self, params: MetaFetchParams | None = None) -> spaces.Discrete:
-        """`UP`, `DOWN`, `LEFT` or `RIGHT`."""
-        del params
-        return spaces.Discrete(self.num_actions)
-
-    def observation_space(self, params: MetaFetchParams | None = None) -> spaces.Box:
-        """The window, flat."""
-        del params
-        shape = (self.view_size**2 * (self.num_objects + 1),)
-        return spaces.Box(0.0, 1.0, shape, jnp.float32)
 
     def draw(self, state: MetaFetchState) -> UInt8[np.ndarray, "H W 3"]:
         """The whole grid; what the agent sees is brighter. Below it the order, from the

@@ -5,6 +5,7 @@ resumed. `Environment.episode` and `draw` go through unchanged: statistics and p
 are those of the environment itself.
 """
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
 from jaxrl_par.statistics import Moments, merged
-from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, TimeStep, example
+from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
 
 
 class _WithEpisode(NamedTuple):
@@ -40,11 +41,9 @@ def episode_statistics(env: Environment) -> Environment:
         )
         return _WithEpisode(inner, episode), step, reward, discount
 
+    episode = attrgetter("episode")
     return env._replace(
-        reset=reset,
-        step=step,
-        episode=lambda env_state: env_state.episode,
-        draw=_of_inner(env.draw),
+        reset=reset, step=step, episode=episode, draw=_of_inner(env.draw)
     )
 
 
@@ -69,21 +68,10 @@ def previous_action_and_reward(env: Environment) -> Environment:
             first = step.first.reshape(-1, *[1] * (x.ndim - 1))
             return jnp.where(first, jnp.zeros_like(x), x)
 
-        return step._replace(
-            obs=WithPrevious(step.obs, cleared(action), cleared(reward))
-        )
+        obs = WithPrevious(step.obs, cleared(action), cleared(reward))
+        return step._replace(obs=obs)
 
-    def reset(key):
-        env_state, step = env.reset(key)
-        action = example(env.action_spec, env.num_envs)
-        return env_state, show(step, action, jnp.zeros(env.num_envs))
-
-    def step(env_state, action, key):
-        env_state, step, reward, discount = env.step(env_state, action, key)
-        return env_state, show(step, action, reward), reward, discount
-
-    spec = WithPrevious(env.observation_spec, env.action_spec, Box(()))
-    return env._replace(reset=reset, step=step, observation_spec=spec)
+    return _showing(env, WithPrevious(*env.specs, Box(())), show)
 
 
 def select_observation(env: Environment, indices: tuple[int, ...]) -> Environment:
@@ -102,17 +90,26 @@ def select_observation(env: Environment, indices: tuple[int, ...]) -> Environmen
             raise ValueError(f"no element {index} in observations of {spec.shape[0]}")
     chosen = jnp.array(indices)
 
+    def show(step: TimeStep, action: Action, reward: Array) -> TimeStep:
+        del action, reward
+        return step._replace(obs=step.obs[:, chosen])
+
+    return _showing(env, Box((len(indices),), spec.dtype), show)
+
+
+def _showing(env: Environment, observation_spec: Specs, show) -> Environment:
+    """The environment with the steps that `show(step, action, reward)` makes of its."""
+
     def reset(key):
         env_state, step = env.reset(key)
-        return env_state, step._replace(obs=step.obs[:, chosen])
+        action = example(env.action_spec, env.num_envs)
+        return env_state, show(step, action, jnp.zeros(env.num_envs))
 
     def step(env_state, action, key):
         env_state, step, reward, discount = env.step(env_state, action, key)
-        return env_state, step._replace(obs=step.obs[:, chosen]), reward, discount
+        return env_state, show(step, action, reward), reward, discount
 
-    return env._replace(
-        reset=reset, step=step, observation_spec=Box((len(indices),), spec.dtype)
-    )
+    return env._replace(reset=reset, step=step, observation_spec=observation_spec)
 
 
 def scale_rewards(env: Environment, factor: float) -> Environment:
@@ -159,8 +156,7 @@ def normalize_rewards(
 
     def reset(key):
         inner, step = env.reset(key)
-        zero = jnp.zeros(())
-        nothing = Moments(zero, zero, zero)
+        nothing = Moments(*[jnp.zeros(())] * 3)
         return _WithReturns(inner, jnp.zeros(env.num_envs), nothing), step
 
     def step(env_state, action, key):
@@ -179,10 +175,7 @@ def normalize_rewards(
         return _WithReturns(inner, returns, seen), step, scaled, discount
 
     return env._replace(
-        reset=reset,
-        step=step,
-        episode=_of_inner(env.episode),
-        draw=_of_inner(env.draw),
+        reset=reset, step=step, episode=_of_inner(env.episode), draw=_of_inner(env.draw)
     )
 
 

@@ -73,11 +73,9 @@ class Attention(nn.Module):
         weights = self._softmax(scores, _seen(reach, length))
         mixed = jnp.einsum("hbts,hbsk->hbtk", weights[..., :length], old_v)
         mixed += jnp.einsum("hbts,hbsk->hbtk", weights[..., length:], v)
-        rows = KeysValues(
-            jnp.concatenate([old_k, k], axis=2).swapaxes(0, 1),
-            jnp.concatenate([old_v, v], axis=2).swapaxes(0, 1),
-        )
-        return self._output(mixed), rows
+        pairs = ((old_k, k), (old_v, v))
+        rows = (jnp.concatenate(pair, axis=2).swapaxes(0, 1) for pair in pairs)
+        return self._output(mixed), KeysValues(*rows)
 
     def step(
         self,

@@ -127,9 +127,7 @@ class GTrXL(nn.Module):
             x, memory = layer(x, memory, carry.cursor, reach, biases, acting)
             layers.append(memory)
         carry = TransformerCarry(
-            tuple(layers),
-            (carry.cursor + num_steps) % (most + 1),
-            reach[:, -1] + 1,
+            tuple(layers), (carry.cursor + num_steps) % (most + 1), reach[:, -1] + 1
         )
         return x.swapaxes(0, 1).reshape(-1, self.width), carry
 

@@ -132,10 +132,9 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 def _convolve(x: Images, params, stride: int, padding: int):
     kernel, bias = params
-    sides = ((padding, padding), (padding, padding))
-    dimensions = ("NHWC", "HWIO", "NHWC")
+    strides, sides = (stride,) * 2, ((padding, padding),) * 2
     return bias + jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), sides, dimension_numbers=dimensions
+        x, kernel, strides, sides, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from jaxrl_par.networks.layers import linear, orthogonal
+from jaxrl_par.networks.layers import linear, orthogonal, product
 from jaxrl_par.types import Carry
 
 Kind = Literal["lstm", "gru"]
@@ -65,14 +65,12 @@ class Memory(nn.Module):
         else:
             d = self.param("candidate_bias", nn.initializers.zeros, (self.width,))
             cell = partial(_gru, candidate_bias=d)
-        no_bias = jnp.zeros(num_outputs, self.dtype)
 
         def step(carry, inputs):
             gates, first = inputs
             carry = jax.tree.map(lambda x: jnp.where(first[:, None], 0.0, x), carry)
             hidden = carry.hidden if isinstance(carry, LSTMCarry) else carry
-            recurrent = linear(hidden.astype(self.dtype), u, no_bias)
-            return cell(carry, gates, recurrent.astype(jnp.float32))
+            return cell(carry, gates, product(hidden, u, self.dtype))
 
         gates = gates.reshape(*first.shape, num_outputs)
         if len(gates) == 1:

@@ -5,16 +5,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrl_par.networks import features
 from jaxrl_par.networks.base import Network
-from jaxrl_par.networks.features import (
-    NetworkConfig,
-    Static,
-    as_network,
-    check,
-    empty,
-    over_time,
-    read,
-)
+from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import linear, orthogonal
 from jaxrl_par.types import Discrete, Spec, Specs
 
@@ -31,7 +24,7 @@ def q_network(
     Raises:
       ValueError: the config does not fit the specs, or actions are not discrete.
     """
-    check(observation_spec, config)
+    features.check(observation_spec, config)
     if not isinstance(action_spec, Discrete) or action_spec.shape:
         raise ValueError(
             "values of all actions need a single Discrete action, not"
@@ -39,7 +32,7 @@ def q_network(
         )
     specs = Static(observation_spec, action_spec)
     module = _QValues(specs, config, action_spec.num_values)
-    return as_network(module, partial(empty, config))
+    return features.as_network(module, partial(features.empty, config))
 
 
 class _QValues(nn.Module):
@@ -49,8 +42,10 @@ class _QValues(nn.Module):
 
     @nn.compact
     def __call__(self, carry, steps, acting=False):
-        x, carry = read("torso", self.specs, self.config, carry, steps, acting)
+        parts = (self.specs, self.config, carry, steps, acting)
+        x, carry = features.read("torso", *parts)
         shape = (x.shape[1], self.num_actions)
         kernel = self.param("q_values", orthogonal(1.0), shape)
         bias = self.param("q_values_bias", nn.initializers.zeros, shape[1:])
-        return over_time(linear(x.astype(jnp.float32), kernel, bias), steps), carry
+        values = linear(x.astype(jnp.float32), kernel, bias)
+        return features.over_time(values, steps), carry

@@ -84,10 +84,6 @@ def uniform(
             raise ValueError(f"length must be at most {rows}, got {length}")
         return ring.empty(jax.eval_shape(Trajectory.lanes_first, shapes), capacity)
 
-    def add(data: ring.Ring, state: State, trajectory: Trajectory) -> ring.Ring:
-        del state
-        return ring.add(data, trajectory.lanes_first())
-
     def sample(data: ring.Ring, newest: Trajectory, key: PRNGKey, axis: Axis):
         del newest, axis
         if length is None:
@@ -102,7 +98,7 @@ def uniform(
 
     return Buffer(
         init=init,
-        add=add,
+        add=lambda data, state, trajectory: ring.add(data, trajectory.lanes_first()),
         sample=sample,
         update=lambda data, drawn, info: data,
         ready=lambda data: data.size >= min_size,

@@ -8,13 +8,9 @@ its start.
 Source: Mnih et al., Nature 518 (2015), Methods.
 """
 
-from typing import Any
-
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.base import HostEnvironment
-from jaxrl_par.envs.host.envpool import channels_last, channels_last_spec
-from jaxrl_par.envs.host.gymnasium import VectorHost
-from jaxrl_par.types import Obs
+from jaxrl_par.envs.host.envpool import ImageHost
 
 _FRAMES = 108_000  # half an hour of play
 _FRAME_SKIP = 4
@@ -61,7 +57,7 @@ def atari(
         reward_clipping=False,
         use_fire_reset=False,
     )
-    return _AtariHost(vector_env, "NEXT_STEP", seed, name, _FRAMES // _FRAME_SKIP)
+    return ImageHost(vector_env, "NEXT_STEP", seed, name, _FRAMES // _FRAME_SKIP)
 
 
 def names() -> dict[str, str]:
@@ -70,12 +66,7 @@ def names() -> dict[str, str]:
     Raises:
       ImportError: ale-py is not installed.
     """
-    try:
-        import ale_py
-    except ImportError as error:
-        raise ImportError(
-            "ale-py is not installed: pip install 'jaxrl-par[hosts]'"
-        ) from error
+    ale_py = rows.imported("ale_py", "ale-py", "hosts")
     import gymnasium
 
     gymnasium.register_envs(ale_py)
@@ -87,22 +78,8 @@ def names() -> dict[str, str]:
 
 
 def game_of(name: str) -> str:
-    """The name of the ROM.
-
-    Raises:
-      ImportError: ale-py is not installed.
-      ValueError: there is no such game.
-    """
+    """The name of the ROM. Raises as `atari` does."""
     games = names()
     if name not in games:
         raise rows.unknown_environment(name, games, "gymnasium.pprint_registry()")
     return games[name]
-
-
-class _AtariHost(VectorHost):
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.observation_spec = channels_last_spec(self._specs)
-
-    def _shown(self, obs: Obs) -> Obs:
-        return channels_last(self._specs, obs)

@@ -13,11 +13,8 @@ HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
 
 
 class HostEnvironment(ABC):
-    """`num_envs` simulators in one thread, as a stream that shows everything once.
-
-    The rows are those of `envs.Environment`: the final observation of an episode is
-    shown, with `last`; a step from it ignores the action, pays 0 and shows the `first`
-    one of the next. Arrays that are returned may be overwritten by the next call.
+    """`num_envs` simulators in one thread, as a stream with the rows of
+    `envs.Environment`. Arrays that are returned may be overwritten by the next call.
 
     One thread uses an instance, except for `close`, which may come from another thread
     when a simulator hangs.
@@ -30,6 +27,12 @@ class HostEnvironment(ABC):
     name: str
     max_episode_steps: int | None
     """Time limit in environment steps, None where it is not known."""
+
+    def _describe(self, env: Any) -> None:
+        """Has the specs, name and so on of another environment."""
+        self.num_envs, self.name = env.num_envs, env.name
+        self.observation_spec, self.action_spec = env.specs
+        self.max_episode_steps = env.max_episode_steps
 
     @property
     def specs(self) -> tuple[Specs, Spec]:
@@ -62,10 +65,7 @@ class HostEnvironment(ABC):
         return None
 
     def restore(self, snapshot: Any) -> TimeStep:
-        """Comes back, in a new instance, to where `snapshot` was taken.
-
-        Returns:
-          What is shown there. Compared with what was kept, it finds a simulator that is
-          not deterministic.
-        """
+        """Comes back, in a new instance, to where `snapshot` was taken. Returns what is
+        shown there: compared with what was kept, it finds a simulator that is not
+        deterministic."""
         raise NotImplementedError(f"{self.name} cannot be restored")

@@ -6,15 +6,16 @@ truncated and not as terminated, which no adapter can undo; HalfCheetah and othe
 observations are float64.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.gymnasium import VectorHost
+from jaxrl_par.envs.host.spaces import map_leaves
 from jaxrl_par.errors import unknown_name
-from jaxrl_par.types import Box, Obs, Specs
+from jaxrl_par.types import Box, Obs, Spec, Specs
 
 _NO_LIMIT = np.iinfo(np.int32).max
 
@@ -63,40 +64,34 @@ def from_envpool(
     return _EnvPoolHost(pool, name)
 
 
+def _package() -> Any:
+    return rows.imported("envpool", "EnvPool", "envpool")
+
+
 def check_name(name: str) -> None:
-    """
-    Raises:
-      ImportError: EnvPool is not installed.
-      ValueError: it has no such environment.
-    """
+    """Raises as `from_envpool` does where there is no such environment."""
     known = _package().list_all_envs()
     if name not in known:
-        raise unknown_environment(name, known)
+        raise rows.unknown_environment(name, known, "envpool.list_all_envs()")
 
 
-def _package() -> Any:
-    try:
-        import envpool
-    except ImportError as error:
-        raise ImportError(
-            "EnvPool is not installed: pip install 'jaxrl-par[envpool]'"
-        ) from error
-    return envpool
+class ImageHost(VectorHost):
+    """Shows images whose channels come first with their channels last."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.observation_spec = channels_last_spec(self._specs)
+
+    def _shown(self, obs: Obs) -> Obs:
+        return channels_last(self._specs, obs)
 
 
-def unknown_environment(name: str, known: list[str]) -> ValueError:
-    """The error for a name that EnvPool does not know."""
-    return rows.unknown_environment(name, known, "envpool.list_all_envs()")
-
-
-class _EnvPoolHost(VectorHost):
+class _EnvPoolHost(ImageHost):
     def __init__(self, pool: Any, name: str):
         limit = pool.config.get("max_episode_steps", _NO_LIMIT)
         # Seeds are given when a pool is made; its reset takes none.
-        super().__init__(
-            pool, "NEXT_STEP", None, name, None if limit == _NO_LIMIT else int(limit)
-        )
-        self.observation_spec = channels_last_spec(self._specs)
+        limit = None if limit == _NO_LIMIT else int(limit)
+        super().__init__(pool, "NEXT_STEP", None, name, limit)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         result = super()._call(method, *args, **kwargs)
@@ -107,42 +102,30 @@ class _EnvPoolHost(VectorHost):
             )
         return result
 
-    def _shown(self, obs: Obs) -> Obs:
-        return channels_last(self._specs, obs)
-
 
 def channels_last_spec(specs: Specs) -> Specs:
     """The specs, with the first axis of images moved to the end."""
-    if isinstance(specs, dict):
-        return {key: channels_last_spec(spec) for key, spec in specs.items()}
-    if isinstance(specs, tuple):
-        return tuple(channels_last_spec(spec) for spec in specs)
-    if not _channels_first(specs):
-        return specs
-    bounds = {
-        side: np.moveaxis(np.broadcast_to(bound, specs.shape), 0, -1)
-        for side, bound in (("low", specs.low), ("high", specs.high))
-    }
-    channels, *size = specs.shape
-    return Box((*size, channels), specs.dtype, **bounds)
+
+    def leaf(spec: Spec) -> Spec:
+        if not _channels_first(spec):
+            return spec
+        sides = (np.broadcast_to(side, spec.shape) for side in (spec.low, spec.high))
+        low, high = (np.moveaxis(side, 0, -1) for side in sides)
+        return Box(low.shape, spec.dtype, low, high)
+
+    return map_leaves(leaf, specs)
 
 
 def channels_last(specs: Specs, obs: Obs) -> Obs:
     """The batch of observations, with the first axis of images moved to the end."""
-    if isinstance(specs, dict):
-        return {key: channels_last(specs[key], obs[key]) for key in specs}
-    if isinstance(specs, tuple):
-        parts = zip(specs, obs, strict=True)
-        return tuple(channels_last(*part) for part in parts)
-    return (
-        np.ascontiguousarray(np.moveaxis(obs, 1, -1)) if _channels_first(specs) else obs
-    )
+
+    def leaf(spec: Spec, x: np.ndarray) -> np.ndarray:
+        first = _channels_first(spec)
+        return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if first else x
+
+    return map_leaves(leaf, specs, obs)
 
 
-def _channels_first(spec: Any) -> bool:
-    return (
-        isinstance(spec, Box)
-        and spec.dtype == np.uint8
-        and len(spec.shape) == 3
-        and spec.shape[0] < min(spec.shape[1:])
-    )
+def _channels_first(spec: Spec) -> TypeGuard[Box]:
+    image = isinstance(spec, Box) and spec.dtype == np.uint8 and len(spec.shape) == 3
+    return image and spec.shape[0] < min(spec.shape[1:])

@@ -3,16 +3,14 @@
 NEXT_STEP is our stream: the step after the end of an episode ignores its action and
 shows the first observation of the next one.
 
-SAME_STEP and DISABLED know no such step. A vector environment steps all of its
-environments or none, and in these modes the others could not go on unless the ended one
-took a step as well. So it takes one that is not shown, with the action that the stream
-ignores, and is reset after it, through `options={"reset_mask": ...}`; what that reset
-shows is the first observation of the stream. Nothing of an episode that is shown is
-lost and every row is true; the price is one more step and one more reset an episode
-(two more resets where autoreset is disabled), and simulators that count their resets
-count these. Where all environments end together, none has to wait and all are only
-reset. An environment may refuse the unseen action if not all actions are allowed in all
-states: make it in NEXT_STEP.
+SAME_STEP and DISABLED know no such step, and a vector environment steps all of its
+environments or none. So one that ended takes a step that is not shown, with the action
+that the stream ignores, and is reset after it, through `options={"reset_mask": ...}`;
+what that reset shows is the first observation of the stream. Nothing that is shown is
+lost or untrue; the price is one more step and reset an episode (two more resets where
+autoreset is disabled), and simulators that count their resets count these. Where all
+environments end together, all are only reset. An environment may refuse the unseen
+action if not all actions are allowed in all states: make it in NEXT_STEP.
 """
 
 import time
@@ -24,8 +22,8 @@ import jax
 import numpy as np
 
 from jaxrl_par.envs.host import rows, spaces
-from jaxrl_par.envs.host.base import HostEnvironment, HostRow
-from jaxrl_par.types import Obs, TimeStep
+from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.types import Obs
 
 _GRACE = 1.0
 """Seconds that a worker process has to end by itself, then after SIGTERM."""
@@ -47,8 +45,7 @@ def from_vector(
     seeds may not be combined with a mask.
 
     Args:
-      name: by default that of its `spec`.
-      max_episode_steps: the time limit, by default that of its `spec`.
+      name, max_episode_steps: by default those of its `spec`.
 
     Raises:
       ValueError: no autoreset mode is declared, `seed` is negative, or a space is not
@@ -65,7 +62,7 @@ def from_vector(
     return VectorHost(vector_env, mode, seed, name, max_episode_steps)
 
 
-class VectorHost(HostEnvironment):
+class VectorHost(rows.GymnasiumHost):
     """The adapter; see the module."""
 
     def __init__(
@@ -76,59 +73,13 @@ class VectorHost(HostEnvironment):
         name: str,
         max_episode_steps: int | None,
     ):
-        self.num_envs = int(vector_env.num_envs)
-        self.name = name
-        self.max_episode_steps = max_episode_steps
-        self._observation_space = vector_env.single_observation_space
-        self._action_space = vector_env.single_action_space
-        self._specs = spaces.observation_spec(self._observation_space, name)
-        self.observation_spec = self._specs
-        self.action_spec = spaces.action_spec(self._action_space, name)
-        self._vector_env = vector_env
-        self._mode = mode
-        self._seed = seed
+        both = vector_env.single_observation_space, vector_env.single_action_space
+        super().__init__(int(vector_env.num_envs), *both, name, max_episode_steps)
+        self._vector_env, self._mode, self._seed = vector_env, mode, seed
         self._resets = 0
-        self._last = np.zeros(self.num_envs, bool)
-
-    def reset(self) -> TimeStep:
-        """Starts every environment anew."""
-        self._resets = 0
-        obs = self._reset(np.ones(self.num_envs, bool))
-        self._last = np.zeros(self.num_envs, bool)
-        return rows.first_step(self._shown(obs), self.num_envs)
-
-    def step(self, action: Any) -> HostRow:
-        """Acts in every environment."""
-        first = self._last
-        action = spaces.simulator_action(
-            self._action_space, self.action_spec, action, self.num_envs
-        )
-        if self._mode == "NEXT_STEP" or not first.any():
-            obs, reward, terminated, truncated = self._step(action, first)
-        elif first.all():
-            obs = self._reset(first)
-            reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
-            truncated = terminated
-        else:
-            if self._mode == "DISABLED":
-                self._reset(first)
-            obs, reward, terminated, truncated = self._step(action, first)
-            others = (
-                ~first & ~np.asarray(terminated, bool) & ~np.asarray(truncated, bool)
-            )
-            obs = self._restarted(first, others, obs)
-        result = rows.row(
-            self._shown(obs),
-            first=first,
-            terminated=np.asarray(terminated, bool),
-            truncated=np.asarray(truncated, bool),
-            reward=np.asarray(reward),
-        )
-        self._last = np.asarray(result[0].last)
-        return result
 
     def close(self) -> None:
-        """Frees the simulators; worker processes are gone when it returns."""
+        """Worker processes are gone when it returns."""
         vector_env, self._vector_env = self._vector_env, None
         if vector_env is None:
             return
@@ -137,15 +88,28 @@ class VectorHost(HostEnvironment):
         else:
             vector_env.close()
 
-    def _shown(self, obs: Obs) -> Obs:
-        """A hook for adapters that change the layout of observations."""
-        return obs
+    def _begin(self) -> Obs:
+        self._resets = 0
+        return self._reset(np.ones(self.num_envs, bool))
+
+    def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
+        action = self._simulator_action(action, self.num_envs)
+        if self._mode == "NEXT_STEP" or not first.any():
+            return self._step(action, first)
+        if first.all():
+            return self._reset(first), 0.0, ~first, ~first
+        if self._mode == "DISABLED":
+            self._reset(first)
+        obs, reward, terminated, truncated = self._step(action, first)
+        obs = self._restarted(first, ~(first | terminated | truncated), obs)
+        return obs, reward, terminated, truncated
 
     def _step(self, action: np.ndarray, first: np.ndarray):
         """(obs, reward, terminated, truncated), with final observations in place."""
-        obs, reward, terminated, truncated, infos = self._call("step", action)
+        obs, reward, *ends, infos = self._call("step", action)
+        terminated, truncated = (np.asarray(end, bool) for end in ends)
         obs = self._batch(obs, self.num_envs)
-        ended = ~first & (np.asarray(terminated, bool) | np.asarray(truncated, bool))
+        ended = ~first & (terminated | truncated)
         if self._mode == "SAME_STEP" and ended.any():
             obs = _put(obs, ended, self._final_observations(infos, ended))
         return obs, reward, terminated, truncated
@@ -158,16 +122,13 @@ class VectorHost(HostEnvironment):
                 " infos['final_obs']: make it with autoreset_mode NEXT_STEP"
             )
         if isinstance(final, np.ndarray) and final.dtype == object:
-            return spaces.stack(
-                self._observation_space, self._specs, list(final[ended])
-            )
+            final = list(final[ended])
+            return spaces.stack(self._observation_space, self._specs, final)
         return self._batch(jax.tree.map(lambda x: x[ended], final), int(ended.sum()))
 
     def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
         """`obs`, with new episodes where `first`; the `others` must stay as they are.
-
-        (Of those that just ended, `obs` may have the final observation.)
-        """
+        (Of those that just ended, `obs` may have the final observation.)"""
         fresh = self._reset(first)
         if _seeds_of(self._vector_env) == "unknown" and not _equal(others, obs, fresh):
             raise RuntimeError(
@@ -190,12 +151,9 @@ class VectorHost(HostEnvironment):
             return None
         kind = _seeds_of(self._vector_env)
         if kind == "unknown":
-            first = self._resets == 0
-            return rows.episode_seed(self._seed, 0, 0) if first else None
-        seeds = [
-            rows.episode_seed(self._seed, index, self._resets)
-            for index in range(self.num_envs)
-        ]
+            return None if self._resets else rows.episode_seed(self._seed, 0, 0)
+        indices = range(self.num_envs)
+        seeds = [rows.episode_seed(self._seed, i, self._resets) for i in indices]
         return np.array(seeds)[mask] if kind == "masked" else seeds
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -237,9 +195,7 @@ def _autoreset_mode(vector_env: Any) -> str:
 
 def _seeds_of(vector_env: Any) -> str:
     """How its `reset` takes seeds: a list for all, one for each in the mask, unknown.
-
-    The first two are also those that keep to a mask.
-    """
+    The first two are also those that keep to a mask."""
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
     inner = vector_env.unwrapped
@@ -275,11 +231,8 @@ def _failed(vector_env: Any) -> str:
     for process in processes:
         if process.sentinel in ended:
             process.join(_GRACE)
-    codes = {
-        i: process.exitcode
-        for i, process in enumerate(processes)
-        if process.exitcode is not None
-    }
+    exits = enumerate(process.exitcode for process in processes)
+    codes = {i: code for i, code in exits if code is not None}
     return f"; processes of environments that ended, with exit code: {codes}"
 
 

@@ -54,19 +54,27 @@ def make(
                 f"{name} has threads of its own: use backend 'gymnasium' or 'auto'"
             )
         return atari(name, num_envs, seed)
-    make_env, limit = _gymnasium(name)
-    from gymnasium.error import DependencyNotInstalled
+    spec = _spec(name)
+    import gymnasium
+    from gymnasium.vector import AsyncVectorEnv
 
+    # The spec and not its name, which workers would not know if the script that was
+    # started has registered it.
+    make_env = partial(gymnasium.make, spec, disable_env_checker=True)
     try:
-        if backend == "processes":
-            return _processes(name, make_env, num_envs, seed, limit)
-        return from_callable(make_env, num_envs, seed, name=name)
-    except DependencyNotInstalled as error:
+        if backend != "processes":
+            return from_callable(make_env, num_envs, seed, name=name)
+        # Not fork, which would copy the threads' locks of jax but not the threads.
+        with _without_main_module():
+            vector_env = AsyncVectorEnv([make_env] * num_envs, context="spawn")
+        limit = spec.max_episode_steps
+        return from_vector(vector_env, seed, name=name, max_episode_steps=limit)
+    except gymnasium.error.DependencyNotInstalled as error:
         raise _not_installed(name) from error
 
 
-def _gymnasium(name: str) -> tuple[partial, int | None]:
-    """(what makes one environment, its time limit)."""
+def _spec(name: str) -> Any:
+    """Gymnasium's record of an environment."""
     try:
         import gymnasium
     except ImportError as error:
@@ -76,22 +84,7 @@ def _gymnasium(name: str) -> tuple[partial, int | None]:
         with suppress(ImportError):
             known |= set(atari_names())
         raise rows.unknown_environment(name, known, "gymnasium.pprint_registry()")
-    # The spec and not its name, which workers would not know if the script that was
-    # started has registered it.
-    spec = gymnasium.spec(name)
-    make_env = partial(gymnasium.make, spec, disable_env_checker=True)
-    return make_env, spec.max_episode_steps
-
-
-def _processes(
-    name: str, make_env: partial, num_envs: int, seed: int, limit: int | None
-) -> HostEnvironment:
-    from gymnasium.vector import AsyncVectorEnv
-
-    # Not fork, which would copy the threads' locks of jax but not the threads.
-    with _without_main_module():
-        vector_env = AsyncVectorEnv([make_env] * num_envs, context="spawn")
-    return from_vector(vector_env, seed, name=name, max_episode_steps=limit)
+    return gymnasium.spec(name)
 
 
 @contextmanager
@@ -126,7 +119,7 @@ def problems(name: str, backend: str) -> list[str]:
         elif name.startswith("ALE/"):
             game_of(name)
         else:
-            _gymnasium(name)
+            _spec(name)
     except (ImportError, ValueError) as error:
         return [f"env_name: {error}"]
     return []

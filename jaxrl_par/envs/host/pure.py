@@ -16,21 +16,14 @@ from jaxrl_par.types import PRNGKey, TimeStep
 
 
 def from_pure(env: Environment, key: PRNGKey) -> HostEnvironment:
-    """The environments of `env`, in numpy.
-
-    Args:
-      key: key of the reset. Steps use the keys of `plan`, in order.
-    """
+    """The environments of `env`, in numpy. `key` is for the reset; steps use the keys
+    of `plan`, in order."""
     return _PureHost(env, key)
 
 
 class _PureHost(HostEnvironment):
     def __init__(self, env: Environment, key: PRNGKey):
-        self.num_envs = env.num_envs
-        self.observation_spec = env.observation_spec
-        self.action_spec = env.action_spec
-        self.name = env.name
-        self.max_episode_steps = env.max_episode_steps
+        self._describe(env)
         self._cpu = jax.local_devices(backend="cpu")[0]
         self._key = self._put(key)
         self._reset = jax.jit(env.reset)
@@ -38,27 +31,25 @@ class _PureHost(HostEnvironment):
             lambda env_state, action, keys, t: env.step(env_state, action, keys[t])
         )
         self._now: Any = None
-        self._keys: Any = None
+        self._keys: Any = ()
         self._used = 0
 
     def reset(self) -> TimeStep:
-        """Starts every environment anew."""
         self._now = self._reset(self._key)
         return jax.tree.map(np.asarray, self._now[1])
 
     def plan(self, keys: Key[Array, " T"]) -> None:
-        """Hands over the keys [T] of the next T steps; what was left is dropped."""
+        """What was left is dropped."""
         self._keys, self._used = self._put(keys), 0
 
     def step(self, action: Any) -> HostRow:
-        """Acts in every environment.
-
+        """
         Raises:
           RuntimeError: there was no reset, or no key is left.
         """
         if self._now is None:
             raise RuntimeError(f"{self.name}: reset comes before the first step")
-        if self._keys is None or self._used == len(self._keys):
+        if self._used == len(self._keys):
             raise RuntimeError(
                 f"no key is planned for this step of {self.name}: call plan(keys) with"
                 " a key for each of the next steps"
@@ -76,12 +67,11 @@ class _PureHost(HostEnvironment):
 
     def restore(self, snapshot: Any) -> TimeStep:
         """Continues from there, with keys that are planned from now on."""
-        self._now, self._keys = self._put(snapshot), None
+        self._now, self._keys, self._used = self._put(snapshot), (), 0
         return jax.tree.map(np.asarray, self._now[1])
 
     def close(self) -> None:
-        """Frees the state."""
-        self._now = self._keys = None
+        self._now, self._keys, self._used = None, (), 0
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self._cpu)

@@ -1,14 +1,17 @@
 """What the adapters share: rows, seeds of episodes, names."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from jaxrl_par.envs.host.base import HostRow
+from jaxrl_par.envs.host import spaces
+from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
-from jaxrl_par.types import Obs, TimeStep
+from jaxrl_par.types import Discrete, Obs, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
@@ -16,33 +19,68 @@ def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
     return TimeStep(obs, first, last)
 
 
-def first_step(obs: Obs, num_envs: int) -> TimeStep:
-    """What all environments show after a reset."""
-    return time_step(obs, np.ones(num_envs, bool), np.zeros(num_envs, bool))
+class GymnasiumHost(HostEnvironment):
+    """What the adapters of Gymnasium's two interfaces share."""
 
+    def __init__(
+        self,
+        num_envs: int,
+        observation_space: Any,
+        action_space: Any,
+        name: str,
+        max_episode_steps: int | None,
+    ):
+        self.num_envs, self.name = num_envs, name
+        self.max_episode_steps = max_episode_steps
+        self._observation_space, self._action_space = observation_space, action_space
+        self._specs = spaces.observation_spec(observation_space, name)
+        self.observation_spec = self._specs
+        self.action_spec = spaces.action_spec(action_space, name)
+        self._last = np.zeros(num_envs, bool)
 
-def row(
-    obs: Obs,
-    *,
-    first: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    reward: np.ndarray,
-) -> HostRow:
-    """A row of the stream.
+    @abstractmethod
+    def _begin(self) -> Obs:
+        """Starts every environment anew."""
 
-    An episode that terminates at its time limit has terminated.
+    @abstractmethod
+    def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
+        """(obs, reward, terminated, truncated); where `first`, an episode starts and
+        only the observation counts."""
 
-    Args:
-      first: the step before was `last`; whatever the simulator reports besides the
-        observation is ignored there.
-    """
-    last = ~first & (terminated | truncated)
-    return (
-        time_step(obs, first, last),
-        np.where(first, 0.0, reward).astype(np.float32),
-        np.where(first | terminated, 0.0, 1.0).astype(np.float32),
-    )
+    def reset(self) -> TimeStep:
+        obs = self._begin()
+        self._last = np.zeros(self.num_envs, bool)
+        return time_step(self._shown(obs), ~self._last, self._last)
+
+    def step(self, action: Any) -> HostRow:
+        first = self._last
+        obs, reward, terminated, truncated = self._advance(action, first)
+        self._last = last = ~first & (terminated | truncated)
+        # An episode that terminates at its time limit has terminated.
+        return (
+            time_step(self._shown(obs), first, last),
+            np.where(first, 0.0, reward).astype(np.float32),
+            np.where(first | terminated, 0.0, 1.0).astype(np.float32),
+        )
+
+    def _shown(self, obs: Obs) -> Obs:
+        """A hook for adapters that change the layout of observations."""
+        return obs
+
+    def _simulator_action(self, action: Any, size: int) -> np.ndarray:
+        """A copy of the actions, in the space's dtype and with its start.
+
+        Raises:
+          ValueError: the shape is not [size, ...] of the spec.
+          TypeError: they are not integers where the space is `Discrete`.
+        """
+        space, shape = self._action_space, (size, *self.action_spec.shape)
+        discrete = isinstance(self.action_spec, Discrete)
+        dtype = np.int64 if discrete else space.dtype
+        array = np.asarray(action).astype(dtype, casting="same_kind")
+        if array.shape != shape:
+            raise ValueError(f"actions must have the shape {shape}, got {array.shape}")
+        return array + space.start if discrete else array
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:
@@ -61,12 +99,19 @@ def check_arguments(num_envs: int, seed: int) -> None:
     refuse_any(at_least(given, num_envs=1, seed=0))
 
 
-def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueError:
-    """The error for an unknown name among so many that only the nearest are shown.
+def imported(module: str, package: str, extra: str) -> Any:
+    """The module; if its package is not installed, the ImportError says how to."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{package} is not installed: pip install 'jaxrl-par[{extra}]'"
+        ) from error
 
-    Args:
-      listing: what shows all names.
-    """
+
+def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueError:
+    """The error for an unknown name among so many that only the nearest are shown;
+    `listing` is what shows all of them."""
     known = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), lowered, n=8, cutoff=0.4)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_par.envs.host import rows, spaces
-from jaxrl_par.envs.host.base import HostEnvironment, HostRow
-from jaxrl_par.types import TimeStep
+from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.types import Obs, TimeStep
 
 _LONGEST = 10_000
 """Environment steps of an episode that can be kept, so that snapshots stay small."""
@@ -54,70 +54,46 @@ def from_callable(
         raise
 
 
-class _SingleHost(HostEnvironment):
+class _SingleHost(rows.GymnasiumHost):
     def __init__(self, envs: list[Any], seed: int, name: str | None):
         spec = getattr(envs[0], "spec", None)
-        self.num_envs = len(envs)
-        self.name = name or getattr(spec, "id", None) or type(envs[0]).__name__
-        self.max_episode_steps = getattr(spec, "max_episode_steps", None)
-        self._observation_space = envs[0].observation_space
-        self._action_space = envs[0].action_space
+        name = str(name or getattr(spec, "id", None) or type(envs[0]).__name__)
+        kinds = ("observation_space", "action_space")
+        both = [getattr(envs[0], kind) for kind in kinds]
         for index, env in enumerate(envs):
-            for kind in ("observation_space", "action_space"):
-                if getattr(env, kind) != getattr(envs[0], kind):
+            for kind, space in zip(kinds, both, strict=True):
+                if getattr(env, kind) != space:
                     raise ValueError(
-                        f"the {kind} of environment {index} of {self.name} differs from"
+                        f"the {kind} of environment {index} of {name} differs from"
                         f" that of environment 0: {getattr(env, kind)}"
                     )
-        self._specs = spaces.observation_spec(self._observation_space, self.name)
-        self.observation_spec = self._specs
-        self.action_spec = spaces.action_spec(self._action_space, self.name)
-        self._envs = envs
-        self._seed = seed
-        self._episode = [0] * self.num_envs
-        self._length = [0] * self.num_envs
-        self._last = np.zeros(self.num_envs, bool)
+        limit = getattr(spec, "max_episode_steps", None)
+        super().__init__(len(envs), both[0], both[1], name, limit)
+        self._envs, self._seed = envs, seed
+        self._episode, self._length = [0] * self.num_envs, [0] * self.num_envs
         self._actions = None
         if self.max_episode_steps is not None and self.max_episode_steps <= _LONGEST:
             shape = (self.num_envs, self.max_episode_steps, *self.action_spec.shape)
             self._actions = np.zeros(shape, self.action_spec.dtype)
 
-    def reset(self) -> TimeStep:
-        """Starts every environment anew, with its first episode."""
-        observations = [self._start(i, 0) for i in range(self.num_envs)]
-        self._last = np.zeros(self.num_envs, bool)
-        return rows.first_step(self._stack(observations), self.num_envs)
+    def _begin(self) -> Obs:
+        return self._stack([self._start(i, 0) for i in range(self.num_envs)])
 
-    def step(self, action: Any) -> HostRow:
-        """Acts in every environment."""
-        first = self._last
-        actions = spaces.simulator_action(
-            self._action_space, self.action_spec, action, self.num_envs
-        )
+    def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
+        actions = self._simulator_action(action, self.num_envs)
         self._record(action, first)
         observations: list[Any] = [None] * self.num_envs
         reward = np.zeros(self.num_envs)
-        terminated = np.zeros(self.num_envs, bool)
-        truncated = np.zeros(self.num_envs, bool)
+        terminated, truncated = np.zeros((2, self.num_envs), bool)
         for i in range(self.num_envs):
             if first[i]:
                 observations[i] = self._start(i, self._episode[i] + 1)
             else:
-                observations[i], reward[i], terminated[i], truncated[i] = self._act(
-                    i, actions[i]
-                )
-        result = rows.row(
-            self._stack(observations),
-            first=first,
-            terminated=terminated,
-            truncated=truncated,
-            reward=reward,
-        )
-        self._last = np.asarray(result[0].last)
-        return result
+                result = self._act(i, actions[i])
+                observations[i], reward[i], terminated[i], truncated[i] = result
+        return self._stack(observations), reward, terminated, truncated
 
     def close(self) -> None:
-        """Closes every environment."""
         envs, self._envs = self._envs, []
         for env in envs:
             env.close()
@@ -127,9 +103,8 @@ class _SingleHost(HostEnvironment):
         if self._actions is None:
             return None
         length = np.array(self._length, np.int32)
-        kept = np.arange(self._actions.shape[1]) < length[:, None]
-        kept = kept.reshape(*kept.shape, *[1] * (self._actions.ndim - 2))
-        actions = np.where(kept, self._actions, np.zeros_like(self._actions))
+        actions = self._actions.copy()
+        actions[np.arange(actions.shape[1]) >= length[:, None]] = 0
         return Replay(np.array(self._episode, np.uint32), length, actions)
 
     def restore(self, snapshot: Any) -> TimeStep:
@@ -141,26 +116,23 @@ class _SingleHost(HostEnvironment):
         if self._actions is None:
             return super().restore(snapshot)
         self._actions = np.array(snapshot.actions, self.action_spec.dtype)
-        observations: list[Any] = [None] * self.num_envs
-        for i in range(self.num_envs):
-            observations[i], self._last[i] = self._repeat(
-                i, int(snapshot.episode[i]), int(snapshot.length[i])
-            )
+        counts, observations = (snapshot.episode, snapshot.length), []
+        for i, (episode, length) in enumerate(zip(*counts, strict=True)):
+            actions = self._actions[i, : int(length)]
+            obs, self._last[i] = self._repeat(i, int(episode), actions)
+            observations.append(obs)
         first = np.asarray(snapshot.length) == 0
         return rows.time_step(self._stack(observations), first, self._last.copy())
 
-    def _repeat(self, i: int, episode: int, length: int) -> tuple[Any, bool]:
-        """(obs, last) of environment `i` after `length` recorded actions."""
-        assert self._actions is not None
+    def _repeat(self, i: int, episode: int, actions: np.ndarray) -> tuple[Any, bool]:
+        """(obs, last) of environment `i` after the recorded actions."""
         obs, last = self._start(i, episode), False
-        actions = spaces.simulator_action(
-            self._action_space, self.action_spec, self._actions[i, :length], length
-        )
-        for action in actions:
+        for action in self._simulator_action(actions, len(actions)):
             if last:
                 raise RuntimeError(
                     f"{self.name} is not deterministic: episode {episode} of"
-                    f" environment {i} had {length} steps and now {self._length[i]}"
+                    f" environment {i} had {len(actions)} steps and now"
+                    f" {self._length[i]}"
                 )
             obs, _, terminated, truncated = self._act(i, action)
             last = bool(terminated or truncated)
@@ -181,30 +153,23 @@ class _SingleHost(HostEnvironment):
     def _start(self, i: int, episode: int) -> Any:
         self._episode[i], self._length[i] = episode, 0
         seed = rows.episode_seed(self._seed, i, episode)
-        try:
-            return self._open()[i].reset(seed=seed)[0]
-        except Exception as error:
-            error.add_note(self._place(i))
-            raise
+        return self._call(i, "reset", seed=seed)[0]
 
     def _act(self, i: int, action: Any) -> tuple[Any, Any, Any, Any]:
         self._length[i] += 1
+        return self._call(i, "step", action)[:4]
+
+    def _call(self, i: int, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self._open()[i].step(action)[:4]
+            if not self._envs:
+                raise RuntimeError(f"{self.name} is closed")
+            return getattr(self._envs[i], method)(*args, **kwargs)
         except Exception as error:
-            error.add_note(self._place(i))
+            error.add_note(
+                f"in environment {i} of {self.name}, episode {self._episode[i]}, step"
+                f" {self._length[i]}"
+            )
             raise
-
-    def _open(self) -> list[Any]:
-        if not self._envs:
-            raise RuntimeError(f"{self.name} is closed")
-        return self._envs
-
-    def _place(self, i: int) -> str:
-        return (
-            f"in environment {i} of {self.name}, episode {self._episode[i]}, step"
-            f" {self._length[i]}"
-        )
 
     def _stack(self, observations: list[Any]) -> Any:
         return spaces.stack(self._observation_space, self._specs, observations)

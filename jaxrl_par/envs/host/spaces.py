@@ -4,11 +4,12 @@ JAX computes with 32 bits. float64 observations, actions and bounds are rounded 
 float32 here and nowhere else; 64-bit integers become int32 if their bounds fit.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxrl_par.types import Action, Box, Discrete, Obs, Spec, Specs
+from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32 = np.finfo(np.float32)
@@ -28,23 +29,19 @@ def observation_spec(space: Any, name: str) -> Specs:
     Raises:
       ValueError: the space is of another kind.
     """
-    specs = _leaves(space, name)
-    return _without_bounds(specs) if name in _WRONG_BOUNDS else specs
-
-
-def _leaves(space: Any, name: str) -> Specs:
     from gymnasium import spaces
 
     if isinstance(space, spaces.Dict):
-        return {key: _leaves(space[key], name) for key in space}
+        return {key: observation_spec(space[key], name) for key in space}
     if isinstance(space, spaces.Tuple):
-        return tuple(_leaves(inner, name) for inner in space)
+        return tuple(observation_spec(inner, name) for inner in space)
     if isinstance(space, spaces.MultiBinary):
         return Box(tuple(space.shape), np.dtype(space.dtype), low=0.0, high=1.0)
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, spaces.Box):
-        return _box(space, name)
+        box = _box(space, name)
+        return Box(box.shape, box.dtype) if name in _WRONG_BOUNDS else box
     raise ValueError(
         f"the observation space of {name} is not supported: {space}. Use Box, Discrete,"
         " MultiBinary, or a Dict or Tuple of them"
@@ -68,12 +65,20 @@ def action_spec(space: Any, name: str) -> Spec:
     )
 
 
-def _without_bounds(specs: Specs) -> Specs:
+def map_leaves(function: Callable[..., Any], specs: Specs, *others: Any) -> Any:
+    """`function` of each spec and of what the others have in its place.
+
+    Others may be spaces, or records of another class that have the same keys.
+    """
     if isinstance(specs, dict):
-        return {key: _without_bounds(spec) for key, spec in specs.items()}
+        return {
+            key: map_leaves(function, spec, *(other[key] for other in others))
+            for key, spec in specs.items()
+        }
     if isinstance(specs, tuple):
-        return tuple(_without_bounds(spec) for spec in specs)
-    return Box(specs.shape, specs.dtype) if isinstance(specs, Box) else specs
+        parts = zip(specs, *others, strict=True)
+        return tuple(map_leaves(function, *part) for part in parts)
+    return function(specs, *others)
 
 
 def batch(space: Any, specs: Specs, obs: Any, size: int) -> Obs:
@@ -83,50 +88,26 @@ def batch(space: Any, specs: Specs, obs: Any, size: int) -> Obs:
       ValueError: a shape is not that of the space.
       TypeError: a dtype is of another kind than the space's.
     """
-    if isinstance(specs, dict):
-        return {key: batch(space[key], specs[key], obs[key], size) for key in specs}
-    if isinstance(specs, tuple):
-        parts = zip(space, specs, obs, strict=True)
-        return tuple(batch(*part, size) for part in parts)
-    array = np.asarray(obs)
-    if array.shape != (size, *specs.shape):
-        raise ValueError(
-            f"{size} observations of {space} have the shape {array.shape}, not"
-            f" {(size, *specs.shape)}"
-        )
-    if isinstance(specs, Discrete):
-        array = array - space.start
-    return array.astype(specs.dtype, casting="same_kind", copy=False)
+
+    def leaf(spec: Spec, space: Any, obs: Any) -> np.ndarray:
+        array = np.asarray(obs)
+        if array.shape != (size, *spec.shape):
+            raise ValueError(
+                f"{size} observations of {space} have the shape {array.shape}, not"
+                f" {(size, *spec.shape)}"
+            )
+        if isinstance(spec, Discrete):
+            array = array - space.start
+        return array.astype(spec.dtype, casting="same_kind", copy=False)
+
+    return map_leaves(leaf, specs, space, obs)
 
 
 def stack(space: Any, specs: Specs, observations: list[Any]) -> Obs:
     """Observations of single environments as one batch, in the specs' dtypes."""
-    if isinstance(specs, dict):
-        return {
-            key: stack(space[key], specs[key], [obs[key] for obs in observations])
-            for key in specs
-        }
-    if isinstance(specs, tuple):
-        parts = zip(space, specs, zip(*observations, strict=True), strict=True)
-        return tuple(stack(*part[:2], list(part[2])) for part in parts)
-    # Not np.asarray of the list: that is several times slower for arrays.
-    return batch(space, specs, np.stack(observations), len(observations))
-
-
-def simulator_action(space: Any, spec: Spec, action: Action, size: int) -> np.ndarray:
-    """A copy of the actions, in the space's dtype and with its start.
-
-    Raises:
-      ValueError: the shape is not [size, ...] of the spec.
-      TypeError: they are not integers where the space is `Discrete`.
-    """
-    dtype = np.int64 if isinstance(spec, Discrete) else space.dtype
-    array = np.asarray(action).astype(dtype, casting="same_kind")
-    if array.shape != (size, *spec.shape):
-        raise ValueError(
-            f"actions must have the shape {(size, *spec.shape)}, got {array.shape}"
-        )
-    return array + space.start if isinstance(spec, Discrete) else array
+    # Not np.asarray of the lists: that is several times slower for arrays.
+    stacked = map_leaves(lambda _, *leaves: np.stack(leaves), specs, *observations)
+    return batch(space, specs, stacked, len(observations))
 
 
 def _box(space: Any, name: str) -> Box:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_par.envs.host.rows import time_step
 from jaxrl_par.types import (
     Box,
     Carry,
@@ -27,7 +28,7 @@ class BadRowError(ValueError):
     """An environment gave something that its specs exclude."""
 
     row: int | None = None
-    """The row of the unroll, where it was found only at the end of it."""
+    """Of the unroll, where it was found only at the end of it."""
 
 
 class UnrollBuffer:
@@ -37,18 +38,19 @@ class UnrollBuffer:
     """
 
     def __init__(self, specs: Specs, action_spec: Spec, length: int, num_envs: int):
-        self._paths, self._specs, self._tree = _flatten(specs)
-        self._obs = [
-            np.empty((length + 1, num_envs, *spec.shape), spec.dtype)
-            for spec in self._specs
-        ]
-        self._first = np.empty((length + 1, num_envs), np.bool_)
-        self._last = np.empty((length + 1, num_envs), np.bool_)
-        self.reward = np.empty((length, num_envs), np.float32)
-        self.discount = np.empty((length, num_envs), np.float32)
-        self.action = np.empty(
-            (length, num_envs, *action_spec.shape), action_spec.dtype
+        def empty(rows: int, spec: Spec) -> np.ndarray:
+            return np.empty((rows, num_envs, *spec.shape), spec.dtype)
+
+        leaves, self._tree = jax.tree.flatten_with_path(
+            specs, is_leaf=lambda x: isinstance(x, Spec)
         )
+        self._specs = [spec for _, spec in leaves]
+        self._paths = [f"observation{jax.tree_util.keystr(path)}" for path, _ in leaves]
+        self._obs = [empty(length + 1, spec) for spec in self._specs]
+        flag, number = Box((), np.dtype(bool)), Box(())
+        self._first, self._last = empty(length + 1, flag), empty(length + 1, flag)
+        self.reward, self.discount = empty(length, number), empty(length, number)
+        self.action = empty(length, action_spec)
 
     def write_step(self, t: int, step: TimeStep) -> None:
         """Writes observation and flags of row t.
@@ -60,14 +62,9 @@ class UnrollBuffer:
         if tree != self._tree:
             raise BadRowError(f"observation is {tree}, its spec {self._tree}")
         for path, buffer, leaf in zip(self._paths, self._obs, leaves, strict=True):
-            _check_like(path, buffer[t], leaf)
-            buffer[t] = leaf
-        for name, buffer, flag in (
-            ("first", self._first, step.first),
-            ("last", self._last, step.last),
-        ):
-            _check_like(name, buffer[t], flag)
-            buffer[t] = flag
+            _write(path, buffer[t], leaf)
+        _write("first", self._first[t], step.first)
+        _write("last", self._last[t], step.last)
 
     def write_reward(self, t: int, reward: np.ndarray, discount: np.ndarray) -> None:
         """Writes the reward and discount that the action of row t brought.
@@ -75,22 +72,17 @@ class UnrollBuffer:
         Raises:
           BadRowError: another shape or dtype than float32 [B].
         """
-        _check_like("reward", self.reward[t], reward)
-        _check_like("discount", self.discount[t], discount)
-        self.reward[t] = reward
-        self.discount[t] = discount
+        _write("reward", self.reward[t], reward)
+        _write("discount", self.discount[t], discount)
 
     def row(self, t: int) -> TimeStep:
         """Row t, as views of the buffers."""
-        flags: Any = (self._first[t], self._last[t])
-        return TimeStep(
-            jax.tree.unflatten(self._tree, [x[t] for x in self._obs]), *flags
-        )
+        return jax.tree.map(lambda x: x[t], self.steps())
 
     def steps(self) -> TimeStep:
         """Observations and flags, leaves [T+1, B, ...]."""
-        flags: Any = (self._first, self._last)
-        return TimeStep(jax.tree.unflatten(self._tree, self._obs), *flags)
+        obs = jax.tree.unflatten(self._tree, self._obs)
+        return time_step(obs, self._first, self._last)
 
     def trajectory(self, extras: Extras, carry: Carry) -> Trajectory:
         """All rows, with what the agent left and its memory before the first row."""
@@ -110,32 +102,27 @@ class UnrollBuffer:
         """
         for path, spec, leaf in zip(self._paths, self._specs, self._obs, strict=True):
             _check_values(path, spec, leaf, check_bounds)
-        for name, x in (("reward", self.reward), ("discount", self.discount)):
+        paid = {"reward": self.reward, "discount": self.discount}
+        for name, x in paid.items():
             _refuse(name, x, ~np.isfinite(x), "is not finite")
         x = self.discount
         _refuse("discount", x, (x < 0) | (x > 1), "is not in [0, 1]")
         before, after = self._last[:-1], self._first[1:]
         _refuse("first", after, before & ~after, "must follow the end of an episode")
         _refuse("first", after, after & ~before, "comes in the middle of an episode")
-        for name, x in (("reward", self.reward), ("discount", self.discount)):
+        for name, x in paid.items():
             _refuse(name, x, before & (x != 0), "must be 0 after the end of an episode")
 
 
-def _flatten(specs: Specs) -> tuple[list[str], list[Spec], Any]:
-    leaves, tree = jax.tree.flatten_with_path(
-        specs, is_leaf=lambda x: isinstance(x, Spec)
-    )
-    paths = [f"observation{jax.tree_util.keystr(path)}" for path, _ in leaves]
-    return paths, [spec for _, spec in leaves], tree
-
-
-def _check_like(name: str, expected: np.ndarray, given: Any) -> None:
+def _write(name: str, place: np.ndarray, given: Any) -> None:
+    """Refuses what would be cast."""
     if not isinstance(given, np.ndarray):
         raise BadRowError(f"{name} is a {type(given).__name__}, not a numpy array")
-    if given.shape != expected.shape:
-        raise BadRowError(f"{name} has shape {given.shape}, not {expected.shape}")
-    if given.dtype != expected.dtype:
-        raise BadRowError(f"{name} has dtype {given.dtype}, not {expected.dtype}")
+    for what in ("shape", "dtype"):
+        value, expected = getattr(given, what), getattr(place, what)
+        if value != expected:
+            raise BadRowError(f"{name} has {what} {value}, not {expected}")
+    place[...] = given
 
 
 def _check_values(name: str, spec: Spec, x: np.ndarray, check_bounds: bool) -> None:

@@ -12,11 +12,7 @@ from jaxrl_par.types import Action, Box, TimeStep
 
 
 def previous_action_and_reward(env: HostEnvironment) -> HostEnvironment:
-    """Shows the last action and reward with each observation, 0 where `first`.
-
-    A network with memory can then tell what its actions do. Source: Wang et al.,
-    arXiv:1611.05763, section 2.1.
-    """
+    """As `envs.wrappers.previous_action_and_reward`, for simulators."""
     return _PreviousActionAndReward(env)
 
 
@@ -29,54 +25,41 @@ class _Snapshot(NamedTuple):
 class _PreviousActionAndReward(HostEnvironment):
     def __init__(self, env: HostEnvironment):
         self._env = env
-        self.num_envs = env.num_envs
-        self.observation_spec = WithPrevious(
-            env.observation_spec, env.action_spec, Box(())
-        )
-        self.action_spec = env.action_spec
-        self.name = env.name
-        self.max_episode_steps = env.max_episode_steps
-        self._nothing()
+        self._describe(env)
+        self.observation_spec = WithPrevious(*env.specs, Box(()))
+        shape = (self.num_envs, *self.action_spec.shape)
+        self._nothing = np.zeros(shape), np.zeros(self.num_envs, np.float32)
+        self._keep(*self._nothing)
 
     def reset(self) -> TimeStep:
-        """Starts every environment anew."""
-        self._nothing()
+        self._keep(*self._nothing)
         return self._show(self._env.reset())
 
     def step(self, action: Any) -> HostRow:
-        """Acts in every environment."""
         step, reward, discount = self._env.step(action)
-        # Copies: callers and simulators may write into theirs.
-        self._action = np.array(action, self.action_spec.dtype)
-        self._reward = np.array(reward)
+        self._keep(action, reward)
         return self._show(step), reward, discount
 
     def close(self) -> None:
-        """Closes the simulators."""
         self._env.close()
 
     def plan(self, keys: Key[Array, " T"]) -> None:
-        """Passes the keys on."""
         self._env.plan(keys)
 
     def snapshot(self) -> Any:
-        """That of the simulators, with what is shown besides."""
         inner = self._env.snapshot()
         if inner is None:
             return None
-        return _Snapshot(inner, self._action.copy(), self._reward.copy())
+        return _Snapshot(inner, self._action, self._reward)
 
     def restore(self, snapshot: Any) -> TimeStep:
-        """Comes back to the simulators' state and to what was shown besides."""
-        self._action = np.array(snapshot.action, self.action_spec.dtype)
-        self._reward = np.array(snapshot.reward)
+        self._keep(snapshot.action, snapshot.reward)
         return self._show(self._env.restore(snapshot.inner))
 
-    def _nothing(self) -> None:
-        self._action = np.zeros(
-            (self.num_envs, *self.action_spec.shape), self.action_spec.dtype
-        )
-        self._reward = np.zeros(self.num_envs, np.float32)
+    def _keep(self, action: Any, reward: np.ndarray) -> None:
+        # Copies: callers and simulators may write into theirs.
+        self._action = np.array(action, self.action_spec.dtype)
+        self._reward = np.array(reward)
 
     def _show(self, step: TimeStep) -> TimeStep:
         def cleared(x):
