@@ -24,12 +24,7 @@ from jaxrl_par import losses
 from jaxrl_par.agents import trained_by
 from jaxrl_par.errors import at_least, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    DistillationBatch,
-    Metrics,
-    Params,
-)
+from jaxrl_par.types import Agent, DistillationBatch, Metrics, Params
 
 
 @dataclass(frozen=True)

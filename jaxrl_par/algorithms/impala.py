@@ -22,12 +22,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
 from jaxrl_par.errors import above, at_least, below, not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    Metrics,
-    Params,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,7 @@ from jaxrl_par.agents import TrainState, trained_by
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    Metrics,
-    Params,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,7 @@ class LearnFn(Protocol):
     """From the learner's state and data to those after a trajectory."""
 
     def __call__(
-        self,
-        state: State,
-        data: Data,
-        trajectory: Trajectory,
-        key: PRNGKey,
-        axis: Axis,
+        self, state: State, data: Data, trajectory: Trajectory, key: PRNGKey, axis: Axis
     ) -> tuple[State, Data, Metrics]:
         """`axis`: gradients and metrics are averaged over it."""
         ...
@@ -288,9 +283,7 @@ def lead_from(
     return step
 
 
-def lesson_from(
-    deferred: Deferred,
-) -> Callable[[State, Any], tuple[State, Metrics]]:
+def lesson_from(deferred: Deferred) -> Callable[[State, Any], tuple[State, Metrics]]:
     """(part, one of the lessons of `lead_from`) -> (part after it, metrics)"""
 
     def learned(part: State, given: Any) -> tuple[State, Metrics]:

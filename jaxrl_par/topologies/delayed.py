@@ -323,8 +323,7 @@ def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
     local = _kept(system, local, worker, Past(_chosen(state, mask), version))
     before = run.progress
     progress = before._replace(
-        updates=before.updates.add(1),
-        env_steps=before.env_steps.add(given.env_steps),
+        updates=before.updates.add(1), env_steps=before.env_steps.add(given.env_steps)
     )
     progress = count_skipped(progress, metrics)
     return run._replace(learner=state, local=local, progress=progress), metrics

@@ -26,12 +26,7 @@ from jaxrl_par.algorithms.tabular.mdp import (
     sample_transitions,
     start_states,
 )
-from jaxrl_par.algorithms.tabular.tables import (
-    StepSize,
-    Table,
-    new_table,
-    updated,
-)
+from jaxrl_par.algorithms.tabular.tables import StepSize, Table, new_table, updated
 from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.exploration import boltzmann, epsilon_greedy
 from jaxrl_par.types import PRNGKey
