@@ -94,31 +94,35 @@ def at_least(config: Any, **lowest: int | float | str) -> list[str]:
 
 def above(config: Any, **bounds: int | float) -> list[str]:
     """A line for each number that is not above that."""
-    return [
-        f"{label} must be above {bound}, got {value}"
-        for name, bound in bounds.items()
-        for label, value in _known(config, name)
-        if not value > bound
-    ]
+    return _refused(config, bounds, gt, "above {}".format)
 
 
 def below(config: Any, **bounds: int | float) -> list[str]:
     """A line for each number that is not below that."""
-    return [
-        f"{label} must be below {bound}, got {value}"
-        for name, bound in bounds.items()
-        for label, value in _known(config, name)
-        if not value < bound
-    ]
+    return _refused(config, bounds, lt, "below {}".format)
 
 
 def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
     """A line for each number that is outside its closed interval."""
+    return _refused(
+        config,
+        bounds,
+        lambda value, ends: ends[0] <= value <= ends[1],
+        lambda ends: "in [{:g}, {:g}]".format(*ends),
+    )
+
+
+def _refused(
+    config: Any,
+    bounds: dict[str, Any],
+    holds: Callable[[Any, Any], bool],
+    told: Callable[[Any], str],
+) -> list[str]:
     return [
-        f"{label} must be in [{low:g}, {high:g}], got {value}"
-        for name, (low, high) in bounds.items()
+        f"{label} must be {told(bound)}, got {value}"
+        for name, bound in bounds.items()
         for label, value in _known(config, name)
-        if not low <= value <= high
+        if not holds(value, bound)
     ]
 
 

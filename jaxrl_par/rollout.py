@@ -1,10 +1,10 @@
 """Acting in environments: from parameters to trajectories."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par.envs import Environment
 from jaxrl_par.types import (
@@ -43,9 +43,8 @@ def start(
 ) -> Streams:
     """Resets the environments and the agent's memory, as part `index` of `num_parts`
     of the same size."""
-    env_state, step = env.reset(key)
     carry = initial_carry(agent, env.num_envs, index, num_parts)
-    return Streams(env_state, step, carry)
+    return Streams(*env.reset(key), carry)
 
 
 def initial_carry(
@@ -66,29 +65,19 @@ def initial_carry(
 
 def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Trajectory:
     """Shapes and dtypes of what so many steps give, from one step [B]."""
-    num_envs = step.first.shape[0]
 
-    def act(params: Params, step: TimeStep):
-        carry = agent.initial_carry(num_envs)
+    def over_time(tree: PyTree, length: int) -> PyTree:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (length, *x.shape)), tree)
+
+    def trajectory(params: Params, step: TimeStep) -> Trajectory:
+        carry = agent.initial_carry(step.first.shape[0])
         action, _, extras = agent.act(params, carry, step, jax.random.key(0))
-        return action, extras, carry
+        action, extras = over_time((action, extras), length)
+        number = over_time(jnp.zeros(step.first.shape), length)
+        steps = over_time(step, length + 1)
+        return Trajectory(steps, action, number, number, extras, carry)
 
-    action, extras, carry = jax.eval_shape(act, params, step)
-
-    def over_time(length: int, tree):
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), tree
-        )
-
-    number: Any = jax.ShapeDtypeStruct((length, num_envs), jnp.float32)
-    return Trajectory(
-        over_time(length + 1, step),
-        over_time(length, action),
-        number,
-        number,
-        over_time(length, extras),
-        carry,
-    )
+    return jax.eval_shape(trajectory, params, step)
 
 
 def unroll(
@@ -161,11 +150,8 @@ def whole_episodes(
         reward=reward,
         discount=jnp.where(running, trajectory.discount, 0.0),
     )
-    count = jnp.float32(env.num_envs)
-    episodes = Episodes(
-        Mean(jnp.sum(reward), count), Mean(jnp.sum(running, dtype=jnp.float32), count)
-    )
-    return trajectory, episodes
+    count, lengths = jnp.float32(env.num_envs), jnp.sum(running, dtype=jnp.float32)
+    return trajectory, Episodes(Mean(jnp.sum(reward), count), Mean(lengths, count))
 
 
 def _ended(episode, last) -> Episodes:

@@ -48,11 +48,8 @@ def merged(old: Moments, new: Moments) -> Moments:
     share = new.count / jnp.maximum(count, _SMALLEST_COUNT)
 
     def variance(old_mean, old_variance, new_mean, new_variance):
-        return (
-            (1.0 - share) * old_variance
-            + share * new_variance
-            + share * (1.0 - share) * jnp.square(new_mean - old_mean)
-        )
+        within = (1.0 - share) * old_variance + share * new_variance
+        return within + share * (1.0 - share) * jnp.square(new_mean - old_mean)
 
     means = jax.tree.map(lambda x, y: x + share * (y - x), old.mean, new.mean)
     variances = jax.tree.map(variance, old.mean, old.variance, new.mean, new.variance)

@@ -169,13 +169,11 @@ ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras
 
 def as_is(state: State, trajectory: Trajectory, axis: Axis) -> Batch:
     """The trajectory: what an agent learns from that prepares nothing."""
-    del state, axis
     return trajectory
 
 
 def nothing(state: State, trajectory: Trajectory, axis: Axis) -> State:
     """The state: what an agent is that learns by gradients alone."""
-    del trajectory, axis
     return state
 
 

@@ -45,7 +45,6 @@ class A2CConfig:
     smaller."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
         return found + not_chosen(self) + at_least(self, n_step=1)
 
@@ -55,23 +54,14 @@ def a2c(
     optimizer: optax.GradientTransformation,
     config: A2CConfig = A2CConfig(),
 ) -> Agent:
-    """A2C for any actions, with or without memory.
-
-    Args:
-      network: maps steps to (distribution of the action, values [...]).
-      optimizer: clips, schedules and scales the gradient.
-      config: may hold traced numbers, so that a population can be vmapped over them.
+    """A2C for any actions, with or without memory; arguments: see `algorithms`.
 
     Raises:
       ValueError: the config is out of range.
     """
     refuse(config)
-    return trained_by(
-        network,
-        optimizer,
-        partial(loss, network=network, config=config),
-        reduction=config.reduction,
-    )
+    of_batch = partial(loss, network=network, config=config)
+    return trained_by(network, optimizer, of_batch, reduction=config.reduction)
 
 
 def loss(
@@ -97,16 +87,8 @@ def loss(
     entropies = policy.entropy()
     policy_losses = -policy.log_prob(trajectory.action) * advantages
     value_losses = 0.5 * jnp.square(targets - values[:-1])
-    total = losses.over_rows(
-        policy_losses
-        + config.value_cost * value_losses
-        - config.entropy_cost * entropies,
-        last,
-        config.reduction,
+    row_losses = policy_losses + config.value_cost * value_losses
+    row_losses -= config.entropy_cost * entropies
+    return losses.over_rows(row_losses, last, config.reduction), losses.row_means(
+        last, policy_loss=policy_losses, value_loss=value_losses, entropy=entropies
     )
-    metrics: Metrics = {
-        "policy_loss": losses.row_mean(policy_losses, last),
-        "value_loss": losses.row_mean(value_losses, last),
-        "entropy": losses.row_mean(entropies, last),
-    }
-    return total, metrics

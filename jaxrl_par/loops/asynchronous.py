@@ -44,7 +44,6 @@ class StalenessConfig:
     """Of a gradient that reject still applies."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         return not_chosen(self) + at_least(self, max_staleness=0)
 
 
@@ -67,8 +66,7 @@ def gradient(
       ValueError: the learner has no halves.
     """
     _, key = unroll_keys(root, unroll, worker)
-    halves = halves_of(learner, "workers")
-    return halves.contribute(state, data, trajectory, key)
+    return halves_of(learner, "workers").contribute(state, data, trajectory, key)
 
 
 class Turn(NamedTuple):

@@ -6,7 +6,7 @@ device. What a learner keeps of the data is its own on each device, and for each
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,11 @@ from jaxrl_par.types import (
 Data = PyTree
 
 
-class LearnFn(Protocol):
-    """From the learner's state and data to those after a trajectory."""
-
-    def __call__(
-        self, state: State, data: Data, trajectory: Trajectory, key: PRNGKey, axis: Axis
-    ) -> tuple[State, Data, Metrics]:
-        """`axis`: gradients and metrics are averaged over it."""
-        ...
+LearnFn = Callable[
+    [State, Data, Trajectory, PRNGKey, Axis], tuple[State, Data, Metrics]
+]
+"""From the learner's state and data to those after a trajectory, with gradients and
+metrics averaged over the axis."""
 
 
 class Gradient(NamedTuple):
@@ -149,9 +146,7 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         else:
             keys = jax.random.split(key, updates_per_step)
             (state, data), metrics = jax.lax.scan(once, (state, data), keys)
-            skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
-            metrics = jax.tree.map(partial(jnp.mean, axis=0), metrics)
-            metrics |= {"skipped": skipped}
+            metrics = over_updates(metrics)
         return observe(agent, state, trajectory, metrics, axis), data, metrics
 
     def contribute(state, data, trajectory, key):
@@ -164,14 +159,15 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         return buffer.update(data, drawn, info), Gradient(*given)
 
     halves = Halves(contribute, agent.apply, agent.observe)
-    return Learner(
-        agent,
-        agent.init,
-        agent.params,
-        buffer.init,
-        learn,
-        halves=halves if updates_per_step == 1 else None,
-    )
+    possible = halves if updates_per_step == 1 else None
+    return Learner(agent, agent.init, agent.params, buffer.init, learn, halves=possible)
+
+
+def over_updates(metrics: Metrics) -> Metrics:
+    """Means over updates, leaves [num_updates], and how many of them were skipped."""
+    skipped: Any = metrics.get("skipped", 0.0)
+    means = jax.tree.map(partial(jnp.mean, axis=0), metrics)
+    return means | {"skipped": jnp.sum(skipped)}
 
 
 def epochs(agent: Agent, num_epochs: int, num_minibatches: int = 1) -> Learner:
@@ -204,14 +200,10 @@ def remembering(agent: Agent, remember: Remember) -> Learner:
         state, metrics = learn(agent, state, batch, key, axis=axis)
         return state, after, metrics
 
-    return Learner(
-        agent,
-        agent.init,
-        agent.params,
-        lambda trajectory: remember.initial(trajectory.num_lanes),
-        advanced,
-        in_order=True,
-    )
+    def start(trajectory):
+        return remember.initial(trajectory.num_lanes)
+
+    return Learner(agent, agent.init, agent.params, start, advanced, in_order=True)
 
 
 def learner_of(given: Agent | Learner) -> Learner:

@@ -230,7 +230,7 @@ _ALGORITHMS = (
     _m(
         "a2c: entropy is a cost",
         "algorithms/a2c.py",
-        "- config.entropy_cost * entropies,",
+        "row_losses -= config.entropy_cost * entropies",
         "+ config.entropy_cost * entropies,",
         "algorithms/test_a2c.py::test_the_loss_follows_the_paper",
     ),
@@ -903,7 +903,7 @@ _LOOPS = (
     ),
     _m(
         "chain: lessons that were skipped are not counted",
-        "loops/chain.py",
+        "loops/learner.py",
         'return means | {"skipped": jnp.sum(skipped)}',
         'return means | {"skipped": jnp.float32(0)}',
         "loops/test_distillation.py::"
@@ -991,8 +991,8 @@ _TOPOLOGIES = (
     _m(
         "population: all hyperparameters are drawn together",
         "topologies/population.py",
-        "keys[i], (size,), minval",
-        "keys[0], (size,), minval",
+        "uniform(keys[name], (size,)",
+        "uniform(key, (size,)",
         "topologies/test_population.py::test_random_search_draws_its_numbers_apart",
     ),
     _m(

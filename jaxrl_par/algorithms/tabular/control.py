@@ -47,7 +47,6 @@ class ControlConfig:
     """Above what can be reached, it makes a greedy learner try everything."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, epsilon=(0, 1)) + not_chosen(self)
         return found + at_least(self, inverse_temperature=0)
 

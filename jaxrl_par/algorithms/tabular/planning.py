@@ -65,12 +65,11 @@ def value_iteration(
 
     V_i(s) = max_a sum_s' P(s'|s, a) (R(s, a, s') + gamma V_{i-1}(s')),   V_0 = 0
     """
-    return sweep_until(
-        lambda values: jnp.max(action_values(mdp, values), axis=-1),
-        jnp.zeros(mdp.terminal.shape),
-        tolerance,
-        max_sweeps,
-    )
+
+    def backup(values: Float[Array, " S"]):
+        return jnp.max(action_values(mdp, values), axis=-1)
+
+    return sweep_until(backup, mdp, tolerance, max_sweeps)
 
 
 def _plan(mdp: MDP, policy: Policy, num_improvements: Int[Array, ""]) -> Plan:
