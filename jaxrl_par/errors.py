@@ -9,9 +9,10 @@ Numbers that are None or JAX arrays are never out of range: None asks for nothin
 number that is traced, as a population's hyperparameters are, has no value yet.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from operator import gt, lt
 from typing import Any, get_args, get_type_hints
 
 import jax
@@ -60,8 +61,7 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     """What `problems()` of a config and of its parts report, by dotted field.
 
     Args:
-      unnamed: the annotation of parts whose fields are spoken of as if they were those
-        of the whole.
+      unnamed: the annotation of parts whose fields are spoken of as the whole's own.
     """
     reported = config.problems() if hasattr(config, "problems") else []
     found = [prefix + line for line in reported]

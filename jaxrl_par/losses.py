@@ -22,8 +22,7 @@ def over_rows(
 ) -> Float[Array, ""]:
     """Mean or sum over rows, of which those that are `last` count as 0.
 
-    A sum makes gradients larger by the number of rows, which a learning rate has to
-    make up for.
+    Gradients of a sum are as many times larger as there are rows: a matter of the rate.
     """
     total = jnp.sum(jnp.where(last, 0.0, x))
     return total if reduction == "sum" else total / x.size

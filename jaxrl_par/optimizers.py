@@ -45,8 +45,7 @@ def make_optimizer(
 
     Args:
       config: its learning rate may be traced.
-      total_env_steps: of the whole run, after which an annealed rate is 0. Topologies
-        count them: see `elapsed`.
+      total_env_steps: after which an annealed rate is 0, counted as `elapsed` says.
 
     Raises:
       ValueError: the config is out of range, `total_env_steps` below 1, or missing for

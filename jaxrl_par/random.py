@@ -78,9 +78,8 @@ def permutation(key: PRNGKey, n: int) -> Int[Array, " n"]:
     if rows < 8:
         return jax.random.permutation(key, n)
     height, width = np.uint32(rows), np.uint32(n // rows)
-    salts = jax.random.bits(key, (8, 2))
     row, column = jnp.divmod(jnp.arange(n, dtype=jnp.uint32), width)
-    for salt in salts:
+    for salt in jax.random.bits(key, (8, 2)):
         row = (row + _hash(column, salt[0]) % height) % height
         column = (column + _hash(row, salt[1]) % width) % width
     return (row * width + column).astype(jnp.int32)

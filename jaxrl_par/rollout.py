@@ -41,8 +41,7 @@ def start(
     index: Int[Array, ""] | int = 0,
     num_parts: int = 1,
 ) -> Streams:
-    """Resets the environments and the agent's memory, as part `index` of `num_parts`
-    of the same size."""
+    """Resets environments and the agent's memory: part `index` of `num_parts` equal."""
     carry = initial_carry(agent, env.num_envs, index, num_parts)
     return Streams(*env.reset(key), carry)
 
@@ -107,16 +106,15 @@ def unroll(
         action, carry, extras = agent.act(params, streams.carry, streams.step, act_key)
         env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
-        row = (streams.step, action, reward, discount, extras)
+        row = Trajectory(streams.step, action, reward, discount, extras, ())
         return Streams(env_state, step, carry), (row, episode)
 
     keys = jax.random.split(key, length)
     after, (rows, episode) = jax.lax.scan(advance, streams, keys)
-    steps, action, reward, discount, extras = rows
     steps = jax.tree.map(
-        lambda x, final: jnp.concatenate([x, final[None]]), steps, after.step
+        lambda x, final: jnp.concatenate([x, final[None]]), rows.steps, after.step
     )
-    trajectory = Trajectory(steps, action, reward, discount, extras, streams.carry)
+    trajectory = rows._replace(steps=steps, carry=streams.carry)
     return after, trajectory, _ended(episode, steps.last[1:])
 
 

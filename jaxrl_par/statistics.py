@@ -27,8 +27,7 @@ class Moments(NamedTuple):
 
 
 def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
-    """Moments of rows, leaves [*N, ...], of all instances; those that are not kept
-    count as if they were not there."""
+    """Moments of the rows to keep, leaves [*N, ...], of all instances."""
     count = axis.mean(jnp.sum(keep, dtype=jnp.float32))
     safe = jnp.maximum(count, _SMALLEST_COUNT)
 

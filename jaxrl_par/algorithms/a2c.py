@@ -2,8 +2,7 @@
 
 The policy follows A[t] grad log pi(a[t]|o[t]), with A from `returns.gae` or
 `returns.n_step`; the value regresses on A + v; an entropy bonus keeps the policy from
-collapsing early. Workers that send `grad` to a server without waiting for each other
-make it A3C.
+collapsing early. Workers that send `grad` to a server without waiting make it A3C.
 
 Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Clemente et al., arXiv:1705.04862
 (batched); Schulman et al., arXiv:1506.02438 (GAE).
@@ -54,11 +53,7 @@ def a2c(
     optimizer: optax.GradientTransformation,
     config: A2CConfig = A2CConfig(),
 ) -> Agent:
-    """A2C for any actions, with or without memory; arguments: see `algorithms`.
-
-    Raises:
-      ValueError: the config is out of range.
-    """
+    """A2C for any actions, with or without memory, by the rules of `algorithms`."""
     refuse(config)
     of_batch = partial(loss, network=network, config=config)
     return trained_by(network, optimizer, of_batch, reduction=config.reduction)

@@ -1,5 +1,4 @@
-"""An actor that learns from a teacher alone: the acting half of actor-learner
-distillation.
+"""The acting half of actor-learner distillation: it learns from a teacher alone.
 
 It sees no reward. Where it has been, it imitates what the teacher would have done, and
 predicts what the teacher expects there:
@@ -50,9 +49,6 @@ def distilled(
 
     It leaves its policy and the log-probability of its action in the extras: its
     teacher learns from what it does. Arguments: see `algorithms`.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
     of_batch = partial(loss, network=network, config=config)

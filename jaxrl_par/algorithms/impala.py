@@ -75,11 +75,7 @@ def impala(
     optimizer: optax.GradientTransformation,
     config: ImpalaConfig = ImpalaConfig(),
 ) -> Agent:
-    """IMPALA for any actions, with or without memory; arguments: see `algorithms`.
-
-    Raises:
-      ValueError: the config is out of range.
-    """
+    """IMPALA for any actions, with or without memory, by the rules of `algorithms`."""
     refuse(config)
     return trained_by(
         network,

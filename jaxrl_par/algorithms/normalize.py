@@ -91,9 +91,8 @@ def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:
 def counted(statistics: Moments, obs: Obs, axis: Axis) -> Moments:
     """With the finite ones of observations [T, B, ...] of all devices."""
     rows = jax.tree.map(_floats, obs)
-    finite = [
-        jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in jax.tree.leaves(rows)
-    ]
+    leaves = jax.tree.leaves(rows)
+    finite = [jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in leaves]
     return merged(statistics, moments(rows, jnp.stack(finite).all(0), axis))
 
 

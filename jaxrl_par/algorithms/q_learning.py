@@ -120,16 +120,13 @@ def q_learning(
     optimizer: optax.GradientTransformation,
     config: QConfig = QConfig(),
 ) -> Agent:
-    """Q-learning for discrete actions, with or without memory.
+    """Q-learning for discrete actions, with or without memory: see `algorithms`.
 
     `greedy` takes the action of the largest Q, the first of equals.
 
     Args:
       network: maps steps to the values of all actions [..., A].
       optimizer: clips, schedules and scales the gradient of the online parameters.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
 

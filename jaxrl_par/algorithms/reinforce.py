@@ -70,14 +70,11 @@ def reinforce(
     optimizer: optax.GradientTransformation,
     config: ReinforceConfig = ReinforceConfig(),
 ) -> Agent:
-    """REINFORCE for any actions, with or without memory.
+    """REINFORCE for any actions, with or without memory, by the rules of `algorithms`.
 
     Args:
       network: maps steps to (distribution of the action, values [...]). The values are
         not used unless the baseline is learned.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
     return trained_by(

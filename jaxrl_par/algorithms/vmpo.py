@@ -123,16 +123,13 @@ def vmpo(
     optimizer: optax.GradientTransformation,
     config: VMPOConfig = VMPOConfig(),
 ) -> Agent:
-    """V-MPO for any actions, with or without memory.
+    """V-MPO for any actions, with or without memory, by the rules of `algorithms`.
 
     Made for one update from each trajectory. With minibatches, which are of whole
     sequences, psi and the gradient of eta are those of the eta before the first.
 
     Args:
       optimizer: clips, schedules and scales the gradient of parameters and multipliers.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
 

@@ -80,9 +80,8 @@ _Stages = dict[str, Stage]
 def chain(*, acts: str, **stages: Stage | Learner | Agent) -> Learner:
     """Learns with one stage after the other from each trajectory.
 
-    The state is a record of the stages' states in the order of their names, and so
-    how a stage starts does not depend on when its turn is. `skipped` is the sum of all
-    stages'. A chain has no halves.
+    The state is a record of the stages' states in the order of their names, so how one
+    starts does not depend on its turn. `skipped` is the sum of all. It has no halves.
 
     Args:
       acts: the stage that acts.

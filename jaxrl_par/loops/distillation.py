@@ -1,7 +1,6 @@
 """Actor-learner distillation: a student acts, its teacher learns from what it did.
 
-It is a chain of two stages, whose step is one round of the paper's processes, in a
-fixed order:
+It is a chain of two stages, whose step is a round of the paper's processes in order:
 
     teacher    runner    it reads what was acted: its policy and values are remembered
                archive   with the student's memory before the rows they go to a replay
@@ -216,8 +215,7 @@ def _archived(
 
 
 def _before(trajectory: Trajectory, policy: Any) -> Metrics:
-    """How far the student that acted was from its teacher, before either learned from
-    it: what is archived is older."""
+    """How far the student that acted was from its teacher, before either learned."""
     acted = trajectory.extras["policy"]
     weight = 1.0 - trajectory.steps.last[:-1]
     same = acted.mode() == policy.mode()

@@ -62,10 +62,9 @@ class Halves(NamedTuple):
 
 
 class Deferred(NamedTuple):
-    """A last stage of a learner's `learn`, which can be done elsewhere and later.
+    """A last stage of `Learner.learn`, which can be done elsewhere and later.
 
-    `lead`, then `learn` from each lesson in order, then `join`, equals one call of
-    `Learner.learn`.
+    `lead`, `learn` from each lesson in order, then `join` equal one call of it.
     """
 
     lead: Callable[
@@ -76,8 +75,7 @@ class Deferred(NamedTuple):
     learn: Callable[[State, Any, Axis], tuple[State, Metrics]]
     """(part, one of the lessons, axis) -> (part after it, metrics)"""
     join: Callable[[Metrics, Metrics], Metrics]
-    """The step's metrics, from those of `lead` and those of its lessons
-    [num_lessons]."""
+    """The step's metrics, from those of `lead` and of its lessons [num_lessons]."""
     part: Callable[[State], State]
     """What the lessons change of the state: a state of `Learner.actor`."""
     replace: Callable[[State, State], State]
@@ -238,9 +236,8 @@ def learn_from(
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
         _, key = step_keys(run, axis)
-        state, data, metrics = learner.learn(
-            run.learner, run.local, trajectory, key, axis
-        )
+        given = (run.learner, run.local, trajectory, key, axis)
+        state, data, metrics = learner.learn(*given)
         run = run._replace(learner=state, local=data)
         run = advance(run, trajectory, metrics, axis)
         progress = count_skipped(run.progress, metrics)
@@ -254,16 +251,14 @@ def lead_from(
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
     """As `learn_from`, up to the lessons that are deferred, which it returns.
 
-    What is skipped is counted when they were learned from: see `count_skipped`. Each
-    lesson comes with the environment steps that have passed when it was learned from:
-    see `lesson_from`.
+    What is skipped is counted when they were learned from: see `count_skipped`. For
+    `lesson_from`, each comes with the environment steps that have passed by then.
     """
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
         _, key = step_keys(run, axis)
-        state, data, metrics, lessons = deferred.lead(
-            run.learner, run.local, trajectory, key, axis
-        )
+        given = (run.learner, run.local, trajectory, key, axis)
+        state, data, metrics, lessons = deferred.lead(*given)
         run = run._replace(learner=state, local=data)
         env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
         # All of them with the last one: in `learn_from` they come behind the lessons.

@@ -27,9 +27,8 @@ class Progress(NamedTuple):
 
     def counted(self, env_steps: Int[Array, ""]) -> "Progress":
         """After one more step, but for what was skipped in it."""
-        return self._replace(
-            updates=self.updates.add(1), env_steps=self.env_steps.add(env_steps)
-        )
+        updates, env_steps = self.updates.add(1), self.env_steps.add(env_steps)
+        return self._replace(updates=updates, env_steps=env_steps)
 
 
 class Run(NamedTuple):
@@ -65,8 +64,7 @@ def unroll_keys(
 ) -> tuple[PRNGKey, PRNGKey]:
     """To act and to learn with, of instance `index` along the axis in an unroll.
 
-    Who is no instance of a program, but a thread, draws with them what the instance
-    would have drawn.
+    With them a thread, no instance of a program, draws what the instance would.
     """
     for number in (unroll.millions, unroll.units, index):
         root = jax.random.fold_in(root, number)

@@ -68,8 +68,7 @@ def simulated(durations: Float[np.ndarray, "N W"]) -> Schedule:
         raise ValueError("durations must be finite and above 0")
     num_turns, num_workers = durations.shape
     worker, delay = np.empty((2, num_turns), np.int32)
-    finishes = [(durations[0, w], w) for w in range(num_workers)]
-    heapq.heapify(finishes)
+    finishes = sorted((durations[0, w], w) for w in range(num_workers))  # also a heap
     unroll, read = [0] * num_workers, [0] * num_workers
     for turn in range(num_turns):
         now, w = finishes[0]
@@ -111,8 +110,7 @@ def heavy_tailed(
 def resampled(schedule: Schedule, num_turns: int, seed: int) -> Schedule:
     """Turns drawn one by one from those of another schedule, such as a recorded one.
 
-    Workers and delays come as often as there, but in no order: a worker's unrolls may
-    overlap.
+    They come as often as there, but in no order: a worker's unrolls may overlap.
     """
     rng = np.random.default_rng(seed)
     turns = rng.integers(len(schedule.worker), size=num_turns)

@@ -105,8 +105,7 @@ def recorded(path: Path, num_workers: int) -> Schedule:
     """The schedule of a run of `topologies.workers`, which it recorded at `path`.
 
     Raises:
-      RecordError: as `read_turns`; or the record is empty, or not of one shard and so
-        many workers.
+      RecordError: as `read_turns`; or it is not of one shard and so many workers.
     """
     turns = read_turns(path)
     worker = np.array([x.worker for x in turns], np.int32)
@@ -177,8 +176,7 @@ class _System:
         )
 
     def reads(self, state: State, *own: Any) -> list[bool]:
-        """Which leaves of the state a turn reads; `own`: a worker's environments and
-        data, and the run's key."""
+        """Which leaves of the state a turn reads, with streams, data and the root."""
         rest = (*own, Count.zero(), jnp.int32(0))
         return asynchronous.parts_read(self.take_turn, state, state, *rest)
 
@@ -209,8 +207,7 @@ def delayed(
         data: only the actions, as by IMPALA's actors; the gradient is at the newest.
 
     Raises:
-      ValueError: the schedule does not fit, a count is below 1, or the learner has no
-        halves.
+      ValueError: the schedule does not fit, a count is below 1, or there are no halves.
     """
     refuse(staleness, unroll_length=unroll_length, num_workers=num_workers)
     if max_delay is None:
@@ -245,9 +242,8 @@ def _init(system: _System, key: PRNGKey) -> loops.Run:
     one = jax.tree.map(lambda x: x[0], streams)
     state = learner.init(learn_key, one.step)
     params = learner.params(state)
-    data = learner.start(
-        rollout.shapes(learner.actor, params, one.step, system.unroll_length)
-    )
+    shapes = rollout.shapes(learner.actor, params, one.step, system.unroll_length)
+    data = learner.start(shapes)
     leaves = _chosen(state, system.reads(state, one, data, root))
     zero = jnp.int32(0)
     past = _repeated(Past(leaves, zero), system.slots)

@@ -1,9 +1,8 @@
 """Many agents in one program: seeds, hyperparameters, or both.
 
 Each member is a whole run of its own, with its environments, learner, key and counters;
-they meet nowhere, so member i computes what it would compute alone. Shapes are shared,
-numbers are not: a hyperparameter that is a number can differ between members because a
-config may hold traced numbers.
+they meet nowhere, so member i computes what it would compute alone. Shapes are shared;
+numbers can differ between members because a config may hold traced ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,11 +67,10 @@ def population(
     """
     values = {name: jnp.asarray(x) for name, x in hyperparameters.items()}
     sizes = {name: x.shape for name, x in values.items()}
-    if len(set(sizes.values())) != 1 or any(
-        len(shape) != 1 for shape in sizes.values()
-    ):
+    shape, *others = set(sizes.values()) or {()}
+    if others or len(shape) != 1:
         raise ValueError(f"hyperparameters need one common length, got {sizes}")
-    ((size,),) = set(sizes.values())
+    (size,) = shape
     if mesh is not None and size % mesh.size:
         raise ValueError(f"{mesh.size} devices cannot share {size} members evenly")
 

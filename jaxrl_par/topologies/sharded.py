@@ -80,6 +80,5 @@ def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
 
 
 def _local_at(run: Run, index: int | None) -> Run:
-    """Without (0) or with (None) the axis along which the mesh joins what each device
-    has for itself."""
+    """Without (0) or with (None) the axis that joins what each device has."""
     return run._replace(local=jax.tree.map(lambda x: x[index], run.local))

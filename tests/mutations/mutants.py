@@ -546,8 +546,8 @@ _PARTS = (
     _m(
         "a trajectory has the memory of its end",
         "rollout.py",
-        "Trajectory(steps, action, reward, discount, extras, streams.carry)",
-        "Trajectory(steps, action, reward, discount, extras, after.carry)",
+        "rows._replace(steps=steps, carry=streams.carry)",
+        "rows._replace(steps=steps, carry=after.carry)",
         "test_rollout.py::test_rows_of_counter_are_those_computed_by_hand",
     ),
     _m(

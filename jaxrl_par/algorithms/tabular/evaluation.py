@@ -95,8 +95,7 @@ def sweep_until(
         change = jnp.max(jnp.abs(values - swept.values))
         return Swept(values, swept.num_sweeps + 1, change)
 
-    values = jnp.zeros(mdp.terminal.shape)
-    first = Swept(values, jnp.int32(0), jnp.float32(jnp.inf))
+    first = Swept(jnp.zeros(mdp.terminal.shape), jnp.int32(0), jnp.float32(jnp.inf))
     return jax.lax.while_loop(unfinished, once, first)
 
 
