@@ -64,8 +64,7 @@ def trained_by(
         return TrainState(*stepped(optimizer, state.params, state.opt_state, grads))
 
     act, greedy = acting(network, record_log_prob, record_policy)
-    initial_carry = network.initial_carry
-    return Agent(init, initial_carry, act, grad, apply, greedy, **fields)
+    return Agent(init, network.initial_carry, act, grad, apply, greedy, **fields)
 
 
 def gradient(loss: Callable, params: Params, *given: Any) -> tuple[Grads, Info]:

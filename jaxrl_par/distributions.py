@@ -5,6 +5,7 @@ and [*B, A] otherwise; probabilities and entropies are [*B], in nats. Being pytr
 they can be sliced, stacked and returned from compiled functions.
 """
 
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxrl_par.types import Action, PRNGKey
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
+_LIMIT = 1.0 - 1e-6  # of what tanh gives
 
 
 @runtime_checkable
@@ -50,16 +52,10 @@ class Categorical(NamedTuple):
         """By inverting the cumulative distribution: one random number for each row."""
         logits = jnp.moveaxis(self.logits, -1, 0)
         weights = jnp.exp(logits - jnp.max(logits, axis=0))
-        below, total = [], jnp.zeros(weights.shape[1:])
-        for weight in weights:
-            total = total + weight
-            below.append(total)
+        *below, total = accumulate(weights)
         # Below the total even when rounded: an action of weight 0 is never drawn.
         draw = jax.random.uniform(key, total.shape) * total
-        action = jnp.zeros(total.shape, jnp.int32)
-        for threshold in below[:-1]:
-            action = action + (draw >= threshold)
-        return action
+        return sum((draw >= x for x in below), jnp.zeros(total.shape, jnp.int32))
 
     def mode(self) -> Int[Array, "*B"]:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
@@ -131,8 +127,7 @@ class SquashedNormal(NamedTuple):
         return DiagNormal(self.mean, self.log_std)
 
     def _squash(self, x):
-        limit = 1.0 - 1e-6
-        return self.centre + self.half_width * jnp.clip(jnp.tanh(x), -limit, limit)
+        return self.centre + self.half_width * jnp.clip(jnp.tanh(x), -_LIMIT, _LIMIT)
 
     def _log_slope(self, x):
         """log of d action / d x, without the cancellation in 1 - tanh(x)**2."""
@@ -147,8 +142,7 @@ class SquashedNormal(NamedTuple):
         return self._squash(self.mean)
 
     def log_prob(self, action: Float[Array, "*B A"]) -> Float[Array, "*B"]:
-        limit = 1.0 - 1e-6
-        unit = jnp.clip((action - self.centre) / self.half_width, -limit, limit)
+        unit = jnp.clip((action - self.centre) / self.half_width, -_LIMIT, _LIMIT)
         x = jnp.arctanh(unit)
         return self._normal.log_prob(x) - jnp.sum(self._log_slope(x), axis=-1)
 

@@ -37,8 +37,7 @@ def passed(state: State, env_steps: Int[Array, ""] | int) -> State:
     """
 
     def counted(part: Any) -> Any:
-        if not isinstance(part, Elapsed):
-            return part
-        return Elapsed(part.env_steps.add(env_steps))
+        is_counter = isinstance(part, Elapsed)
+        return Elapsed(part.env_steps.add(env_steps)) if is_counter else part
 
     return jax.tree.map(counted, state, is_leaf=lambda x: isinstance(x, Elapsed))

@@ -9,9 +9,10 @@ Numbers that are None or JAX arrays are never out of range: None asks for nothin
 number that is traced, as a population's hyperparameters are, has no value yet.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from operator import gt, lt
 from typing import Any, get_args, get_type_hints
 
 import jax
@@ -60,8 +61,7 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     """What `problems()` of a config and of its parts report, by dotted field.
 
     Args:
-      unnamed: the annotation of parts whose fields are spoken of as if they were those
-        of the whole.
+      unnamed: the annotation of parts whose fields are spoken of as the whole's own.
     """
     reported = config.problems() if hasattr(config, "problems") else []
     found = [prefix + line for line in reported]
@@ -94,31 +94,35 @@ def at_least(config: Any, **lowest: int | float | str) -> list[str]:
 
 def above(config: Any, **bounds: int | float) -> list[str]:
     """A line for each number that is not above that."""
-    return [
-        f"{label} must be above {bound}, got {value}"
-        for name, bound in bounds.items()
-        for label, value in _known(config, name)
-        if not value > bound
-    ]
+    return _refused(config, bounds, gt, "above {}".format)
 
 
 def below(config: Any, **bounds: int | float) -> list[str]:
     """A line for each number that is not below that."""
-    return [
-        f"{label} must be below {bound}, got {value}"
-        for name, bound in bounds.items()
-        for label, value in _known(config, name)
-        if not value < bound
-    ]
+    return _refused(config, bounds, lt, "below {}".format)
 
 
 def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[str]:
     """A line for each number that is outside its closed interval."""
+    return _refused(
+        config,
+        bounds,
+        lambda value, ends: ends[0] <= value <= ends[1],
+        lambda ends: "in [{:g}, {:g}]".format(*ends),
+    )
+
+
+def _refused(
+    config: Any,
+    bounds: dict[str, Any],
+    holds: Callable[[Any, Any], bool],
+    told: Callable[[Any], str],
+) -> list[str]:
     return [
-        f"{label} must be in [{low:g}, {high:g}], got {value}"
-        for name, (low, high) in bounds.items()
+        f"{label} must be {told(bound)}, got {value}"
+        for name, bound in bounds.items()
         for label, value in _known(config, name)
-        if not low <= value <= high
+        if not holds(value, bound)
     ]
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrl_par.types import Extras, Mean
+from jaxrl_par.types import Extras, Mean, Metrics
 
 Rows = Float[Array, "*N"]
 Reduction = Literal["mean", "sum"]
@@ -22,8 +22,7 @@ def over_rows(
 ) -> Float[Array, ""]:
     """Mean or sum over rows, of which those that are `last` count as 0.
 
-    A sum makes gradients as many times larger as there are rows, which a learning rate
-    has to make up for unless the optimizer ignores their scale.
+    Gradients of a sum are as many times larger as there are rows: a matter of the rate.
     """
     total = jnp.sum(jnp.where(last, 0.0, x))
     return total if reduction == "sum" else total / x.size
@@ -33,6 +32,11 @@ def row_mean(x: Rows, last: Bool[Array, "*N"]) -> Mean:
     """The mean over rows that are not `last`, for metrics."""
     count = jnp.sum(jnp.where(last, 0.0, 1.0))
     return Mean(jnp.sum(jnp.where(last, 0.0, x)), count)
+
+
+def row_means(last: Bool[Array, "*N"], **rows: Rows) -> Metrics:
+    """`row_mean` of each, by name."""
+    return {name: row_mean(x, last) for name, x in rows.items()}
 
 
 def in_use(cost: Any) -> bool:

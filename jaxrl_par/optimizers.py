@@ -28,7 +28,6 @@ class OptimizerConfig:
     """Of RMSProp's mean of squared gradients."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = above(self, learning_rate=0, max_grad_norm=0, epsilon=0)
         return found + at_least(self, decay=0) + below(self, decay=1) + not_chosen(self)
 
@@ -46,8 +45,7 @@ def make_optimizer(
 
     Args:
       config: its learning rate may be traced.
-      total_env_steps: of the whole run, after which an annealed rate is 0. Topologies
-        count them: see `elapsed`.
+      total_env_steps: after which an annealed rate is 0, counted as `elapsed` says.
 
     Raises:
       ValueError: the config is out of range, `total_env_steps` below 1, or missing for
@@ -65,12 +63,10 @@ def make_optimizer(
         refuse(total_env_steps=total_env_steps)
         rate = _annealed(config.learning_rate, total_env_steps)
     direction = {
-        "adam": lambda: optax.scale_by_adam(eps=config.epsilon),
-        "rmsprop": lambda: optax.scale_by_rms(
-            decay=config.decay, eps=config.epsilon, eps_in_sqrt=True
-        ),
-        "sgd": optax.identity,
-    }[config.name]()
+        "adam": optax.scale_by_adam(eps=config.epsilon),
+        "rmsprop": optax.scale_by_rms(config.decay, config.epsilon, eps_in_sqrt=True),
+        "sgd": optax.identity(),
+    }[config.name]
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     return optax.flatten(optax.chain(clip, direction, rate))
 
@@ -78,14 +74,9 @@ def make_optimizer(
 def _annealed(rate: float, total_env_steps: int) -> optax.GradientTransformation:
     """Steps downhill, by a rate that is 0 after so many environment steps."""
 
-    def init(params: optax.Params) -> Elapsed:
-        del params
-        return Elapsed.zero()
-
     def update(updates: optax.Updates, state: optax.OptState, params=None):
-        del params
         assert isinstance(state, Elapsed)
         scale = -rate * (1.0 - state.fraction(total_env_steps))
         return jax.tree.map(lambda x: (scale * x).astype(x.dtype), updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(lambda params: Elapsed.zero(), update)

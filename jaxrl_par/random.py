@@ -41,10 +41,9 @@ def key(seed: int | Array) -> PRNGKey:
     Args:
       seed: may be traced, as in a population.
     """
-    theirs = jax.random.key(seed, impl="threefry2x32")
     if jax.default_backend() != "cpu":
-        return theirs
-    return jax.random.wrap_key_data(jax.random.key_data(theirs), impl=_implementation())
+        return jax.random.key(seed, impl="threefry2x32")
+    return jax.random.wrap_key_data(_seed(seed), impl=_implementation())
 
 
 @cache
@@ -78,16 +77,12 @@ def permutation(key: PRNGKey, n: int) -> Int[Array, " n"]:
     rows = max(a for a in range(1, isqrt(n) + 1) if n % a == 0)
     if rows < 8:
         return jax.random.permutation(key, n)
-    columns = n // rows
-    salts = jax.random.bits(key, (8, 2))
-    index = jnp.arange(n, dtype=jnp.uint32)
-    row, column = index // np.uint32(columns), index % np.uint32(columns)
-    for salt in salts:
-        row = (row + _hash(column, salt[0]) % np.uint32(rows)) % np.uint32(rows)
-        column = (column + _hash(row, salt[1]) % np.uint32(columns)) % np.uint32(
-            columns
-        )
-    return (row * np.uint32(columns) + column).astype(jnp.int32)
+    height, width = np.uint32(rows), np.uint32(n // rows)
+    row, column = jnp.divmod(jnp.arange(n, dtype=jnp.uint32), width)
+    for salt in jax.random.bits(key, (8, 2)):
+        row = (row + _hash(column, salt[0]) % height) % height
+        column = (column + _hash(row, salt[1]) % width) % width
+    return (row * width + column).astype(jnp.int32)
 
 
 def _hash(x: UInt32[Array, "..."], salt: UInt32[Array, ""]) -> UInt32[Array, "..."]:
@@ -131,7 +126,7 @@ def _words(key: UInt32[Array, "2"], shape: tuple[int, ...]):
     return threefry(key, jnp.zeros_like(index), index)
 
 
-def _seed(seed: Array) -> UInt32[Array, "2"]:
+def _seed(seed: int | Array) -> UInt32[Array, "2"]:
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 

@@ -1,10 +1,10 @@
 """Acting in environments: from parameters to trajectories."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par.envs import Environment
 from jaxrl_par.types import (
@@ -41,11 +41,9 @@ def start(
     index: Int[Array, ""] | int = 0,
     num_parts: int = 1,
 ) -> Streams:
-    """Resets the environments and the agent's memory, as part `index` of `num_parts`
-    of the same size."""
-    env_state, step = env.reset(key)
+    """Resets environments and the agent's memory: part `index` of `num_parts` equal."""
     carry = initial_carry(agent, env.num_envs, index, num_parts)
-    return Streams(env_state, step, carry)
+    return Streams(*env.reset(key), carry)
 
 
 def initial_carry(
@@ -66,29 +64,19 @@ def initial_carry(
 
 def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Trajectory:
     """Shapes and dtypes of what so many steps give, from one step [B]."""
-    num_envs = step.first.shape[0]
 
-    def act(params: Params, step: TimeStep):
-        carry = agent.initial_carry(num_envs)
+    def over_time(tree: PyTree, length: int) -> PyTree:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (length, *x.shape)), tree)
+
+    def trajectory(params: Params, step: TimeStep) -> Trajectory:
+        carry = agent.initial_carry(step.first.shape[0])
         action, _, extras = agent.act(params, carry, step, jax.random.key(0))
-        return action, extras, carry
+        action, extras = over_time((action, extras), length)
+        number = over_time(jnp.zeros(step.first.shape), length)
+        steps = over_time(step, length + 1)
+        return Trajectory(steps, action, number, number, extras, carry)
 
-    action, extras, carry = jax.eval_shape(act, params, step)
-
-    def over_time(length: int, tree):
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), tree
-        )
-
-    number: Any = jax.ShapeDtypeStruct((length, num_envs), jnp.float32)
-    return Trajectory(
-        over_time(length + 1, step),
-        over_time(length, action),
-        number,
-        number,
-        over_time(length, extras),
-        carry,
-    )
+    return jax.eval_shape(trajectory, params, step)
 
 
 def unroll(
@@ -118,16 +106,15 @@ def unroll(
         action, carry, extras = agent.act(params, streams.carry, streams.step, act_key)
         env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
-        row = (streams.step, action, reward, discount, extras)
+        row = Trajectory(streams.step, action, reward, discount, extras, ())
         return Streams(env_state, step, carry), (row, episode)
 
     keys = jax.random.split(key, length)
     after, (rows, episode) = jax.lax.scan(advance, streams, keys)
-    steps, action, reward, discount, extras = rows
     steps = jax.tree.map(
-        lambda x, final: jnp.concatenate([x, final[None]]), steps, after.step
+        lambda x, final: jnp.concatenate([x, final[None]]), rows.steps, after.step
     )
-    trajectory = Trajectory(steps, action, reward, discount, extras, streams.carry)
+    trajectory = rows._replace(steps=steps, carry=streams.carry)
     return after, trajectory, _ended(episode, steps.last[1:])
 
 
@@ -161,11 +148,8 @@ def whole_episodes(
         reward=reward,
         discount=jnp.where(running, trajectory.discount, 0.0),
     )
-    count = jnp.float32(env.num_envs)
-    episodes = Episodes(
-        Mean(jnp.sum(reward), count), Mean(jnp.sum(running, dtype=jnp.float32), count)
-    )
-    return trajectory, episodes
+    count, lengths = jnp.float32(env.num_envs), jnp.sum(running, dtype=jnp.float32)
+    return trajectory, Episodes(Mean(jnp.sum(reward), count), Mean(lengths, count))
 
 
 def _ended(episode, last) -> Episodes:

@@ -27,8 +27,7 @@ class Moments(NamedTuple):
 
 
 def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
-    """Moments of rows, leaves [*N, ...], of all instances; those that are not kept
-    count as if they were not there."""
+    """Moments of the rows to keep, leaves [*N, ...], of all instances."""
     count = axis.mean(jnp.sum(keep, dtype=jnp.float32))
     safe = jnp.maximum(count, _SMALLEST_COUNT)
 
@@ -48,11 +47,8 @@ def merged(old: Moments, new: Moments) -> Moments:
     share = new.count / jnp.maximum(count, _SMALLEST_COUNT)
 
     def variance(old_mean, old_variance, new_mean, new_variance):
-        return (
-            (1.0 - share) * old_variance
-            + share * new_variance
-            + share * (1.0 - share) * jnp.square(new_mean - old_mean)
-        )
+        within = (1.0 - share) * old_variance + share * new_variance
+        return within + share * (1.0 - share) * jnp.square(new_mean - old_mean)
 
     means = jax.tree.map(lambda x, y: x + share * (y - x), old.mean, new.mean)
     variances = jax.tree.map(variance, old.mean, old.variance, new.mean, new.variance)

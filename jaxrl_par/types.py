@@ -102,9 +102,8 @@ class Trajectory(NamedTuple):
         along `axis`, which is 0 for those of the carry and else 1."""
         everyone = (self, *others)
         carry = jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))
-        rows = jax.tree.map(
-            lambda *xs: function(1, *xs), *(x._replace(carry=()) for x in everyone)
-        )
+        rows = (x._replace(carry=()) for x in everyone)
+        rows = jax.tree.map(lambda *xs: function(1, *xs), *rows)
         return rows._replace(carry=carry)
 
 
@@ -169,13 +168,11 @@ ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras
 
 def as_is(state: State, trajectory: Trajectory, axis: Axis) -> Batch:
     """The trajectory: what an agent learns from that prepares nothing."""
-    del state, axis
     return trajectory
 
 
 def nothing(state: State, trajectory: Trajectory, axis: Axis) -> State:
     """The state: what an agent is that learns by gradients alone."""
-    del trajectory, axis
     return state
 
 
@@ -243,8 +240,4 @@ Specs = Any
 
 def example(specs: Specs, num_envs: int) -> PyTree:
     """Zeros [num_envs, ...] of the specs' shapes and dtypes."""
-    return jax.tree.map(
-        lambda spec: jnp.zeros((num_envs, *spec.shape), spec.dtype),
-        specs,
-        is_leaf=lambda x: isinstance(x, Spec),
-    )
+    return jax.tree.map(lambda x: jnp.zeros((num_envs, *x.shape), x.dtype), specs)

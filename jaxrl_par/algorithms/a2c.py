@@ -2,8 +2,7 @@
 
 The policy follows A[t] grad log pi(a[t]|o[t]), with A from `returns.gae` or
 `returns.n_step`; the value regresses on A + v; an entropy bonus keeps the policy from
-collapsing early. Workers that send `grad` to a server without waiting for each other
-make it A3C.
+collapsing early. Workers that send `grad` to a server without waiting make it A3C.
 
 Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Clemente et al., arXiv:1705.04862
 (batched); Schulman et al., arXiv:1506.02438 (GAE).
@@ -22,12 +21,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
 from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    Metrics,
-    Params,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class A2CConfig:
     smaller."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
         return found + not_chosen(self) + at_least(self, n_step=1)
 
@@ -60,23 +53,10 @@ def a2c(
     optimizer: optax.GradientTransformation,
     config: A2CConfig = A2CConfig(),
 ) -> Agent:
-    """A2C for any actions, with or without memory.
-
-    Args:
-      network: maps steps to (distribution of the action, values [...]).
-      optimizer: clips, schedules and scales the gradient.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
-    """
+    """A2C for any actions, with or without memory, by the rules of `algorithms`."""
     refuse(config)
-    return trained_by(
-        network,
-        optimizer,
-        partial(loss, network=network, config=config),
-        reduction=config.reduction,
-    )
+    of_batch = partial(loss, network=network, config=config)
+    return trained_by(network, optimizer, of_batch, reduction=config.reduction)
 
 
 def loss(
@@ -102,16 +82,8 @@ def loss(
     entropies = policy.entropy()
     policy_losses = -policy.log_prob(trajectory.action) * advantages
     value_losses = 0.5 * jnp.square(targets - values[:-1])
-    total = losses.over_rows(
-        policy_losses
-        + config.value_cost * value_losses
-        - config.entropy_cost * entropies,
-        last,
-        config.reduction,
+    row_losses = policy_losses + config.value_cost * value_losses
+    row_losses -= config.entropy_cost * entropies
+    return losses.over_rows(row_losses, last, config.reduction), losses.row_means(
+        last, policy_loss=policy_losses, value_loss=value_losses, entropy=entropies
     )
-    metrics: Metrics = {
-        "policy_loss": losses.row_mean(policy_losses, last),
-        "value_loss": losses.row_mean(value_losses, last),
-        "entropy": losses.row_mean(entropies, last),
-    }
-    return total, metrics

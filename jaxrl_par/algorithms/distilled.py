@@ -1,5 +1,4 @@
-"""An actor that learns from a teacher alone: the acting half of actor-learner
-distillation.
+"""The acting half of actor-learner distillation: it learns from a teacher alone.
 
 It sees no reward. Where it has been, it imitates what the teacher would have done, and
 predicts what the teacher expects there:
@@ -24,12 +23,7 @@ from jaxrl_par import losses
 from jaxrl_par.agents import trained_by
 from jaxrl_par.errors import at_least, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    DistillationBatch,
-    Metrics,
-    Params,
-)
+from jaxrl_par.types import Agent, DistillationBatch, Metrics, Params
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,6 @@ class DistilledConfig:
     used for nothing; learning it shapes the features that its policy reads."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         return at_least(self, policy_cost=0, value_cost=0)
 
 
@@ -55,23 +48,12 @@ def distilled(
     """An agent whose batches are what a teacher said.
 
     It leaves its policy and the log-probability of its action in the extras: its
-    teacher learns from what it does.
-
-    Args:
-      network: maps steps to (distribution of the action, values [...]).
-      optimizer: clips, schedules and scales the gradient.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
+    teacher learns from what it does. Arguments: see `algorithms`.
     """
     refuse(config)
+    of_batch = partial(loss, network=network, config=config)
     return trained_by(
-        network,
-        optimizer,
-        partial(loss, network=network, config=config),
-        record_log_prob=True,
-        record_policy=True,
+        network, optimizer, of_batch, record_log_prob=True, record_policy=True
     )
 
 
@@ -84,17 +66,13 @@ def loss(
     last = batch.steps.last
     divergences = policy.kl(batch.policy)
     value_losses = 0.5 * jnp.square(batch.values - values)
-    total = losses.over_rows(
-        config.policy_cost * divergences + config.value_cost * value_losses, last
+    row_losses = config.policy_cost * divergences + config.value_cost * value_losses
+    same = jnp.atleast_1d(policy.mode() == batch.policy.mode())
+    agree = jnp.all(same.reshape(*last.shape, -1), axis=-1)
+    return losses.over_rows(row_losses, last), losses.row_means(
+        last,
+        kl=divergences,
+        value_loss=value_losses,
+        entropy=policy.entropy(),
+        agreement=agree.astype(jnp.float32),
     )
-    agree = jnp.all(
-        jnp.atleast_1d(policy.mode() == batch.policy.mode()).reshape(*last.shape, -1),
-        axis=-1,
-    )
-    metrics: Metrics = {
-        "kl": losses.row_mean(divergences, last),
-        "value_loss": losses.row_mean(value_losses, last),
-        "entropy": losses.row_mean(policy.entropy(), last),
-        "agreement": losses.row_mean(agree.astype(jnp.float32), last),
-    }
-    return total, metrics

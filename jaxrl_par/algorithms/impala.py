@@ -22,12 +22,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
 from jaxrl_par.errors import above, at_least, below, not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    Metrics,
-    Params,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,6 @@ class ImpalaConfig:
     its RMSProp with a large epsilon a matter of the learning rate."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
         found += above(self, max_rho=0, max_c=0, max_policy_rho=0, reward_scale=0)
         found += above(self, max_abs_reward=0, epsilon=0) + below(self, epsilon=1)
@@ -81,16 +75,7 @@ def impala(
     optimizer: optax.GradientTransformation,
     config: ImpalaConfig = ImpalaConfig(),
 ) -> Agent:
-    """IMPALA for any actions, with or without memory.
-
-    Args:
-      network: maps steps to (distribution of the action, values [...]).
-      optimizer: clips, schedules and scales the gradient.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
-    """
+    """IMPALA for any actions, with or without memory, by the rules of `algorithms`."""
     refuse(config)
     return trained_by(
         network,
@@ -133,16 +118,15 @@ def loss(
         row_losses += config.behaviour_cost * acted.kl(policy)
     total = losses.over_rows(row_losses, last, config.reduction)
     ratios = jnp.exp(log_ratios)
-    clipped = (ratios > config.max_rho).astype(jnp.float32)
-    metrics: Metrics = {
-        "policy_loss": losses.row_mean(policy_losses, last),
-        "value_loss": losses.row_mean(value_losses, last),
-        "entropy": losses.row_mean(entropies, last),
+    return total, losses.row_means(
+        last,
+        policy_loss=policy_losses,
+        value_loss=value_losses,
+        entropy=entropies,
         # Far below 1, old data no longer teach anything.
-        "rho": losses.row_mean(jnp.minimum(config.max_rho, ratios), last),
-        "rho_clipped": losses.row_mean(clipped, last),
-    }
-    return total, metrics
+        rho=jnp.minimum(config.max_rho, ratios),
+        rho_clipped=(ratios > config.max_rho).astype(jnp.float32),
+    )
 
 
 def _estimates(

@@ -13,27 +13,11 @@ from jaxtyping import Array
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.statistics import Moments, merged, moments
-from jaxrl_par.types import (
-    Agent,
-    Batch,
-    Carry,
-    Obs,
-    Params,
-    PRNGKey,
-    TimeStep,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Batch, Carry, Obs, PRNGKey, TimeStep, Trajectory
 
 
-class NormalizedParams(NamedTuple):
-    """What acts: parameters and the statistics that they were trained with."""
-
-    inner: Params
-    statistics: Moments
-
-
-class NormalizedState(NamedTuple):
-    """The agent's own state, and statistics of its observations."""
+class Normalized(NamedTuple):
+    """The agent's own state, or parameters, and statistics of its observations."""
 
     inner: Any
     statistics: Moments
@@ -52,34 +36,32 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
     def show(statistics: Moments, step: TimeStep) -> TimeStep:
         return step._replace(obs=normalized(statistics, step.obs, clip))
 
-    def shown(state: NormalizedState, trajectory: Trajectory) -> Trajectory:
+    def shown(state: Normalized, trajectory: Trajectory) -> Trajectory:
         return trajectory._replace(steps=show(state.statistics, trajectory.steps))
 
-    def init(key: PRNGKey, step: TimeStep) -> NormalizedState:
+    def init(key: PRNGKey, step: TimeStep) -> Normalized:
         floats = jax.tree.map(_floats, step.obs)
         statistics = Moments(
             count=jnp.zeros(()),
             mean=jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), floats),
             variance=jax.tree.map(lambda x: jnp.ones(x.shape[1:]), floats),
         )
-        return NormalizedState(agent.init(key, show(statistics, step)), statistics)
+        return Normalized(agent.init(key, show(statistics, step)), statistics)
 
     def acting(inner_act):
-        def act(params: NormalizedParams, carry: Carry, step: TimeStep, key: PRNGKey):
+        def act(params: Normalized, carry: Carry, step: TimeStep, key: PRNGKey):
             return inner_act(params.inner, carry, show(params.statistics, step), key)
 
         return act
 
-    def prepare(state: NormalizedState, trajectory: Trajectory, axis: Axis) -> Batch:
+    def prepare(state: Normalized, trajectory: Trajectory, axis: Axis) -> Batch:
         return agent.prepare(state.inner, shown(state, trajectory), axis)
 
-    def observe(
-        state: NormalizedState, trajectory: Trajectory, axis: Axis
-    ) -> NormalizedState:
+    def observe(state: Normalized, trajectory: Trajectory, axis: Axis) -> Normalized:
         inner = agent.observe(state.inner, shown(state, trajectory), axis)
         # The row that the next unroll starts with is left to it.
         seen = trajectory.rows.obs
-        return NormalizedState(inner, counted(state.statistics, seen, axis))
+        return Normalized(inner, counted(state.statistics, seen, axis))
 
     return agent._replace(
         init=init,
@@ -87,12 +69,10 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         greedy=acting(agent.greedy),
         prepare=prepare,
         observe=observe,
-        params=lambda state: NormalizedParams(
-            agent.params(state.inner), state.statistics
-        ),
+        params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
-        apply=lambda state, grads: state._replace(
-            inner=agent.apply(state.inner, grads)
+        apply=lambda state, grads: Normalized(
+            agent.apply(state.inner, grads), state.statistics
         ),
     )
 
@@ -111,9 +91,8 @@ def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:
 def counted(statistics: Moments, obs: Obs, axis: Axis) -> Moments:
     """With the finite ones of observations [T, B, ...] of all devices."""
     rows = jax.tree.map(_floats, obs)
-    finite = [
-        jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in jax.tree.leaves(rows)
-    ]
+    leaves = jax.tree.leaves(rows)
+    finite = [jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in leaves]
     return merged(statistics, moments(rows, jnp.stack(finite).all(0), axis))
 
 

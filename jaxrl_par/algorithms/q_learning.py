@@ -76,7 +76,6 @@ class QConfig:
     larger."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         unit = ("gamma", "epsilon_start", "epsilon_finals")
         found = not_between(self, **dict.fromkeys(unit, (0, 1))) + not_chosen(self)
         found += at_least(self, target_period=1, anneal_steps=1, inverse_temperature=0)
@@ -121,17 +120,13 @@ def q_learning(
     optimizer: optax.GradientTransformation,
     config: QConfig = QConfig(),
 ) -> Agent:
-    """Q-learning for discrete actions, with or without memory.
+    """Q-learning for discrete actions, with or without memory: see `algorithms`.
 
     `greedy` takes the action of the largest Q, the first of equals.
 
     Args:
       network: maps steps to the values of all actions [..., A].
       optimizer: clips, schedules and scales the gradient of the online parameters.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
 
@@ -160,13 +155,9 @@ def q_learning(
         return QState(online, target, opt_state, state.elapsed, phase)
 
     act, greedy = _acting(network, config)
+    functions = (init, initial_carry, act, grad, apply, greedy)
     return Agent(
-        init,
-        initial_carry,
-        act,
-        grad,
-        apply,
-        greedy,
+        *functions,
         params=lambda state: Acting(state.online, state.elapsed),
         reduction=config.reduction,
     )
@@ -178,8 +169,7 @@ def _acting(network: Network, config: QConfig) -> tuple[ActFn, ActFn]:
     def act(params: Acting, carry: QCarry, step: TimeStep, key: PRNGKey):
         q_values, memory = network.apply(params.online, carry.memory, step)
         if config.exploration == "boltzmann":
-            rho = config.inverse_temperature
-            action = exploration.boltzmann(key, q_values, rho)
+            action = exploration.boltzmann(key, q_values, config.inverse_temperature)
         else:
             epsilon = annealed(params.elapsed, carry.epsilon, config)
             action = exploration.epsilon_greedy(key, q_values, epsilon)
@@ -219,17 +209,13 @@ def loss(
     target_q_values, _ = network.unroll(target, memory, steps)
     epsilon = annealed(elapsed, trajectory.carry.epsilon, config)
     behaviour = _behaviour(q_values, epsilon, config)
-    targets = jax.lax.stop_gradient(
-        q_targets(trajectory, target_q_values, behaviour, config)
-    )
+    targets = q_targets(trajectory, target_q_values, behaviour, config)
+    targets = jax.lax.stop_gradient(targets)
     chosen = _of(trajectory.action, q_values[:-1])
     last = steps.last[:-1]
     value_losses = 0.5 * jnp.square(targets - chosen)
-    metrics: Metrics = {
-        "value_loss": losses.row_mean(value_losses, last),
-        "q_value": losses.row_mean(chosen, last),
-        "target": losses.row_mean(targets, last),
-    }
+    rows = {"value_loss": value_losses, "q_value": chosen, "target": targets}
+    metrics = losses.row_means(last, **rows)
     if config.exploration == "epsilon_greedy":
         metrics["epsilon"] = Mean(jnp.sum(epsilon), jnp.float32(epsilon.size))
     return losses.over_rows(value_losses, last, config.reduction), metrics
@@ -271,10 +257,8 @@ def _behaviour(
     q_values: QValues, epsilon: Float[Array, " B"], config: QConfig
 ) -> Probabilities:
     if config.exploration == "boltzmann":
-        rho = config.inverse_temperature
-        return exploration.boltzmann_probabilities(q_values, rho)
-    rates = jnp.broadcast_to(epsilon, q_values.shape[:-1])
-    return exploration.epsilon_greedy_probabilities(q_values, rates)
+        return exploration.boltzmann_probabilities(q_values, config.inverse_temperature)
+    return exploration.epsilon_greedy_probabilities(q_values, epsilon)
 
 
 def _of(action: Int[Array, "T B"], q_values: Float[Array, "T B A"]):

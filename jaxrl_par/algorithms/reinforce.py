@@ -22,16 +22,11 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import TrainState, trained_by
+from jaxrl_par.agents import trained_by
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import not_between, not_chosen, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.types import (
-    Agent,
-    Metrics,
-    Params,
-    Trajectory,
-)
+from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,6 @@ class ReinforceConfig:
     it is always a sum over steps."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         return not_between(self, gamma=(0, 1)) + not_chosen(self)
 
 
@@ -76,30 +70,19 @@ def reinforce(
     optimizer: optax.GradientTransformation,
     config: ReinforceConfig = ReinforceConfig(),
 ) -> Agent:
-    """REINFORCE for any actions, with or without memory.
+    """REINFORCE for any actions, with or without memory, by the rules of `algorithms`.
 
     Args:
       network: maps steps to (distribution of the action, values [...]). The values are
         not used unless the baseline is learned.
-      optimizer: clips, schedules and scales the gradient.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
-
-    def prepare(
-        state: TrainState, trajectory: Trajectory, axis: Axis
-    ) -> ReinforceBatch:
-        del state  # these returns need no values
-        return make_batch(trajectory, config, axis)
-
     return trained_by(
         network,
         optimizer,
         partial(loss, network=network, config=config),
-        prepare=prepare,
+        # These returns need no values, and so no state.
+        prepare=lambda state, trajectory, axis: make_batch(trajectory, config, axis),
         reduction=config.reduction,
     )
 
@@ -114,9 +97,7 @@ def make_batch(
         discounts=config.gamma * trajectory.discount,
         last=last,
         # With a value of 0 everywhere, TD errors are rewards.
-        values=jnp.zeros_like(
-            trajectory.reward, shape=(last.shape[0] + 1, last.shape[1])
-        ),
+        values=jnp.zeros_like(trajectory.steps.last, trajectory.reward.dtype),
         lambda_=1.0,
     )
     if config.returns == "whole":
@@ -158,10 +139,7 @@ def loss(
     value_losses = 0.5 * jnp.square(batch.returns - values)
     entropies = policy.entropy()
     total = policy_losses - config.entropy_cost * entropies
-    metrics: Metrics = {
-        "policy_loss": losses.row_mean(policy_losses, last),
-        "entropy": losses.row_mean(entropies, last),
-    }
+    metrics = losses.row_means(last, policy_loss=policy_losses, entropy=entropies)
     if config.baseline == "learned":
         total = total + config.value_cost * value_losses
         metrics["value_loss"] = losses.row_mean(value_losses, last)

@@ -88,7 +88,6 @@ class VMPOConfig:
     trajectory's `extras["policy"]`: actor-learner distillation."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1))
         positive = ("max_rho", "max_c", "initial_eta", "initial_alpha")
         positive += ("epsilon_eta", "epsilon_alpha", "epsilon_covariance")
@@ -124,18 +123,13 @@ def vmpo(
     optimizer: optax.GradientTransformation,
     config: VMPOConfig = VMPOConfig(),
 ) -> Agent:
-    """V-MPO for any actions, with or without memory.
+    """V-MPO for any actions, with or without memory, by the rules of `algorithms`.
 
     Made for one update from each trajectory. With minibatches, which are of whole
     sequences, psi and the gradient of eta are those of the eta before the first.
 
     Args:
-      network: maps steps to (distribution of the action, values [...]).
       optimizer: clips, schedules and scales the gradient of parameters and multipliers.
-      config: may hold traced numbers, so that a population can be vmapped over them.
-
-    Raises:
-      ValueError: the config is out of range.
     """
     refuse(config)
 

@@ -44,7 +44,6 @@ class StalenessConfig:
     """Of a gradient that reject still applies."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         return not_chosen(self) + at_least(self, max_staleness=0)
 
 
@@ -67,8 +66,7 @@ def gradient(
       ValueError: the learner has no halves.
     """
     _, key = unroll_keys(root, unroll, worker)
-    halves = halves_of(learner, "workers")
-    return halves.contribute(state, data, trajectory, key)
+    return halves_of(learner, "workers").contribute(state, data, trajectory, key)
 
 
 class Turn(NamedTuple):
@@ -111,23 +109,21 @@ def apply_stale(
     staleness: Int[Array, ""],
     config: StalenessConfig,
 ) -> tuple[State, dict[str, Array]]:
-    """The state with a gradient applied to it, unless it is refused, and with its
-    environment steps counted.
+    """The state with its environment steps counted and, unless refused, a gradient.
 
     Metrics: `grad_norm` as it came; `skipped`, 1 if it was not finite; `rejected`, 1 if
-    it was too stale or not `accepted`; `lag`, its staleness. The state has one more
-    update if neither is 1.
+    it was too stale or not `accepted`; `lag`, its staleness. If neither is 1, the state
+    has one more update.
     """
     accepted = jnp.asarray(given.accepted)
     if config.rule == "reject":
         accepted &= staleness <= config.max_staleness
+    scale, grads = 1.0, given.grads
     if config.rule == "scale":
         scale = 1.0 / jnp.maximum(staleness, 1)
-        scaled = jax.tree.map(lambda x: (x * scale).astype(x.dtype), given.grads)
-        state, metrics = apply_finite(apply, state, scaled, accepted)
-        metrics["grad_norm"] /= scale
-    else:
-        state, metrics = apply_finite(apply, state, given.grads, accepted)
+        grads = jax.tree.map(lambda x: (x * scale).astype(x.dtype), grads)
+    state, metrics = apply_finite(apply, state, grads, accepted)
+    metrics["grad_norm"] /= scale
     rejected = 1.0 - accepted.astype(jnp.float32)
     metrics |= {"rejected": rejected, "lag": staleness.astype(jnp.float32)}
     return passed(state, given.env_steps), metrics

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import refuse_any, unknown_name
-from jaxrl_par.loops.learner import Data, Deferred, Learner, learner_of
+from jaxrl_par.loops.learner import Data, Deferred, Learner, learner_of, over_updates
 from jaxrl_par.types import Agent, Metrics, PRNGKey, State, TimeStep, Trajectory
 
 
@@ -80,9 +80,8 @@ _Stages = dict[str, Stage]
 def chain(*, acts: str, **stages: Stage | Learner | Agent) -> Learner:
     """Learns with one stage after the other from each trajectory.
 
-    The state is a record of the stages' states in the order of their names, and so
-    how a stage starts does not depend on when its turn is. `skipped` is the sum of all
-    stages'. A chain has no halves.
+    The state is a record of the stages' states in the order of their names, so how one
+    starts does not depend on its turn. `skipped` is the sum of all. It has no halves.
 
     Args:
       acts: the stage that acts.
@@ -117,15 +116,12 @@ def _stage(name: str, given: Stage | Learner | Agent) -> Stage:
         stage = given
     else:
         learner = learner_of(given)
-        stage = Stage(
-            learner.init,
-            lambda state, data, trajectory, key, axis, parts: learner.learn(
-                state, data, trajectory, key, axis
-            ),
-            learner.start,
-            learner.actor._replace(params=learner.params),
-            learner.in_order,
-        )
+
+        def learn(state, data, trajectory, key, axis, parts):
+            return learner.learn(state, data, trajectory, key, axis)
+
+        actor = learner.actor._replace(params=learner.params)
+        stage = Stage(learner.init, learn, learner.start, actor, learner.in_order)
     return stage._replace(prefix=f"{name}_" if stage.prefix is None else stage.prefix)
 
 
@@ -217,7 +213,7 @@ def _lessons(
         return lessons.learn(state, lessons.draw(seen, key), axis)
 
     state, metrics = jax.lax.scan(once, state, jax.random.split(key, lessons.number))
-    return state, _summary(metrics)
+    return state, over_updates(metrics)
 
 
 def _deferred(stages: _Stages) -> Deferred:
@@ -227,7 +223,7 @@ def _deferred(stages: _Stages) -> Deferred:
     return Deferred(
         lead=partial(_lead, stages),
         learn=lessons.learn,
-        join=lambda metrics, learned: _joined(stage, metrics, _summary(learned)),
+        join=lambda metrics, learned: _joined(stage, metrics, over_updates(learned)),
         part=lambda state: getattr(state, name),
         replace=lambda state, part: _with(state, name, part),
     )
@@ -281,10 +277,3 @@ def _joined(stage: Stage, metrics: Metrics, more: Metrics) -> Metrics:
     refuse_any(f"two stages have a metric {name!r}" for name in twice)
     before: Any = metrics.get("skipped", jnp.float32(0))
     return {**metrics, **named, "skipped": before + skipped}
-
-
-def _summary(learned: Metrics) -> Metrics:
-    """Means over the lessons, and how many of them were skipped."""
-    skipped: Any = learned.get("skipped", 0.0)
-    means = jax.tree.map(partial(jnp.mean, axis=0), learned)
-    return means | {"skipped": jnp.sum(skipped)}

@@ -1,7 +1,6 @@
 """Actor-learner distillation: a student acts, its teacher learns from what it did.
 
-It is a chain of two stages, whose step is one round of the paper's processes, in a
-fixed order:
+It is a chain of two stages, whose step is a round of the paper's processes in order:
 
     teacher    runner    it reads what was acted: its policy and values are remembered
                archive   with the student's memory before the rows they go to a replay
@@ -61,7 +60,6 @@ class DistillationConfig:
     says now, which costs a forward pass of the teacher in every update."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         counts = at_least(self, updates_per_step=1, batch_size=1, capacity=1)
         return not_chosen(self) + counts
 
@@ -138,36 +136,23 @@ def distillation(
     """
     refuse(config)
     given = _Given(student, teacher, network, config)
+    start, teach = partial(_start, given), partial(_teacher, given)
+    draw, distil = partial(_draw, given), partial(_distil, given)
+    lessons = Lessons(config.updates_per_step, draw, distil)
     return chain(
         acts="student",
-        teacher=Stage(
-            init=teacher.init,
-            learn=partial(_teacher, given),
-            start=partial(_start, given),
-            in_order=True,
-            prefix="",
-        ),
-        student=Stage(
-            init=student.init,
-            learn=Lessons(
-                config.updates_per_step, partial(_draw, given), partial(_distil, given)
-            ),
-            actor=student,
-            prefix="distil_",
-        ),
+        teacher=Stage(teacher.init, teach, start, in_order=True, prefix=""),
+        student=Stage(student.init, lessons, actor=student, prefix="distil_"),
     )
 
 
 def _start(given: _Given, trajectory: Trajectory) -> TeacherData:
+    def items(x: Trajectory, memory: Carry) -> Archived:
+        return _archived(given, x, memory, x.extras["policy"], x.reward, 0)
+
     memory = given.network.initial(trajectory.num_lanes)
-    items = jax.eval_shape(
-        lambda x, memory: _archived(
-            given, x, memory, x.extras["policy"], x.reward, jnp.int32(0)
-        ),
-        trajectory,
-        memory,
-    )
-    return TeacherData(memory, ring.empty(items, given.config.capacity))
+    shapes = jax.eval_shape(items, trajectory, memory)
+    return TeacherData(memory, ring.empty(shapes, given.config.capacity))
 
 
 def _teacher(
@@ -230,8 +215,7 @@ def _archived(
 
 
 def _before(trajectory: Trajectory, policy: Any) -> Metrics:
-    """How far the student that acted was from its teacher, before either learned from
-    it: what is archived is older."""
+    """How far the student that acted was from its teacher, before either learned."""
     acted = trajectory.extras["policy"]
     weight = 1.0 - trajectory.steps.last[:-1]
     same = acted.mode() == policy.mode()

@@ -6,7 +6,7 @@ device. What a learner keeps of the data is its own on each device, and for each
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +33,11 @@ from jaxrl_par.types import (
 Data = PyTree
 
 
-class LearnFn(Protocol):
-    """From the learner's state and data to those after a trajectory."""
-
-    def __call__(
-        self,
-        state: State,
-        data: Data,
-        trajectory: Trajectory,
-        key: PRNGKey,
-        axis: Axis,
-    ) -> tuple[State, Data, Metrics]:
-        """`axis`: gradients and metrics are averaged over it."""
-        ...
+LearnFn = Callable[
+    [State, Data, Trajectory, PRNGKey, Axis], tuple[State, Data, Metrics]
+]
+"""From the learner's state and data to those after a trajectory, with gradients and
+metrics averaged over the axis."""
 
 
 class Gradient(NamedTuple):
@@ -70,10 +62,9 @@ class Halves(NamedTuple):
 
 
 class Deferred(NamedTuple):
-    """A last stage of a learner's `learn`, which can be done elsewhere and later.
+    """A last stage of `Learner.learn`, which can be done elsewhere and later.
 
-    `lead`, then `learn` from each lesson in order, then `join`, equals one call of
-    `Learner.learn`.
+    `lead`, `learn` from each lesson in order, then `join` equal one call of it.
     """
 
     lead: Callable[
@@ -84,8 +75,7 @@ class Deferred(NamedTuple):
     learn: Callable[[State, Any, Axis], tuple[State, Metrics]]
     """(part, one of the lessons, axis) -> (part after it, metrics)"""
     join: Callable[[Metrics, Metrics], Metrics]
-    """The step's metrics, from those of `lead` and those of its lessons
-    [num_lessons]."""
+    """The step's metrics, from those of `lead` and of its lessons [num_lessons]."""
     part: Callable[[State], State]
     """What the lessons change of the state: a state of `Learner.actor`."""
     replace: Callable[[State, State], State]
@@ -154,9 +144,7 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         else:
             keys = jax.random.split(key, updates_per_step)
             (state, data), metrics = jax.lax.scan(once, (state, data), keys)
-            skipped = jnp.sum(jnp.asarray(metrics.pop("skipped")))
-            metrics = jax.tree.map(partial(jnp.mean, axis=0), metrics)
-            metrics |= {"skipped": skipped}
+            metrics = over_updates(metrics)
         return observe(agent, state, trajectory, metrics, axis), data, metrics
 
     def contribute(state, data, trajectory, key):
@@ -169,14 +157,15 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         return buffer.update(data, drawn, info), Gradient(*given)
 
     halves = Halves(contribute, agent.apply, agent.observe)
-    return Learner(
-        agent,
-        agent.init,
-        agent.params,
-        buffer.init,
-        learn,
-        halves=halves if updates_per_step == 1 else None,
-    )
+    possible = halves if updates_per_step == 1 else None
+    return Learner(agent, agent.init, agent.params, buffer.init, learn, halves=possible)
+
+
+def over_updates(metrics: Metrics) -> Metrics:
+    """Means over updates, leaves [num_updates], and how many of them were skipped."""
+    skipped: Any = metrics.get("skipped", 0.0)
+    means = jax.tree.map(partial(jnp.mean, axis=0), metrics)
+    return means | {"skipped": jnp.sum(skipped)}
 
 
 def epochs(agent: Agent, num_epochs: int, num_minibatches: int = 1) -> Learner:
@@ -209,14 +198,10 @@ def remembering(agent: Agent, remember: Remember) -> Learner:
         state, metrics = learn(agent, state, batch, key, axis=axis)
         return state, after, metrics
 
-    return Learner(
-        agent,
-        agent.init,
-        agent.params,
-        lambda trajectory: remember.initial(trajectory.num_lanes),
-        advanced,
-        in_order=True,
-    )
+    def start(trajectory):
+        return remember.initial(trajectory.num_lanes)
+
+    return Learner(agent, agent.init, agent.params, start, advanced, in_order=True)
 
 
 def learner_of(given: Agent | Learner) -> Learner:
@@ -251,9 +236,8 @@ def learn_from(
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
         _, key = step_keys(run, axis)
-        state, data, metrics = learner.learn(
-            run.learner, run.local, trajectory, key, axis
-        )
+        given = (run.learner, run.local, trajectory, key, axis)
+        state, data, metrics = learner.learn(*given)
         run = run._replace(learner=state, local=data)
         run = advance(run, trajectory, metrics, axis)
         progress = count_skipped(run.progress, metrics)
@@ -267,16 +251,14 @@ def lead_from(
 ) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
     """As `learn_from`, up to the lessons that are deferred, which it returns.
 
-    What is skipped is counted when they were learned from: see `count_skipped`. Each
-    lesson comes with the environment steps that have passed when it was learned from:
-    see `lesson_from`.
+    What is skipped is counted when they were learned from: see `count_skipped`. For
+    `lesson_from`, each comes with the environment steps that have passed by then.
     """
 
     def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
         _, key = step_keys(run, axis)
-        state, data, metrics, lessons = deferred.lead(
-            run.learner, run.local, trajectory, key, axis
-        )
+        given = (run.learner, run.local, trajectory, key, axis)
+        state, data, metrics, lessons = deferred.lead(*given)
         run = run._replace(learner=state, local=data)
         env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
         # All of them with the last one: in `learn_from` they come behind the lessons.
@@ -288,9 +270,7 @@ def lead_from(
     return step
 
 
-def lesson_from(
-    deferred: Deferred,
-) -> Callable[[State, Any], tuple[State, Metrics]]:
+def lesson_from(deferred: Deferred) -> Callable[[State, Any], tuple[State, Metrics]]:
     """(part, one of the lessons of `lead_from`) -> (part after it, metrics)"""
 
     def learned(part: State, given: Any) -> tuple[State, Metrics]:

@@ -25,6 +25,11 @@ class Progress(NamedTuple):
     skipped_in_a_row: Int[Array, ""]
     """Latest steps of the program in each of which one or more were skipped."""
 
+    def counted(self, env_steps: Int[Array, ""]) -> "Progress":
+        """After one more step, but for what was skipped in it."""
+        updates, env_steps = self.updates.add(1), self.env_steps.add(env_steps)
+        return self._replace(updates=updates, env_steps=env_steps)
+
 
 class Run(NamedTuple):
     """All that training carries from one step to the next, and so all that is saved."""
@@ -59,32 +64,23 @@ def unroll_keys(
 ) -> tuple[PRNGKey, PRNGKey]:
     """To act and to learn with, of instance `index` along the axis in an unroll.
 
-    Who is no instance of a program, but a thread, draws with them what the instance
-    would have drawn.
+    With them a thread, no instance of a program, draws what the instance would.
     """
-    key = jax.random.fold_in(_fold(root, unroll), index)
-    act_key, learn_key = jax.random.split(key)
+    for number in (unroll.millions, unroll.units, index):
+        root = jax.random.fold_in(root, number)
+    act_key, learn_key = jax.random.split(root)
     return act_key, learn_key
 
 
 def step_keys(run: Run, axis: Axis) -> tuple[PRNGKey, PRNGKey]:
     """To act and to learn with, in the next step of this instance along the axis."""
-    step_key = _fold(run.key, run.progress.updates)
-    act_key, learn_key = jax.random.split(axis.own(step_key))
-    return act_key, learn_key
-
-
-def _fold(key: PRNGKey, count: Count) -> PRNGKey:
-    return jax.random.fold_in(jax.random.fold_in(key, count.millions), count.units)
+    return unroll_keys(run.key, run.progress.updates, axis.index)
 
 
 def advance(run: Run, trajectory: Trajectory, metrics: Metrics, axis: Axis) -> Run:
     """Counts what was learned from, but not yet what was skipped of it."""
     env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
-    before = run.progress
-    progress = before._replace(
-        updates=before.updates.add(1), env_steps=before.env_steps.add(env_steps)
-    )
+    progress = run.progress.counted(env_steps)
     return run._replace(learner=passed(run.learner, env_steps), progress=progress)
 
 

@@ -29,6 +29,11 @@ class Schedule(NamedTuple):
     """At most the number of turns before; where the schedule begins, nobody waits for
     what was before it."""
 
+    @property
+    def traced(self) -> bool:
+        """Whether it is known only when the program runs."""
+        return any(isinstance(x, Tracer) for x in self)
+
 
 def in_turn(num_workers: int, num_turns: int, delay: Int[Array, ""] | int = 0):
     """Workers one after the other, all with parameters of `delay` turns before.
@@ -45,8 +50,7 @@ def in_turn(num_workers: int, num_turns: int, delay: Int[Array, ""] | int = 0):
 
 def together(num_workers: int, num_turns: int) -> Schedule:
     """All workers read the same parameters, and wait for each other to finish."""
-    turns = np.arange(num_turns, dtype=np.int32)
-    worker = turns % np.int32(num_workers)
+    worker = in_turn(num_workers, num_turns).worker
     return Schedule(worker, worker)
 
 
@@ -63,12 +67,9 @@ def simulated(durations: Float[np.ndarray, "N W"]) -> Schedule:
     if not (np.isfinite(durations).all() and (durations > 0).all()):
         raise ValueError("durations must be finite and above 0")
     num_turns, num_workers = durations.shape
-    worker = np.empty(num_turns, np.int32)
-    delay = np.empty(num_turns, np.int32)
-    finishes = [(durations[0, w], w) for w in range(num_workers)]
-    heapq.heapify(finishes)
-    unroll = [0] * num_workers
-    read = [0] * num_workers
+    worker, delay = np.empty((2, num_turns), np.int32)
+    finishes = sorted((durations[0, w], w) for w in range(num_workers))  # also a heap
+    unroll, read = [0] * num_workers, [0] * num_workers
     for turn in range(num_turns):
         now, w = finishes[0]
         worker[turn], delay[turn] = w, turn - read[w]
@@ -109,8 +110,7 @@ def heavy_tailed(
 def resampled(schedule: Schedule, num_turns: int, seed: int) -> Schedule:
     """Turns drawn one by one from those of another schedule, such as a recorded one.
 
-    Workers and delays come as often as there, but in no order: a worker's unrolls may
-    overlap.
+    They come as often as there, but in no order: a worker's unrolls may overlap.
     """
     rng = np.random.default_rng(seed)
     turns = rng.integers(len(schedule.worker), size=num_turns)
@@ -120,10 +120,9 @@ def resampled(schedule: Schedule, num_turns: int, seed: int) -> Schedule:
 
 def problems(schedule: Schedule, num_workers: int, max_delay: int) -> list[str]:
     """What is wrong with a schedule that is known: nothing is said of traced arrays."""
-    worker, delay = schedule
-    if isinstance(worker, Tracer) or isinstance(delay, Tracer):
+    if schedule.traced:
         return []
-    worker, delay = np.asarray(worker), np.asarray(delay)
+    worker, delay = (np.asarray(x) for x in schedule)
     if worker.shape != delay.shape or worker.ndim != 1 or not len(worker):
         return [
             "a schedule needs two arrays [N] with N at least 1, got shapes"
@@ -150,10 +149,9 @@ def problems(schedule: Schedule, num_workers: int, max_delay: int) -> list[str]:
 def own_copies(schedule: Schedule) -> bool:
     """Whether each worker reads the newest parameters just when it has finished, so
     that one copy for each of them is all that is needed."""
-    worker, delay = (np.asarray(x).tolist() for x in schedule)
     read: dict[int, int] = {}
-    for turn in range(len(worker)):
-        if turn - delay[turn] != read.get(worker[turn], 0):
+    for turn, (worker, delay) in enumerate(np.stack(schedule, axis=1).tolist()):
+        if turn - delay != read.get(worker, 0):
             return False
-        read[worker[turn]] = turn + 1
+        read[worker] = turn + 1
     return True

@@ -7,25 +7,15 @@ Source: Hessel et al., arXiv:2104.06272, section 2.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrl_par import random, rollout
+from jaxrl_par import loops, random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import refuse
-from jaxrl_par.loops import (
-    Engine,
-    Learner,
-    Program,
-    Run,
-    learn_from,
-    learner_of,
-    new_run,
-)
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.run import episode_metrics, step_keys
 from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey
@@ -40,8 +30,11 @@ class Local(NamedTuple):
 
 
 def compiled(
-    learner: Agent | Learner, env: Environment, unroll_length: int, axis: Axis = Axis()
-) -> Program:
+    learner: Agent | loops.Learner,
+    env: Environment,
+    unroll_length: int,
+    axis: Axis = Axis(),
+) -> loops.Program:
     """Acts for `unroll_length` steps in every environment, then learns from them.
 
     Args:
@@ -53,41 +46,37 @@ def compiled(
       ValueError: `unroll_length` is below 1.
     """
     refuse(unroll_length=unroll_length)
-    given = (learner_of(learner), env, unroll_length, axis)
-    return Program(partial(_init, *given), partial(_step, *given))
+    learner = loops.learner_of(learner)
+    actor, learn = learner.actor, loops.learn_from(learner, axis)
 
+    def init(key: PRNGKey) -> loops.Run:
+        learn_key, env_key, root = jax.random.split(key, 3)
+        own = axis.own(env_key)
+        streams = rollout.start(actor, env, own, axis.index, axis.size)
+        state = learner.init(learn_key, streams.step)
+        params = learner.params(state)
+        shapes = rollout.shapes(actor, params, streams.step, unroll_length)
+        return loops.new_run(state, Local(streams, learner.start(shapes)), root)
 
-def _init(
-    learner: Learner, env: Environment, length: int, axis: Axis, key: PRNGKey
-) -> Run:
-    learn_key, env_key, root = jax.random.split(key, 3)
-    own = axis.own(env_key)
-    streams = rollout.start(learner.actor, env, own, axis.index, axis.size)
-    state = learner.init(learn_key, streams.step)
-    params = learner.params(state)
-    shapes = rollout.shapes(learner.actor, params, streams.step, length)
-    return new_run(state, Local(streams, learner.start(shapes)), root)
+    def step(run: loops.Run) -> tuple[loops.Run, Metrics]:
+        act_key, _ = step_keys(run, axis)
+        params, local = learner.params(run.learner), run.local
+        streams, trajectory, episodes = rollout.unroll(
+            actor, env, params, local.streams, act_key, unroll_length
+        )
+        run, metrics = learn(run._replace(local=local.data), trajectory)
+        episodes = episode_metrics(axis.after(episodes, metrics), axis)
+        return run._replace(local=Local(streams, run.local)), metrics | episodes
 
-
-def _step(
-    learner: Learner, env: Environment, length: int, axis: Axis, run: Run
-) -> tuple[Run, Metrics]:
-    act_key, _ = step_keys(run, axis)
-    local: Local = run.local
-    params = learner.params(run.learner)
-    streams, trajectory, episodes = rollout.unroll(
-        learner.actor, env, params, local.streams, act_key, length
-    )
-    learn = learn_from(learner, axis)
-    run, metrics = learn(run._replace(local=local.data), trajectory)
-    run = run._replace(local=Local(streams, run.local))
-    episodes = axis.after(episodes, metrics)
-    return run, metrics | episode_metrics(episodes, axis)
+    return loops.Program(init, step)
 
 
 def episodic(
-    learner: Agent | Learner, env: Environment, max_steps: int, axis: Axis = Axis()
-) -> Program:
+    learner: Agent | loops.Learner,
+    env: Environment,
+    max_steps: int,
+    axis: Axis = Axis(),
+) -> loops.Program:
     """Acts for one whole episode in every environment, then learns from them.
 
     The loop of Monte Carlo policy gradients, which need returns to the end.
@@ -96,30 +85,30 @@ def episodic(
       ValueError: `max_steps` is below 1.
     """
     refuse(max_steps=max_steps)
-    learner = learner_of(learner)
-    actor, learn = learner.actor, learn_from(learner, axis)
+    learner = loops.learner_of(learner)
+    actor, learn = learner.actor, loops.learn_from(learner, axis)
 
-    def init(key: PRNGKey) -> Run:
+    def init(key: PRNGKey) -> loops.Run:
         learn_key, env_key, root = jax.random.split(key, 3)
         _, step = env.reset(env_key)
         state = learner.init(learn_key, step)
         shapes = rollout.shapes(actor, learner.params(state), step, max_steps)
-        return new_run(state, learner.start(shapes), root)
+        return loops.new_run(state, learner.start(shapes), root)
 
-    def step(run: Run) -> tuple[Run, Metrics]:
+    def step(run: loops.Run) -> tuple[loops.Run, Metrics]:
         act_key, _ = step_keys(run, axis)
-        params, part = learner.params(run.learner), (axis.index, axis.size)
-        trajectory, episodes = rollout.whole_episodes(
-            actor, env, params, act_key, max_steps, *part
-        )
+        given = (actor, env, learner.params(run.learner), act_key, max_steps)
+        trajectory, episodes = rollout.whole_episodes(*given, axis.index, axis.size)
         run, metrics = learn(run, trajectory)
-        episodes = axis.after(episodes, metrics)
-        return run, metrics | episode_metrics(episodes, axis)
+        episodes = episode_metrics(axis.after(episodes, metrics), axis)
+        return run, metrics | episodes
 
-    return Program(init, step)
+    return loops.Program(init, step)
 
 
-def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Metrics]]:
+def scanned(
+    program: loops.Program, num_updates: int
+) -> Callable[[loops.Run], tuple[loops.Run, Metrics]]:
     """`num_updates` steps of `program` in one call; metrics are stacked [num_updates].
 
     `num_updates` calls of one give the same numbers as one call of `num_updates`,
@@ -130,15 +119,15 @@ def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Me
     """
     refuse(num_updates=num_updates)
 
-    def call(run: Run) -> tuple[Run, Metrics]:
+    def call(run: loops.Run) -> tuple[loops.Run, Metrics]:
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
 
     return call
 
 
 def train(
-    program: Program | Engine, num_updates: int, seed: int = 0
-) -> tuple[Run, dict[str, np.ndarray]]:
+    program: loops.Program | loops.Engine, num_updates: int, seed: int = 0
+) -> tuple[loops.Run, dict[str, np.ndarray]]:
     """The run after so many updates, and what was measured in each of them.
 
     A program is one compiled call. An engine of threads is started and closed here. See
@@ -154,7 +143,7 @@ def train(
     """
     refuse(num_updates=num_updates)
     key = random.key(seed)
-    if isinstance(program, Engine):
+    if isinstance(program, loops.Engine):
         try:
             run, metrics = program.advance(program.init(key), num_updates)
         finally:

@@ -21,38 +21,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from jaxrl_par import rollout
+from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import (
-    RefusedError,
-    above,
-    at_least,
-    below,
-    not_chosen,
-    refuse,
-    refuse_any,
-)
-from jaxrl_par.loops import (
-    Gradient,
-    Halves,
-    Learner,
-    Program,
-    Run,
-    asynchronous,
-    count_skipped,
-    halves_of,
-    learner_of,
-    new_run,
-    schedules,
-)
+from jaxrl_par.errors import above, at_least, below, not_chosen, refuse, refuse_any
+from jaxrl_par.loops import Gradient, asynchronous, schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.records import RecordError, read_turns
-from jaxrl_par.loops.schedules import Schedule
+from jaxrl_par.loops.schedules import Schedule, own_copies
 from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
 
 Storage = Literal["ring", "copies"]
@@ -84,7 +63,6 @@ class DelaysConfig:
     per_worker, random and heavy_tailed."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_chosen(self) + at_least(self, delay=0, slowest=1)
         found += below(self, slowest=float("inf")) + above(self, tail=1)
         if self.model == "recorded" and self.record is None:
@@ -116,8 +94,7 @@ class DelaysConfig:
         if self.model == "random":
             return schedules.simulated(schedules.exponential(*size, seed))
         if self.model == "heavy_tailed":
-            durations = schedules.heavy_tailed(*size, seed, self.tail)
-            return schedules.simulated(durations)
+            return schedules.simulated(schedules.heavy_tailed(*size, seed, self.tail))
         if self.record is not None:
             return recorded(Path(self.record), num_workers)
         delay = self.delay if self.model == "constant" else 0
@@ -128,8 +105,7 @@ def recorded(path: Path, num_workers: int) -> Schedule:
     """The schedule of a run of `topologies.workers`, which it recorded at `path`.
 
     Raises:
-      RecordError: as `read_turns`; or the record is empty, or not of one shard and so
-        many workers.
+      RecordError: as `read_turns`; or it is not of one shard and so many workers.
     """
     turns = read_turns(path)
     worker = np.array([x.worker for x in turns], np.int32)
@@ -176,8 +152,8 @@ class Local(NamedTuple):
 class _System:
     """What the program is made of, nothing of which it changes."""
 
-    learner: Learner
-    halves: Halves
+    learner: loops.Learner
+    halves: loops.Halves
     env: Environment
     unroll_length: int
     schedule: Schedule
@@ -187,11 +163,6 @@ class _System:
     """Each worker has one, in place of a ring."""
     stale: Literal["gradients", "data"]
     staleness: StalenessConfig
-
-    @property
-    def traced(self) -> bool:
-        """Whether the schedule is known only when the program runs."""
-        return any(isinstance(x, Tracer) for x in self.schedule)
 
     @property
     def slots(self) -> int:
@@ -205,17 +176,13 @@ class _System:
         )
 
     def reads(self, state: State, *own: Any) -> list[bool]:
-        """Which leaves of the state a turn reads.
-
-        Args:
-          own: a worker's environments and data, and the run's key.
-        """
+        """Which leaves of the state a turn reads, with streams, data and the root."""
         rest = (*own, Count.zero(), jnp.int32(0))
         return asynchronous.parts_read(self.take_turn, state, state, *rest)
 
 
 def delayed(
-    learner: Agent | Learner,
+    learner: Agent | loops.Learner,
     env: Environment,
     unroll_length: int,
     schedule: Schedule,
@@ -225,7 +192,7 @@ def delayed(
     storage: Storage = "ring",
     stale: Literal["gradients", "data"] = "gradients",
     staleness: StalenessConfig = StalenessConfig(),
-) -> Program:
+) -> loops.Program:
     """One turn of the schedule in each step.
 
     Args:
@@ -240,30 +207,30 @@ def delayed(
         data: only the actions, as by IMPALA's actors; the gradient is at the newest.
 
     Raises:
-      ValueError: the schedule does not fit, a count is below 1, or the learner has no
-        halves.
+      ValueError: the schedule does not fit, a count is below 1, or there are no halves.
     """
     refuse(staleness, unroll_length=unroll_length, num_workers=num_workers)
-    traced = any(isinstance(x, Tracer) for x in schedule)
     if max_delay is None:
-        if traced:
+        if schedule.traced:
             raise ValueError("a traced schedule needs max_delay")
         max_delay = int(np.max(schedule.delay, initial=0))
-    refuse_any(schedules.problems(schedule, num_workers, max_delay))
-    if storage == "copies" and (traced or not schedules.own_copies(schedule)):
-        raise RefusedError(
+    found = schedules.problems(schedule, num_workers, max_delay)
+    copies = storage == "copies"
+    if not found and copies and (schedule.traced or not own_copies(schedule)):
+        found.append(
             "storage = copies is for a known schedule in which each worker reads the"
             " newest parameters when it has finished; this one needs a ring"
         )
-    learner = learner_of(learner)
+    refuse_any(found)
+    learner = loops.learner_of(learner)
     system = _System(
-        learner, halves_of(learner, "delayed"), env, unroll_length, schedule,
-        num_workers, max_delay, storage == "copies", stale, staleness,
+        learner, loops.halves_of(learner, "delayed"), env, unroll_length, schedule,
+        num_workers, max_delay, copies, stale, staleness,
     )  # fmt: skip
-    return Program(partial(_init, system), partial(_step, system))
+    return loops.Program(partial(_init, system), partial(_step, system))
 
 
-def _init(system: _System, key: PRNGKey) -> Run:
+def _init(system: _System, key: PRNGKey) -> loops.Run:
     learn_key, env_key, root = jax.random.split(key, 3)
     learner, num_workers = system.learner, system.num_workers
 
@@ -275,24 +242,17 @@ def _init(system: _System, key: PRNGKey) -> Run:
     one = jax.tree.map(lambda x: x[0], streams)
     state = learner.init(learn_key, one.step)
     params = learner.params(state)
-    data = learner.start(
-        rollout.shapes(learner.actor, params, one.step, system.unroll_length)
-    )
+    shapes = rollout.shapes(learner.actor, params, one.step, system.unroll_length)
+    data = learner.start(shapes)
     leaves = _chosen(state, system.reads(state, one, data, root))
-    past = Past(
-        [jnp.broadcast_to(x, (system.slots, *jnp.shape(x))) for x in leaves],
-        jnp.zeros(system.slots, jnp.int32),
-    )
     zero = jnp.int32(0)
-    each: Any = (data, Count.zero())
-    data, unroll = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (num_workers, *x.shape)), each
-    )
+    past = _repeated(Past(leaves, zero), system.slots)
+    data, unroll = _repeated((data, Count.zero()), num_workers)
     local = Local(streams, data, unroll, past, zero, zero, zero)
-    return new_run(state, local, root)
+    return loops.new_run(state, local, root)
 
 
-def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
+def _step(system: _System, run: loops.Run) -> tuple[loops.Run, Metrics]:
     local: Local = run.local
     worker, delay = _at(jax.tree.map(jnp.asarray, system.schedule), local.turn)
     streams, data, unroll = _at((local.streams, local.data, local.unroll), worker)
@@ -321,12 +281,7 @@ def _step(system: _System, run: Run) -> tuple[Run, Metrics]:
         version=version,
     )
     local = _kept(system, local, worker, Past(_chosen(state, mask), version))
-    before = run.progress
-    progress = before._replace(
-        updates=before.updates.add(1),
-        env_steps=before.env_steps.add(given.env_steps),
-    )
-    progress = count_skipped(progress, metrics)
+    progress = loops.count_skipped(run.progress.counted(given.env_steps), metrics)
     return run._replace(learner=state, local=local, progress=progress), metrics
 
 
@@ -334,7 +289,7 @@ def _fitting(
     system: _System, given: Gradient, worker: Int[Array, ""], delay: Int[Array, ""]
 ) -> Gradient:
     """The gradient, not finite where a traced turn does not fit."""
-    if not system.traced:
+    if not system.schedule.traced:
         return given
     fits = (worker >= 0) & (worker < system.num_workers)
     fits &= (delay >= 0) & (delay <= system.max_delay)
@@ -350,9 +305,7 @@ def _kept(system: _System, local: Local, worker: Int[Array, ""], new: Past) -> L
     # Where the schedule begins again, everybody reads.
     past = jax.lax.cond(
         local.turn == 0,
-        lambda: jax.tree.map(
-            lambda x, y: jnp.broadcast_to(y, x.shape), local.past, new
-        ),
+        lambda: _repeated(new, system.slots),
         lambda: _put(local.past, worker, new),
     )
     return local._replace(past=past)
@@ -368,6 +321,10 @@ def _replaced(state: State, mask: list[bool], leaves: list[Array]) -> State:
     return tree.unflatten(
         [next(new) if read else x for x, read in zip(old, mask, strict=True)]
     )
+
+
+def _repeated(tree: Any, number: int) -> Any:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *jnp.shape(x))), tree)
 
 
 def _at(tree: Any, index: Int[Array, ""]) -> Any:

@@ -1,13 +1,11 @@
 """Many agents in one program: seeds, hyperparameters, or both.
 
 Each member is a whole run of its own, with its environments, learner, key and counters;
-they meet nowhere, so member i computes what it would compute alone. Shapes are shared,
-numbers are not: a hyperparameter that is a number can differ between members because a
-config may hold traced numbers.
+they meet nowhere, so member i computes what it would compute alone. Shapes are shared;
+numbers can differ between members because a config may hold traced ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import NamedTuple
 
 import jax
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
@@ -69,11 +67,10 @@ def population(
     """
     values = {name: jnp.asarray(x) for name, x in hyperparameters.items()}
     sizes = {name: x.shape for name, x in values.items()}
-    if len(set(sizes.values())) != 1 or any(
-        len(shape) != 1 for shape in sizes.values()
-    ):
+    shape, *others = set(sizes.values()) or {()}
+    if others or len(shape) != 1:
         raise ValueError(f"hyperparameters need one common length, got {sizes}")
-    ((size,),) = set(sizes.values())
+    (size,) = shape
     if mesh is not None and size % mesh.size:
         raise ValueError(f"{mesh.size} devices cannot share {size} members evenly")
 
@@ -84,9 +81,11 @@ def population(
         return make_program(run.settings).step(run)
 
     def init(key: PRNGKey) -> Run:
-        return _on_devices(jax.vmap(init_one), mesh, axis)(
-            values, _keys(key, values, size)
-        )
+        keys = jax.random.split(key, size)
+        if "seed" in values:
+            # Members with the same seed start alike: then only hyperparameters differ.
+            keys = jax.vmap(random.key)(values["seed"])
+        return _on_devices(jax.vmap(init_one), mesh, axis)(values, keys)
 
     def member(run: Run, index: int) -> Member:
         if not 0 <= index < size:
@@ -125,11 +124,8 @@ def grid(**choices: Sequence[int | float]) -> Hyperparameters:
     """
     if not choices or not all(len(values) for values in choices.values()):
         raise ValueError(f"a grid needs at least one value of each, got {choices}")
-    rows = np.array(list(product(*choices.values())))
-    return {
-        name: np.asarray(rows[:, i], np.asarray(values).dtype)
-        for i, (name, values) in enumerate(choices.items())
-    }
+    axes = np.meshgrid(*choices.values(), indexing="ij")
+    return {name: x.ravel() for name, x in zip(choices, axes, strict=True)}
 
 
 def random_search(
@@ -143,19 +139,10 @@ def random_search(
     for name, (low, high) in ranges.items():
         if not 0 < low < high:
             raise ValueError(f"{name} needs a range 0 < low < high, got {low}, {high}")
-    keys = jax.random.split(key, len(ranges))
-    return {
-        name: jnp.exp(
-            jax.random.uniform(
-                keys[i], (size,), minval=np.log(low), maxval=np.log(high)
-            )
-        )
-        for i, (name, (low, high)) in enumerate(ranges.items())
-    }
+    keys = dict(zip(ranges, jax.random.split(key, len(ranges)), strict=True))
 
+    def draw(name: str, low: float, high: float) -> Array:
+        ends = {"minval": np.log(low), "maxval": np.log(high)}
+        return jnp.exp(jax.random.uniform(keys[name], (size,), **ends))
 
-def _keys(key: PRNGKey, values: Mapping[str, Array], size: int) -> Key[Array, " P"]:
-    """Members with the same seed start alike: then only hyperparameters differ."""
-    if "seed" in values:
-        return jax.vmap(random.key)(values["seed"])
-    return jax.random.split(key, size)
+    return {name: draw(name, *ends) for name, ends in ranges.items()}

@@ -63,11 +63,11 @@ def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
     run_spec: Any = Run(P(), P(axis.name), P(), P(), P())  # pyright: ignore
 
     def init(key: PRNGKey) -> Run:
-        return _stack(program.init(key))
+        return _local_at(program.init(key), None)
 
     def step(run: Run) -> tuple[Run, Metrics]:
-        run, metrics = program.step(_unstack(run))
-        return _stack(run), metrics
+        run, metrics = program.step(_local_at(run, 0))
+        return _local_at(run, None), metrics
 
     # With check_vma=True, jax.grad sums the gradient of replicated parameters over the
     # devices by itself, and a mean after it is too large by their number. `update` in
@@ -79,10 +79,6 @@ def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
     )
 
 
-def _stack(run: Run) -> Run:
-    """Adds the axis along which the mesh joins what each device has for itself."""
-    return run._replace(local=jax.tree.map(lambda x: x[None], run.local))
-
-
-def _unstack(run: Run) -> Run:
-    return run._replace(local=jax.tree.map(lambda x: x[0], run.local))
+def _local_at(run: Run, index: int | None) -> Run:
+    """Without (0) or with (None) the axis that joins what each device has."""
+    return run._replace(local=jax.tree.map(lambda x: x[index], run.local))

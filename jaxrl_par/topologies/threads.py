@@ -113,8 +113,7 @@ def repeat_recorded(
 def _problems(
     unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
 ) -> list[str]:
-    """What is out of range, or asks for distillers that get no lessons, or
-    that cannot serve so many devices."""
+    """What is out of range, or asks for distillers that cannot be had."""
     found = problems(config)
     found += at_least({"unroll_length": unroll_length}, unroll_length=1)
     if not config.num_distillers:

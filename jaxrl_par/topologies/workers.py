@@ -33,11 +33,7 @@ from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Learner, halves_of, learner_of, records
 from jaxrl_par.types import Agent, nothing
 
-_STORES = {
-    "lock": stores.Lock,
-    "hogwild": stores.Hogwild,
-    "server": stores.Server,
-}
+_STORES = {"lock": stores.Lock, "hogwild": stores.Hogwild, "server": stores.Server}
 
 
 def workers(

@@ -20,7 +20,7 @@ import pytest
 
 from jaxrl_par import envs, export, random
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.algorithms.normalize import NormalizedParams, normalize_observations
+from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
 from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
 from jaxrl_par.export import ExportError, numpy_actor
 from jaxrl_par.export.numpy_actor import Actor, ActorError, config_hash
@@ -199,7 +199,7 @@ def test_normalised_observations_are_part_of_the_actor(tmp_path):
         lambda x: jnp.array(0.1 + rng.random(x.shape), jnp.float32),
         jax.eval_shape(agent.init, random.key(0), step).statistics,
     )
-    params = NormalizedParams(parameters(network, step), statistics)
+    params = Normalized(parameters(network, step), statistics)
     folder = export.write(
         tmp_path / "actor",
         network=config,

@@ -230,7 +230,7 @@ _ALGORITHMS = (
     _m(
         "a2c: entropy is a cost",
         "algorithms/a2c.py",
-        "- config.entropy_cost * entropies,",
+        "row_losses -= config.entropy_cost * entropies",
         "+ config.entropy_cost * entropies,",
         "algorithms/test_a2c.py::test_the_loss_follows_the_paper",
     ),
@@ -546,8 +546,8 @@ _PARTS = (
     _m(
         "a trajectory has the memory of its end",
         "rollout.py",
-        "Trajectory(steps, action, reward, discount, extras, streams.carry)",
-        "Trajectory(steps, action, reward, discount, extras, after.carry)",
+        "rows._replace(steps=steps, carry=streams.carry)",
+        "rows._replace(steps=steps, carry=after.carry)",
         "test_rollout.py::test_rows_of_counter_are_those_computed_by_hand",
     ),
     _m(
@@ -903,7 +903,7 @@ _LOOPS = (
     ),
     _m(
         "chain: lessons that were skipped are not counted",
-        "loops/chain.py",
+        "loops/learner.py",
         'return means | {"skipped": jnp.sum(skipped)}',
         'return means | {"skipped": jnp.float32(0)}',
         "loops/test_distillation.py::"
@@ -991,8 +991,8 @@ _TOPOLOGIES = (
     _m(
         "population: all hyperparameters are drawn together",
         "topologies/population.py",
-        "keys[i], (size,), minval",
-        "keys[0], (size,), minval",
+        "uniform(keys[name], (size,)",
+        "uniform(key, (size,)",
         "topologies/test_population.py::test_random_search_draws_its_numbers_apart",
     ),
     _m(

@@ -9,7 +9,7 @@ import pytest
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
-from jaxrl_par.algorithms.normalize import NormalizedState, normalize_observations
+from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.axis import Axis
@@ -72,7 +72,7 @@ def part(trajectory, index, size):
 
 def gradient(state):
     """That of the latest update; with it, statistics but for one device's count."""
-    if isinstance(state, NormalizedState):
+    if isinstance(state, Normalized):
         statistics = state.statistics
         return gradient(state.inner), statistics.mean, statistics.variance
     return state.opt_state[0].trace

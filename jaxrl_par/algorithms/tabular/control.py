@@ -26,12 +26,7 @@ from jaxrl_par.algorithms.tabular.mdp import (
     sample_transitions,
     start_states,
 )
-from jaxrl_par.algorithms.tabular.tables import (
-    StepSize,
-    Table,
-    new_table,
-    updated,
-)
+from jaxrl_par.algorithms.tabular.tables import StepSize, Table, new_table, updated
 from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
 from jaxrl_par.exploration import boltzmann, epsilon_greedy
 from jaxrl_par.types import PRNGKey
@@ -52,7 +47,6 @@ class ControlConfig:
     """Above what can be reached, it makes a greedy learner try everything."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         found = not_between(self, epsilon=(0, 1)) + not_chosen(self)
         return found + at_least(self, inverse_temperature=0)
 

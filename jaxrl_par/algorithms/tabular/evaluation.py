@@ -10,6 +10,7 @@ Sutton and Barto, Reinforcement Learning, 2nd edition, section 4.1.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -57,8 +58,7 @@ def evaluate_by_sweeps(
     values: Values | None = None,
 ) -> Values:
     """What `num_sweeps` sweeps make of `values`, by default 0."""
-    if values is None:
-        values = jnp.zeros(mdp.terminal.shape)
+    values = jnp.zeros(mdp.terminal.shape) if values is None else values
     return jax.lax.fori_loop(0, num_sweeps, lambda _, v: sweep(mdp, policy, v), values)
 
 
@@ -79,21 +79,13 @@ def evaluate_until(
     Values far from 0 are rounded by more than a small tolerance: `max_sweeps` ends
     that, and `change` tells.
     """
-    return sweep_until(
-        lambda values: sweep(mdp, policy, values),
-        jnp.zeros(mdp.terminal.shape),
-        tolerance,
-        max_sweeps,
-    )
+    return sweep_until(partial(sweep, mdp, policy), mdp, tolerance, max_sweeps)
 
 
 def sweep_until(
-    backup: Callable[[Values], Values],
-    values: Values,
-    tolerance: float,
-    max_sweeps: int,
+    backup: Callable[[Values], Values], mdp: MDP, tolerance: float, max_sweeps: int
 ) -> Swept:
-    """Repeats `backup` until it changes no value by more than `tolerance`."""
+    """Repeats `backup`, from 0, until it changes no value by more than `tolerance`."""
 
     def unfinished(swept: Swept):
         return (swept.change > tolerance) & (swept.num_sweeps < max_sweeps)
@@ -103,9 +95,8 @@ def sweep_until(
         change = jnp.max(jnp.abs(values - swept.values))
         return Swept(values, swept.num_sweeps + 1, change)
 
-    return jax.lax.while_loop(
-        unfinished, once, Swept(values, jnp.int32(0), jnp.float32(jnp.inf))
-    )
+    first = Swept(jnp.zeros(mdp.terminal.shape), jnp.int32(0), jnp.float32(jnp.inf))
+    return jax.lax.while_loop(unfinished, once, first)
 
 
 class Episodic(NamedTuple):

@@ -92,21 +92,15 @@ def finite_mdp(
         raise ValueError(
             f"start must be {num_states} probabilities, 0 where terminal, got {start}"
         )
-    return MDP(
-        jnp.asarray(transitions, jnp.float32),
-        jnp.asarray(rewards, jnp.float32),
-        jnp.float32(gamma),
-        jnp.asarray(terminal),
-        jnp.asarray(start, jnp.float32),
-    )
+    numbers = (jnp.asarray(x, jnp.float32) for x in (transitions, rewards, gamma))
+    return MDP(*numbers, jnp.asarray(terminal), jnp.asarray(start, jnp.float32))
 
 
 def checked_policy(policy: Any, mdp: MDP) -> Policy:
     """The policy as an array, once its rows are found to be distributions.
 
     Raises:
-      ValueError: it has not a row for each state, with an entry for each action; or a
-        row is no distribution.
+      ValueError: it is not a distribution over all actions for each state.
     """
     policy = _distributions("policy", policy, rank=2)
     if policy.shape != mdp.transitions.shape[:2]:

@@ -10,6 +10,7 @@ Source: Elster, Mustafaoglu and Pingali, Parallel reinforcement learning, lectur
 after Mnih et al., arXiv:1602.01783.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxrl_par.algorithms.tabular.tables import Table
@@ -36,7 +37,4 @@ def accumulated(start: Table, workers: Table) -> Table:
 
     Entries that several workers changed move by the sum: small steps are needed.
     """
-    return Table(
-        start.values + jnp.sum(workers.values - start.values, axis=0),
-        start.visits + jnp.sum(workers.visits - start.visits, axis=0),
-    )
+    return jax.tree.map(lambda x, y: x + jnp.sum(y - x, axis=0), start, workers)

@@ -9,12 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrl_par.algorithms.tabular.evaluation import (
-    Swept,
-    action_values,
-    evaluate,
-    sweep_until,
-)
+from jaxrl_par.algorithms.tabular import evaluation
 from jaxrl_par.algorithms.tabular.mdp import MDP, ActionValues, Policy, uniform_policy
 from jaxrl_par.exploration import epsilon_greedy_probabilities
 
@@ -60,19 +55,19 @@ def policy_iteration(
 
 def value_iteration(
     mdp: MDP, tolerance: float = 1e-6, max_sweeps: int = 10_000
-) -> Swept:
+) -> evaluation.Swept:
     """The values of the best policy, whose Q is `action_values(mdp, values)`.
 
     V_i(s) = max_a sum_s' P(s'|s, a) (R(s, a, s') + gamma V_{i-1}(s')),   V_0 = 0
     """
-    return sweep_until(
-        lambda values: jnp.max(action_values(mdp, values), axis=-1),
-        jnp.zeros(mdp.terminal.shape),
-        tolerance,
-        max_sweeps,
-    )
+
+    def backup(values: Float[Array, " S"]):
+        return jnp.max(evaluation.action_values(mdp, values), axis=-1)
+
+    return evaluation.sweep_until(backup, mdp, tolerance, max_sweeps)
 
 
 def _plan(mdp: MDP, policy: Policy, num_improvements: Int[Array, ""]) -> Plan:
-    values = evaluate(mdp, policy)
-    return Plan(policy, values, action_values(mdp, values), num_improvements)
+    values = evaluation.evaluate(mdp, policy)
+    q_values = evaluation.action_values(mdp, values)
+    return Plan(policy, values, q_values, num_improvements)

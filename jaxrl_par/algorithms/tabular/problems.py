@@ -39,10 +39,9 @@ def random_walk(length: int = 5) -> MDP:
     states = np.arange(length + 2)
     terminal = (states == 0) | (states == length + 1)
     transitions = np.zeros((length + 2, 2, length + 2))
-    for state in states:
-        for action, step in enumerate((-1, 1)):
-            successor = state if terminal[state] else state + step
-            transitions[state, action, successor] = 1.0
+    for action, step in enumerate((-1, 1)):
+        successors = np.where(terminal, states, states + step)
+        transitions[states, action, successors] = 1.0
     rewards = np.zeros_like(transitions)
     rewards[1:-1, :, -1] = 1.0
     start = states == (length + 1) // 2

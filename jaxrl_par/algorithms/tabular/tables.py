@@ -37,7 +37,6 @@ class StepSize:
     """Of the decay: 1 is harmonic, 0 constant."""
 
     def problems(self) -> list[str]:
-        """What is out of range."""
         return not_between(self, rate=(0, 1), power=(0, 1))
 
 

@@ -25,12 +25,7 @@ from jaxrl_par.algorithms.tabular.mdp import (
     sample_transitions,
     start_states,
 )
-from jaxrl_par.algorithms.tabular.tables import (
-    StepSize,
-    Table,
-    new_table,
-    updated,
-)
+from jaxrl_par.algorithms.tabular.tables import StepSize, Table, new_table, updated
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import PRNGKey
 
