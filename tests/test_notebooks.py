@@ -14,11 +14,12 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": tmp_path}}
-    NotebookClient(notebook, timeout=280, resources=resources).execute()
+    NotebookClient(notebook, timeout=880, resources=resources).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

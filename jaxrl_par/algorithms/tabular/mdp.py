@@ -11,6 +11,7 @@ Nothing but `finite_mdp` and `checked_policy` looks at numbers, so that the rest
 traced, and vmapped over problems.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -92,8 +93,9 @@ def finite_mdp(
         raise ValueError(
             f"start must be {num_states} probabilities, 0 where terminal, got {start}"
         )
-    numbers = (jnp.asarray(x, jnp.float32) for x in (transitions, rewards, gamma))
-    return MDP(*numbers, jnp.asarray(terminal), jnp.asarray(start, jnp.float32))
+    as_float = partial(jnp.asarray, dtype=jnp.float32)
+    numbers = as_float(transitions), as_float(rewards), as_float(gamma)
+    return MDP(*numbers, jnp.asarray(terminal), as_float(start))
 
 
 def checked_policy(policy: Any, mdp: MDP) -> Policy:
