@@ -27,8 +27,8 @@ class Progress(NamedTuple):
 
     def counted(self, env_steps: Int[Array, ""]) -> "Progress":
         """After one more step, but for what was skipped in it."""
-        updates, env_steps = self.updates.add(1), self.env_steps.add(env_steps)
-        return self._replace(updates=updates, env_steps=env_steps)
+        updates, total = self.updates.add(1), self.env_steps.add(env_steps)
+        return self._replace(updates=updates, env_steps=total)
 
 
 class Run(NamedTuple):

@@ -92,8 +92,13 @@ def finite_mdp(
         raise ValueError(
             f"start must be {num_states} probabilities, 0 where terminal, got {start}"
         )
-    numbers = (jnp.asarray(x, jnp.float32) for x in (transitions, rewards, gamma))
-    return MDP(*numbers, jnp.asarray(terminal), jnp.asarray(start, jnp.float32))
+    return MDP(
+        jnp.asarray(transitions, jnp.float32),
+        jnp.asarray(rewards, jnp.float32),
+        jnp.float32(gamma),
+        jnp.asarray(terminal),
+        jnp.asarray(start, jnp.float32),
+    )
 
 
 def checked_policy(policy: Any, mdp: MDP) -> Policy:
