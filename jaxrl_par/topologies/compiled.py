@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_par import loops, random, rollout
+from jaxrl_par import random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import refuse
+from jaxrl_par.loops import Engine, Learner, Program, Run, learn_from, learner_of
 from jaxrl_par.loops.learner import Data
-from jaxrl_par.loops.run import episode_metrics, step_keys
+from jaxrl_par.loops.run import episode_metrics, new_run, step_keys
 from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey
 
 
@@ -30,11 +31,8 @@ class Local(NamedTuple):
 
 
 def compiled(
-    learner: Agent | loops.Learner,
-    env: Environment,
-    unroll_length: int,
-    axis: Axis = Axis(),
-) -> loops.Program:
+    learner: Agent | Learner, env: Environment, unroll_length: int, axis: Axis = Axis()
+) -> Program:
     """Acts for `unroll_length` steps in every environment, then learns from them.
 
     Args:
@@ -46,19 +44,19 @@ def compiled(
       ValueError: `unroll_length` is below 1.
     """
     refuse(unroll_length=unroll_length)
-    learner = loops.learner_of(learner)
-    actor, learn = learner.actor, loops.learn_from(learner, axis)
+    learner = learner_of(learner)
+    actor, learn = learner.actor, learn_from(learner, axis)
 
-    def init(key: PRNGKey) -> loops.Run:
+    def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
         own = axis.own(env_key)
         streams = rollout.start(actor, env, own, axis.index, axis.size)
         state = learner.init(learn_key, streams.step)
         params = learner.params(state)
         shapes = rollout.shapes(actor, params, streams.step, unroll_length)
-        return loops.new_run(state, Local(streams, learner.start(shapes)), root)
+        return new_run(state, Local(streams, learner.start(shapes)), root)
 
-    def step(run: loops.Run) -> tuple[loops.Run, Metrics]:
+    def step(run: Run) -> tuple[Run, Metrics]:
         act_key, _ = step_keys(run, axis)
         params, local = learner.params(run.learner), run.local
         streams, trajectory, episodes = rollout.unroll(
@@ -68,15 +66,12 @@ def compiled(
         episodes = episode_metrics(axis.after(episodes, metrics), axis)
         return run._replace(local=Local(streams, run.local)), metrics | episodes
 
-    return loops.Program(init, step)
+    return Program(init, step)
 
 
 def episodic(
-    learner: Agent | loops.Learner,
-    env: Environment,
-    max_steps: int,
-    axis: Axis = Axis(),
-) -> loops.Program:
+    learner: Agent | Learner, env: Environment, max_steps: int, axis: Axis = Axis()
+) -> Program:
     """Acts for one whole episode in every environment, then learns from them.
 
     The loop of Monte Carlo policy gradients, which need returns to the end.
@@ -85,17 +80,17 @@ def episodic(
       ValueError: `max_steps` is below 1.
     """
     refuse(max_steps=max_steps)
-    learner = loops.learner_of(learner)
-    actor, learn = learner.actor, loops.learn_from(learner, axis)
+    learner = learner_of(learner)
+    actor, learn = learner.actor, learn_from(learner, axis)
 
-    def init(key: PRNGKey) -> loops.Run:
+    def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
         _, step = env.reset(env_key)
         state = learner.init(learn_key, step)
         shapes = rollout.shapes(actor, learner.params(state), step, max_steps)
-        return loops.new_run(state, learner.start(shapes), root)
+        return new_run(state, learner.start(shapes), root)
 
-    def step(run: loops.Run) -> tuple[loops.Run, Metrics]:
+    def step(run: Run) -> tuple[Run, Metrics]:
         act_key, _ = step_keys(run, axis)
         given = (actor, env, learner.params(run.learner), act_key, max_steps)
         trajectory, episodes = rollout.whole_episodes(*given, axis.index, axis.size)
@@ -103,12 +98,10 @@ def episodic(
         episodes = episode_metrics(axis.after(episodes, metrics), axis)
         return run, metrics | episodes
 
-    return loops.Program(init, step)
+    return Program(init, step)
 
 
-def scanned(
-    program: loops.Program, num_updates: int
-) -> Callable[[loops.Run], tuple[loops.Run, Metrics]]:
+def scanned(program: Program, num_updates: int) -> Callable[[Run], tuple[Run, Metrics]]:
     """`num_updates` steps of `program` in one call; metrics are stacked [num_updates].
 
     `num_updates` calls of one give the same numbers as one call of `num_updates`,
@@ -119,15 +112,15 @@ def scanned(
     """
     refuse(num_updates=num_updates)
 
-    def call(run: loops.Run) -> tuple[loops.Run, Metrics]:
+    def call(run: Run) -> tuple[Run, Metrics]:
         return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
 
     return call
 
 
 def train(
-    program: loops.Program | loops.Engine, num_updates: int, seed: int = 0
-) -> tuple[loops.Run, dict[str, np.ndarray]]:
+    program: Program | Engine, num_updates: int, seed: int = 0
+) -> tuple[Run, dict[str, np.ndarray]]:
     """The run after so many updates, and what was measured in each of them.
 
     A program is one compiled call. An engine of threads is started and closed here. See
@@ -143,7 +136,7 @@ def train(
     """
     refuse(num_updates=num_updates)
     key = random.key(seed)
-    if isinstance(program, loops.Engine):
+    if isinstance(program, Engine):
         try:
             run, metrics = program.advance(program.init(key), num_updates)
         finally:
