@@ -23,7 +23,6 @@ from jaxrl_par.networks.features import (
     is_image,
     over_time,
     read,
-    read_twice,
 )
 from jaxrl_par.networks.layers import linear, orthogonal
 from jaxrl_par.types import Box, Discrete, Spec, Specs
@@ -79,13 +78,11 @@ class _ActorCritic(nn.Module):
         if self.config.shared:
             features, carry = part("torso", carry=carry)
             outputs = heads(features, features)
-        elif self.config.memory == "none":
-            names = ("actor", "critic")
-            outputs = heads(*read_twice(names, self.specs, self.config, steps))
         else:
-            actor, actor_carry = part("actor", carry=carry[0])
-            critic, critic_carry = part("critic", carry=carry[1])
-            carry = (actor_carry, critic_carry)
+            old = carry if carry else ((), ())
+            actor, actor_carry = part("actor", carry=old[0])
+            critic, critic_carry = part("critic", carry=old[1])
+            carry = (actor_carry, critic_carry) if carry else ()
             outputs = heads(actor, critic)
         return over_time(outputs, steps), carry
 

@@ -15,14 +15,7 @@ from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
 from jaxrl_par.networks.images import Deep, Shallow
-from jaxrl_par.networks.layers import (
-    MLP,
-    Activation,
-    PatchConv,
-    Weights,
-    dense,
-    twins,
-)
+from jaxrl_par.networks.layers import MLP, PatchConv
 from jaxrl_par.networks.memory import Memory, initial_carry
 from jaxrl_par.types import Box, Carry, Discrete, Obs, Spec, Specs, TimeStep
 
@@ -148,19 +141,6 @@ def read(
     return Memory(config.memory, width, dtype, name=name)(carry, x, steps.first)
 
 
-def read_twice(
-    names: tuple[str, str], specs: Static, config: NetworkConfig, steps: TimeStep
-) -> tuple[Float[Array, "N D"], Float[Array, "N D"]]:
-    """As `read` with each name, of two torsos without memory."""
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.obs)
-    one, other = (Torso(specs, config, name=name) for name in names)
-    if chosen_torso(specs.observation, config.torso) != "mlp":
-        return one(rows), other(rows)
-    x, first, _ = one.parts(rows)
-    _, second, _ = other.parts(rows)
-    return twins(x, first, second, one.activation)
-
-
 def over_time(outputs: PyTree, steps: TimeStep) -> PyTree:
     """Outputs of N = T B rows, with the axes [T, B] of the steps again."""
     shape = steps.first.shape
@@ -179,26 +159,16 @@ class Torso(nn.Module):
     specs: Static
     config: NetworkConfig
 
-    @property
-    def activation(self) -> Activation:
-        """Of the dense layers."""
-        torso = chosen_torso(self.specs.observation, self.config.torso)
-        return nn.relu if torso in _IMAGE_NETWORKS else self._activation
-
-    @property
-    def _activation(self) -> Activation:
-        return _ACTIVATIONS[self.config.activation]
-
-    def __call__(self, obs: Obs) -> Float[Array, "N D"]:
-        x, weights, after = self.parts(obs)
-        return _joined([dense(x, weights, self.activation), *after])
-
     @nn.compact
-    def parts(self, obs: Obs) -> tuple[Array, list[Weights], list[Array]]:
-        """What the dense layers read, their weights, and what joins their features."""
+    def __call__(self, obs: Obs) -> Float[Array, "N D"]:
         config, spec = self.config, self.specs.observation
-        dtype = _DTYPES[config.compute_dtype]
+        dtype, activation = (
+            _DTYPES[config.compute_dtype],
+            _ACTIVATIONS[config.activation],
+        )
         torso = chosen_torso(spec, config.torso)
+        if torso in _IMAGE_NETWORKS:
+            activation = nn.relu
         before, after = [], []
         for leaf_spec, leaf in zip(_leaves(spec), jax.tree.leaves(obs), strict=True):
             image = is_image(leaf_spec)
@@ -209,9 +179,8 @@ class Torso(nn.Module):
             vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
             late = torso in _IMAGE_NETWORKS and not image
             (after if late else before).append(vector)
-        x = _joined(before)
-        mlp = MLP(config.widths, self.activation, dtype)
-        return x, mlp.weights(x.shape[1]), after
+        x = MLP(config.widths, activation, dtype)(_joined(before))
+        return _joined([x, *after])
 
     def _read_image(self, torso: str, spec: Spec, x: Array) -> Array:
         dtype = _DTYPES[self.config.compute_dtype]
@@ -219,7 +188,8 @@ class Torso(nn.Module):
         if torso in _IMAGE_NETWORKS:
             return _IMAGE_NETWORKS[torso](dtype)(x)
         if torso == "conv":
-            return self._activation(PatchConv(self.config.channels, dtype=dtype)(x))
+            activation = _ACTIVATIONS[self.config.activation]
+            return activation(PatchConv(self.config.channels, dtype=dtype)(x))
         return x
 
 

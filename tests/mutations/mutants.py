@@ -704,8 +704,8 @@ _NETWORKS = (
     _m(
         "separate: the critic reads the actor's memory",
         "networks/actor_critic.py",
-        'part("critic", carry=carry[1])',
-        'part("critic", carry=carry[0])',
+        'part("critic", carry=old[1])',
+        'part("critic", carry=old[0])',
         "networks/test_actor_critic.py::test_actor_and_critic_remember_apart",
     ),
     _m(
