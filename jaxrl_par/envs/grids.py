@@ -31,12 +31,10 @@ class Grid(environment.Environment):
         return self._actions.n
 
     def action_space(self, params: Any = None) -> spaces.Discrete:
-        del params
         return self._actions
 
     def observation_space(self, params: Any = None) -> spaces.Box:
         """The window, flat."""
-        del params
         return self._window
 
     def shown(self, kinds: Int[Array, "S S"]) -> Float[Array, " D"]:

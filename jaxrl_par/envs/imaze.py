@@ -97,7 +97,6 @@ class IMaze(Grid):
         self, key: PRNGKey, params: IMazeParams
     ) -> tuple[Float[Array, "54"], IMazeState]:
         """At the start, facing the stem; colours and sides are drawn."""
-        del params
         # One draw for both bits: a stream resets all its environments in every step.
         bits = jax.random.bits(key)
         state = IMazeState(
@@ -118,7 +117,6 @@ class IMaze(Grid):
         params: IMazeParams,
     ) -> Stepped[IMazeState]:
         """Moves or turns. `success` in the last result tells of the right goal."""
-        del key
         action = jnp.asarray(action)
         turn = towards(action, RIGHT, LEFT)
         north, east = _direction(state.heading)
@@ -154,7 +152,6 @@ class IMaze(Grid):
 
     def is_truncated(self, state: IMazeState, params: IMazeParams) -> Bool[Array, ""]:
         """Never: the deadline is part of the task."""
-        del params
         return jnp.zeros_like(state.time, bool)
 
     def draw(self, state: IMazeState) -> UInt8[np.ndarray, "H W 3"]:

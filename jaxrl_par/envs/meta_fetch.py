@@ -95,7 +95,6 @@ class MetaFetch(Grid):
         self, key: PRNGKey, params: MetaFetchParams
     ) -> tuple[Float[Array, " D"], MetaFetchState]:
         """Agent, objects and order are drawn, all uniformly."""
-        del params
         uniform = jax.random.uniform(key, (2 * self.num_objects + 1,))
         cells = _distinct(uniform[self.num_objects :], self.size**2)
         rows, columns = cells // self.size, cells % self.size
@@ -119,7 +118,6 @@ class MetaFetch(Grid):
         params: MetaFetchParams,
     ) -> Stepped[MetaFetchState]:
         """Moves, and fetches what is there."""
-        del key
         action = jnp.asarray(action)
         row = jnp.clip(state.row + towards(action, DOWN, UP), 0, self.size - 1)
         column = state.column + towards(action, RIGHT, LEFT)
@@ -163,7 +161,6 @@ class MetaFetch(Grid):
         self, state: MetaFetchState, params: MetaFetchParams
     ) -> Bool[Array, ""]:
         """Never."""
-        del params
         return jnp.zeros_like(state.time, bool)
 
     def draw(self, state: MetaFetchState) -> UInt8[np.ndarray, "H W 3"]:

@@ -91,7 +91,6 @@ def select_observation(env: Environment, indices: tuple[int, ...]) -> Environmen
     chosen = jnp.array(indices)
 
     def show(step: TimeStep, action: Action, reward: Array) -> TimeStep:
-        del action, reward
         return step._replace(obs=step.obs[:, chosen])
 
     return _showing(env, Box((len(indices),), spec.dtype), show)

@@ -85,7 +85,6 @@ def uniform(
         return ring.empty(jax.eval_shape(Trajectory.lanes_first, shapes), capacity)
 
     def sample(data: ring.Ring, newest: Trajectory, key: PRNGKey, axis: Axis):
-        del newest, axis
         if length is None:
             return ring.sample(data, key, batch_size).time_first(), ()
         item_key, start_key = jax.random.split(key)

@@ -65,7 +65,6 @@ class Free:
         self.capacity = queue_size
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
-        del actor, unroll
         return newest
 
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
@@ -122,7 +121,6 @@ class Lockstep:
         self._taken = first_update * num_actors
 
     def admit(self, actor: int, unroll: int, newest: int) -> int | None:
-        del actor
         version = max(0, unroll - self._lag)
         return version if version <= newest else None
 

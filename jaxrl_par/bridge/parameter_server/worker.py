@@ -157,7 +157,6 @@ class PureWorker(PooledActor):
         self._data: Any = None
 
     def where(self, row: int | None = None) -> str:
-        del row
         return (
             f"worker {self.index}, unroll {self.next_unroll}, generation"
             f" {self.generation}"
@@ -172,7 +171,6 @@ class PureWorker(PooledActor):
 
     def resume(self, state: PureState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
         """Always goes on exactly."""
-        del key, fresh_key
         self.generation, self.next_unroll = int(state.generation), int(state.unroll)
         self._streams = jax.device_put(state.streams, self._device)
         self._data = jax.device_put(state.data, self._device)

@@ -29,7 +29,6 @@ class Hogwild(store.Store):
         self._lost = 0.0
 
     def pull(self, worker: int) -> store.Pulled:
-        del worker
         # Counted first: what is read may be newer, but never older than it says.
         counted = self._counted
         state = jax.device_put(self._shared.read().state, self._place)

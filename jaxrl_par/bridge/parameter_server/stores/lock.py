@@ -20,7 +20,6 @@ class Lock(store.Store):
         self._current = store.Current(state)
 
     def pull(self, worker: int) -> store.Pulled:
-        del worker
         # Read once: the next push may replace it between two reads.
         current = self._current
         return store.Pulled(current.state, (current.pushes,), (current.version,))
