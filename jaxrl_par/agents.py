@@ -81,6 +81,9 @@ def stepped(
 ) -> tuple[Params, optax.OptState]:
     """Parameters and the optimizer's state after a gradient."""
     updates, opt_state = optimizer.update(grads, opt_state, params)
+    # Else a product and the sum below may be rounded once, in one program and not in
+    # another.
+    updates = jax.lax.optimization_barrier(updates)
     return optax.apply_updates(params, updates), opt_state
 
 

@@ -25,6 +25,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import hypothesis
 import jax
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
@@ -35,6 +36,10 @@ check = beartype(
     conf=BeartypeConf(hint_overrides=FrozenDict({float: float | jax.Array}))
 )
 install_import_hook("jaxrl_par", "conftest.check")
+
+# A crowded machine is no failure.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 MOST_MEMORY = 1.2e9
 """Bytes of a process above which it forgets what it compiled."""

@@ -98,7 +98,7 @@ def test_clipped_value_loss_is_the_larger_of_two():
 small = st.floats(-10.0, 10.0, width=32)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(value=small, old=small, target=small, clip=st.floats(0.1, 5.0))
 def test_clipping_values_is_pessimistic_and_changes_nothing_nearby(
     value, old, target, clip

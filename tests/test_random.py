@@ -79,7 +79,7 @@ def test_draws_under_vmap_are_those_of_jax(draw):
     np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(-(2**31), 2**32 - 1), data=st.integers(0, 2**32 - 1))
 def test_any_seed_and_fold_are_those_of_jax(seed, data):
     ours, expected = (

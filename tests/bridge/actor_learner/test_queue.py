@@ -5,7 +5,7 @@ from collections import Counter, deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrl_par.bridge.actor import Episodes, Unrolled
@@ -155,7 +155,6 @@ def drive(threads: Threads, order, restarts: bool = True) -> None:
 counts = st.integers(1, 3)
 
 
-@settings(deadline=None)
 @given(counts, counts, st.integers(0, 3), st.integers(0, 4), moves)
 def test_no_row_is_older_than_max_lag_and_nobody_is_stuck(
     num_actors, per_update, max_lag, first_update, order
@@ -187,7 +186,6 @@ def test_unrolls_are_learned_from_in_the_order_in_which_they_began():
     assert [x.actor for x in threads.taken] == [0, 1]
 
 
-@settings(deadline=None)
 @given(counts, st.integers(0, 3), st.integers(0, 4), moves)
 def test_lockstep_learns_from_each_unroll_of_each_actor_in_their_order(
     num_actors, lag, first_update, order
@@ -214,7 +212,6 @@ def test_lockstep_acts_ahead_by_its_lag_and_no_further(num_actors, lag):
     assert len(threads.waiting) == threads.schedule.capacity
 
 
-@settings(deadline=None)
 @given(counts, counts, st.integers(1, 4), moves)
 def test_free_acts_with_the_newest_and_learns_in_the_order_of_arrival(
     num_actors, per_update, capacity, order

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
@@ -226,7 +226,6 @@ floats = st.floats(width=32)
 index = st.tuples(st.integers(0, T - 1), st.integers(0, B - 1))
 
 
-@settings(deadline=None)
 @given(
     where=index, what=st.sampled_from(["reward", "discount", "position"]), value=floats
 )
