@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from nearness import assert_near
+from warned import warned
 
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -333,9 +334,7 @@ def test_a_simulator_that_cannot_be_brought_back_starts_anew_with_a_warning():
     bridge = engine(agent, config, make=make)
     bridge.init(KEY)
     try:
-        with pytest.warns(
-            UserWarning, match=r"4 episodes in progress of actors \[0, 1\]"
-        ):
+        with warned(r"4 episodes in progress of actors \[0, 1\]"):
             bridge.resume(half)
         run, _ = bridge.advance(half, 2)
     finally:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from warned import warned
 
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.distilled import distilled
@@ -202,7 +203,7 @@ def test_an_actor_made_anew_does_not_disturb_the_memory_of_its_learner():
             return upload(unrolls)
 
         bridge._system.learner.upload = watch
-        with pytest.warns(UserWarning, match="out of fuel"):
+        with warned("out of fuel"):
             run, metrics = bridge.advance(run, 6)
     finally:
         bridge.close()

@@ -29,6 +29,7 @@ from scripted import (
     replacing,
     sleeping,
 )
+from warned import warned
 
 from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.bridge.actor_learner import system
@@ -289,7 +290,7 @@ def test_a_restart_is_counted_with_the_rows_that_it_costs(world, schedule, fault
     config = SCHEDULES[schedule] | RESTARTS
     with (
         closing(engine(world, **config)) as threads,
-        pytest.warns(UserWarning, match="actor 0: made its environments anew after"),
+        warned("actor 0: made its environments anew after"),
     ):
         advance(threads)
         report = threads.report()
@@ -305,7 +306,7 @@ def test_a_restart_is_counted_with_the_rows_that_it_costs(world, schedule, fault
 def test_a_restarted_actor_goes_on_with_its_unroll_in_lockstep(world):
     world.before = raising(at(9))
     with closing(engine(world, **SCHEDULES["in_turn"], **RESTARTS)) as threads:
-        with pytest.warns(UserWarning):
+        with warned():
             run = advance(threads, updates=6)
         states = run.local.actors
         assert [int(x.unroll) for x in states] == [6, 6]
@@ -328,12 +329,12 @@ def test_after_so_many_restarts_the_next_error_is_raised(world, kind):
     world.before = before
     with closing(engine(world, **RESTARTS, max_restarts=3)) as threads:
         with (
-            pytest.warns(UserWarning) as warned,
+            warned() as told,
             pytest.raises(SimulatorError) as error,
         ):
             advance(threads, updates=100)
         assert threads.report().restarts == 3
-        assert len(warned) == 3
+        assert len(told) == 3
     assert "actor 0, Scripted, step " in notes(error.value)
     assert "generation 3" in notes(error.value)
     assert not world.unclosed()
@@ -346,7 +347,7 @@ def test_restarts_are_counted_for_each_actor(world):
 
     world.before = before
     with closing(engine(world, **RESTARTS, max_restarts=1)) as threads:
-        with pytest.warns(UserWarning):
+        with warned():
             advance(threads)
         assert threads.report().restarts == 2
 
@@ -367,7 +368,7 @@ def test_an_environment_that_cannot_even_be_closed_is_worth_a_warning(world):
 
     world.before = before
     threads = engine(world, **RESTARTS)
-    with pytest.warns(UserWarning, match="closing its environments failed with Sim"):
+    with warned("closing its environments failed with Sim"):
         advance(threads)
         assert threads.report().restarts == 1
         threads.close()
@@ -441,7 +442,7 @@ def test_an_actor_that_hangs_is_replaced(world, schedule):
     world.before = hanging(world, at(9))
     config = HANGS | RESTARTS | SCHEDULES[schedule]
     with closing(engine(world, **config)) as threads:
-        with pytest.warns(UserWarning, match="anew after HangError: actor 0: step"):
+        with warned("anew after HangError: actor 0: step"):
             run = advance_until(threads, restarts=1)
         advance(threads, run)
         report = threads.report()
@@ -465,7 +466,7 @@ def test_an_actor_that_was_replaced_does_nothing_when_it_comes_back(world, then)
     world.before = before
     config = HANGS | RESTARTS | SCHEDULES["bounded"] | {"max_restarts": 1}
     with closing(engine(world, **config)) as threads:
-        with pytest.warns(UserWarning):
+        with warned():
             run = advance_until(threads, restarts=1)
         run = advance(threads, run)
         world.released.set()
@@ -491,7 +492,7 @@ def test_a_successor_that_hangs_while_it_is_made_is_replaced_too(world):
     world.before = before
     config = HANGS | RESTARTS | SCHEDULES["bounded"]
     with closing(engine(world, **config)) as threads:
-        with pytest.warns(UserWarning):
+        with warned():
             run = advance_until(threads, restarts=2)
         assert threads.report().abandoned == ["actor 0", "actor 0, generation 1"]
         # They come back, and do not take part.
@@ -506,7 +507,7 @@ def test_after_so_many_replacements_a_hang_is_raised(world):
     world.before = hanging(world, at(3, life=None))
     config = HANGS | RESTARTS | {"max_restarts": 2}
     with closing(engine(world, **config)) as threads:
-        with pytest.warns(UserWarning), pytest.raises(HangError) as error:
+        with warned(), pytest.raises(HangError) as error:
             advance(threads, updates=MANY)
         assert threads.report().restarts == 2
     assert "generation 2" in notes(error.value)
@@ -521,7 +522,7 @@ def test_closing_that_hangs_before_a_restart_is_noticed(world):
     world.before = before
     with (
         closing(engine(world, **HANGS, **RESTARTS)) as threads,
-        pytest.warns(UserWarning, match="actor 0: close has not returned"),
+        warned("actor 0: close has not returned"),
     ):
         advance_until(threads, restarts=2)
 
@@ -585,7 +586,7 @@ def initialised(threads, world):
 
 
 def resumed(threads, world):
-    with pytest.warns(UserWarning, match="cannot be brought back"):
+    with warned("cannot be brought back"):
         threads.resume(threads.init(KEY))
     assert [env.closed for env in world.made] == [1, 1, 0, 0]
 

@@ -35,6 +35,7 @@ from toy_workers import (
     share_compiled,
     staleness,
 )
+from warned import warned
 
 from jaxrl_par import rollout
 from jaxrl_par.algorithms.a2c import a2c
@@ -436,7 +437,7 @@ def test_a_restart_is_counted_and_told(world, fault, store, tmp_path):
     path = tmp_path / "schedule.jsonl"
     with (
         hosted(world, *store, on_error="restart", path=path) as working,
-        pytest.warns(UserWarning, match="worker 0: made its environments anew after"),
+        warned("worker 0: made its environments anew after"),
     ):
         run = working.init(KEY)
         while working.report() is None or working.report().restarts < 1:
@@ -460,7 +461,7 @@ def test_after_so_many_restarts_the_next_error_is_raised(world):
     world.before = raising(at(4, actor=0, life=None))
     with (
         hosted(world, on_error="restart", max_restarts=2) as working,
-        pytest.warns(UserWarning, match="made its environments anew"),
+        warned("made its environments anew"),
     ):
         run = working.init(KEY)
         with pytest.raises(SimulatorError):
@@ -475,7 +476,7 @@ def test_another_takes_the_place_of_who_hangs(world):
     options = {"on_error": "restart", "env_timeout": 1.0}
     with (
         hosted(world, **options) as working,
-        pytest.warns(UserWarning, match="worker 0: made its environments anew"),
+        warned("worker 0: made its environments anew"),
     ):
         run = working.init(KEY)
         while working.report() is None or working.report().restarts < 1:
