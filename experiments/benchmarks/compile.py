@@ -39,7 +39,7 @@ SCRIPTS = {
     ],
     "ppo": ["--total-steps", "20000"],
     "impala": ["--total-steps", "30000"],
-    "reinforce": ["--total-steps", "70000"],
+    "reinforce": ["--total-steps", "5000"],
     "async_q": ["--total-steps", "30000"],
     "a3c": ["--total-steps", "50000"],
     "actor_learner_distillation": ["--total-steps", "30000", "--num-envs", "16"],
