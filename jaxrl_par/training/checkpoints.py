@@ -9,6 +9,7 @@ notice flipped bits, hence the sums. Nothing is pickled.
 import hashlib
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -219,7 +220,14 @@ def _claim(directory: Path) -> None:
 def _remove_unfinished(directory: Path) -> None:
     """What a save left that did not come to its end."""
     for path in directory.glob("*.orbax-checkpoint-tmp"):
-        shutil.rmtree(path)
+        # Writers of a save that failed may still add files, for a moment.
+        for _ in range(50):
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
+            time.sleep(0.1)
+        else:
+            shutil.rmtree(path)
 
 
 def _leaves(run: Run) -> Leaves:
