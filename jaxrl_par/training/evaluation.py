@@ -88,13 +88,9 @@ def evaluator(
 
     def evaluation(params: Params, key: PRNGKey) -> Evaluation:
         start_key, root = jax.random.split(key)
-        state = _Playing(
-            rollout.start(agent, env, start_key),
-            jnp.int32(0),
-            jnp.zeros(env.num_envs, jnp.int32),
-            jnp.full(shape, jnp.nan),
-            jnp.zeros(shape, jnp.int32),
-        )
+        streams = rollout.start(agent, env, start_key)
+        zeros, returns = jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.nan)
+        state = _Playing(streams, jnp.int32(0), zeros[0], returns, zeros)
         state = jax.lax.while_loop(playing, partial(play, params, root), state)
         complete = jnp.all(state.num_ended == episodes_per_env)
         return Evaluation(state.returns, state.lengths, complete)

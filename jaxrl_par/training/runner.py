@@ -99,8 +99,7 @@ def train(
       default_name: name of the folder, where the settings have none.
 
     Raises:
-      ValueError: not exactly one budget of at least 1 is given, or a
-        `steps_per_update` that is below 1.
+      ValueError: not exactly one budget is given, or a count is below 1.
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.

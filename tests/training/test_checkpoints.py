@@ -21,6 +21,7 @@ from toy_training import toy
 
 from jaxrl_par import random
 from jaxrl_par.loops import Run
+from jaxrl_par.training import checkpoints
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.failures import DiskFullError
 
@@ -274,6 +275,24 @@ def test_a_limit_of_file_sizes_is_one_clear_error(saved):
         assert store.steps == [1, 2]
         store.save(3, run_at(3))
     assert state_hash(restore(saved)) == state_hash(run_at(3))
+
+
+def test_what_a_failed_save_left_is_removed_though_its_writers_go_on(
+    tmp_path, monkeypatch
+):
+    late = tmp_path / "3.orbax-checkpoint-tmp" / "d"
+    late.mkdir(parents=True)
+    rmtree, calls = shutil.rmtree, []
+
+    def beside_a_writer(path, **options):
+        rmtree(path)
+        calls.append(path)
+        if len(calls) < 3:
+            late.mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", beside_a_writer)
+    checkpoints._remove_unfinished(tmp_path)
+    assert len(calls) == 3 and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_keeps_the_last_good_step(tmp_path):

@@ -147,7 +147,7 @@ class MeshLearner:
         lags = [version - item.version for item in batch.unrolls]
         for lag, item in zip(lags, batch.unrolls, strict=True):
             self._tally.lags[lag] += item.trajectory.reward.size
-            self._tally.env_steps += int(item.trajectory.env_steps)
+            self._tally.env_steps += int(np.sum(~item.trajectory.rows.last))
         self._tally.updates += 1
         numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
         sums: Any = np.array([x.episodes for x in batch.unrolls], "f4").sum(axis=0)
