@@ -535,9 +535,8 @@ def test_wrong_settings_are_named(changes, message):
 def test_learns_cartpole(method, learning_rate, num_updates):
     """The greedy policy, after 128 steps for each update: the median of three seeds."""
     env = envs.make("CartPole-v1", 32)
-    config = QConfig(
-        method=method, target_period=5, anneal_steps=num_updates * 128 // 5
-    )
+    total = num_updates * 128
+    config = QConfig(method=method, target_period=5, anneal_steps=total // 5)
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=learning_rate, max_grad_norm=1.0, epsilon=1e-3),
         total,

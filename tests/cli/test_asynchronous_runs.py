@@ -26,9 +26,10 @@ def arguments(tmp_path, name="run", num_updates=2, **options):
     )  # fmt: skip
     args = cli.Args(
         topology="workers", num_envs=4, unroll_length=4,
-        total_steps=num_updates * UPDATE, workers=WorkersConfig(num_workers=2),
-        network=NetworkConfig(widths=(8,)), optimizer=OptimizerConfig(anneal=False),
-        training=settings,
+        # The last update reaches it, with rows that end an episode and without.
+        total_steps=(num_updates - 1) * UPDATE + 1,
+        workers=WorkersConfig(num_workers=2), network=NetworkConfig(widths=(8,)),
+        optimizer=OptimizerConfig(anneal=False), training=settings,
     )  # fmt: skip
     return replace(args, **options)
 

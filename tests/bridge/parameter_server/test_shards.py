@@ -13,6 +13,7 @@ from toy_workers import TOY, Toy
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.elapsed import passed
 from jaxrl_par.loops import Gradient
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
@@ -83,8 +84,11 @@ def assert_equal(actual, expected):
                  actual, expected)  # fmt: skip
 
 
+ENV_STEPS = 5
+
+
 def part_of(grads):
-    return Gradient(grads, {}, np.int32(5), np.bool_(True))
+    return Gradient(grads, {}, np.int32(ENV_STEPS), np.bool_(True))
 
 
 def applied(divided, parts, grads, staleness=0):
@@ -148,7 +152,7 @@ def test_updates_of_the_parts_are_that_of_the_whole(name, num_shards):
     divided, apply = shards(name, num_shards), jax.jit(agent.apply)
     parts = divided.split(state)
     for g in grads:
-        state = apply(state, g)
+        state = passed(apply(state, g), ENV_STEPS)
         parts, metrics = applied(divided, parts, g)
         norm = optax.tree.norm(g)
         for x in metrics:
