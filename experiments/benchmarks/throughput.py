@@ -23,6 +23,7 @@ the line that `pairs.py` reads.
 """
 
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -72,6 +73,9 @@ class Args:
     chunk_steps: int = 131_072
     """Rows of one timed call: num_envs * unroll_length * updates, about."""
     repetitions: int = 7
+    xla_threads: int = 1
+    """Threads that XLA computes with on CPU, as scripts choose for such networks; 0: as
+    many as there are processors. NPROC, where it is set, wins."""
     output: Path = Path("throughput.json")
     json_line: bool = False
     """Trains PPO as PureJaxRL does, and prints one line of JSON."""
@@ -273,6 +277,8 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
 
 def main(args: Args) -> None:
     """Measures, prints and writes."""
+    if args.xla_threads:
+        os.environ.setdefault("NPROC", str(args.xla_threads))
     if args.json_line:
         print(json.dumps(train_as_purejaxrl(args)), flush=True)
         return

@@ -33,6 +33,8 @@ class PoolEngine(Engine, Generic[M]):
 
     def record(self, path: Path) -> None:
         """Writes the schedule to this file, for a replay."""
+        if self._began is not None:
+            raise RuntimeError("what was done is not recorded: record before advance")
         self._record = path
 
     def close(self) -> None:

@@ -67,7 +67,11 @@ class Engine(ABC):
 
     @abstractmethod
     def record(self, path: Path) -> None:
-        """Where to write the schedule, if it is one that can be repeated from there."""
+        """Where to write the schedule, if it is one that can be repeated from there.
+
+        Raises:
+          RuntimeError: it has advanced already.
+        """
 
     @abstractmethod
     def report(self) -> Report | None:

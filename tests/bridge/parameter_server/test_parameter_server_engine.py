@@ -664,3 +664,10 @@ def test_several_workers_go_on_after_their_last_pushes(store, on_host, tmp_path)
         with repetition(path, *store, env=env) as again:
             repeated, _ = again.advance(again.init(KEY), 11)
         assert digest(run) == digest(repeated)
+
+
+def test_a_record_that_would_lack_its_beginning_is_refused(tmp_path):
+    with engine("lock", 1) as made:
+        made.advance(made.init(KEY), 1)
+        with pytest.raises(RuntimeError, match="record before advance"):
+            made.record(tmp_path / "late")
