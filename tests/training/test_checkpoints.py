@@ -337,12 +337,12 @@ def test_a_run_moves_to_other_devices(saved):
 @pytest.mark.slow
 def test_a_kill_during_a_save_leaves_a_whole_step(tmp_path):
     code = f"""
-import os, signal, sys, threading
+import os, pathlib, signal, sys, threading
 from toy_training import toy
 from jaxrl_par import random
 from jaxrl_par.training.checkpoints import Checkpoints
 run = toy().init(random.key(0))
-store = Checkpoints({str(tmp_path / "c")!r}, {CONFIG!r})
+store = Checkpoints(pathlib.Path({str(tmp_path / "c")!r}), {CONFIG!r})
 store.save(0, run)
 seconds = float(sys.argv[1])
 threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
