@@ -107,14 +107,16 @@ class Args:
         return self.lanes * self.unroll_length
 
     def largest_product(self) -> int:
-        """Multiplications of the largest matrix product in a gradient, but for those
-        with observations, whose size is known only with the environment."""
+        """Multiplications of the largest matrix product in a gradient. Observations
+        count where the name says that they are pictures: an environment that is made
+        starts XLA."""
         return self.product_of(self.network)
 
     def product_of(self, network: NetworkConfig) -> int:
         """`largest_product` of one network."""
         rows, width = self.rows_per_update, max(network.widths, default=1)
-        products = [rows * width**2]
+        inputs = 400 if self.env_name.endswith("-MinAtar") else 1
+        products = [rows * width * max(width, inputs)]
         if network.memory == "gtrxl":
             products.append(4 * rows * network.memory_width**2)
         elif network.memory != "none":

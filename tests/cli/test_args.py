@@ -269,4 +269,6 @@ def test_a_product_is_that_of_a_minibatch():
     assert cli.Args().largest_product() == 32 * 32 * 64**2
     assert cli.EpochArgs(num_minibatches=4).largest_product() == 32 * 8 * 64**2
     gtrxl = NetworkConfig(memory="gtrxl", memory_width=128)
+    pictures = cli.EpochArgs(env_name="Breakout-MinAtar", num_minibatches=4)
+    assert pictures.largest_product() == 32 * 8 * 64 * 400
     assert cli.Args(network=gtrxl).largest_product() == 4 * 32 * 32 * 128**2
