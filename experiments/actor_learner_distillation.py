@@ -34,6 +34,10 @@ class Args(cli.Args):
     num_devices."""
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
+    lacks: ClassVar[str] = (
+        "its learner has no halves (contribute, apply), as it carries state from one"
+        " trajectory to the next"
+    )
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"
     """distillation: `learner` learns and teaches `network`, which acts. lstm: `network`
@@ -48,7 +52,7 @@ class Args(cli.Args):
     network: NetworkConfig = NetworkConfig(
         widths=(64,), activation="relu", memory="lstm", memory_width=128
     )
-    """Of the actor."""
+    """What acts, but for `--method gtrxl`."""
     learner: NetworkConfig = NetworkConfig(
         widths=(64,),
         activation="relu",
@@ -57,11 +61,11 @@ class Args(cli.Args):
         transformer=TransformerConfig(num_layers=2, num_heads=4, memory_length=32),
     )
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, anneal=False)
-    """Of whoever sees rewards."""
+    """For what learns from rewards."""
     distil_optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=1e-3, anneal=False
     )
-    """Of the actor that is taught."""
+    """For the actor that is taught."""
     behaviour_cost: float = 0.1
     """Weight of KL(pi_A || pi_L) in the learner's loss, while it has an actor to teach:
     in place of the algorithm's own."""
@@ -101,7 +105,12 @@ def make_learner(
     if args.method == "distillation":
         student_optimizer = args.make_optimizer(args.distil_optimizer)
         student = distilled(small, student_optimizer, args.distilled)
-        teacher = rewarded(large, optimizer, args, args.behaviour_cost)
+        cost = {"behaviour_cost": args.behaviour_cost}
+        own = {
+            "vmpo": replace(args.vmpo, **cost),
+            "impala": replace(args.impala, **cost),
+        }
+        teacher = rewarded(large, optimizer, replace(args, **own))
         said = loops.Teacher(large.initial_carry, large.unroll)
         return loops.distillation(student, teacher, said, args.distillation)
     if args.method == "asymmetric":
@@ -117,17 +126,12 @@ def make_learner(
 
 
 def rewarded(
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    args: Args,
-    behaviour_cost: float = 0.0,
+    network: Network, optimizer: optax.GradientTransformation, args: Args
 ) -> Agent:
-    """Whoever learns from rewards."""
+    """What learns from rewards."""
     if args.algorithm == "vmpo":
-        config = replace(args.vmpo, behaviour_cost=behaviour_cost)
-        return vmpo(network, optimizer, config)
-    config = replace(args.impala, behaviour_cost=behaviour_cost)
-    return impala(network, optimizer, config)
+        return vmpo(network, optimizer, args.vmpo)
+    return impala(network, optimizer, args.impala)
 
 
 def run(args: Args) -> training.Trained:

@@ -58,7 +58,7 @@ class Args:
     num_points: int = 60
     """Points of a curve, each the mean over the episodes that ended since the last."""
     settings: Method = field(default_factory=Method)
-    """Of all cases."""
+    """What all cases share."""
     draw_only: bool = False
     """Train nothing."""
 
@@ -150,7 +150,6 @@ def trained(method: Method, num_points: int) -> dict[str, Any]:
 
 def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
     """Table, numbers and figures."""
-    usual = settings.distillation.updates_per_step
     table = Table(
         "method", "DpRL", "evaluation of every seed", "median", "left plateau"
     )
@@ -185,6 +184,14 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
         "cases": results,
     }
     (out / "study.json").write_text(json.dumps(summary, indent=1))
+    draw_methods(out, results, settings)
+    draw_ratios(out, results, settings)
+    Console().print(table)
+
+
+def draw_methods(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
+    """Every method, over environment steps and over time."""
+    usual = settings.distillation.updates_per_step
     on_cpu = jax.default_backend() == "cpu"
     clock = "cpu_seconds" if on_cpu else "seconds"
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -198,6 +205,10 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
     axes[0].legend()
     figure.suptitle(f"{settings.env_name}: every seed, and the median")
     figure.savefig(out / "study.png", dpi=120)
+
+
+def draw_ratios(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
+    """Distillation by the actor's updates, where there are several numbers of them."""
     ratios = sorted({x["dprl"] for x in results if x["method"] == "distillation"})
     if len(ratios) > 1:
         figure = Figure(figsize=(6, 4.2), layout="constrained")
@@ -210,7 +221,6 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
         axis.set_title(f"{settings.env_name}: updates of the actor for each of learner")
         axis.legend()
         figure.savefig(out / "ratios.png", dpi=120)
-    Console().print(table)
 
 
 def rates(results: list[dict[str, Any]], clock: str) -> list[float]:

@@ -23,6 +23,7 @@ class Args(cli.Args):
     """REINFORCE, the lecture's parallel policy gradient."""
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
+    lacks: ClassVar[str] = "whole episodes, of which it learns, are acted there alone"
 
     num_envs: int = 64
     """Each plays an episode for every update; a multiple of num_devices."""

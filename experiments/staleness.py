@@ -78,7 +78,7 @@ class Args:
     total_steps: int = 400_000
     """Environment steps of each case, in the mean over the cases of a method."""
     max_staleness: int = 8
-    """Of data that reject still learns from."""
+    """Staleness, in updates, up to which reject learns from data."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2, max_grad_norm=1.0)
     network: NetworkConfig = NetworkConfig(widths=(32, 32))
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95)
@@ -93,7 +93,7 @@ class Args:
 
     @property
     def max_turns(self) -> int:
-        """That the budget allows: every other row at least is an environment step."""
+        """Turns of the longest run: every other row at least is an environment step."""
         return 2 * self.total_steps // self.rows_per_turn + self.chunk
 
     @property

@@ -64,23 +64,20 @@ class Args:
     """Workers up to which a pure environment runs in threads."""
     envs_per_worker: int = 8
     settings: Method = field(default_factory=Method)
-    """Of all cases but for workers and seed; total_steps is where they give up."""
+    """What all cases share but workers and seed; total_steps is where they give up."""
     draw_only: bool = False
     """Train nothing."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_seeds=1, max_threads=1, envs_per_worker=1) + [
-            f"num_workers must be at least 1, got {n}"
-            for n in self.num_workers
-            if n < 1
-        ]
+        counts = ("num_workers", "num_seeds", "max_threads", "envs_per_worker")
+        found = at_least(self, **dict.fromkeys(counts, 1))
         settings, chunk = self.settings, self.settings.training.log_interval
         rows = self.envs_per_worker * settings.unroll_length * chunk
         if settings.total_steps < rows:
             found.append(
-                f"settings.total_steps must allow {chunk} gradients, one log_interval,"
-                f" of {rows // max(chunk, 1)} rows each, got {settings.total_steps}"
+                f"settings.total_steps must be at least {rows}, the rows of one"
+                f" log_interval of {chunk} gradients, got {settings.total_steps}"
             )
         known = ("lock", "hogwild")
         for store in self.stores:
@@ -181,6 +178,18 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
 
 def write(args: Args, results: list[dict[str, Any]]) -> None:
     """Table, numbers and figure."""
+    rows = summarized(results)
+    show(args, rows)
+    summary = {
+        "settings": to_json(args.settings), "threshold": args.threshold,
+        "machine": cli.machine(), "rows": rows, "cases": results,
+    }  # fmt: skip
+    (args.out / "scaling.json").write_text(json.dumps(summary, indent=1))
+    draw(args, rows)
+
+
+def summarized(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each store and number of workers, over the seeds."""
     rows = []
     for key in sorted(
         {(x["name"].rsplit("-", 2)[0], x["num_workers"]) for x in results}
@@ -204,13 +213,19 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
             }
         )
     alone = {x["store"]: x["seconds"] for x in rows if x["num_workers"] == 1}
+    for row in rows:
+        if row["store"] in alone:
+            row["speed_up"] = alone[row["store"]] / row["seconds"]
+    return rows
+
+
+def show(args: Args, rows: list[dict[str, Any]]) -> None:
+    """Prints the table."""
     table = Table(
         "store", "workers", "mode", "solved", "episodes", "seconds", "ms an episode",
         "speed-up", title=f"{args.settings.env_name}: medians over seeds",
     )  # fmt: skip
     for row in rows:
-        if row["store"] in alone:
-            row["speed_up"] = alone[row["store"]] / row["seconds"]
         speed_up = f"{row['speed_up']:.2f}" if "speed_up" in row else ""
         table.add_row(
             row["store"], str(row["num_workers"]), row["mode"],
@@ -219,11 +234,10 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
             speed_up,
         )  # fmt: skip
     Console(width=110).print(table)
-    summary = {
-        "settings": to_json(args.settings), "threshold": args.threshold,
-        "machine": cli.machine(), "rows": rows, "cases": results,
-    }  # fmt: skip
-    (args.out / "scaling.json").write_text(json.dumps(summary, indent=1))
+
+
+def draw(args: Args, rows: list[dict[str, Any]]) -> None:
+    """A panel for each quantity, a line for each store."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     quantities = {
         "episodes": "episodes to solve",

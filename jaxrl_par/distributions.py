@@ -116,9 +116,9 @@ class SquashedNormal(NamedTuple):
     """
 
     mean: Float[Array, "*B A"]
-    """Of x."""
+    """Mean of x."""
     log_std: Float[Array, "*B A"]
-    """Of x."""
+    """Logarithm of the standard deviation of x."""
     centre: Float[Array, "*B A"]
     half_width: Float[Array, "*B A"]
 

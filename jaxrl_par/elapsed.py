@@ -2,8 +2,8 @@
 
 Rates of learning and exploration are annealed by environment steps, the unit of
 budgets. An algorithm keeps an `Elapsed` anywhere in its state; every topology counts
-for it, as it counts `Run.progress`. Who calls `Agent.apply` without a topology, and
-wants annealing, calls `passed` too.
+for it, as it counts `Run.progress`. Code that calls `Agent.apply` without a topology
+has to call `passed` too, where a rate is annealed.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ class Elapsed(NamedTuple):
         return Elapsed(Count.zero())
 
     def fraction(self, total: Num[Array, ""] | float | int) -> Float[Array, ""]:
-        """Of `total` environment steps, at most 1; `total` may be traced."""
+        """What share of `total` environment steps has passed; `total` may be traced."""
         millions, units = (jnp.asarray(x, jnp.float32) for x in self.env_steps)
         return jnp.minimum((millions * 1e6 + units) / jnp.float32(total), 1.0)
 

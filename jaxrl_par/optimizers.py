@@ -25,7 +25,7 @@ class OptimizerConfig:
     epsilon: float = 1e-5
     """Keeps the step finite where gradients vanish."""
     decay: float = 0.99
-    """Of RMSProp's mean of squared gradients."""
+    """What RMSProp's mean of squared gradients keeps of itself in an update."""
 
     def problems(self) -> list[str]:
         found = above(self, learning_rate=0, max_grad_norm=0, epsilon=0)

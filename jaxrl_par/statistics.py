@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
 from jaxrl_par.axis import Axis
 
-# The smallest count above 0 is 1 on one of the instances, however many these are.
-_SMALLEST_COUNT = 1e-9
+SMALLEST_COUNT = 1e-9
+"""Below any mean count above 0: 1 on one of the instances, however many these are."""
 
 
 class Moments(NamedTuple):
@@ -29,7 +29,7 @@ class Moments(NamedTuple):
 def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
     """Moments of the rows to keep, leaves [*N, ...], of all instances."""
     count = axis.mean(jnp.sum(keep, dtype=jnp.float32))
-    safe = jnp.maximum(count, _SMALLEST_COUNT)
+    safe = jnp.maximum(count, SMALLEST_COUNT)
 
     def mean(x: Array) -> Array:
         kept = keep.reshape(*keep.shape, *[1] * (x.ndim - keep.ndim))
@@ -44,7 +44,7 @@ def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
 def merged(old: Moments, new: Moments) -> Moments:
     """Moments of the rows of both."""
     count = old.count + new.count
-    share = new.count / jnp.maximum(count, _SMALLEST_COUNT)
+    share = new.count / jnp.maximum(count, SMALLEST_COUNT)
 
     def variance(old_mean, old_variance, new_mean, new_variance):
         within = (1.0 - share) * old_variance + share * new_variance

@@ -73,7 +73,7 @@ class Trajectory(NamedTuple):
         return jnp.sum(~self.rows.last, dtype=jnp.int32)
 
     def lanes(self, index: Int[Array, " N"]) -> "Trajectory":
-        """Those lanes, [T, N, ...]."""
+        """Some of the lanes, [T, N, ...]."""
         return self.along_lanes(lambda axis, x: x[:, index] if axis else x[index])
 
     def lanes_first(self) -> "Trajectory":

@@ -48,7 +48,7 @@ class Case:
     env_name: str
     backend: str
     num_envs: int
-    """Of all actors."""
+    """How many all actors have together."""
     num_actors: int
     unroll_length: int
     network: NetworkConfig | None
@@ -84,7 +84,7 @@ class Args:
     """Part of the names of the cases to run; all by default."""
     pairs: int = 3
     seconds: float = 6.0
-    """Of each half of a pair, after compilation."""
+    """Length of each half of a pair, after compilation."""
     schedule: Literal["free", "lockstep"] = "free"
     json_line: bool = False
     """Run the first case once, without the simulators alone, and print one line."""
@@ -150,7 +150,7 @@ def alone(case: Case, seconds: float) -> dict[str, float]:
 
 
 def make_network(case: Case, env: host.HostEnvironment) -> Network:
-    """That of the case."""
+    """The network of the case."""
     if case.network is not None:
         return actor_critic(env.observation_spec, env.action_spec, case.network)
     inner = actor_critic(Box((49,)), env.action_spec, NetworkConfig(widths=()))

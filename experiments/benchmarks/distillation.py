@@ -4,9 +4,9 @@ Three programs learn from the same trajectory of I-Maze, at two sizes:
 
 * learner: what the learner does in a round. Its runner reads the trajectory, and one
   update of IMPALA follows.
-* distil: one update of the LSTM actor, from sequences of batchs.
+* distil: one update of the LSTM actor, from sequences of batches.
 * round: all of a round without acting: runner, archive, learner, and updates of the
-  actor from batchs of the replay.
+  actor from batches of the replay.
 
 OF_PRODUCTS is the time of all matrix products of the program, each measured alone in
 the same run in the layout in which it is written, divided by the time of the program:
@@ -44,10 +44,16 @@ from jaxrl_par import cli, envs, loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.axis import Axis
+from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import DistillationConfig, Teacher
-from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
+from jaxrl_par.networks import (
+    Network,
+    NetworkConfig,
+    TransformerConfig,
+    actor_critic,
+)
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.types import DistillationBatch
 
@@ -96,8 +102,8 @@ class Part(NamedTuple):
     data: Any
 
 
-def parts(args: Args, size: Size) -> dict[str, Part]:
-    """The three programs."""
+def task(size: Size) -> tuple[Environment, Network, Network]:
+    """The maze, and the networks that act and teach in it."""
     env = previous_action_and_reward(envs.make("IMaze-9x9", size.num_envs))
     shapes: list[tuple[Literal["lstm", "gtrxl"], int]]
     shapes = [("lstm", 128), ("gtrxl", size.width)]
@@ -115,6 +121,12 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
         )
         for memory, width in shapes
     )
+    return env, small, large
+
+
+def parts(args: Args, size: Size) -> dict[str, Part]:
+    """The three programs."""
+    env, small, large = task(size)
     optimizer = make_optimizer(OptimizerConfig(anneal=False))
     actor = distilled(small, optimizer)
     teacher = impala(large, optimizer, ImpalaConfig(behaviour_cost=0.1))
@@ -125,10 +137,10 @@ def parts(args: Args, size: Size) -> dict[str, Part]:
     )  # fmt: skip
 
     def start(key):
-        workers = rollout.start(actor, env, key)
-        state = learner.init(key, workers.step)
+        streams = rollout.start(actor, env, key)
+        state = learner.init(key, streams.step)
         _, trajectory, _ = rollout.unroll(
-            actor, env, state.student.params, workers, key, size.unroll_length
+            actor, env, state.student.params, streams, key, size.unroll_length
         )
         data = learner.start(trajectory)
         steps = trajectory.rows

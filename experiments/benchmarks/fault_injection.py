@@ -53,7 +53,7 @@ class Args:
 
     num_faults: int = 20
     seed: int = 0
-    """Of all that is drawn."""
+    """Seed of all that is drawn."""
     timeout: float = 120.0
     """Seconds after which a trial, or a process, is taken to hang."""
     env_timeout: float = 1.0

@@ -43,7 +43,7 @@ class Args:
     experiment: Literal["a2c", "actor_learner_distillation"] = "a2c"
     num_kills: int = 100
     seed: int = 0
-    """Of the moments."""
+    """Draws the moments."""
     timeout: float = 300.0
     """Seconds after which a process that should end is taken to hang."""
 

@@ -70,7 +70,7 @@ class Args:
     batch_sizes: tuple[int, ...] = (1, 16, 64)
     rounds: int = 20
     seconds: float = 0.05
-    """Of each actor in each round."""
+    """Time for each actor in each round."""
     output: Path = Path("latency.json")
 
     def problems(self) -> list[str]:

@@ -80,7 +80,7 @@ def rate(record: dict[str, float], kind: str) -> float:
 
 
 def ratios(pairs: list[tuple[dict, dict]]) -> dict[str, list[float]]:
-    """Of A's rate to B's, pair by pair."""
+    """A's rate over B's, pair by pair."""
     return {
         kind: [rate(ours, kind) / rate(theirs, kind) for ours, theirs in pairs]
         for kind in KINDS

@@ -128,7 +128,7 @@ def settle() -> None:
 
 
 def cpu_seconds() -> float:
-    """Of this process so far."""
+    """What this process has used so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -69,7 +69,7 @@ class Args:
     num_envs: tuple[int, ...] = (16, 64, 256, 1024)
     unroll_length: int = 16
     torso: Literal["auto", "mlp", "conv"] = "auto"
-    """Of the shared 64 x 64 network; PPO's is separate for policy and value."""
+    """Torso of the shared 64 x 64 network; PPO's is separate for policy and value."""
     chunk_steps: int = 131_072
     """Rows of one timed call: num_envs * unroll_length * updates, about."""
     repetitions: int = 7
@@ -80,7 +80,7 @@ class Args:
     json_line: bool = False
     """Trains PPO as PureJaxRL does, and prints one line of JSON."""
     total_steps: int = 500_000
-    """Of the training for that line."""
+    """Environment steps of the training for that line."""
     seed: int = 0
 
 
@@ -100,7 +100,7 @@ PUREJAXRL = {
 
 
 def products_beside(env: Environment, program: Program, length: int) -> Counter[Dot]:
-    """Those of a step of the program that are not the environments' own."""
+    """Products of a step of the program that are not the environments' own."""
     run = jax.eval_shape(program.init, random.key(0))
     action = example(env.action_spec, env.num_envs)
     own = products_of(env.step, run.local.streams.env_state, action, random.key(0))

@@ -62,7 +62,7 @@ class Args:
     cases: tuple[str, ...] = ("EnvPoolLander", "EnvPool", "LunarLander", "pure")
     rounds: int = 5
     seconds: float = 3.0
-    """Of each measurement."""
+    """Length of each measurement."""
     output: Path = Path("workers.json")
 
     def problems(self) -> list[str]:

@@ -39,7 +39,7 @@ class A2CConfig:
     entropy_cost: float = 0.01
     """Weight of the entropy bonus, per nat."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the loss over rows. The papers' workers sum: gradients are then T * B times
+    """How rows make a loss. The papers' workers sum: gradients are then T * B times
     larger, and so the right learning rate of an optimizer without normalisation
     smaller."""
 

@@ -60,7 +60,7 @@ class ImpalaConfig:
     max_abs_reward: float | None = None
     """Size to which scaled rewards are clipped; 1 for Atari."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the loss over rows. The paper sums: gradients are then T * B times larger, for
+    """How rows make a loss. The paper sums: gradients are then T * B times larger, for
     its RMSProp with a large epsilon a matter of the learning rate."""
 
     def problems(self) -> list[str]:

@@ -89,7 +89,7 @@ def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:
 
 
 def counted(statistics: Moments, obs: Obs, axis: Axis) -> Moments:
-    """With the finite ones of observations [T, B, ...] of all devices."""
+    """Moments that count the finite observations [T, B, ...] of all devices, too."""
     rows = jax.tree.map(_floats, obs)
     leaves = jax.tree.leaves(rows)
     finite = [jnp.all(jnp.isfinite(x), axis=range(2, x.ndim)) for x in leaves]

@@ -61,7 +61,7 @@ class QConfig:
     exploration: Literal["epsilon_greedy", "boltzmann"] = "epsilon_greedy"
     """A random action with probability epsilon, or probabilities that grow with Q."""
     epsilon_start: float = 1.0
-    """Of every environment."""
+    """Where epsilon starts, in every environment."""
     epsilon_finals: tuple[float, ...] = (0.1, 0.01, 0.5)
     """Each environment ends at one of them."""
     epsilon_weights: tuple[float, ...] = (0.4, 0.3, 0.3)
@@ -70,9 +70,9 @@ class QConfig:
     """Environment steps of all environments over which epsilon goes linearly from its
     start to its end."""
     inverse_temperature: float = 1.0
-    """Of boltzmann: uniform at 0, greedy as it grows."""
+    """For boltzmann: uniform at 0, greedy as it grows."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the loss over rows. The paper's workers sum: gradients are then T * B times
+    """How rows make a loss. The paper's workers sum: gradients are then T * B times
     larger."""
 
     def problems(self) -> list[str]:
@@ -110,7 +110,6 @@ class QCarry(NamedTuple):
     """What an environment's actions depend on besides what it shows."""
 
     memory: Carry
-    """Of the network."""
     epsilon: Float[Array, " B"]
     """Where the annealing ends. It is an environment's own, and never changes."""
 

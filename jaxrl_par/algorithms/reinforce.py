@@ -1,6 +1,6 @@
-"""Sample-parallel policy gradient (REINFORCE): workers sum what their episodes say.
+"""Sample-parallel policy gradient (REINFORCE): a sum over all environments.
 
-    worker i:  run pi, get tau_i;   grad_i = sum_t grad log pi(a[t]|o[t]) (R_i[t] - b)
+    each env i:  run pi, get tau_i;   grad_i = sum_t grad log pi(a[t]|o[t]) (R_i[t] - b)
     barrier;   theta <- theta + alpha sum_i grad_i
 
 R is the return of the whole episode, or what is left of it at t. Any b that does not
@@ -9,7 +9,7 @@ variance. Use with `compiled.episodic`, since these returns need episodes to the
 
 Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, section
 13.4 (baseline); Levine, Asynchronous and parallel algorithms, lecture at Berkeley
-(the sum over workers).
+(the sum; its workers are environments here).
 """
 
 from dataclasses import dataclass
@@ -36,10 +36,9 @@ class ReinforceConfig:
     gamma: float = 0.99
     """Discount per environment step."""
     baseline: Literal["none", "mean", "leave_one_out", "learned"] = "mean"
-    """mean: of the returns of all workers on all devices, the lecture's constant, which
-    shrinks the expected gradient by 1/N because a worker's own return is in it.
-    leave_one_out: of the other workers of its device, unbiased. learned: a value
-    network."""
+    """mean: of all returns on all devices, the lecture's constant, which shrinks the
+    expected gradient by 1/N because each episode's own return is in it. leave_one_out:
+    of the other episodes of its device, unbiased. learned: a value network."""
     returns: Literal["to_go", "whole"] = "to_go"
     """What weighs an action: rewards from there on, or also those before it, as in the
     lecture; that has the same expectation for gamma = 1 and a larger variance."""
@@ -48,8 +47,8 @@ class ReinforceConfig:
     entropy_cost: float = 0.0
     """Weight of the entropy bonus, per nat."""
     reduction: Literal["sum", "mean"] = "sum"
-    """Over workers: the lecture's sum, or a mean over their number. Within an episode
-    it is always a sum over steps."""
+    """Over environments: the lecture's sum, or the mean. Within an episode it is always
+    a sum over steps."""
 
     def problems(self) -> list[str]:
         return not_between(self, gamma=(0, 1)) + not_chosen(self)
@@ -90,7 +89,7 @@ def reinforce(
 def make_batch(
     trajectory: Trajectory, config: ReinforceConfig, axis: Axis
 ) -> ReinforceBatch:
-    """Returns of whole episodes, and the baselines that need all workers."""
+    """Returns of whole episodes, and the baselines that need all environments."""
     last = trajectory.steps.last[:-1]
     to_go = returns.gae(
         rewards=trajectory.reward,
@@ -116,7 +115,7 @@ def _baseline(to_go, last, config: ReinforceConfig, axis: Axis):
             constant = axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))
         return constant * weight
     if config.baseline == "leave_one_out":
-        # At each step over the others still running; alone, a worker has no baseline.
+        # At each step over the others still running; a single one has no baseline.
         others = jnp.sum(weight, axis=1, keepdims=True) - weight
         total = jnp.sum(to_go, axis=1, keepdims=True) - to_go
         return weight * total / jnp.maximum(others, 1.0)
@@ -126,7 +125,7 @@ def _baseline(to_go, last, config: ReinforceConfig, axis: Axis):
 def loss(
     params: Params, batch: ReinforceBatch, network: Network, config: ReinforceConfig
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The policy gradient's surrogate, summed over steps, reduced over workers."""
+    """The policy gradient's surrogate, summed over steps, reduced over environments."""
     trajectory = batch.trajectory
     (policy, values), _ = network.unroll(params, trajectory.carry, trajectory.steps)
     policy, values = jax.tree.map(lambda x: x[:-1], (policy, values))

@@ -38,7 +38,7 @@ from jaxrl_par.agents import acting, gradient, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, at_least, not_between, refuse
 from jaxrl_par.networks import Network
-from jaxrl_par.statistics import reached
+from jaxrl_par.statistics import SMALLEST_COUNT, reached
 from jaxrl_par.targets import renewed
 from jaxrl_par.types import (
     Agent,
@@ -111,7 +111,7 @@ class VMPOState(NamedTuple):
     params: Params
     duals: Duals
     target_params: Params
-    """Of pi_old."""
+    """Parameters of pi_old."""
     target_age: Int[Array, ""]
     """Updates since the target was copied, below `target_period`."""
     opt_state: optax.OptState
@@ -229,13 +229,13 @@ def improved(
         return axis.mean(jnp.sum(x, dtype=jnp.float32))
 
     count = total(~last)
-    # The smallest count above 0 is 1 on one of the devices, however many these are.
-    median, largest = reached(advantages, ~last, jnp.stack([count / 2, 1e-9]), axis)
+    half_and_one = jnp.stack([count / 2, SMALLEST_COUNT])
+    median, largest = reached(advantages, ~last, half_and_one, axis)
     top = ~last & (advantages >= median)
     log_weights = (advantages - largest) / eta
     weights = jnp.where(top, jnp.exp(log_weights), 0.0)
     # At least 1, from the largest, unless all rows of all devices are `last`.
-    normalizer = jnp.maximum(total(weights), 1e-9)
+    normalizer = jnp.maximum(total(weights), SMALLEST_COUNT)
     log_ratios = log_weights + jnp.log(total(top)) - jnp.log(normalizer)
     weights = weights * count / normalizer
     return weights, jnp.where(top, weights * log_ratios, 0.0)

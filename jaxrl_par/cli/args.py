@@ -57,7 +57,8 @@ class Args:
     """Environments, budget, topology, network and optimizer of an experiment."""
 
     topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
-    """Those that the experiment's learner runs on."""
+    lacks: ClassVar[str] = ""
+    """Topologies that the experiment's learner runs on, and why on no others."""
 
     env_name: str = "CartPole-v1"
     """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads
@@ -72,7 +73,7 @@ class Args:
     gradients come as late as `delays` says. threads: actors act while a learner learns.
     workers: threads that share parameters, as fast as they are."""
     num_devices: int = 1
-    """Of compiled and threads: devices that share what is learned from, and average
+    """For compiled and threads: devices that share what is learned from, and average
     their gradients."""
     num_envs: int = 32
     """Environments of all devices, actors or workers together."""
@@ -108,8 +109,7 @@ class Args:
 
     def largest_product(self) -> int:
         """Multiplications of the largest matrix product in a gradient. Observations
-        count where the name says that they are pictures: an environment that is made
-        starts XLA."""
+        count where the name says that they are pictures: to make them starts XLA."""
         return self.product_of(self.network)
 
     def product_of(self, network: NetworkConfig) -> int:
@@ -126,8 +126,8 @@ class Args:
 
     @property
     def max_updates(self) -> int:
-        """Steps of training that the budget allows, if it is no whole episode that
-        each learns from: every other row at least is an environment step."""
+        """The most steps of training that the budget allows: every other row, at least,
+        is an environment step. Not for whole episodes."""
         return 2 * math.ceil(self.total_steps / self.rows_per_update) + 1
 
     @property
@@ -168,7 +168,7 @@ class Args:
         return show(env) if self.show_previous else env
 
     def specs(self) -> tuple[Specs, Spec]:
-        """Of observations and actions, from an environment that is closed again."""
+        """Observations' and actions', from an environment that is closed again."""
         if self.is_pure:
             return self.make_env(1).specs
         env = self.make_host_env(jax.random.key(self.seed), 1)
@@ -213,7 +213,8 @@ class Args:
     def _topology_problems(self) -> list[str]:
         if self.topology not in self.topologies:
             allowed = _either(self.topologies)
-            return [f"topology must be {allowed} here, got {self.topology}"]
+            told = f"topology must be {allowed} here, got {self.topology}"
+            return [told + (self.lacks and f": {self.lacks}")]
         changed = differences(to_json(type(self)()), to_json(self))
         found = [
             f"{name} is for topology = {_either(_readers(name))}, not {self.topology}:"

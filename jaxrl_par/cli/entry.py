@@ -15,8 +15,7 @@ from jaxrl_par.cli.run import train
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 
-_SMALL_PRODUCT = 2**24
-"""Multiplications up to which a second thread brings nothing: see the README."""
+_SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 

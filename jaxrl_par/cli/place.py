@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.cli.args import Args
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.topologies import threads as threads_topology
@@ -44,8 +44,8 @@ def place(args: Args, learner: Learner) -> Program | Engine:
     """The learner on the topology that was chosen.
 
     Raises:
-      TrainingError: this machine has fewer devices; the topology refuses the learner;
-        the record to repeat or follow is missing, damaged, or does not fit.
+      TrainingError: the config is out of range or asks for more devices, the topology
+        refuses the learner, or the record is missing, damaged, or does not fit.
     """
     placed = {
         "compiled": _compiled,
@@ -54,6 +54,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
         "workers": _workers,
     }
     try:
+        refuse(args)
         return placed[args.topology](args, learner)
     except RecordError as error:
         option = "delays.record" if args.repeat is None else "repeat"

@@ -175,7 +175,7 @@ class IMaze(Grid):
         return (state.row == 1) & side
 
     def _kinds(self, row, column, state: IMazeState) -> Int[Array, "*shape"]:
-        """Of cells that may lie outside, where there is but wall."""
+        """Kinds of cells that may lie outside, where there is but wall."""
         left = jnp.where(state.green_left, GREEN, RED)
         right = GREEN + RED - left
         kind = jnp.where(self._is_corridor(row, column), FLOOR, WALL)

@@ -23,9 +23,9 @@ class _Family(NamedTuple):
 
     module: str
     sizes: range
-    """That the constructor accepts, as far as they are sensible."""
+    """Sizes that the constructor accepts, as far as they are sensible."""
     usual: tuple[int, ...]
-    """Those that `names` lists."""
+    """Sizes that `names` lists."""
 
 
 # Named here by strings, because their modules import gymnax.
@@ -80,7 +80,7 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
 
 
 def _constructor(name: str) -> Callable[..., Any]:
-    """Of an environment with gymnax's interface; takes what cannot be traced."""
+    """Makes an environment with gymnax's interface from what cannot be traced."""
     sized = _family_and_size(name)
     if sized is None:
         import gymnax

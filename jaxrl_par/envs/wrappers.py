@@ -138,7 +138,7 @@ class _WithReturns(NamedTuple):
     returns: Float[Array, " B"]
     """Discounted sum of the rewards so far."""
     moments: Moments
-    """Of those of all environments and steps."""
+    """Moments over all environments and steps."""
 
 
 def normalize_rewards(

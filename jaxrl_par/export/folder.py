@@ -96,7 +96,7 @@ class _Actor(NamedTuple):
 
     @property
     def carry(self) -> Carry:
-        """That of the policy, of one environment."""
+        """Memory of the policy in one environment, leaves [1, ...]."""
         carry = self.network.initial_carry(1)
         return carry[0] if self.halves else carry
 

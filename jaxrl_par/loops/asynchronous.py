@@ -41,7 +41,7 @@ class StalenessConfig:
     """accept: nothing. reject: a gradient staler than max_staleness is discarded, as by
     Gorila. scale: it is divided by its staleness, from 2 on."""
     max_staleness: int = 8
-    """Of a gradient that reject still applies."""
+    """Staleness, in updates, up to which reject applies a gradient."""
 
     def problems(self) -> list[str]:
         return not_chosen(self) + at_least(self, max_staleness=0)

@@ -265,7 +265,7 @@ def _with(record: Any, name: str, part: Any) -> Any:
 
 
 def _joined(stage: Stage, metrics: Metrics, more: Metrics) -> Metrics:
-    """Those of one more stage among those of the stages before it.
+    """Metrics of one more stage among those of the stages before it.
 
     Raises:
       ValueError: a metric is there already.

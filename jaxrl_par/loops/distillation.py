@@ -78,7 +78,7 @@ class TeacherData(NamedTuple):
     memory: Carry
     """The teacher's memory before the next row of each environment."""
     archive: ring.Ring
-    """Of `Archived`."""
+    """The newest items, each an `Archived`."""
 
 
 class Archived(NamedTuple):
@@ -93,7 +93,7 @@ class Archived(NamedTuple):
     memory: Carry
     """The teacher's before it; () where what it said is stored."""
     updates: Int[Array, "*K"]
-    """Of the teacher, when this was archived."""
+    """Updates of the teacher before this was archived."""
 
 
 class Drawn(NamedTuple):

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     generation: int
     """How often the actor's environments had been made anew."""
     version: int
-    """Of the parameters that acted."""
+    """Updates that the parameters which acted had seen."""
 
 
 class Turn(NamedTuple):

@@ -107,17 +107,6 @@ def heavy_tailed(
     return (1.0 + draws) * (tail - 1.0) / tail
 
 
-def resampled(schedule: Schedule, num_turns: int, seed: int) -> Schedule:
-    """Turns drawn one by one from those of another schedule, such as a recorded one.
-
-    They come as often as there, but in no order: a worker's unrolls may overlap.
-    """
-    rng = np.random.default_rng(seed)
-    turns = rng.integers(len(schedule.worker), size=num_turns)
-    worker, delay = (np.asarray(x, np.int32)[turns] for x in schedule)
-    return Schedule(worker, np.minimum(delay, np.arange(num_turns, dtype=np.int32)))
-
-
 def problems(schedule: Schedule, num_workers: int, max_delay: int) -> list[str]:
     """What is wrong with a schedule that is known: nothing is said of traced arrays."""
     if schedule.traced:

@@ -44,7 +44,7 @@ class Attention(nn.Module):
     memory_length: int
     width: int
     dtype: DTypeLike = jnp.float32
-    """Of the products; norm and softmax are float32."""
+    """Dtype of the products; norm and softmax are float32."""
 
     def setup(self):
         init, width = nn.initializers.lecun_normal(), self.width

@@ -39,7 +39,7 @@ class NetworkConfig:
     widths: tuple[int, ...] = (64, 64)
     """Units of the dense layers, after convolutions if there are any. IMPALA: 256."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Of mlp and conv; shallow and deep take relu throughout."""
+    """Between layers of mlp and conv; shallow and deep take relu throughout."""
     memory: Literal["none", "lstm", "gru", "gtrxl"] = "none"
     """What follows the dense layers."""
     memory_width: int = 128
@@ -50,7 +50,7 @@ class NetworkConfig:
     policy: Literal["gaussian", "squashed"] = "gaussian"
     """For continuous actions: unbounded, which the environment clips, or tanh."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the torso and memory's matmuls; parameters and outputs are float32."""
+    """Dtype of the torso and memory's products; parameters and outputs are float32."""
 
     def problems(self) -> list[str]:
         """What is out of range."""

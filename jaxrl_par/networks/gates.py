@@ -41,7 +41,7 @@ class Gate(nn.Module):
     bias: float | None = None
     """Initial b. None: the paper's."""
     dtype: DTypeLike = jnp.float32
-    """Of the products; the rest is float32."""
+    """Dtype of the products; the rest is float32."""
 
     @nn.compact
     def __call__(self, x: Rows, y: Rows) -> Rows:

@@ -94,7 +94,7 @@ class GTrXL(nn.Module):
     config: TransformerConfig
     width: int
     dtype: DTypeLike = jnp.float32
-    """Of the products; parameters, stream, norms and gates are float32."""
+    """Dtype of the products; parameters, stream, norms and gates are float32."""
 
     @nn.compact
     def __call__(

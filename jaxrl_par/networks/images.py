@@ -76,9 +76,9 @@ class Conv(nn.Module):
     padding: int = 1
     """Zeros on each of the four sides."""
     scale: float = 1.0
-    """Of the orthogonal kernel. 1 keeps a stack of residual blocks in bounds."""
+    """Scale of the orthogonal kernel. 1 keeps a stack of residual blocks in bounds."""
     dtype: DTypeLike = jnp.float32
-    """Of the computation; parameters are float32."""
+    """Dtype of the computation; parameters are float32."""
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "N H_ W_ F"]:

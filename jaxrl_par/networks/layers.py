@@ -99,9 +99,9 @@ class Linear(nn.Module):
 
     features: int
     scale: float = 2.0**0.5
-    """Of the orthogonal kernel; the bias starts at 0."""
+    """Scale of the orthogonal kernel; the bias starts at 0."""
     dtype: DTypeLike = jnp.float32
-    """Of the computation; parameters are float32."""
+    """Dtype of the computation; parameters are float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N F"]:

@@ -48,14 +48,14 @@ class DelaysConfig:
     per_worker: each is always as fast; random: durations are exponential, heavy_tailed:
     Pareto, and nobody waits. recorded: as threads were."""
     delay: int = 4
-    """Of constant, in updates."""
+    """Age of the parameters under constant, in updates."""
     slowest: float = 4.0
-    """Of per_worker: how many times as long as the fastest worker the slowest takes.
+    """How many times as long as the fastest the slowest takes, under per_worker.
     The others are between them, in equal ratios."""
     tail: float = 1.5
-    """Of heavy_tailed: P(duration > x) falls as x**-tail."""
+    """P(duration > x) falls as x**-tail, under heavy_tailed."""
     record: str | None = None
-    """Of recorded: the schedule.jsonl of a run with topology workers and one shard. A
+    """The schedule.jsonl of a run with topology workers and one shard, for recorded. A
     longer run begins it again."""
     storage: Storage = "ring"
     """ring keeps as many parameters as the largest delay, copies one for each worker:
@@ -67,8 +67,12 @@ class DelaysConfig:
         found += below(self, slowest=float("inf")) + above(self, tail=1)
         if self.model == "recorded" and self.record is None:
             found.append("record must be a schedule.jsonl for model = recorded")
-        if self.model != "recorded" and self.record is not None:
-            found.append(f"record is for model = recorded, not {self.model}")
+        read_by = {"constant": "delay", "per_worker": "slowest", "heavy_tailed": "tail"}
+        found += [
+            f"{name} is for model = {model}, not {self.model}"
+            for model, name in (read_by | {"recorded": "record"}).items()
+            if model != self.model and getattr(self, name) != getattr(type(self), name)
+        ]
         if self.storage == "copies" and self.model in ("none", "constant", "recorded"):
             found.append(
                 "storage = copies is for per_worker, random and heavy_tailed;"
@@ -127,7 +131,7 @@ class Past(NamedTuple):
     """Parameters that some worker still has to use, in slots [S]."""
 
     leaves: list[Array]
-    """Those of the agent's state that acting and gradients read."""
+    """Leaves of the agent's state that acting and gradients read."""
     version: Int[Array, " S"]
     """Updates that were applied until then, modulo 2**32."""
 
@@ -144,7 +148,7 @@ class Local(NamedTuple):
     newest: Int[Array, ""]
     """Slot of the ring with the newest parameters; 0 where everybody has a copy."""
     turn: Int[Array, ""]
-    """Of the schedule, the next one."""
+    """The next one of the schedule."""
     version: Int[Array, ""]
 
 
@@ -298,7 +302,7 @@ def _fitting(
 
 
 def _kept(system: _System, local: Local, worker: Int[Array, ""], new: Past) -> Local:
-    """With the newest parameters, for whoever reads them in a later turn."""
+    """The newest parameters are kept, for workers that read them in a later turn."""
     if not system.copies:
         newest = (local.newest + 1) % system.slots
         return local._replace(past=_put(local.past, newest, new), newest=newest)

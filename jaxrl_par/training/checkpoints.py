@@ -297,7 +297,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> None:
-    """That the manifest is whole, of this config, and of a run like this one."""
+    """Refuses a manifest that is damaged, of another config, or of another run."""
     content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
     if manifest.get("sha256") != _digest(content):
         raise _DamagedError("the manifest is not what was saved: its SHA-256 differs")

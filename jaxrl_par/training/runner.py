@@ -99,11 +99,12 @@ def train(
       default_name: name of the folder, where the settings have none.
 
     Raises:
-      ValueError: not exactly one budget is given, or a count is below 1.
+      ValueError: settings or a count are out of range; there is not just one budget.
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
     """
+    refuse(settings)
     budget = _budget(num_updates, total_env_steps, steps_per_update)
     directory = open_directory(args, settings, default_name)
     config, keep = identity(args, settings), settings.keep_checkpoints

@@ -135,6 +135,7 @@ class Compiled(cli.Args):
 @dataclass(frozen=True)
 class InThreads(cli.Args):
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
+    lacks: ClassVar[str] = "it has no halves"
     threads: ThreadsConfig = ThreadsConfig(num_actors=1, schedule="lockstep")
 
 
@@ -144,7 +145,7 @@ def test_topologies_of_a_script_are_named_where_another_is_refused():
         "topology must be compiled here, got threads"
     )
     assert problems(InThreads, topology="workers") == (
-        "topology must be compiled or threads here, got workers"
+        "topology must be compiled or threads here, got workers: it has no halves"
     )
 
 

@@ -46,6 +46,22 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_in_python_too_a_config_is_refused_before_anything_is_made(tmp_path):
+    """By the sentences of the command line."""
+    args = arguments(tmp_path)
+    learner = cli.compose(args, make_agent)
+    with pytest.raises(training.TrainingError, match=r"num_envs must be a multiple of"):
+        cli.train(replace(args, num_envs=33), learner)
+    settings = replace(args.training, log_interval=0)
+    wrong = "log_interval must be at least 1, got 0"
+    with pytest.raises(training.TrainingError, match=wrong):
+        cli.train(replace(args, training=settings), learner)
+    placed, key = cli.place(args, learner), random.key(0)
+    with pytest.raises(ValueError, match=wrong):
+        training.train(placed, args, settings, key=key, num_updates=1)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["lock", "hogwild", "server"])
 def test_workers_leave_their_report(tmp_path, store):
@@ -152,6 +168,12 @@ def test_delays_that_make_no_sense_are_refused():
 
     assert not problems()
     assert "delay must be at least 0" in problems(delay=-1)
+    assert "delay is for model = constant, not random" in problems(delay=9)
+    assert "slowest is for model = per_worker, not none" in problems(
+        model="none", slowest=2.0
+    )
+    assert "tail is for model = heavy_tailed, not random" in problems(tail=3.0)
+    assert not problems(model="heavy_tailed", tail=3.0)
     assert "slowest must be at least 1" in problems(slowest=0.5)
     assert "tail must be above 1" in problems(tail=1.0)
     assert "record must be a schedule.jsonl" in problems(model="recorded")

@@ -121,26 +121,14 @@ def test_random_durations_have_mean_one_and_the_tail_asked_for():
     assert (exponential > 2).mean() == pytest.approx(np.exp(-2), abs=0.01)
 
 
-def test_a_seed_determines_durations_and_resampling():
+def test_a_seed_determines_durations():
     made = {
         "exponential": lambda seed: schedules.exponential(50, 3, seed),
         "heavy_tailed": lambda seed: schedules.heavy_tailed(50, 3, seed, 1.5),
-        "resampled": lambda seed: np.stack(
-            schedules.resampled(schedules.together(3, 9), 50, seed)
-        ),
     }
     for make in made.values():
         np.testing.assert_array_equal(make(1), make(1))
         assert (make(1) != make(2)).any()
-
-
-def test_resampled_turns_come_as_often_as_before():
-    source = turns([0, 1, 1, 2], [0, 1, 1, 3])
-    schedule = schedules.resampled(source, 20_000, seed=4)
-    assert schedules.problems(schedule, 3, 3) == []
-    late = np.stack(schedule, axis=1)[3:].tolist()
-    shares = [late.count(pair) / len(late) for pair in ([0, 0], [1, 1], [2, 3])]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.015) and sum(shares) == 1
 
 
 # What does not fit ---------------------------------------------------------------

@@ -364,6 +364,7 @@ def test_counts_are_those_of_the_synchronous_program():
     [
         (ThreadsConfig(num_actors=0), "num_actors must be at least 1, got 0"),
         (ThreadsConfig(lag=-1), "lag must be at least 0"),
+        (ThreadsConfig(lag=5), "lag is for the lockstep schedule; free has max_lag"),
         (
             ThreadsConfig(supervision=SupervisionConfig(env_timeout=0.0)),
             "env_timeout must be above 0",

@@ -41,7 +41,7 @@ class ControlConfig:
     epsilon: float = 0.1
     """Probability of any action, in place of the best."""
     inverse_temperature: float = 1.0
-    """Of boltzmann: 0 is uniform."""
+    """For boltzmann: 0 is uniform."""
     step_size: StepSize = StepSize()
     initial_value: float = 0.0
     """Above what can be reached, it makes a greedy learner try everything."""

@@ -32,9 +32,9 @@ class StepSize:
     """How far a value moves towards its target. Both numbers may be traced."""
 
     rate: float = 1.0
-    """Of the first visit."""
+    """Step size of the first visit."""
     power: float = 0.7
-    """Of the decay: 1 is harmonic, 0 constant."""
+    """Exponent of the decay: 1 is harmonic, 0 constant."""
 
     def problems(self) -> list[str]:
         return not_between(self, rate=(0, 1), power=(0, 1))

@@ -61,4 +61,6 @@ class ThreadsConfig:
                 for name in ("max_lag", "queue_size")
                 if getattr(self, name) is not None
             ]
+        elif self.lag != type(self).lag:
+            found.append("lag is for the lockstep schedule; free has max_lag")
         return found

@@ -28,7 +28,7 @@ class BadRowError(ValueError):
     """An environment gave something that its specs exclude."""
 
     row: int | None = None
-    """Of the unroll, where it was found only at the end of it."""
+    """Row of the unroll, where it was found only at the end of it."""
 
 
 class UnrollBuffer:

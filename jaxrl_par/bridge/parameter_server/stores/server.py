@@ -20,7 +20,7 @@ class _Waiting(NamedTuple):
     worker: int
     push: store.Push
     parts: list[Gradient]
-    """Of each shard."""
+    """What each shard is given."""
 
 
 class Server(store.Store):
