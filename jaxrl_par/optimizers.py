@@ -1,5 +1,6 @@
 """Optimizers from a config: clipping, a schedule, and Adam, RMSProp or SGD."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,8 @@ class OptimizerConfig:
 
     def problems(self) -> list[str]:
         found = above(self, learning_rate=0, max_grad_norm=0, epsilon=0)
-        return found + at_least(self, decay=0) + below(self, decay=1) + not_chosen(self)
+        found += at_least(self, decay=0) + below(self, decay=1, learning_rate=math.inf)
+        return found + not_chosen(self)
 
 
 def make_optimizer(

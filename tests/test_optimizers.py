@@ -53,4 +53,6 @@ def test_a_rate_that_is_annealed_needs_the_steps_of_the_run():
 def test_wrong_numbers_are_named():
     config = OptimizerConfig(learning_rate=0.0, epsilon=-1.0, decay=1.0)
     assert len(config.problems()) == 3
+    (problem,) = OptimizerConfig(learning_rate=float("inf")).problems()
+    assert problem == "learning_rate must be below inf, got inf"
     assert OptimizerConfig().problems() == []

@@ -18,7 +18,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.networks import Network
-from jaxrl_par.topologies.compiled import compiled
+from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import (
     Action,
     Agent,
@@ -84,9 +84,7 @@ def check_environment(
     drawn = "vmap changes the numbers of a key; are any drawn while tracing?"
     _check_equal(early, first, drawn, tolerance=1e-4)
     after, expected = (x._replace(action=()) for x in (ignored, same))
-    _check_equal(
-        after, expected, "the action at a step that is last changed what follows"
-    )
+    _check_equal(after, expected, "the action at a last step changed what follows")
     _check_environments_differ(same, other)
 
 
@@ -216,11 +214,8 @@ def check_learns(
     """
     program = compiled(learner, env, unroll_length)
 
-    def train(key):
-        run = program.init(key)
-        return jax.lax.scan(lambda run, _: program.step(run), run, length=num_updates)
-
-    run, metrics = jax.jit(train)(random.key(seed))
+    train = jax.jit(lambda key: scanned(program, num_updates)(program.init(key)))
+    run, metrics = train(random.key(seed))
     final = slice(-max(num_updates // 5, 1), None)
     returns = jax.tree.map(lambda x: float(x[final].sum()), metrics["episode_return"])
     assert returns.count, f"no episode of {env.name} ended in the final updates"
@@ -339,10 +334,8 @@ def _check_stream(env: Environment, rows: _Rows) -> None:
     ended = rows.discount == 0
     _check_rows(~ends | ended, "the step is last, but its discount not 0")
     _check_rows(np.isin(rows.discount, (0, 1)), "the discount is neither 0 nor 1")
-    _check_rows(
-        ends | (rows.discount == 1) | last[1:],
-        "the discount is 0, so the episode terminated, but the next step is not last",
-    )
+    told = ends | (rows.discount == 1) | last[1:]
+    _check_rows(told, "the discount is 0, but the next step is not last")
     if (limit := env.max_episode_steps) is not None:
         lengths = _since_start(np.ones_like(rows.reward), first)
         _check_rows(lengths <= limit, f"the episode is longer than {limit} steps")

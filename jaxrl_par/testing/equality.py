@@ -19,6 +19,7 @@ from jaxrl_par import random
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import from_pure
+from jaxrl_par.errors import unknown_name
 from jaxrl_par.loops import Learner, Program, learner_of, schedules
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
@@ -50,8 +51,7 @@ def _workers(learner: Learner, env: Environment, length: int) -> Any:
 
 
 def _host_workers(learner: Learner, env: Environment, length: int) -> Any:
-    config = WorkersConfig(num_workers=1, store="server")
-    return workers(learner, partial(from_pure, env), length, config)
+    return workers(learner, partial(from_pure, env), length, WorkersConfig(1, "server"))
 
 
 TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
@@ -90,11 +90,12 @@ def check_equal(
         norm, for two runs to be equal but for rounding.
 
     Raises:
-      ValueError: a topology does not take the learner.
-      KeyError: there is no topology of a name.
+      ValueError: there is no such topology, or it does not take the learner.
     """
     learner = learner_of(learner)
     names = taken_by(learner) if topologies is None else tuple(topologies)
+    for unknown in set(names) - set(TOPOLOGIES):
+        raise unknown_name("topology", unknown, TOPOLOGIES)
     learned = {
         name: _learned(TOPOLOGIES[name](learner, env, unroll_length), num_updates)
         for name in names

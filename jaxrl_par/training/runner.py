@@ -196,11 +196,11 @@ class _Loop(NamedTuple):
         skipped = _skipped_in_a_row(run)
         if skipped >= self.settings.max_skipped_in_a_row:
             raise DivergedError(
-                f"no gradient was finite in updates {updates - skipped + 1} to"
-                f" {updates}, so none was applied. The environment or the network gives"
-                f" NaN or infinity: see the last rows of {self.lines.path}. A smaller"
-                " learning rate may help. The last good checkpoint is that of update"
-                f" {self.store.steps[-1]}, in {self.store.directory}"
+                "gradients were not finite, and so not applied, in each of updates"
+                f" {updates - skipped + 1} to {updates}: see the last rows of"
+                f" {self.lines.path}. A smaller learning rate may help. The last good"
+                f" checkpoint is that of update {self.store.steps[-1]}, in"
+                f" {self.store.directory}"
             )
 
 

@@ -1,5 +1,7 @@
 """How many updates one call makes changes nothing."""
 
+import inspect
+
 import jax
 import numpy as np
 import optax
@@ -53,3 +55,9 @@ def test_a_call_of_no_updates_is_rejected():
     agent = ppo(NETWORK, optax.adam(0.01))
     with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
         scanned(compiled(agent, ENV, 5), 0)
+
+
+def test_what_is_no_program_is_refused():
+    agent = ppo(NETWORK, optax.adam(0.01))
+    with pytest.raises(ValueError, match=r"train takes compiled\(agent, env, \.\.\.\)"):
+        inspect.unwrap(train)(agent, 1)  # as without the tests' own check of types

@@ -44,6 +44,11 @@ def test_topologies_that_need_halves_refuse_a_learner_without():
         check_equal(distillation(ENV), ENV, ["compiled", "delayed"])
 
 
+def test_a_topology_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="'thread'; did you mean 'threads'"):
+        check_equal(LEARNERS["a2c, normalised"](ENV), ENV, ["thread"])
+
+
 class Keyed(NamedTuple):
     params: jax.Array
     key: jax.Array
