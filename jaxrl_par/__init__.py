@@ -1,7 +1,7 @@
 """Parallel reinforcement learning in JAX, from one small set of pure functions.
 
-The names here are those that a first program needs; all others are in the parts. To
-import them starts no device and loads no simulator.
+The names here are those that a first program needs; all others are in the parts, and
+what several parts share is in modules beside them. Importing starts no device.
 """
 
 from jaxrl_par.agents import trained_by

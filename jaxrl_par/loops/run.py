@@ -35,9 +35,9 @@ class Run(NamedTuple):
     """All that training carries from one step to the next, and so all that is saved."""
 
     learner: Any
-    """The agent's state, the same on every device."""
+    """The learner's state, the same on every device."""
     local: PyTree
-    """What each device has for itself: environments, replay."""
+    """What each device has for itself: streams of environments, and data."""
     key: PRNGKey
     """Root of all randomness. It never changes: step n draws from its fold by n."""
     progress: Progress

@@ -1,6 +1,6 @@
 """Synchronous data parallelism: one program on every device of a mesh.
 
-The learner is replicated, and each device keeps its own environments and replay.
+The learner is replicated, and each device keeps its own environments and data.
 Devices meet only where the program averages over the axis, which is at the gradient.
 On a cluster, call `jax.distributed.initialize()` first: the mesh then spans all hosts,
 and nothing here changes.

@@ -71,7 +71,7 @@ def repeat_recorded(
     """An engine that repeats a run which `workers` recorded, in one thread.
 
     Arguments are those of the recorded run. On CPU it ends in the same bits, but for
-    hogwild: there it ends where the run would have, had nobody raced, and the distance
+    hogwild: there it ends where the run would have without races, and the distance
     between the two is what races did.
 
     Raises:

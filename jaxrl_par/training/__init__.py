@@ -1,4 +1,4 @@
-"""Training as an experiment: a folder, metrics, checkpoints, evaluation, pictures."""
+"""A run as an experiment: a module for each thing that it leaves, shows or hears."""
 
 from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
 from jaxrl_par.training.failures import TrainingError

@@ -1,4 +1,4 @@
-"""A store that everybody updates at once."""
+"""A store that all workers update at once."""
 
 from functools import partial
 
