@@ -146,7 +146,7 @@ class Local(NamedTuple):
     """Number of each one's next unroll."""
     past: Past
     newest: Int[Array, ""]
-    """Slot of the ring with the newest parameters; 0 where everybody has a copy."""
+    """Slot of the ring with the newest parameters; 0 where each worker has a copy."""
     turn: Int[Array, ""]
     """The next one of the schedule."""
     version: Int[Array, ""]
@@ -306,7 +306,7 @@ def _kept(system: _System, local: Local, worker: Int[Array, ""], new: Past) -> L
     if not system.copies:
         newest = (local.newest + 1) % system.slots
         return local._replace(past=_put(local.past, newest, new), newest=newest)
-    # Where the schedule begins again, everybody reads.
+    # Where the schedule begins again, all workers read.
     past = jax.lax.cond(
         local.turn == 0,
         lambda: _repeated(new, system.slots),
