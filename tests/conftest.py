@@ -11,7 +11,7 @@ from pathlib import Path
 # make compiling three times faster: tests compile more than they compute. XLA's older
 # emitters would contract a * b + c differently in each program; without the instruction
 # for it, programs that do the same agree in all bits, as they do with a user's flags:
-# with those, `.ci/run` repeats `envs/host/test_pure.py`, which noticed.
+# with those, `.ci/run` repeats `envs/host/test_pure.py`, which noticed, and more.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8"
