@@ -112,15 +112,16 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                     store=kind,  # pyright: ignore
                     num_shards=int(shards or 1),
                 )
-                delays = replace(args.settings.delays, model="per_worker", slowest=1.0)
                 settings = replace(
                     args.settings,
                     seed=seed,
                     workers=workers,
-                    delays=delays,
                     topology="delayed" if late else "workers",
                     num_envs=n * args.envs_per_worker,
                 )
+                if late:
+                    equal = replace(settings.delays, model="per_worker", slowest=1.0)
+                    settings = replace(settings, delays=equal)
                 name = f"{'delayed' if late else store}-{n}-{seed}"
                 yield name, partial(trained, name, mode, settings, args.threshold)
 
