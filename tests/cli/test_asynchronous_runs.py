@@ -87,9 +87,12 @@ def test_workers_step_simulators(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["constant", "random"])
-def test_delays_train(tmp_path, model):
-    delays = DelaysConfig(model=model, delay=1)
+@pytest.mark.parametrize(
+    "delays",
+    [DelaysConfig("constant", 1), DelaysConfig("random")],
+    ids=["constant", "random"],
+)
+def test_delays_train(tmp_path, delays):
     args = arguments(tmp_path, topology="delayed", delays=delays)
     trained = run(args)
     assert trained.summary.updates == 2
