@@ -35,8 +35,8 @@ class Args(cli.Args):
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
     lacks: ClassVar[str] = (
-        "its learner has no halves (contribute, apply), as it carries state from one"
-        " trajectory to the next"
+        "distillation, and a critic with a memory of its own, have no halves"
+        " (contribute, apply)"
     )
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"

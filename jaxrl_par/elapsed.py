@@ -25,7 +25,7 @@ class Elapsed(NamedTuple):
         return Elapsed(Count.zero())
 
     def fraction(self, total: Num[Array, ""] | float | int) -> Float[Array, ""]:
-        """What share of `total` environment steps has passed; `total` may be traced."""
+        """Share of `total` steps that has passed, at most 1; `total` may be traced."""
         millions, units = (jnp.asarray(x, jnp.float32) for x in self.env_steps)
         return jnp.minimum((millions * 1e6 + units) / jnp.float32(total), 1.0)
 

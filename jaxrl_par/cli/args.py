@@ -168,7 +168,7 @@ class Args:
         return show(env) if self.show_previous else env
 
     def specs(self) -> tuple[Specs, Spec]:
-        """Observations' and actions', from an environment that is closed again."""
+        """Specs of observations and actions, from an environment that is closed."""
         if self.is_pure:
             return self.make_env(1).specs
         env = self.make_host_env(jax.random.key(self.seed), 1)

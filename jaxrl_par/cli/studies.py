@@ -13,7 +13,7 @@ import jax
 from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError
 
-_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS")
+_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "NPROC")
 _LIBRARIES = ("jax", "jaxlib", "flax", "gymnax", "numpy")
 
 

@@ -94,7 +94,7 @@ def check_equal(
     """
     learner = learner_of(learner)
     names = taken_by(learner) if topologies is None else tuple(topologies)
-    for unknown in set(names) - set(TOPOLOGIES):
+    for unknown in [x for x in names if x not in TOPOLOGIES]:
         raise unknown_name("topology", unknown, TOPOLOGIES)
     learned = {
         name: _learned(TOPOLOGIES[name](learner, env, unroll_length), num_updates)

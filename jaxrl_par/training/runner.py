@@ -107,10 +107,9 @@ def train(
     refuse(settings)
     budget = _budget(num_updates, total_env_steps, steps_per_update)
     directory = open_directory(args, settings, default_name)
-    config, keep = identity(args, settings), settings.keep_checkpoints
-    store = Checkpoints(directory.checkpoints, config, keep)
-    compiles = isinstance(program, Program)
-    engine = Compiled(program, settings.log_interval) if compiles else program
+    keep, chunk = settings.keep_checkpoints, settings.log_interval
+    store = Checkpoints(directory.checkpoints, identity(args, settings), keep)
+    engine = Compiled(program, chunk) if isinstance(program, Program) else program
     with interrupts(store.described) as stop, store, _engine_errors(engine):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import cli
+from jaxrl_par import cli, random, rollout
+from jaxrl_par.algorithms.impala import ImpalaConfig
 from jaxrl_par.loops import Engine
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
@@ -85,6 +86,21 @@ def test_distillation_normalises_nothing_and_says_so(monkeypatch):
     config, make_learner = script("actor_learner_distillation", monkeypatch)
     with pytest.raises(TrainingError, match="normalize is for a single agent"):
         cli.compose(config(normalize=True), make_learner)
+
+
+def test_without_a_pupil_the_algorithms_own_behaviour_cost_holds(monkeypatch):
+    """The policy that acted is recorded only where the loss needs it."""
+    config, make_learner = script("actor_learner_distillation", monkeypatch)
+
+    def recorded(cost):
+        args = config(method="lstm", impala=ImpalaConfig(behaviour_cost=cost))
+        learner, env = cli.compose(args, make_learner), args.make_env(2)
+        _, step = jax.eval_shape(env.reset, random.key(0))
+        state = jax.eval_shape(learner.init, random.key(0), step)
+        params = learner.params(state)
+        return "policy" in rollout.shapes(learner.actor, params, step, 3).extras
+
+    assert recorded(0.5) and not recorded(0.0)
 
 
 def tiny(config, tmp_path, topology, name="run", **options):
