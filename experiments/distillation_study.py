@@ -24,14 +24,14 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
-from actor_learner_distillation import Args as Method
-from actor_learner_distillation import make_learner
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli, random
 from jaxrl_par.errors import at_least
+from jaxrl_par.presets.actor_learner_distillation import Args as Method
+from jaxrl_par.presets.actor_learner_distillation import make_learner
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator

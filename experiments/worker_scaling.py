@@ -32,8 +32,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from a3c import Args as Method
-from a3c import make_agent
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +39,8 @@ from rich.table import Table
 from jaxrl_par import cli, random
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program
+from jaxrl_par.presets.a3c import Args as Method
+from jaxrl_par.presets.a3c import make_agent
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.engines import Compiled
 

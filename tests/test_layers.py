@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training"},
+    "presets": {"types", "axis", "errors", "envs", "networks", "optimizers"}
+    | {"algorithms", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }

@@ -2,8 +2,9 @@
 
 from jaxrl_par.cli.args import Args, Topology, environment_problems
 from jaxrl_par.cli.config import ConfigError, Flat, load, parse
-from jaxrl_par.cli.entry import configure_jax, experiment, main
+from jaxrl_par.cli.entry import configure_jax, launch, main
 from jaxrl_par.cli.epochs import EpochArgs
+from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.place import compose, place
 from jaxrl_par.cli.run import train
 from jaxrl_par.cli.studies import kept_cases, machine
@@ -12,13 +13,14 @@ __all__ = [
     "Args",
     "ConfigError",
     "EpochArgs",
+    "Experiment",
     "Flat",
     "Topology",
     "compose",
     "configure_jax",
     "environment_problems",
-    "experiment",
     "kept_cases",
+    "launch",
     "load",
     "machine",
     "main",

@@ -26,6 +26,7 @@ from typing import (
 import tyro
 
 from jaxrl_par.errors import nearest, problems, unknown_name
+from jaxrl_par.training import provenance
 from jaxrl_par.training.failures import TrainingError
 
 Config = TypeVar("Config")
@@ -66,7 +67,7 @@ def parse(config: type[Config], argv: Sequence[str] | None = None) -> Config:
 
 
 def load(path: Path, config: type[Config]) -> Config:
-    """The config that `to_json` wrote to a file.
+    """The config that a run wrote to a file.
 
     Raises:
       ConfigError: the file is no JSON, or a key or value is none of the config's.
@@ -76,6 +77,8 @@ def load(path: Path, config: type[Config]) -> Config:
         values = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ConfigError(str(path), [f"it is not JSON: {error}"]) from error
+    if isinstance(values, dict):
+        values.pop(provenance.KEY, None)
     loaded = _from_json(values, config, "", wrong)
     if wrong := wrong or problems(loaded, unnamed=tyro.conf.OmitArgPrefixes):
         raise ConfigError(str(path), wrong)

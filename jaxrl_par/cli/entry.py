@@ -10,8 +10,7 @@ import jax
 
 from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import Config, parse
-from jaxrl_par.cli.place import MakeAgent, compose
-from jaxrl_par.cli.run import train
+from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 
@@ -19,9 +18,9 @@ _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
-def experiment(make_agent: MakeAgent, config: type[Args]) -> None:
-    """Composes what the command line asks for, and trains it. Raises as `main`."""
-    main(lambda args: train(args, compose(args, make_agent)), config)
+def launch(experiment: Experiment) -> None:
+    """Runs an experiment with the settings of the command line. Raises as `main`."""
+    main(experiment.run, experiment.config)
 
 
 def main(run: Callable[[Config], object], config: type[Config]) -> None:

@@ -1,9 +1,7 @@
 """What every experiment does with its learner: training, evaluation, a picture."""
 
-import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.host_evaluation import host_evaluator
+from jaxrl_par.training.provenance import experiment_name
 from jaxrl_par.training.runner import Evaluate, Trained
 from jaxrl_par.types import Agent, Params, PRNGKey
 
@@ -26,6 +25,7 @@ def train(args: Args, learner: Learner) -> Trained:
     Raises:
       TrainingError, Interrupted: as `place` and `training.train`.
     """
+    stem = experiment_name(type(args)).removesuffix(".py")
     trained = training.train(
         place(args, learner),
         args,
@@ -34,7 +34,7 @@ def train(args: Args, learner: Learner) -> Trained:
         total_env_steps=args.total_steps,
         steps_per_update=args.rows_per_update,
         evaluate=evaluations(args, learner),
-        default_name=f"{Path(sys.argv[0]).stem}-{args.env_name.replace('/', '-')}",
+        default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif and args.is_pure:
         _draw(args, learner, trained)

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxrl_par.training.comparison import differences, listed, to_json
 from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
+from jaxrl_par.training.provenance import KEY, provenance
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig
 
 
@@ -38,7 +39,7 @@ def open_directory(args: Any, settings: TrainingConfig, default: str) -> RunDire
     """Makes the folder of a new run, or finds that of the run to resume.
 
     Args:
-      args: the whole config, written to `config.json`.
+      args: the whole config, written to `config.json` with where the run comes from.
       default: name where the settings give none. A new run takes the first free one of
         `default`, `default-2`, ...; `--resume` takes the last.
 
@@ -51,7 +52,7 @@ def open_directory(args: Any, settings: TrainingConfig, default: str) -> RunDire
     if directory.config.exists():
         _check_same(directory, args, settings)
     else:
-        write_json(directory.config, to_json(args))
+        write_json(directory.config, to_json(args) | {KEY: provenance(args)})
     return directory
 
 
@@ -145,4 +146,5 @@ def _part(args: Any, settings: TrainingConfig) -> str:
 
 def _essential(config: dict[str, Any], part: str) -> dict[str, Any]:
     kept = {n: x for n, x in config.get(part, {}).items() if n in CHANGES_RESULTS}
-    return config | {part: kept}
+    settings = {n: x for n, x in config.items() if n != KEY}
+    return settings | {part: kept}

@@ -8,10 +8,9 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 PROBE = """
-import os, runpy, sys
+import runpy, sys
 script, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = script
-sys.path.insert(0, os.path.dirname(script))  # as Python does, for presets of others
 try:
     runpy.run_path(script, run_name="__main__")
 finally:

@@ -1,0 +1,37 @@
+"""Experiments with a name: `jaxrl-par ppo`, `experiments/ppo.py`, `get("ppo")`.
+
+Each is a module that no other needs, imported when it is asked for: its `Args`, what
+makes its agent, and `EXPERIMENT`, both as one value.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from jaxrl_par.errors import unknown_name
+
+if TYPE_CHECKING:
+    from jaxrl_par.cli import Experiment
+
+SUMMARIES = {
+    "impala": "IMPALA with V-trace, in several passes: Breakout-MinAtar",
+    "impala_threads": "IMPALA with actor threads, for simulators: LunarLander-v3",
+    "ppo": "PPO: CartPole-v1",
+    "ppo_threads": "PPO with actor threads in lockstep: LunarLander-v3",
+    "a2c": "batched A2C, n-step or GAE: CartPole-v1",
+    "a3c": "A3C, A2C on asynchronous workers: CartPole-v1",
+    "async_q": "asynchronous Q-learning, SARSA and n-step Q: CartPole-v1",
+    "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
+    "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
+}
+"""What each runs, and where by default."""
+
+
+def get(name: str) -> "Experiment":
+    """The experiment of that name.
+
+    Raises:
+      RefusedError: there is none.
+    """
+    if name not in SUMMARIES:
+        raise unknown_name("experiment", name, SUMMARIES)
+    return import_module(f"jaxrl_par.presets.{name}").EXPERIMENT

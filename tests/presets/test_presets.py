@@ -1,0 +1,174 @@
+"""Every preset composes on the topologies that its learner takes, and on no other."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_par import cli, presets, random, rollout
+from jaxrl_par.algorithms.impala import ImpalaConfig
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.loops import Engine
+from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training import TrainingConfig, TrainingError
+
+ALL = get_args(cli.Topology)
+TAKES = {
+    "a2c": ALL,
+    "a3c": ALL,
+    "actor_learner_distillation": ("compiled", "threads"),
+    "async_q": ALL,
+    "impala": ("compiled", "threads"),
+    "impala_threads": ("compiled", "threads"),
+    "ppo": ("compiled", "threads"),
+    "ppo_threads": ("compiled", "threads"),
+    "reinforce": ("compiled",),
+}
+LATE = ("threads", "workers")
+
+
+def parts(name):
+    """Its settings, and what makes its agent."""
+    return presets.get(name)[:2]
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name):
+    config, make_agent = parts(name)
+    for topology in ALL:
+        args = config(topology=topology, env_name="CartPole-v1", total_steps=100_000)
+        if topology not in TAKES[name]:
+            (refused,) = args.problems()
+            assert "topology must be" in refused or "has no halves" in refused
+            continue
+        assert not args.problems()
+        placed = cli.place(args, cli.compose(args, make_agent))
+        assert isinstance(placed, Engine) == (topology in LATE)
+        if isinstance(placed, Engine):
+            placed.close()
+
+
+@pytest.mark.parametrize("name", ["ppo", "impala"])
+def test_a_single_pass_has_halves(name):
+    config, make_agent = parts(name)
+    args = config(topology="delayed", num_epochs=1, num_minibatches=1)
+    cli.place(args, cli.compose(args, make_agent))
+
+
+def test_a_preset_differs_from_its_base_in_defaults_alone():
+    base, make_agent = parts("a2c")
+    preset, same = parts("a3c")
+    assert issubclass(preset, base) and same is make_agent
+    base, _ = parts("impala")
+    preset, _ = parts("impala_threads")
+    assert issubclass(preset, base)
+    # Of both, each default is the one that was meant.
+    assert preset().env_name == "LunarLander-v3" and preset().num_epochs == 4
+    assert preset().optimizer.name == "adam" and preset().num_minibatches == 8
+
+
+def test_distillation_normalises_nothing_and_says_so():
+    config, make_learner = parts("actor_learner_distillation")
+    with pytest.raises(TrainingError, match="normalize is for a single agent"):
+        cli.compose(config(normalize=True), make_learner)
+
+
+def test_without_a_pupil_the_algorithms_own_behaviour_cost_holds():
+    """The policy that acted is recorded only where the loss needs it."""
+    config, make_learner = parts("actor_learner_distillation")
+
+    def recorded(cost):
+        args = config(method="lstm", impala=ImpalaConfig(behaviour_cost=cost))
+        learner, env = cli.compose(args, make_learner), args.make_env(2)
+        _, step = jax.eval_shape(env.reset, random.key(0))
+        state = jax.eval_shape(learner.init, random.key(0), step)
+        params = learner.params(state)
+        return "policy" in rollout.shapes(learner.actor, params, step, 3).extras
+
+    assert recorded(0.5) and not recorded(0.0)
+
+
+def tiny(config, tmp_path, topology, name="run", **options):
+    """Two updates without pictures."""
+    settings = TrainingConfig(
+        runs_dir=str(tmp_path), name=name, log_interval=1, gif=False,
+        tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
+    )  # fmt: skip
+    args = config(
+        topology=topology, num_envs=4, unroll_length=8,
+        training=settings, **options,
+    )  # fmt: skip
+    # The second reaches it, with rows that end an episode and without.
+    return replace(args, total_steps=args.lanes * args.unroll_length + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "topology", "options"),
+    [
+        ("async_q", "compiled", {}),
+        ("a2c", "threads", {"normalize": True}),
+        ("a2c", "workers", {"workers": WorkersConfig(num_workers=2)}),
+        ("a2c", "delayed", {"normalize": True}),
+        ("ppo", "threads", {"env_name": "LunarLander-v3", "show_previous": True}),
+        ("reinforce", "compiled", {}),
+    ],
+)
+def test_a_preset_trains(name, topology, options, tmp_path):
+    config, _ = parts(name)
+    args = tiny(config, tmp_path, topology, **options)
+    if not args.is_pure:
+        pytest.importorskip("gymnasium")
+    assert not args.problems()
+    trained = presets.get(name).run(args)
+    assert trained.summary.updates == 2
+    assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
+
+
+@pytest.mark.slow
+def test_threads_on_a_pure_environment_are_repeated_from_their_folder(tmp_path):
+    config, make_agent = parts("a2c")
+    threads = ThreadsConfig(num_actors=2)
+
+    def trained(**options):
+        args = tiny(config, tmp_path, "threads", threads=threads, **options)
+        return cli.train(args, cli.compose(args, make_agent))
+
+    first = trained()
+    again = trained(name="again", repeat=str(first.directory.schedule))
+    jax.tree.map(np.testing.assert_array_equal, first.run.learner, again.run.learner)
+
+
+def test_no_preset_is_left_out():
+    folder = Path(presets.__file__).parent
+    modules = {x.stem for x in folder.glob("*.py")} - {"__init__"}
+    assert modules == presets.SUMMARIES.keys() == TAKES.keys()
+    assert all(presets.get(name).name == name for name in TAKES)
+
+
+def test_an_unknown_preset_gets_the_nearest_name():
+    with pytest.raises(RefusedError, match=r"'impla'; did you mean 'impala'\?"):
+        presets.get("impla")
+
+
+def test_a_mistake_within_a_topology_keeps_its_trace(monkeypatch):
+    """Only what is refused on purpose is a sentence of the command line."""
+    config, make_agent = parts("a2c")
+    args = config()
+    learner = cli.compose(args, make_agent)
+
+    def mistaken(*_):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(config, "make_program", mistaken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.place(args, learner)
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="asked for 9 devices, found 8"):
+        cli.place(replace(args, num_devices=9, num_envs=9), learner)
+    with pytest.raises(TrainingError, match="has no halves"):
+        cli.place(replace(args, topology="delayed"), learner._replace(halves=None))
