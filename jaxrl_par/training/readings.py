@@ -14,6 +14,7 @@ from jaxrl_par.errors import nearest
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.metrics import Row, read_rows
+from jaxrl_par.training.provenance import KEY
 
 _KEPT = {"runs_dir", "log_interval"}
 """Fields that only the part of a config has which says how a run is kept."""
@@ -148,7 +149,9 @@ def _members(value: Any) -> list[float]:
 
 def _of_the_experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {n for n, x in config.items() if isinstance(x, dict) and x.keys() >= _KEPT}
-    return {n: x for n, x in config.items() if n not in {"seed", *kept}}
+    settings = {n: x for n, x in config.items() if n not in {"seed", KEY, *kept}}
+    experiment = _part(config, KEY).get("experiment")
+    return settings | ({"experiment": experiment} if experiment else {})
 
 
 def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

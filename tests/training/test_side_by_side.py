@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl_par.training.compare import compare
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.intervals import interval
+from jaxrl_par.training.side_by_side import compare
 
 
 def leave(path, *, seed=0, returns=(0.0, 1.0, 2.0), finished=True, **config):
@@ -33,7 +33,8 @@ def leave(path, *, seed=0, returns=(0.0, 1.0, 2.0), finished=True, **config):
 def test_runs_that_differ_in_the_seed_and_how_they_are_kept_are_one_group(tmp_path):
     rates = {"optimizer": {"learning_rate": 0.1}}, {"optimizer": {"learning_rate": 0.2}}
     for seed in range(5):
-        leave(tmp_path / f"a-{seed}", seed=seed, returns=[seed] * 3, **rates[0])
+        config = rates[0] | {"provenance": {"command": seed}}
+        leave(tmp_path / f"a-{seed}", seed=seed, returns=[seed] * 3, **config)
     leave(tmp_path / "b", returns=[7.0] * 3, **rates[1])
     found = compare([tmp_path])
     first, second = found.groups
@@ -51,6 +52,12 @@ def test_runs_that_differ_in_the_seed_and_how_they_are_kept_are_one_group(tmp_pa
         *("300", "100", "0.00"),
     ]
     assert lines[-1].split() == ["optimizer.learning_rate", "0.1", "0.2"]
+
+
+def test_other_experiments_with_the_same_settings_are_another_group(tmp_path):
+    for name in ("ppo", "own.py"):
+        leave(tmp_path / name, provenance={"experiment": name})
+    assert compare([tmp_path]).differences == {"experiment": ("own.py", "ppo")}
 
 
 def test_curves_lie_on_a_grid_where_all_seeds_are(tmp_path):
@@ -204,3 +211,10 @@ def test_the_picture_has_a_panel_for_each_environment_and_a_band(tmp_path):
     assert both.notes == (
         "These are of several environments, a panel each: CartPole-v1, Pendulum-v1",
     )
+
+
+def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path):
+    found = compare([leave(tmp_path / "a")])
+    for path in (tmp_path / "none" / "x.png", tmp_path / "x.wav"):
+        with pytest.raises(TrainingError, match=r"x.* cannot be written: "):
+            found.draw(path)

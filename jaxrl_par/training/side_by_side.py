@@ -105,13 +105,20 @@ class Comparison:
         return "\n\n".join(parts)
 
     def draw(self, path: str | Path) -> None:
-        """Writes the curves as a picture, with a panel for each environment."""
+        """Writes the curves as a picture, with a panel for each environment.
+
+        Raises:
+          TrainingError: it cannot be written there, or as what the name's end says.
+        """
         panels: dict[str, list[plots.Band]] = {}
         for group in self.groups:
             label = f"{group.name} ({_seeds(group.num_seeds)})"
             band = plots.Band(label, *group.curve)
             panels.setdefault(group.environment, []).append(band)
-        plots.draw_bands(panels, Path(path), self.metric)
+        try:
+            plots.draw_bands(panels, Path(path), self.metric)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path} cannot be written: {error}") from error
 
     def _ends(self) -> list[list[str]]:
         results = [group.evaluation for group in self.groups]
