@@ -16,7 +16,16 @@ from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
-from jaxrl_par.types import Agent, Carry, Count, Params, PRNGKey, TimeStep, Trajectory
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Count,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
 
 MakeEnv = Callable[[PRNGKey], HostEnvironment]
 """New environments of one actor, with all their randomness from the key."""
@@ -56,6 +65,8 @@ class Unrolled(NamedTuple):
     """The version of the parameters that acted."""
     trajectory: Trajectory
     episodes: Episodes
+    info: Metrics
+    """What simulators told of the episodes that ended: `HostEnvironment.take_info`."""
     after: ActorState
 
 
@@ -247,6 +258,7 @@ class Actor(PooledActor):
         return self._complete(rows, old_carry, kept[0], version)
 
     def _complete(self, rows: UnrollBuffer, carry, extras, version: int) -> Unrolled:
+        assert self.env is not None
         steps: Any = rows.steps()
         extras = jax.device_get(extras)
         extras["version"] = np.full(rows.reward.shape, version, np.int32)
@@ -257,7 +269,7 @@ class Actor(PooledActor):
         self.next_unroll += 1
         return Unrolled(
             self.index, number, self.generation, version, trajectory, episodes,
-            self.state(),
+            self.env.take_info(), self.state(),
         )  # fmt: skip
 
     def _episodes(self, reward: np.ndarray, last: Any) -> Episodes:

@@ -35,6 +35,9 @@ class TrainingConfig:
     """Environments of an evaluation."""
     evaluation_episodes: int = 5
     """Episodes of each of them."""
+    info_metrics: tuple[str, ...] = ()
+    """Entries of a simulator's `info` to log: means over episodes of what the last step
+    of each says. `is_success` or `success` is logged by itself, as success_rate."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     wandb: bool = False

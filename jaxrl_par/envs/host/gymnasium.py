@@ -14,6 +14,7 @@ action if not all actions are allowed in all states: make it in NEXT_STEP.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 
 from jaxrl_par.envs.host import rows, spaces
 from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.types import Obs
 
 _GRACE = 1.0
@@ -35,6 +37,7 @@ def from_vector(
     *,
     name: str | None = None,
     max_episode_steps: int | None = None,
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """A Gymnasium vector environment, in any of the three autoreset modes.
 
@@ -46,6 +49,7 @@ def from_vector(
 
     Args:
       name, max_episode_steps: by default those of its `spec`.
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
 
     Raises:
       ValueError: no autoreset mode is declared, `seed` is negative, or a space is not
@@ -59,7 +63,9 @@ def from_vector(
         max_episode_steps = spec.max_episode_steps
     if name is None:
         name = type(inner).__name__ if spec is None else str(spec.id)
-    return VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    host = VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    host.info = EpisodeInfo(info_metrics, host.name)
+    return host
 
 
 class VectorHost(rows.GymnasiumHost):
@@ -110,8 +116,12 @@ class VectorHost(rows.GymnasiumHost):
         terminated, truncated = (np.asarray(end, bool) for end in ends)
         obs = self._batch(obs, self.num_envs)
         ended = ~first & (terminated | truncated)
-        if self._mode == "SAME_STEP" and ended.any():
-            obs = _put(obs, ended, self._final_observations(infos, ended))
+        if ended.any():
+            final = infos
+            if self._mode == "SAME_STEP":
+                obs = _put(obs, ended, self._final_observations(infos, ended))
+                final = infos.get("final_info")
+            self.info.add_lanes(final, np.flatnonzero(ended))
         return obs, reward, terminated, truncated
 
     def _final_observations(self, infos: dict[str, Any], ended: np.ndarray) -> Obs:

@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxrl_par.envs.host import spaces
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
-from jaxrl_par.types import Discrete, Obs, TimeStep
+from jaxrl_par.types import Discrete, Metrics, Obs, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
@@ -37,6 +38,10 @@ class GymnasiumHost(HostEnvironment):
         self.observation_spec = self._specs
         self.action_spec = spaces.action_spec(action_space, name)
         self._last = np.zeros(num_envs, bool)
+        self.info = EpisodeInfo((), name)
+
+    def take_info(self) -> Metrics:
+        return self.info.take()
 
     @abstractmethod
     def _begin(self) -> Obs:

@@ -4,13 +4,14 @@ Every episode has a seed of its own, which depends on (seed, environment, episod
 nothing else. So a simulator that is deterministic can be brought back by its actions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_par.envs.host import rows, spaces
 from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.types import Obs, TimeStep
 
 _LONGEST = 10_000
@@ -29,7 +30,12 @@ class Replay(NamedTuple):
 
 
 def from_callable(
-    make_env: Callable[[], Any], num_envs: int, seed: int, *, name: str | None = None
+    make_env: Callable[[], Any],
+    num_envs: int,
+    seed: int,
+    *,
+    name: str | None = None,
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """Environments that `make_env` makes, each with Gymnasium's interface.
 
@@ -37,6 +43,9 @@ def from_callable(
     `close`; they need not derive from `gymnasium.Env`. If `spec.max_episode_steps`
     limits episodes to 10 000 steps or fewer, snapshots are possible; they come back to
     where they were if `reset` with a seed leaves nothing of earlier episodes behind.
+
+    Args:
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
 
     Raises:
       ValueError: the environments differ in their spaces, or a space is not supported,
@@ -47,11 +56,13 @@ def from_callable(
     try:
         for _ in range(num_envs):
             envs.append(make_env())
-        return _SingleHost(envs, seed, name)
+        host = _SingleHost(envs, seed, name)
     except BaseException:
         for env in envs:
             env.close()
         raise
+    host.info = EpisodeInfo(info_metrics, host.name)
+    return host
 
 
 class _SingleHost(rows.GymnasiumHost):
@@ -90,7 +101,9 @@ class _SingleHost(rows.GymnasiumHost):
                 observations[i] = self._start(i, self._episode[i] + 1)
             else:
                 result = self._act(i, actions[i])
-                observations[i], reward[i], terminated[i], truncated[i] = result
+                observations[i], reward[i], terminated[i], truncated[i], info = result
+                if terminated[i] or truncated[i]:
+                    self.info.add(info)
         return self._stack(observations), reward, terminated, truncated
 
     def close(self) -> None:
@@ -134,7 +147,7 @@ class _SingleHost(rows.GymnasiumHost):
                     f" environment {i} had {len(actions)} steps and now"
                     f" {self._length[i]}"
                 )
-            obs, _, terminated, truncated = self._act(i, action)
+            obs, _, terminated, truncated, _ = self._act(i, action)
             last = bool(terminated or truncated)
         return obs, last
 
@@ -155,9 +168,9 @@ class _SingleHost(rows.GymnasiumHost):
         seed = rows.episode_seed(self._seed, i, episode)
         return self._call(i, "reset", seed=seed)[0]
 
-    def _act(self, i: int, action: Any) -> tuple[Any, Any, Any, Any]:
+    def _act(self, i: int, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         self._length[i] += 1
-        return self._call(i, "step", action)[:4]
+        return self._call(i, "step", action)
 
     def _call(self, i: int, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
