@@ -172,6 +172,16 @@ def test_simulators_are_for_threads_and_workers():
     assert "did you mean 'CartPole-v1'?" in told
 
 
+def test_only_simulators_have_an_info_to_log():
+    named = TrainingConfig(info_metrics=("energy", "is_success"))
+    assert problems(training=named) == (
+        "info_metrics: CartPole-v1 is compiled and has no info: leave it out, got"
+        " energy, is_success"
+    )
+    pytest.importorskip("gymnasium")
+    assert not problems(training=named, topology="threads", backend="gymnasium")
+
+
 @pytest.mark.parametrize("topology", SIMULATED)
 def test_simulators_of_an_actor_or_worker_are_its_share(topology):
     pytest.importorskip("gymnasium")

@@ -8,29 +8,14 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from host_checks import random_actions
-from toy_simulators import Counter
+from toy_simulators import Counter, Telling
 
 from jaxrl_par import random
-from jaxrl_par.envs import make
-from jaxrl_par.envs.host import from_callable, from_pure, from_vector
+from jaxrl_par.envs.host import from_callable, from_pure, from_vector, make
 from jaxrl_par.envs.host.info import EpisodeInfo, known, total
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
+from jaxrl_par.testing import probes
 from jaxrl_par.types import Mean
-
-
-class Telling(Counter):
-    """Tells in each step how far it is; at the end also whether the length is odd."""
-
-    def step(self, action):
-        obs, reward, terminated, truncated, _ = super().step(action)
-        info = {"time": self.time, "action": int(action), "word": "far"}
-        if terminated or truncated:
-            info |= {"is_success": self.length % 2 == 1, "flag": np.bool_(True)}
-        return obs, reward, terminated, truncated, info
-
-    def reset(self, **options):
-        return super().reset(**options)[0], {"is_success": True, "time": 1000}
-
 
 LENGTHS, STEPS = (2, 3, 3, 5), 41
 
@@ -181,8 +166,17 @@ def test_totals_weigh_every_episode_the_same():
 
 
 def test_pure_environments_tell_nothing():
-    env = from_pure(make("CartPole-v1", 2), random.key(0))
+    env = from_pure(probes.counter(2), random.key(0))
     assert env.take_info() == {}
+
+
+@pytest.mark.parametrize(
+    "backend", ["gymnasium", pytest.param("processes", marks=pytest.mark.slow)]
+)
+def test_simulators_by_name_are_asked_too(backend):
+    env = make("CartPole-v1", 1, 0, backend=backend, info_metrics=["x"])
+    assert env.take_info().keys() == {"success_rate", "info_x"}
+    env.close()
 
 
 def test_gymnasium_tells_masks_and_final_infos_as_is_assumed():
