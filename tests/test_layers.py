@@ -47,6 +47,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
+LIBRARIES["yaml"] = "cli"
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 

@@ -16,7 +16,7 @@ import optax
 from jaxrl_par import envs
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.axis import Axis
-from jaxrl_par.cli.config import Flat
+from jaxrl_par.cli.fields import Flat
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers

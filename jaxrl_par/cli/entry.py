@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 
 from jaxrl_par.cli.args import Args
-from jaxrl_par.cli.config import Config, parse
+from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.experiment import Experiment
+from jaxrl_par.cli.fields import Config
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 

@@ -9,11 +9,7 @@ import pytest
 from toy_training import Args, Part
 
 from jaxrl_par import cli
-from jaxrl_par.cli.config import (
-    ConfigError,
-    load,
-    parse,
-)
+from jaxrl_par.cli import ConfigError, load, parse
 from jaxrl_par.errors import problems
 from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.comparison import differences, to_json
