@@ -9,6 +9,7 @@ notice flipped bits, hence the sums. Nothing is pickled.
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 import warnings
@@ -85,13 +86,15 @@ class Checkpoints(AbstractContextManager):
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             enable_async_checkpointing=False,
-            read_only=self._read_only,
+            create=False,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-        self._place = self.directory.stat().st_ino
+        # While it is open, no folder that is made later can be taken for this one.
+        self._descriptor = os.open(self.directory, os.O_RDONLY)
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
+        os.close(self._descriptor)
 
     @property
     def steps(self) -> list[int]:
@@ -203,14 +206,15 @@ class Checkpoints(AbstractContextManager):
           CheckpointError: in its place is another folder.
         """
         if self.directory.exists():
-            if self.directory.stat().st_ino == self._place:
+            here, ours = self.directory.stat(), os.fstat(self._descriptor)
+            if os.path.samestat(here, ours):
                 return
             raise CheckpointError(
                 f"{self.directory} was replaced while the run went on, and what is"
                 " there now is not touched: nothing more can be saved"
             )
         tell(f"{self.directory} was moved or removed: what is saved now is there again")
-        self._manager.close()
+        self.__exit__()
         _claim(self.directory)
         self._open()
 

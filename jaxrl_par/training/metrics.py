@@ -100,14 +100,21 @@ class JsonLines:
 
     def flush(self) -> None:
         with self._telling():
+            # The folder may have been moved, and made anew for a checkpoint.
+            if not self.path.exists() and self.path.parent.exists():
+                self._rewrite()
             if self._file is not None:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        self.flush()
         if self._file is not None:
             self._file.close()
 
     def _rewrite(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
         write_text(self.path, "".join(map(_line, self.rows)))
         with writing(self.path, 0):
             self._file = self.path.open("r+b", buffering=0)
@@ -146,7 +153,10 @@ class TensorBoard:
 
     def __init__(self, directory: Path, purge_step: int | None = None):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+            SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+        )
         from tensorboardX.summary import scalar as summary_of
 
         self._event, self._summary_of = Event, summary_of

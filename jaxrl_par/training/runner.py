@@ -146,11 +146,11 @@ def train(
             run = loop.advance(run, evaluate, stop)
         results = loop.evaluated(run, evaluate) if evaluate else {}
         summary = _summarize(run, lines, engine, results, directory.path.name)
-        with harmless(str(directory.summary)):
+        with harmless("the summary"):
             summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
     if report := engine.report():
-        with harmless(str(directory.parallelism)):
+        with harmless("the picture of the parallelism"):
             parallelism.draw(report, directory.parallelism)
         print(parallelism.text(report))
     return Trained(run, summary, directory)
