@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
-from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError

@@ -72,7 +72,8 @@ class WorkerSystem(ActorFactory[Worker]):
         return kinds.HostWorker(
             index, env, self._acting, self._gradient, parts.learner.params,
             self._start_data, length, self._root, parts.device,
-            check_bounds=parts.config.supervision.check_bounds, **options,
+            claim=self.claim, check_bounds=parts.config.supervision.check_bounds,
+            **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:

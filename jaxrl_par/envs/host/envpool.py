@@ -12,10 +12,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.admission import map_leaves
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.gymnasium import VectorHost
 from jaxrl_par.envs.host.info import EpisodeInfo
-from jaxrl_par.envs.host.spaces import map_leaves
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.types import Box, Obs, Spec, Specs
 
