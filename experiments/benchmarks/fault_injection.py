@@ -29,7 +29,7 @@ import numpy as np
 from jaxrl_par.bridge.supervision import HangError, SupervisionConfig
 from jaxrl_par.cli import parse
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.errors import at_least
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads

@@ -5,6 +5,7 @@ in a replay is decided by who calls `unroll`, and with which parameters.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,19 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity, Stopped
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
-from jaxrl_par.types import Agent, Carry, Count, Params, PRNGKey, TimeStep, Trajectory
+from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.failures import raise_from
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
+from jaxrl_par.types import (
+    Agent,
+    Carry,
+    Count,
+    Metrics,
+    Params,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
 
 MakeEnv = Callable[[PRNGKey], HostEnvironment]
 """New environments of one actor, with all their randomness from the key."""
@@ -56,6 +68,8 @@ class Unrolled(NamedTuple):
     """The version of the parameters that acted."""
     trajectory: Trajectory
     episodes: Episodes
+    info: Metrics
+    """What simulators told of the episodes that ended: `HostEnvironment.take_info`."""
     after: ActorState
 
 
@@ -123,12 +137,15 @@ class Actor(PooledActor):
         device: Any,
         activity: Activity,
         *,
+        claim: Callable[[int, HostEnvironment], None],
         check_bounds: bool = True,
     ):
+        """`claim`: that of its factory, called with what it will step."""
         super().__init__(index, root, device, activity)
         self.env_steps = 0
         self.env: HostEnvironment | None = None
         self._make_env = make_env
+        self._claim = claim
         self._acting = acting
         self._length = length
         self._check_bounds = check_bounds
@@ -194,22 +211,30 @@ class Actor(PooledActor):
 
         Raises:
           Stopped: `cancel` was called.
-          Exception: whatever the environment raised, or `BadRowError`, with a note that
-            names actor, environment and step.
+          Exception: whatever the environment raised, as an error, or `BadRowError`,
+            with a note that names actor, environment and step.
         """
         try:
             return self._unrolled(params, version)
         except Stopped:
             raise
-        except Exception as error:
+        except BaseException as error:
             self._activity.end()
             row = error.row if isinstance(error, BadRowError) else None
-            error.add_note(f"in {self.where(row)}")
-            raise
+            raise_from(error, f"in {self.where(row)}")
 
     def close(self) -> None:
-        if self.env is not None:
-            self._timed("close", self.env.close)
+        if self.env is None:
+            return
+        self._activity.begin("close")
+        try:
+            self.env.close()
+        except BaseException as error:
+            # Also of one that was cancelled: nobody would hear of it otherwise.
+            with suppress(Stopped):
+                self._activity.end()
+            raise_from(error, f"in close of {self.where()}")
+        self._activity.end()
 
     def _unrolled(self, params: Params, version: int) -> Unrolled:
         env, times, act = self.env, self.times, self._acting.act
@@ -229,7 +254,7 @@ class Actor(PooledActor):
             for t in range(self._length):
                 # What is in the buffers stays as it is; environments may reuse theirs.
                 action, carry, kept = act(params, carry, kept, rows.row(t), keys)
-                rows.action[t] = action = np.asarray(action)
+                action = rows.write_action(t, action)
                 acted = times.clock()
                 self._activity.begin("step")
                 step, reward, discount = env.step(action)
@@ -247,6 +272,7 @@ class Actor(PooledActor):
         return self._complete(rows, old_carry, kept[0], version)
 
     def _complete(self, rows: UnrollBuffer, carry, extras, version: int) -> Unrolled:
+        assert self.env is not None
         steps: Any = rows.steps()
         extras = jax.device_get(extras)
         extras["version"] = np.full(rows.reward.shape, version, np.int32)
@@ -257,7 +283,7 @@ class Actor(PooledActor):
         self.next_unroll += 1
         return Unrolled(
             self.index, number, self.generation, version, trajectory, episodes,
-            self.state(),
+            self.env.take_info(), self.state(),
         )  # fmt: skip
 
     def _episodes(self, reward: np.ndarray, last: Any) -> Episodes:
@@ -279,10 +305,13 @@ class Actor(PooledActor):
         return Episodes(return_, length, count)
 
     def _make(self, key: PRNGKey) -> HostEnvironment:
-        # Kept before anything can stop it, so that it is always closed.
+        # Kept before anything can stop it, so that it is always closed. What another
+        # actor steps is not ours to close.
         def make() -> HostEnvironment:
-            self.env = self._make_env(key)
-            return self.env
+            env = self._make_env(key)
+            self._claim(self.index, env)
+            self.env = env
+            return env
 
         return self._timed("make", make)
 
@@ -290,10 +319,9 @@ class Actor(PooledActor):
         self._activity.begin(doing)
         try:
             result = call(*arguments)
-        except Exception as error:
+        except BaseException as error:
             self._activity.end()
-            error.add_note(f"in {doing} of {self.where()}")
-            raise
+            raise_from(error, f"in {doing} of {self.where()}")
         self._activity.end()
         return result
 

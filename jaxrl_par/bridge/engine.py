@@ -6,6 +6,7 @@ from typing import Any, Generic
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.pool import ActorPool
 from jaxrl_par.bridge.supervision import SupervisionConfig, Supervisor
+from jaxrl_par.envs.host.failures import close_all
 from jaxrl_par.loops import Engine
 from jaxrl_par.loops.records import Recorder
 
@@ -35,7 +36,8 @@ class PoolEngine(Engine, Generic[M]):
         """Writes the schedule to this file, for a replay."""
         if self._began is not None:
             raise RuntimeError("what was done is not recorded: record before advance")
-        self._record = path
+        # Absolute: simulators may change the process's directory.
+        self._record = path.absolute()
 
     def close(self) -> None:
         """Ends all threads and frees all environments; a second call does nothing.
@@ -47,9 +49,10 @@ class PoolEngine(Engine, Generic[M]):
         if closed or self._factory is None:  # nor is there a pool
             return
         with self._pool.warning_owner():
-            self._pool.stop()
+            closes = {"the threads": self._pool.stop}
             if self._recorder:
-                self._recorder.close()
+                closes["the record"] = self._recorder.close
+            close_all(closes)
 
     def _make(self, factory: ActorFactory[M]) -> list[M]:
         """Makes all environments, each in a thread."""

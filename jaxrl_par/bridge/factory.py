@@ -9,6 +9,9 @@ import numpy as np
 from jaxrl_par import loops
 from jaxrl_par.bridge.reports import Tally, Times
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.sharing import Owners
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Run
 from jaxrl_par.types import PRNGKey, TimeStep, example
 
@@ -90,11 +93,26 @@ class ActorFactory(ABC, Generic[M]):
     def __init__(self, key: PRNGKey):
         """`key`: that of a new run. It is split as `topologies.compiled` does."""
         self.tally = Tally()
+        self._owners = Owners("actor", "each must be given environments of its own")
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
 
     @abstractmethod
     def actor(self, index: int, **options: Any) -> M:
         """A member, still without environments."""
+
+    def claim(self, member: int, env: Any) -> None:
+        """Notes what a member steps from now on.
+
+        Raises:
+          RefusedError: it is no `HostEnvironment`, or some of it is stepped by another
+            member, or was made before.
+        """
+        if not isinstance(env, HostEnvironment):
+            raise RefusedError(
+                "what makes the environments of an actor must give a HostEnvironment,"
+                f" as envs.host.make does, not {env!r:.60}"
+            )
+        self._owners.claim(member, env)
 
     def env_key(self, actor: int, generation: int) -> PRNGKey:
         """The key of a member's environments. That of generation 0 is what device

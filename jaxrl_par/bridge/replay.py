@@ -6,6 +6,7 @@ from typing import Any, Generic
 
 from jaxrl_par.bridge.factory import ActorFactory, M
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.envs.host.failures import close_all
 from jaxrl_par.loops import Engine, Run
 from jaxrl_par.loops.records import RecordError
 
@@ -50,9 +51,13 @@ class ReplayEngine(Engine, Generic[M]):
         """None: nothing runs in parallel here."""
 
     def close(self) -> None:
-        """Frees all environments."""
-        for member in self._members:
-            member.close()
+        """Frees all environments.
+
+        Raises:
+          Exception: what the first raised that could not be freed.
+        """
+        members = enumerate(self._members)
+        close_all({f"{self._name} {i}": member.close for i, member in members})
 
     def _start(self, factory: ActorFactory[M]) -> list[M]:
         """Makes all members, and their environments."""

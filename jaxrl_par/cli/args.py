@@ -163,7 +163,13 @@ class Args:
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
         seed = int(jax.random.bits(key)) >> 1
-        env = host.make(self.env_name, num_envs, seed, backend=self.backend or "auto")
+        env = host.make(
+            self.env_name,
+            num_envs,
+            seed,
+            backend=self.backend or "auto",
+            info_metrics=self.training.info_metrics,
+        )
         show = host_wrappers.previous_action_and_reward
         return show(env) if self.show_previous else env
 
@@ -229,6 +235,9 @@ class Args:
 
     def _environment_problems(self) -> list[str]:
         if self.is_pure:
+            if names := self.training.info_metrics:
+                found = f"info_metrics: {self.env_name} is compiled and has no info"
+                return [f"{found}: leave it out, got {', '.join(names)}"]
             return []
         simulated = self.topology in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")

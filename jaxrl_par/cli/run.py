@@ -12,6 +12,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.place import place
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
+from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.training.provenance import experiment_name
@@ -80,4 +81,5 @@ def _draw(args: Args, learner: Learner, trained: Trained) -> None:
     env, path = args.make_env(1), trained.directory.animation
     if animation.can_draw(env) and not path.exists():
         params, key = learner.params(trained.run.learner), evaluation_key(trained.run)
-        animation.animate(learner.actor, env, params, path, key)
+        with harmless("the picture of an episode"):
+            animation.animate(learner.actor, env, params, path, key)

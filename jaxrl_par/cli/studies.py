@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import write_json
 
 _VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "NPROC")
 _LIBRARIES = ("jax", "jaxlib", "flax", "gymnax", "numpy")

@@ -33,8 +33,8 @@ from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.networks.actor_critic import chosen_torso, is_image
 from jaxrl_par.training.comparison import named
-from jaxrl_par.training.directory import write_json
-from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import write_json, writing
 from jaxrl_par.types import (
     Action,
     Carry,
@@ -382,7 +382,7 @@ def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> 
             file.unlink(missing_ok=True)
     config = {**config, "files": {n: sha256(x).hexdigest() for n, x in files.items()}}
     for name, data in files.items():
-        with full_disk_is_clear(path / name, len(data)):
+        with writing(path / name, len(data)):
             path.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
     write_json(path / CONFIG, config | {"sha256": numpy_actor.config_hash(config)})

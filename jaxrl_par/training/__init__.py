@@ -5,14 +5,17 @@ from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.training.runner import Trained, train
 from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.training.side_by_side import Comparison, compare
 from jaxrl_par.training.summary import Summary
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "Summary",
     "Trained",
     "TrainingConfig",
     "TrainingError",
+    "compare",
     "evaluate",
     "evaluator",
     "host_evaluator",

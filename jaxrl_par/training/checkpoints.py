@@ -8,6 +8,8 @@ notice flipped bits, hence the sums. Nothing is pickled.
 
 import hashlib
 import json
+import math
+import os
 import shutil
 import time
 import warnings
@@ -27,7 +29,11 @@ from jaxtyping import Array, PyTree
 from jaxrl_par.loops import Run
 from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.directory import numbered
-from jaxrl_par.training.failures import TrainingError, full_disk_is_clear
+from jaxrl_par.training.failures import TrainingError, tell
+from jaxrl_par.training.files import make_folder, shortened, writing
+
+BEST = "best"
+"""Folder beside the steps, of the run with the best evaluation."""
 
 _MARKER = "JAXRL_PAR_CHECKPOINTS"
 _FORMAT = 2
@@ -46,30 +52,49 @@ class _DamagedError(Exception):
 
 
 class Checkpoints(AbstractContextManager):
-    """The newest steps of one run in a folder that holds nothing else."""
+    """The newest steps of one run in a folder that holds nothing else but the best."""
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], keep: int = 2):
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        keep: int | None = 2,
+        *,
+        read_only: bool = False,
+    ):
         """Makes the folder, or takes up one that an earlier `Checkpoints` made.
 
         Args:
           config: what must be the same in a run that continues from here.
-          keep: newest steps kept; older ones are deleted after a save.
+          keep: newest steps kept, or None for all; older ones are deleted after a save.
+          read_only: for who does not hold the run: nothing is made, removed or renamed.
 
         Raises:
           CheckpointError: the folder has content, and not ours. It is left as it is.
         """
         self.directory = directory.absolute()
-        self._config = dict(config)
-        _claim(self.directory)
-        _remove_unfinished(self.directory)
+        self._config, self._keep, self._read_only = dict(config), keep, read_only
+        if not read_only:
+            _claim(self.directory)
+            _remove_unfinished(self.directory)
+        elif not (self.directory / _MARKER).exists():
+            raise CheckpointError(f"{self.directory} has no checkpoints of jaxrl_par")
+        self._open()
+
+    def _open(self) -> None:
         # Training goes on only after the file is safe, and errors come from `save`.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False
+            max_to_keep=self._keep,
+            enable_async_checkpointing=False,
+            create=False,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # While it is open, no folder that is made later can be taken for this one.
+        self._descriptor = os.open(self.directory, os.O_RDONLY)
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
+        os.close(self._descriptor)
 
     @property
     def steps(self) -> list[int]:
@@ -91,29 +116,107 @@ class Checkpoints(AbstractContextManager):
         """Saves the run; a step that is there already stays as it is.
 
         Raises:
-          DiskFullError: the steps saved before are kept.
-          CheckpointError: a later step is there.
+          DiskFullError, FileError: the steps saved before are kept.
+          CheckpointError: so they are, but a later step is there, or orbax fails.
         """
-        if step in self.steps:
-            return
+        self._come_back()
+        if step not in self.steps:
+            self._save(step, run, {})
+
+    def save_best(self, step: int, run: Run, score: float) -> None:
+        """Keeps the run in the folder `best`, if no run there has a score as high.
+
+        Raises:
+          DiskFullError, FileError, CheckpointError: the best before is kept.
+        """
+        self._come_back()
+        with Checkpoints(self.directory / BEST, self._config, keep=None) as best:
+            scores = best._scores()
+            if not score > max(scores.values(), default=-math.inf):
+                return
+            if step in scores:
+                best._manager.delete(step)
+            best._save(step, run, {"score": score})
+            for other in scores.keys() - {step}:
+                best._manager.delete(other)
+
+    def restore_best(self, like: Run) -> Run | None:
+        """The run of the best evaluation, or None if none was kept.
+
+        Raises:
+          CheckpointError: it is damaged, or of another config.
+        """
+        if not (self.directory / BEST / _MARKER).exists():
+            return None
+        with Checkpoints(
+            self.directory / BEST, self._config, keep=None, read_only=True
+        ) as best:
+            scores = best._scores()
+            if not scores:
+                return None
+            step = max(scores, key=lambda x: scores[x])
+            try:
+                return best._restore(step, like)
+            except _DamagedError as error:
+                raise CheckpointError(f"{best._step(step)}: {error}") from error
+
+    def _scores(self) -> dict[int, float]:
+        """The scores of steps that can be read; more than one after a crash alone."""
+        scores = {}
+        for step in self.steps:
+            try:
+                manifest = self._read(step, "manifest", ocp.args.JsonRestore())
+                scores[step] = _checked(manifest)["score"]
+            except (_DamagedError, KeyError) as error:
+                tell(f"{self._step(step)} is no best checkpoint: {error}")
+        return scores
+
+    def _save(self, step: int, run: Run, about: Mapping[str, Any]) -> None:
         leaves = _leaves(run)
         arguments = ocp.args.Composite(
             # orbax refuses arrays without elements; their shape says all.
             state=ocp.args.StandardSave({n: x for n, x in leaves.items() if x.size}),
-            manifest=ocp.args.JsonSave(_manifest(run, self._config)),
+            manifest=ocp.args.JsonSave(_manifest(run, self._config, about)),
         )
         num_bytes = sum(x.nbytes for x in leaves.values())
         try:
-            with full_disk_is_clear(self._step(step), num_bytes):
-                saved = self._manager.save(step, args=arguments)
-        except Exception:
+            with writing(self._step(step), num_bytes):
+                # The best may come before one that a run had which was then resumed.
+                force = bool(about)
+                saved = self._manager.save(step, args=arguments, force=force)
+        except TrainingError:
             _remove_unfinished(self.directory)
             raise
+        # orbax raises whatever its parts do, bare `Exception` among it.
+        except Exception as error:
+            _remove_unfinished(self.directory)
+            raise CheckpointError(
+                f"{self._step(step)} cannot be saved: {_said(error)}"
+            ) from error
         if not saved:
             raise CheckpointError(
                 f"{self.directory} has steps {self.steps}, all kept, so step {step} was"
                 " not saved"
             )
+
+    def _come_back(self) -> None:
+        """Makes the folder anew if it was moved or removed: what is learned is saved.
+
+        Raises:
+          CheckpointError: in its place is another folder.
+        """
+        if self.directory.exists():
+            here, ours = self.directory.stat(), os.fstat(self._descriptor)
+            if os.path.samestat(here, ours):
+                return
+            raise CheckpointError(
+                f"{self.directory} was replaced while the run went on, and what is"
+                " there now is not touched: nothing more can be saved"
+            )
+        tell(f"{self.directory} was moved or removed: what is saved now is there again")
+        self.__exit__()
+        _claim(self.directory)
+        self._open()
 
     def restore(self, like: Run) -> Run | None:
         """The newest step that is whole, or None if none was ever saved.
@@ -135,7 +238,7 @@ class Checkpoints(AbstractContextManager):
                 reasons[step] = str(error)
                 continue
             if reasons:
-                self._put_aside(reasons, step)
+                self._pass_over(reasons, step)
             return run
         if not reasons:
             return None
@@ -146,7 +249,7 @@ class Checkpoints(AbstractContextManager):
         )
 
     def _restore(self, step: int, like: Run) -> Run:
-        manifest = self._read(step, "manifest", ocp.args.JsonRestore())
+        manifest = _checked(self._read(step, "manifest", ocp.args.JsonRestore()))
         _check(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {
@@ -176,23 +279,23 @@ class Checkpoints(AbstractContextManager):
             return self._manager.restore(step, args=composite)[item]
         # orbax raises whatever its parts do, bare `Exception` among it.
         except Exception as error:
-            text = str(error).partition("\n")[0].partition(" [tensorstore_spec")[0]
-            raise _DamagedError(
-                f"{self._step(step) / item} cannot be read:"
-                f" {type(error).__name__}: {text}"
-            ) from error
+            found = f"{self._step(step) / item} cannot be read: {_said(error)}"
+            raise _DamagedError(found) from error
 
-    def _put_aside(self, reasons: Mapping[int, str], usable: int) -> None:
+    def _pass_over(self, reasons: Mapping[int, str], usable: int) -> None:
         """Makes room for good steps of the same numbers, which orbax would not save."""
-        for step in reasons:
-            places = (self.directory / numbered(f"damaged-{step}", i) for i in count(1))
-            self._step(step).rename(next(x for x in places if not x.exists()))
-        self._manager.reload()
-        warnings.warn(
+        told = (
             f"{self.directory}: going back to step {usable}, because newer ones are"
-            f" damaged:{_steps(reasons)}\nThey were renamed to damaged-*",
-            stacklevel=3,
+            f" damaged:{_steps(reasons)}"
         )
+        if not self._read_only:
+            for step in reasons:
+                names = (numbered(f"damaged-{step}", i) for i in count(1))
+                places = (self.directory / name for name in names)
+                self._step(step).rename(next(x for x in places if not x.exists()))
+            self._manager.reload()
+            told += "\nThey were renamed to damaged-*"
+        warnings.warn(told, stacklevel=3)
 
     def _step(self, step: int) -> Path:
         return self.directory / str(step)
@@ -212,8 +315,8 @@ def _claim(directory: Path) -> None:
             f"{directory} is not a folder of checkpoints that jaxrl_par made, and it is"
             " not empty. It was left as it is; use another --name or --runs-dir"
         )
-    with full_disk_is_clear(marker, 1):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
+    with writing(marker, 1):
         marker.touch()
 
 
@@ -282,12 +385,15 @@ def _bytes(x: np.ndarray) -> memoryview:
     return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
 
 
-def _manifest(run: PyTree, config: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    run: PyTree, config: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
     content = {
         "format": _FORMAT,
         "versions": _versions(),
         "config": dict(config),
         "leaves": _describe(run),
+        **about,
     }
     return content | {"sha256": _digest(content)}
 
@@ -296,11 +402,21 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> None:
-    """Refuses a manifest that is damaged, of another config, or of another run."""
-    content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
+def _checked(manifest: Any) -> dict[str, Any]:
+    """The content of a manifest that is as it was saved."""
+    if not isinstance(manifest, dict):
+        found = shortened(manifest)
+        raise _DamagedError(f"the manifest must be an object, got {found}")
+    content = {n: x for n, x in manifest.items() if n != "sha256"}
     if manifest.get("sha256") != _digest(content):
         raise _DamagedError("the manifest is not what was saved: its SHA-256 differs")
+    return content
+
+
+def _check(
+    content: dict[str, Any], like: Run, config: Mapping[str, Any], path: Path
+) -> None:
+    """Refuses a manifest of another config or of another run."""
     if content["format"] != _FORMAT:
         raise CheckpointError(
             f"{path} has layout {content['format']} of checkpoints, and this version of"
@@ -321,6 +437,11 @@ def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> N
             f" {old} there, {new} now"
             + (f". It was written by other versions:{listed(changed)}" * bool(changed))
         )
+
+
+def _said(error: Exception) -> str:
+    text = str(error).partition("\n")[0].partition(" [tensorstore_spec")[0]
+    return f"{type(error).__name__}: {text}"
 
 
 def _steps(reasons: Mapping[int, str]) -> str:

@@ -1,17 +1,34 @@
 """Configs as JSON, states by the names of their leaves, and where two differ."""
 
-import json
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
+
+from jaxrl_par.errors import RefusedError
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The config as what JSON can hold: tuples become lists."""
-    return json.loads(json.dumps(asdict(config)))
+    """The config as what JSON can hold: tuples become lists, paths their text.
+
+    Args:
+      config: a dataclass, a mapping, or what argparse gives.
+
+    Raises:
+      RefusedError: it is something else, or holds what JSON has no form for.
+    """
+    plain = _plain(config, "config")
+    if not isinstance(plain, dict):
+        raise RefusedError(
+            "a config is a dataclass, a mapping or a Namespace of argparse, got"
+            f" {type(config).__name__}"
+        )
+    return plain
 
 
 def named(tree: PyTree) -> dict[str, Any]:
@@ -29,7 +46,7 @@ def differences(
 
     A field that one of them lacks is "absent" there.
     """
-    old, new = dict(_leaves(old)), dict(_leaves(new))
+    old, new = dict(leaves(old)), dict(leaves(new))
     pairs = ((x, old.get(x, "absent"), new.get(x, "absent")) for x in old | new)
     return {name: (before, after) for name, before, after in pairs if before != after}
 
@@ -42,9 +59,31 @@ def listed(different: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all that is no mapping."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(x, f"{name}.{key}") for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x, f"{name}[{i}]") for i, x in enumerate(value)]
+    if isinstance(value, Namespace):
+        return _plain(vars(value), name)
+    if is_dataclass(value) and not isinstance(value, type):
+        items = {field.name: getattr(value, field.name) for field in fields(value)}
+        return _plain(items, name)
+    raise RefusedError(
+        f"{name} cannot be written as JSON: it is of type {type(value).__name__}"
+    )

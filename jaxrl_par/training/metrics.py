@@ -3,23 +3,34 @@
 import json
 import math
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrl_par.training.directory import write_text
-from jaxrl_par.training.failures import full_disk_is_clear
+from jaxrl_par.training.failures import TrainingError, tell
+from jaxrl_par.training.files import (
+    parse_json,
+    read_bytes,
+    shortened,
+    write_text,
+    writing,
+)
 from jaxrl_par.types import Count, Mean
 
 Value = int | float | None | list[float | None]
 """A list has a number for each member of a population; None is no finite number."""
 Row = dict[str, Any]
 """`updates`, `env_steps`, `seconds`, `steps_per_second`, and a `Value` a metric."""
+
+_NEEDED = {"updates": (int,), "env_steps": (int,)}
+"""What every row has, and its types."""
 
 
 @runtime_checkable
@@ -60,48 +71,111 @@ def scalar(value: Value) -> int | float | None:
 
 
 class JsonLines:
-    """`metrics.jsonl`, a row for each line, on disk as soon as it is written."""
+    """`metrics.jsonl`, a row for each line, on disk as soon as it is written.
+
+    Where the file cannot be written, that is told once, and training goes on: rows are
+    kept, and written as soon as there is room again.
+    """
 
     def __init__(self, path: Path, updates: int = 0):
         """Continues the file after the row of `updates`; later rows are dropped."""
         self.path = path
-        self.rows = [row for row in read_rows(path) if row["updates"] <= updates]
-        write_text(path, "".join(_line(row) for row in self.rows))
-        self._file = path.open("a")
+        self.rows: list[Row] = []
+        self._file: BinaryIO | None = None
+        self._told = False
+        self._written = 0  # rows, and the bytes that they take
+        self._num_bytes = 0
+        with self._telling():
+            self.rows = [row for row in read_rows(path) if row["updates"] <= updates]
+            self._rewrite()
 
     def write(self, row: Row) -> None:
+        """Raises ValueError for a number that is not finite."""
+        _line(row)
         self.rows.append(row)
-        line = _line(row)
-        with full_disk_is_clear(self.path, len(line)):
-            self._file.write(line)
-            self._file.flush()
+        with self._telling():
+            if self._file is None:
+                self._rewrite()
+            self._append()
 
     def flush(self) -> None:
-        with full_disk_is_clear(self.path, 0):
-            os.fsync(self._file.fileno())
+        with self._telling():
+            # The folder may have been moved, and made anew for a checkpoint.
+            if not self.path.exists() and self.path.parent.exists():
+                self._rewrite()
+            if self._file is not None:
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _rewrite(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        write_text(self.path, "".join(map(_line, self.rows)))
+        with writing(self.path, 0):
+            self._file = self.path.open("r+b", buffering=0)
+        self._written = len(self.rows)
+        self._num_bytes = self._file.seek(0, os.SEEK_END)
+
+    def _append(self) -> None:
+        """Writes the rows that are not there, over half a line of a full disk."""
+        assert self._file is not None
+        data = "".join(map(_line, self.rows[self._written :])).encode()
+        with writing(self.path, len(data)):
+            self._file.truncate(self._num_bytes)
+            self._file.seek(self._num_bytes)
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        self._written = len(self.rows)
+        self._num_bytes += len(data)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (TrainingError, OSError) as error:
+            if not self._told:
+                tell(f"{error}. Training goes on without the newest metrics")
+            self._told = True
 
 
 class TensorBoard:
-    """Event files, against environment steps; a population is there as its mean."""
+    """Event files, against environment steps; a population is there as its mean.
+
+    Each event is written at once: tensorboardX's own thread ends with the first error,
+    and who logs then waits for it for ever.
+    """
 
     def __init__(self, directory: Path, purge_step: int | None = None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+            SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        from tensorboardX.summary import scalar as summary_of
 
+        self._event, self._summary_of = Event, summary_of
+        directory.mkdir(parents=True, exist_ok=True)
         # Files of the same second have the same name, and the later one would replace
         # the earlier; readers go through them in alphabetical order.
         suffix = f".{purge_step or 0:016}"
-        self._writer = SummaryWriter(
-            str(directory), purge_step=purge_step, filename_suffix=suffix
-        )
+        self._writer = EventsWriter(str(directory / "events"), suffix)
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(step=purge_step, file_version="brain.Event:2")
+            self._write(step=purge_step, session_log=start)
 
     def write(self, row: Row) -> None:
         for name, value in row.items():
             value = scalar(value)
             if name != "env_steps" and value is not None:
-                self._writer.add_scalar(name, value, row["env_steps"])
+                summary = self._summary_of(name, value)
+                self._write(step=row["env_steps"], summary=summary)
 
     def flush(self) -> None:
         self._writer.flush()
@@ -109,46 +183,48 @@ class TensorBoard:
     def close(self) -> None:
         self._writer.close()
 
-
-class WeightsAndBiases:
-    """A run of W&B; `TrainingConfig.problems` says what to install without it."""
-
-    def __init__(self, directory: Path, config: dict[str, Any], *, resume: bool):
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        self._run = wandb.init(
-            project="jaxrl_par",
-            id=directory.name,
-            dir=str(directory),
-            config=config,
-            resume="allow" if resume else "never",
-        )
-
-    def write(self, row: Row) -> None:
-        self._run.log({n: scalar(x) for n, x in row.items()}, step=row["updates"])
-
-    def flush(self) -> None:
-        """W&B sends from a process of its own."""
-
-    def close(self) -> None:
-        self._run.finish()
+    def _write(self, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), **content))
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl, none if there is no file.
 
-    A line that a crash cut off is no row; others that are none give a warning.
+    A line that a crash cut off is no row; others that are none are left out and told.
+
+    Raises:
+      FileError: there is something else of that name, or it cannot be read.
     """
     if not path.exists():
         return []
     rows: list[Row] = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
-            rows.append(row | {"updates": int(row["updates"])})
-        except (ValueError, TypeError, KeyError) as error:
+            rows.append(_row(line))
+        except ValueError as error:
             warnings.warn(f"{path}, line {number}: not a row ({error})", stacklevel=2)
     return rows
+
+
+def _row(line: bytes) -> Row:
+    row = parse_json(line.decode())
+    if not isinstance(row, dict):
+        raise ValueError(f"it must be an object, got {shortened(row)}")
+    for name, kinds in _NEEDED.items():
+        # A bool is an int for Python.
+        if type(row.get(name)) not in kinds:
+            found = shortened(row[name]) if name in row else "nothing"
+            raise ValueError(f"{name} must be a number, got {found}")
+    if row.get("seconds", 0) is None:
+        raise ValueError("seconds must be a number, got null")
+    for name, value in row.items():
+        if not all(x is None or type(x) in (int, float) for x in _listed(value)):
+            raise ValueError(f"{name} must be numbers, got {shortened(value)}")
+    return row
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _mean(value: Any) -> Value:

@@ -1,11 +1,14 @@
-"""The curve of a run as a picture, drawn without matplotlib's global state."""
+"""Curves of runs as pictures, drawn without matplotlib's global state."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
+from jaxrl_par.training.intervals import Interval
 from jaxrl_par.training.metrics import Row
 
 _SECONDS = 10.0
@@ -52,7 +55,46 @@ def draw_curve(rows: Sequence[Row], path: Path, metric: str = "episode_return") 
         low = [x.min() if x.size else np.nan for x in known_values]
         high = [x.max() if x.size else np.nan for x in known_values]
         axes.fill_between(steps, low, high, alpha=0.2, linewidth=0)
-    axes.set(xlabel="environment steps", ylabel=metric.replace("_", " "))
+    axes.set(xlabel="environment steps", ylabel=_words(metric))
+    _plain(axes)
+    figure.savefig(path, dpi=120)
+
+
+class Band(NamedTuple):
+    """A curve of several seeds."""
+
+    label: str
+    steps: Float[np.ndarray, " G"]
+    values: Interval
+
+
+def draw_bands(panels: Mapping[str, Sequence[Band]], path: Path, metric: str) -> None:
+    """Writes curves with their intervals; `panels` are by name of the environment."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.5 * columns, 4.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, (title, bands) in zip(grid, panels.items(), strict=False):
+        for label, steps, (mean, low, high) in bands:
+            # A curve of one point is no line.
+            marker = "o" if len(set(steps)) == 1 else None
+            axes.plot(steps, mean, linewidth=1.5, label=label, marker=marker)
+            if low is not None and high is not None:
+                axes.fill_between(steps, low, high, alpha=0.2, linewidth=0)
+        axes.set(title=title, xlabel="environment steps", ylabel=_words(metric))
+        axes.legend(fontsize=8, frameon=False)
+        _plain(axes)
+    figure.savefig(path, dpi=120)
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _plain(axes: Any) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)

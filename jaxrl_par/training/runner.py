@@ -7,8 +7,9 @@ resumed, so that both compute the same bits.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,19 +17,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
-from jaxrl_par.envs.host.unrolls import BadRowError
-from jaxrl_par.errors import refuse
+from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
-from jaxrl_par.training.comparison import to_json
-from jaxrl_par.training.directory import RunDirectory, identity, open_directory
+from jaxrl_par.training.decoration import Aside, WeightsAndBiases, harmless
+from jaxrl_par.training.directory import (
+    RunDirectory,
+    identity,
+    open_directory,
+    recorded,
+)
 from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
-from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard, WeightsAndBiases
+from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
 from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
@@ -41,6 +47,10 @@ from jaxrl_par.types import PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
 """Results by name, such as `evaluation_return`."""
+
+
+_SCORE = "evaluation_return"
+"""The result by which runs are compared; the first where none has that name."""
 
 
 class DivergedError(TrainingError):
@@ -84,12 +94,15 @@ def train(
     steps_per_update: int | None = None,
     evaluate: Evaluate | None = None,
     default_name: str = "run",
+    extends: Collection[str] = (),
 ) -> Trained:
     """Trains to the end of the budget, and leaves a folder with all about it.
 
     Args:
       program: a compiled program, or an engine as `topologies.threads` makes it.
-      args: the whole config, with the field `settings`; to resume, that of the run.
+      args: all else that decides what is learned, to be kept in `config.json`: a
+        dataclass, a mapping or None; it may have the settings in it. To resume, that of
+        the run.
       key: starts a new run; that of a resumed run is in its checkpoint.
       num_updates: steps of the program. The last chunk may be shorter.
       total_env_steps: in its place; training ends with the chunk that reaches it.
@@ -97,6 +110,8 @@ def train(
         training ends with the very update that reaches `total_env_steps`.
       evaluate: called every `evaluation_interval` updates and at the end.
       default_name: name of the folder, where the settings have none.
+      extends: fields of `args` that only say how long to train: to resume with more is
+        to train on. (With a rate that is annealed to the end, such a field is more.)
 
     Raises:
       ValueError: settings or a count are out of range; there is not just one budget.
@@ -106,11 +121,15 @@ def train(
     """
     refuse(settings)
     budget = _budget(num_updates, total_env_steps, steps_per_update)
-    directory = open_directory(args, settings, default_name)
-    keep, chunk = settings.keep_checkpoints, settings.log_interval
-    store = Checkpoints(directory.checkpoints, identity(args, settings), keep)
-    engine = Compiled(program, chunk) if isinstance(program, Program) else program
-    with interrupts(store.described) as stop, store, _engine_errors(engine):
+    engine = _engine(program, settings.log_interval)
+    directory = open_directory(args, settings, default_name, extends)
+    same, keep = identity(args, settings, extends), settings.keep_checkpoints
+    with (
+        directory,
+        Checkpoints(directory.checkpoints, same, keep) as store,
+        interrupts(store.described) as stop,
+        _engine_errors(engine),
+    ):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
         progress = _progress(run)
@@ -125,14 +144,27 @@ def train(
                 stack.enter_context(closing(sink))
             loop = _Loop(settings, budget, engine, store, sinks, lines, show)
             run = loop.advance(run, evaluate, stop)
-        results = evaluate(run) if evaluate else {}
+        results = loop.evaluated(run, evaluate) if evaluate else {}
         summary = _summarize(run, lines, engine, results, directory.path.name)
-        summary.save(directory.summary)
+        with harmless("the summary"):
+            summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
     if report := engine.report():
-        parallelism.draw(report, directory.parallelism)
+        with harmless("the picture of the parallelism"):
+            parallelism.draw(report, directory.parallelism)
         print(parallelism.text(report))
     return Trained(run, summary, directory)
+
+
+def _engine(program: Program | Engine, chunk: int) -> Engine:
+    if isinstance(program, Program):
+        return Compiled(program, chunk)
+    if isinstance(program, Engine):
+        return program
+    raise RefusedError(
+        "program must be a Program or an Engine, as the functions of `topologies`"
+        f" return them, got {type(program).__name__}"
+    )
 
 
 class _Loop(NamedTuple):
@@ -147,32 +179,45 @@ class _Loop(NamedTuple):
     show: Show
 
     def advance(self, run: Run, evaluate: Evaluate | None, stop: Callable) -> Run:
-        fraction = self.budget.fraction(_progress(run))
+        fraction, saved = self.budget.fraction(_progress(run)), time.monotonic()
         while fraction < 1:
             run, row = self._chunk(run)
             updates, fraction = row["updates"], self.budget.fraction(row)
             interval = self.settings.evaluation_interval
             if evaluate and interval and updates % interval == 0:
-                row |= evaluate(run)
+                row |= self.evaluated(run, evaluate)
             for sink in self.sinks:
                 sink.write(row)
             self.show(fraction, row)
             self._check_finite(run, updates)
             interval = self.settings.checkpoint_interval
             due = fraction == 1 or stop() or (interval and updates % interval == 0)
+            minutes = self.settings.checkpoint_minutes
+            due = due or 0 < 60 * minutes <= time.monotonic() - saved
             # After bad gradients the state may be spoilt.
             if due and _skipped_in_a_row(run) == 0:
                 for sink in self.sinks:
                     sink.flush()
                 self.store.save(updates, run)
+                saved = time.monotonic()
             if (signal := stop()) and fraction < 1:
                 stopped = f"{signal.name}: stopped at update {updates:,}"
                 print(f"{stopped}. Go on with --resume")
                 raise Interrupted(EXIT_CODES[signal])
         return run
 
+    def evaluated(self, run: Run, evaluate: Evaluate) -> dict[str, float]:
+        """Results of an evaluation, after which the best run so far is kept."""
+        results = evaluate(run)
+        if self.settings.keep_best and _skipped_in_a_row(run) == 0:
+            score = results.get(_SCORE, next(iter(results.values())))
+            self.store.save_best(_progress(run)["updates"], run, score)
+        return results
+
     def _chunk(self, run: Run) -> tuple[Run, dict[str, Any]]:
         old, length = _progress(run), self.settings.log_interval
+        # A run that ended within a chunk, and is then extended, ends that chunk first.
+        length -= old["updates"] % length
         if (left := self.budget.left(old)) is not None:
             length = min(length, left)
         compiled = self.engine.compile_seconds
@@ -181,7 +226,8 @@ class _Loop(NamedTuple):
         seconds = time.perf_counter() - started
         seconds -= self.engine.compile_seconds - compiled
         new = _progress(run)
-        before = self.lines.rows[-1]["seconds"] if self.lines.rows else 0.0
+        rows = self.lines.rows
+        before = rows[-1].get("seconds", 0.0) if rows else 0.0
         row: metrics.Row = {
             **new,
             "seconds": before + seconds,
@@ -254,12 +300,16 @@ def _sinks(
     run: Run,
     resumed: bool,
 ) -> list[Sink]:
-    sinks: list[Sink] = [lines, LiveCurve(directory.curve, lines.rows)]
+    curve = partial(LiveCurve, directory.curve, lines.rows)
+    sinks: list[Sink] = [lines, Aside("curve.png", curve)]
     if settings.tensorboard:
         purge_step = _progress(run)["env_steps"] + 1 if resumed else None
-        sinks.append(TensorBoard(directory.tensorboard, purge_step))
+        board = partial(TensorBoard, directory.tensorboard, purge_step)
+        sinks.append(Aside("TensorBoard", board))
     if settings.wandb:
-        sinks.append(WeightsAndBiases(directory.path, to_json(args), resume=resumed))
+        path, config = directory.path, recorded(args, settings)
+        make = partial(WeightsAndBiases, path, directory.wandb, config)
+        sinks.append(Aside("W&B", make, patience=120.0))
     return sinks
 
 
@@ -294,7 +344,7 @@ def _summarize(
     run: Run, lines: JsonLines, engine: Engine, results: dict[str, float], name: str
 ) -> Summary:
     progress = _progress(run)
-    seconds = lines.rows[-1]["seconds"] if lines.rows else 0.0
+    seconds = lines.rows[-1].get("seconds", 0.0) if lines.rows else 0.0
     return Summary(
         name=name,
         **progress,

@@ -5,6 +5,9 @@ from importlib.util import find_spec
 
 from jaxrl_par.errors import at_least
 
+_LONGEST_NAME = 200
+"""Bytes; file systems have 255, and files are named after folders."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -18,14 +21,23 @@ class TrainingConfig:
     resume: bool = False
     """Continue the run bit for bit from its newest checkpoint; without a name, the
     newest run of this script and environment."""
+    auto_resume: bool = False
+    """Continue as resume does if there is such a run, else start it: for scripts of a
+    scheduler, which begin and go on with the same command."""
     log_interval: int = 20
     """Updates between two rows of metrics. They are one compiled call, so Ctrl-C waits
     for as many."""
+    checkpoint_minutes: float = 5.0
+    """Minutes after which a checkpoint is saved, at the end of a chunk of log_interval
+    updates. Results do not depend on it. 0 saves only when training ends or is stopped,
+    and at checkpoint_interval."""
     checkpoint_interval: int = 0
-    """Updates between two checkpoints, a multiple of log_interval. 0 saves only when
-    training ends or is stopped."""
+    """Updates between two checkpoints, a multiple of log_interval, besides. 0: none."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept; a damaged one falls back to the one before."""
+    keep_best: bool = False
+    """Keep also the checkpoint of the best evaluation, in checkpoints/best: by
+    evaluation_return, or the first result that the evaluation has."""
     max_skipped_in_a_row: int = 10
     """Updates in a row without a finite gradient after which training stops."""
     evaluation_interval: int = 0
@@ -35,6 +47,9 @@ class TrainingConfig:
     """Environments of an evaluation."""
     evaluation_episodes: int = 5
     """Episodes of each of them."""
+    info_metrics: tuple[str, ...] = ()
+    """Entries of a simulator's `info` to log: means over episodes of what the last step
+    of each says. `is_success` or `success` is logged by itself, as success_rate."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     wandb: bool = False
@@ -61,14 +76,41 @@ class TrainingConfig:
                     f"{name} must be a multiple of log_interval ="
                     f" {self.log_interval}, got {interval}"
                 )
-        if self.name is not None and (not self.name or self.name.startswith(".")):
-            found.append(f"name must be that of a folder, got {self.name!r}")
+        if self.resume and self.auto_resume:
+            found.append("resume and auto_resume: choose one of them")
+        if self.keep_best and not self.evaluation_interval:
+            found.append("keep_best needs an evaluation_interval above 0, got 0")
+        if not _is_path(self.runs_dir) or not self.runs_dir.strip():
+            found.append(f"runs_dir must be that of a folder, got {self.runs_dir!r}")
+        if self.name is not None:
+            found += name_problems(self.name)
         if self.wandb and find_spec("wandb") is None:
             found.append(
                 "wandb is not installed: pip install 'jaxrl-par[logging]', or leave"
                 " --wandb out"
             )
         return found
+
+
+def name_problems(name: str, label: str = "name") -> list[str]:
+    """Why no system, or not every one, has a folder of that name."""
+    wrong = not _is_path(name) or not name.isprintable()
+    # Windows takes no trailing dots, and nobody sees a space there.
+    wrong = wrong or name != name.strip() or name.startswith(".") or name.endswith(".")
+    if wrong or not name or {"/", "\\"} & set(name):
+        shown = repr(name if len(name) < 60 else f"{name[:57]}...")
+        return [f"{label} must be that of a folder, without / and \\, got {shown}"]
+    if (size := len(name.encode())) > _LONGEST_NAME:
+        told = f"{size} bytes: {name[:20]}..."
+        return [f"{label} must have at most {_LONGEST_NAME} bytes, got {told}"]
+    return []
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        return False
 
 
 CHANGES_RESULTS = frozenset({"log_interval"})

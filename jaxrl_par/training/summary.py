@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 
-from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import write_json
 from jaxrl_par.training.metrics import Row, scalar
 
 

@@ -19,6 +19,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)
@@ -170,6 +171,16 @@ def test_simulators_are_for_threads_and_workers():
     assert told.endswith("topology = compiled cannot compile")
     told = problems(topology="workers", env_name="Cartpole-v1", backend="gymnasium")
     assert "did you mean 'CartPole-v1'?" in told
+
+
+def test_only_simulators_have_an_info_to_log():
+    named = TrainingConfig(info_metrics=("energy", "is_success"))
+    assert problems(training=named) == (
+        "info_metrics: CartPole-v1 is compiled and has no info: leave it out, got"
+        " energy, is_success"
+    )
+    pytest.importorskip("gymnasium")
+    assert not problems(training=named, topology="threads", backend="gymnasium")
 
 
 @pytest.mark.parametrize("topology", SIMULATED)

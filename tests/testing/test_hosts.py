@@ -5,7 +5,7 @@ import pytest
 
 from jaxrl_par import random
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.testing import check_host_environment, probes
 
 

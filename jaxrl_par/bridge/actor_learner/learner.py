@@ -15,6 +15,7 @@ from jaxrl_par import loops
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
+from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
@@ -156,6 +157,7 @@ class MeshLearner:
             "lag_max": numbers[2],
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
+            **info.total([x.info for x in batch.unrolls]),
         }
 
     def _compile_distil(self, student: State, lessons: Any) -> None:
@@ -175,7 +177,8 @@ class MeshLearner:
 
 def stacked(metrics: Sequence[Metrics]) -> Any:
     """Metrics of several updates, [num_updates], in numpy."""
-    return jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(list(metrics)))
+    both: Any = jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(list(metrics)))
+    return info.known(both)
 
 
 def copied(params: Params, device: Any) -> Params:

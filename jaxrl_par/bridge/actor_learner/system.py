@@ -75,6 +75,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
             parts.unroll_length,
             self._root,
             parts.actor_device,
+            claim=self.claim,
             check_bounds=parts.config.supervision.check_bounds,
             **options,
         )

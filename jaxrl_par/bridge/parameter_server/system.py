@@ -20,6 +20,7 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Gradient, Learner, Run, asynchronous, halves_of
 from jaxrl_par.types import Mean, Metrics, PRNGKey, State
 
@@ -71,7 +72,8 @@ class WorkerSystem(ActorFactory[Worker]):
         return kinds.HostWorker(
             index, env, self._acting, self._gradient, parts.learner.params,
             self._start_data, length, self._root, parts.device,
-            check_bounds=parts.config.supervision.check_bounds, **options,
+            claim=self.claim, check_bounds=parts.config.supervision.check_bounds,
+            **options,
         )  # fmt: skip
 
     def new_run(self, workers: Sequence[Worker]) -> Run:
@@ -143,6 +145,8 @@ class WorkerSystem(ActorFactory[Worker]):
         metrics = self._metrics_tree.unflatten(list(columns))
         for name in updates[0].metrics:
             metrics[name] = np.array([x.metrics[name] for x in updates], np.float32)
+        told: Any = jax.tree.map(lambda *xs: np.stack(xs), *[x.info for x in items])
+        metrics = info.known(metrics | told)
         local = self._local(states.values())
         run = run._replace(learner=drained.state, local=local, progress=progress)
         return run, metrics

@@ -20,7 +20,7 @@ from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Gradient, Learner, asynchronous
-from jaxrl_par.types import Mean, PRNGKey, State, Trajectory
+from jaxrl_par.types import Mean, Metrics, PRNGKey, State, Trajectory
 
 
 class PushInfo(NamedTuple):
@@ -34,6 +34,8 @@ class PushInfo(NamedTuple):
     """[M], as `packed`."""
     env_steps: int
     rows: int
+    info: Metrics
+    """What simulators told of the episodes that ended: `HostEnvironment.take_info`."""
 
 
 class Computed(NamedTuple):
@@ -116,7 +118,8 @@ class HostWorker(Actor):
         self._data, given, measured = self.times.timed(
             "gradient", self._gradient, state, self._data, trajectory, sums, *place
         )
-        info = _info(self, item.unroll, measured, trajectory.reward.size)
+        size = trajectory.reward.size
+        info = _info(self, item.unroll, measured, size, item.info)
         after: Any = item.after
         return Computed(given, info, after._replace(data=self._data))
 
@@ -195,7 +198,7 @@ class PureWorker(PooledActor):
         streams, data, given, measured = self.times.timed(
             "computing", self._contribute, state, self._streams, self._data, *place
         )
-        info = _info(self, self.next_unroll, measured, self._rows)
+        info = _info(self, self.next_unroll, measured, self._rows, {})
         # Last: a worker that failed before this is still at the same unroll.
         self._streams, self._data = streams, data
         self.next_unroll += 1
@@ -209,12 +212,15 @@ class PureWorker(PooledActor):
 Worker = HostWorker | PureWorker
 
 
-def _info(worker: Worker, unroll: int, measured: Any, rows: int) -> PushInfo:
+def _info(
+    worker: Worker, unroll: int, measured: Any, rows: int, told: Metrics
+) -> PushInfo:
     """`measured`: what `packed` packs."""
     env_steps, *metrics = np.asarray(measured)
     return PushInfo(
-        worker.index, unroll, worker.generation, np.array(metrics), int(env_steps), rows
-    )
+        worker.index, unroll, worker.generation, np.array(metrics), int(env_steps),
+        rows, told,
+    )  # fmt: skip
 
 
 class Function:

@@ -8,9 +8,12 @@ its start.
 Source: Mnih et al., Nature 518 (2015), Methods.
 """
 
+from collections.abc import Sequence
+
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.envpool import ImageHost
+from jaxrl_par.envs.host.info import EpisodeInfo
 
 _FRAMES = 108_000  # half an hour of play
 _FRAME_SKIP = 4
@@ -24,6 +27,7 @@ def atari(
     num_threads: int = 0,
     full_action_space: bool = False,
     sticky_actions: float = 0.0,
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """A game by its Gymnasium name, such as "ALE/Pong-v5".
 
@@ -35,6 +39,7 @@ def atari(
       full_action_space: 18 actions in every game, not only those that do something.
       sticky_actions: probability that the action before is repeated instead (Machado
         et al., JAIR 61 (2018), section 5, recommend 0.25).
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
 
     Raises:
       ImportError: ale-py is not installed.
@@ -57,7 +62,10 @@ def atari(
         reward_clipping=False,
         use_fire_reset=False,
     )
-    return ImageHost(vector_env, "NEXT_STEP", seed, name, _FRAMES // _FRAME_SKIP)
+    limit = _FRAMES // _FRAME_SKIP
+    host = ImageHost(vector_env, "NEXT_STEP", seed, name, limit)
+    host.info = EpisodeInfo(info_metrics, name)
+    return host
 
 
 def names() -> dict[str, str]:

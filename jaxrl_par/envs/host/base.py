@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Key
 
-from jaxrl_par.types import Spec, Specs, TimeStep
+from jaxrl_par.types import Metrics, Spec, Specs, TimeStep
 
 HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
 """The next step with numpy leaves [B, ...], reward [B] float32, discount [B] float32"""
@@ -50,6 +50,11 @@ class HostEnvironment(ABC):
     @abstractmethod
     def close(self) -> None:
         """Frees processes, files and memory. A second call does nothing."""
+
+    def take_info(self) -> Metrics:
+        """Means of what was told in `info` of episodes that ended since the last call,
+        as `envs.host.info` reads it: the same names each time."""
+        return {}
 
     def plan(self, keys: Key[Array, " T"]) -> None:
         """Hands over the keys [T] of the next T steps.

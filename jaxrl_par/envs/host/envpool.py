@@ -6,14 +6,16 @@ truncated and not as terminated, which no adapter can undo; HalfCheetah and othe
 observations are float64.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.admission import map_leaves
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.gymnasium import VectorHost
-from jaxrl_par.envs.host.spaces import map_leaves
+from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.types import Box, Obs, Spec, Specs
 
@@ -26,6 +28,7 @@ def from_envpool(
     seed: int,
     *,
     num_threads: int | None = None,
+    info_metrics: Sequence[str] = (),
     **options: Any,
 ) -> HostEnvironment:
     """EnvPool's environments of that name, all stepped together by its threads.
@@ -35,6 +38,7 @@ def from_envpool(
 
     Args:
       num_threads: by default EnvPool's choice.
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
       options: options of the environment, as `envpool.make` takes them.
 
     Raises:
@@ -61,7 +65,9 @@ def from_envpool(
     pool = envpool.make(
         name, env_type="gymnasium", num_envs=num_envs, seed=seeds, **options
     )
-    return _EnvPoolHost(pool, name)
+    host = _EnvPoolHost(pool, name)
+    host.info = EpisodeInfo(info_metrics, name)
+    return host
 
 
 def _package() -> Any:

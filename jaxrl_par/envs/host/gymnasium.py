@@ -10,10 +10,16 @@ what that reset shows is the first observation of the stream. Nothing that is sh
 lost or untrue; the price is one more step and reset an episode (two more resets where
 autoreset is disabled), and simulators that count their resets count these. Where all
 environments end together, all are only reset. An environment may refuse the unseen
-action if not all actions are allowed in all states: make it in NEXT_STEP.
+action if not all actions are allowed in all states: make it in NEXT_STEP. What a step
+returned is copied before a reset, which may write into the same memory.
+
+`SyncVectorEnv` itself casts what its environments return, such as float64 to the
+float32 that is declared, or the text "False" to true: nobody sees that behind it.
+`from_callable` does.
 """
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
@@ -21,8 +27,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_par.envs.host import rows, spaces
+from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.admission import (
+    BadRowError,
+    admitted_flags,
+    admitted_results,
+    admitted_rewards,
+)
 from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.failures import close_all, raise_from
+from jaxrl_par.envs.host.info import EpisodeInfo
+from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.types import Obs
 
 _GRACE = 1.0
@@ -35,6 +50,7 @@ def from_vector(
     *,
     name: str | None = None,
     max_episode_steps: int | None = None,
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """A Gymnasium vector environment, in any of the three autoreset modes.
 
@@ -46,20 +62,26 @@ def from_vector(
 
     Args:
       name, max_episode_steps: by default those of its `spec`.
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
 
     Raises:
-      ValueError: no autoreset mode is declared, `seed` is negative, or a space is not
-        supported.
+      ValueError: no autoreset mode is declared, `seed` is negative, a space is not
+        supported, or two of its environments are or have within them the same object.
     """
     rows.check_arguments(vector_env.num_envs, seed)
     mode = _autoreset_mode(vector_env)
     inner = vector_env.unwrapped
+    owners = Owners("environment", "each needs one of its own")
+    for index, env in enumerate(_environments(inner)):
+        owners.claim(index, env)
     spec = inner.spec or getattr(getattr(inner, "envs", [None])[0], "spec", None)
     if max_episode_steps is None and spec is not None:
         max_episode_steps = spec.max_episode_steps
     if name is None:
         name = type(inner).__name__ if spec is None else str(spec.id)
-    return VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    host = VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    host.info = EpisodeInfo(info_metrics, host.name)
+    return host
 
 
 class VectorHost(rows.GymnasiumHost):
@@ -76,24 +98,40 @@ class VectorHost(rows.GymnasiumHost):
         both = vector_env.single_observation_space, vector_env.single_action_space
         super().__init__(int(vector_env.num_envs), *both, name, max_episode_steps)
         self._vector_env, self._mode, self._seed = vector_env, mode, seed
-        self._resets = 0
+        self._resets = self._row = 0
+        self._episode, self._began = np.zeros((2, self.num_envs), np.int64)
 
     def close(self) -> None:
         """Worker processes are gone when it returns."""
         vector_env, self._vector_env = self._vector_env, None
         if vector_env is None:
             return
-        if hasattr(vector_env.unwrapped, "processes"):
-            _end_processes(vector_env.unwrapped)
-        else:
+        inner = vector_env.unwrapped
+        if hasattr(inner, "processes"):
+            _end_processes(inner)
+            return
+
+        def close_rest() -> None:
+            # Its own loop would end with the first environment that fails.
+            if closes:
+                inner.envs = []
             vector_env.close()
 
+        envs = enumerate(_environments(inner))
+        closes = {f"environment {i} of {self.name}": env.close for i, env in envs}
+        close_all({**closes, self.name: close_rest})
+
     def _begin(self) -> Obs:
-        self._resets = 0
+        self._resets = self._row = 0
+        self._episode[:] = self._began[:] = 0
         return self._reset(np.ones(self.num_envs, bool))
 
     def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
         action = self._simulator_action(action, self.num_envs)
+        self._row += 1
+        if first.any():
+            self._episode[first] += 1
+            self._began[first] = self._row
         if self._mode == "NEXT_STEP" or not first.any():
             return self._step(action, first)
         if first.all():
@@ -106,12 +144,20 @@ class VectorHost(rows.GymnasiumHost):
 
     def _step(self, action: np.ndarray, first: np.ndarray):
         """(obs, reward, terminated, truncated), with final observations in place."""
-        obs, reward, *ends, infos = self._call("step", action)
-        terminated, truncated = (np.asarray(end, bool) for end in ends)
-        obs = self._batch(obs, self.num_envs)
+        obs, *rewards, infos = self._call("step", action)
+        count, where = self.num_envs, self._where
+        resets = self._mode != "NEXT_STEP" and bool(first.any())
+        obs = self._observations.admitted(obs, count, where, copy=resets)
+        reward = admitted_rewards(rewards[0], count, where)
+        terminated = admitted_flags("terminated", rewards[1], count, where)
+        truncated = admitted_flags("truncated", rewards[2], count, where)
         ended = ~first & (terminated | truncated)
-        if self._mode == "SAME_STEP" and ended.any():
-            obs = _put(obs, ended, self._final_observations(infos, ended))
+        if ended.any():
+            final = infos
+            if self._mode == "SAME_STEP":
+                obs = _put(obs, ended, self._final_observations(infos, ended))
+                final = infos.get("final_info")
+            self.info.add_lanes(final, np.flatnonzero(ended))
         return obs, reward, terminated, truncated
 
     def _final_observations(self, infos: dict[str, Any], ended: np.ndarray) -> Obs:
@@ -121,10 +167,12 @@ class VectorHost(rows.GymnasiumHost):
                 f"{self.name} resets in the same step but does not report"
                 " infos['final_obs']: make it with autoreset_mode NEXT_STEP"
             )
-        if isinstance(final, np.ndarray) and final.dtype == object:
-            final = list(final[ended])
-            return spaces.stack(self._observation_space, self._specs, final)
-        return self._batch(jax.tree.map(lambda x: x[ended], final), int(ended.sum()))
+        indices = np.flatnonzero(ended)
+        rows = self._observations.empty(len(indices))
+        for row, index in enumerate(indices):
+            shown = _of_one(final, int(index), self._where)
+            self._observations.write(rows, row, shown, int(index), self._where)
+        return self._observations.batch(rows, self._where, indices)
 
     def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
         """`obs`, with new episodes where `first`; the `others` must stay as they are.
@@ -143,7 +191,7 @@ class VectorHost(rows.GymnasiumHost):
         seeds = self._seeds(mask)
         self._resets += 1
         obs, _ = self._call("reset", seed=seeds, options=options)
-        return self._batch(obs, self.num_envs)
+        return self._observations.admitted(obs, self.num_envs, self._where, copy=False)
 
     def _seeds(self, mask: np.ndarray) -> Any:
         """Seeds in the form that the vector environment takes."""
@@ -161,13 +209,41 @@ class VectorHost(rows.GymnasiumHost):
         if vector_env is None:
             raise RuntimeError(f"{self.name} is closed")
         try:
-            return getattr(vector_env, method)(*args, **kwargs)
-        except Exception as error:
-            error.add_note(f"in {method} of {self.name}{_failed(vector_env)}")
-            raise
+            results = getattr(vector_env, method)(*args, **kwargs)
+        except BaseException as error:
+            place = f"row {self._row}{_failed(vector_env)}"
+            raise_from(error, f"in {method} of {self.name}, {place}")
+        return admitted_results(results, method, self._where)
 
-    def _batch(self, obs: Any, size: int) -> Obs:
-        return spaces.batch(self._observation_space, self._specs, obs, size)
+    def _where(self, index: int | None) -> str:
+        if index is None:
+            return f"the {self.num_envs} environments of {self.name}, row {self._row}"
+        step = self._row - self._began[index]
+        return (
+            f"environment {index} of {self.name}, episode {self._episode[index]}, step"
+            f" {step}"
+        )
+
+
+def _environments(vector_env: Any) -> list[Any]:
+    """Those that a vector environment steps itself."""
+    from gymnasium.vector import SyncVectorEnv
+
+    return list(vector_env.envs) if isinstance(vector_env, SyncVectorEnv) else []
+
+
+def _of_one(final: Any, index: int, where: Callable[[int | None], str]) -> Any:
+    """The final observation of one environment, from an array of objects or from
+    batches in the form of the observation."""
+    if isinstance(final, dict):
+        return {key: _of_one(x, index, where) for key, x in final.items()}
+    if isinstance(final, tuple):
+        return tuple(_of_one(x, index, where) for x in final)
+    if np.ndim(final) == 0 or len(final) <= index:
+        raise BadRowError(
+            f"infos['final_obs'] has none of {where(index)}: {final!r:.60}"
+        )
+    return final[index]
 
 
 def _autoreset_mode(vector_env: Any) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import ModuleType
@@ -27,7 +28,12 @@ def backends() -> tuple[str, ...]:
 
 
 def make(
-    name: str, num_envs: int, seed: int, *, backend: str = "auto"
+    name: str,
+    num_envs: int,
+    seed: int,
+    *,
+    backend: str = "auto",
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """Simulators by the name that Gymnasium or EnvPool gives them.
 
@@ -37,6 +43,7 @@ def make(
         for simulators that take a millisecond or more. "envpool" has threads in C++.
         "auto" is "gymnasium". Atari games, "ALE/...", have threads in C++ as well and
         run by "auto" and "gymnasium" as `atari` describes.
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
 
     Raises:
       ValueError: no such environment or backend, `num_envs` is below 1, or `seed` is
@@ -47,13 +54,13 @@ def make(
         raise unknown_name("backend", backend, backends())
     rows.check_arguments(num_envs, seed)
     if backend == "envpool":
-        return from_envpool(name, num_envs, seed)
+        return from_envpool(name, num_envs, seed, info_metrics=info_metrics)
     if name.startswith("ALE/"):
         if backend == "processes":
             raise ValueError(
                 f"{name} has threads of its own: use backend 'gymnasium' or 'auto'"
             )
-        return atari(name, num_envs, seed)
+        return atari(name, num_envs, seed, info_metrics=info_metrics)
     spec = _spec(name)
     import gymnasium
     from gymnasium.vector import AsyncVectorEnv
@@ -61,14 +68,15 @@ def make(
     # The spec and not its name, which workers would not know if the script that was
     # started has registered it.
     make_env = partial(gymnasium.make, spec, disable_env_checker=True)
+    told: Any = {"name": name, "info_metrics": info_metrics}
     try:
         if backend != "processes":
-            return from_callable(make_env, num_envs, seed, name=name)
+            return from_callable(make_env, num_envs, seed, **told)
         # Not fork, which would copy the threads' locks of jax but not the threads.
         with _without_main_module():
             vector_env = AsyncVectorEnv([make_env] * num_envs, context="spawn")
         limit = spec.max_episode_steps
-        return from_vector(vector_env, seed, name=name, max_episode_steps=limit)
+        return from_vector(vector_env, seed, max_episode_steps=limit, **told)
     except gymnasium.error.DependencyNotInstalled as error:
         raise _not_installed(name) from error
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxrl_par.envs.host import spaces
+from jaxrl_par.envs.host.admission import Observations
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
+from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
-from jaxrl_par.types import Discrete, Obs, TimeStep
+from jaxrl_par.types import Discrete, Metrics, Obs, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
@@ -32,11 +34,16 @@ class GymnasiumHost(HostEnvironment):
     ):
         self.num_envs, self.name = num_envs, name
         self.max_episode_steps = max_episode_steps
-        self._observation_space, self._action_space = observation_space, action_space
+        self._action_space = action_space
         self._specs = spaces.observation_spec(observation_space, name)
+        self._observations = Observations(observation_space, self._specs)
         self.observation_spec = self._specs
         self.action_spec = spaces.action_spec(action_space, name)
         self._last = np.zeros(num_envs, bool)
+        self.info = EpisodeInfo((), name)
+
+    def take_info(self) -> Metrics:
+        return self.info.take()
 
     @abstractmethod
     def _begin(self) -> Obs:
@@ -68,19 +75,25 @@ class GymnasiumHost(HostEnvironment):
         return obs
 
     def _simulator_action(self, action: Any, size: int) -> np.ndarray:
-        """A copy of the actions, in the space's dtype and with its start.
+        """A copy of the actions, within their bounds, in the space's dtype and with its
+        start.
+
+        Policies are unbounded, and learn from what they sampled; a simulator gets the
+        nearest action that it allows.
 
         Raises:
           ValueError: the shape is not [size, ...] of the spec.
           TypeError: they are not integers where the space is `Discrete`.
         """
-        space, shape = self._action_space, (size, *self.action_spec.shape)
-        discrete = isinstance(self.action_spec, Discrete)
-        dtype = np.int64 if discrete else space.dtype
-        array = np.asarray(action).astype(dtype, casting="same_kind")
-        if array.shape != shape:
-            raise ValueError(f"actions must have the shape {shape}, got {array.shape}")
-        return array + space.start if discrete else array
+        spec, space, given = self.action_spec, self._action_space, np.asarray(action)
+        if given.shape != (size, *spec.shape):
+            raise ValueError(
+                f"actions must have the shape {(size, *spec.shape)}, got {given.shape}"
+            )
+        if isinstance(spec, Discrete):
+            return given.astype(np.int64, casting="same_kind") + space.start
+        within = np.minimum(np.maximum(given, spec.low), spec.high)
+        return within.astype(space.dtype, casting="same_kind")
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:

@@ -4,13 +4,21 @@ Every episode has a seed of its own, which depends on (seed, environment, episod
 nothing else. So a simulator that is deterministic can be brought back by its actions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_par.envs.host import rows, spaces
+from jaxrl_par.envs.host import rows
+from jaxrl_par.envs.host.admission import (
+    admitted_flag,
+    admitted_results,
+    admitted_reward,
+)
 from jaxrl_par.envs.host.base import HostEnvironment
+from jaxrl_par.envs.host.failures import close_all, raise_from
+from jaxrl_par.envs.host.info import EpisodeInfo
+from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.types import Obs, TimeStep
 
 _LONGEST = 10_000
@@ -29,7 +37,12 @@ class Replay(NamedTuple):
 
 
 def from_callable(
-    make_env: Callable[[], Any], num_envs: int, seed: int, *, name: str | None = None
+    make_env: Callable[[], Any],
+    num_envs: int,
+    seed: int,
+    *,
+    name: str | None = None,
+    info_metrics: Sequence[str] = (),
 ) -> HostEnvironment:
     """Environments that `make_env` makes, each with Gymnasium's interface.
 
@@ -38,20 +51,30 @@ def from_callable(
     limits episodes to 10 000 steps or fewer, snapshots are possible; they come back to
     where they were if `reset` with a seed leaves nothing of earlier episodes behind.
 
+    Args:
+      info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+
     Raises:
-      ValueError: the environments differ in their spaces, or a space is not supported,
-        `num_envs` is below 1 or `seed` is negative.
+      ValueError: the environments differ in their spaces, are or have within them the
+        same object, or a space is not supported, `num_envs` is below 1 or `seed` is
+        negative.
     """
     rows.check_arguments(num_envs, seed)
-    envs = []
+    envs: list[Any] = []
     try:
-        for _ in range(num_envs):
+        owners = Owners("environment", "make_env must make a new one in each call")
+        for index in range(num_envs):
             envs.append(make_env())
-        return _SingleHost(envs, seed, name)
-    except BaseException:
-        for env in envs:
-            env.close()
-        raise
+            owners.claim(index, envs[-1])
+        host = _SingleHost(envs, seed, name)
+    except BaseException as error:
+        try:
+            close_all(_closes({id(env): env for env in envs}.values()))
+        except BaseException as second:
+            error.add_note(f"then closing failed: {type(second).__name__}: {second}")
+        raise_from(error, f"in make of environment {max(len(envs) - 1, 0)}")
+    host.info = EpisodeInfo(info_metrics, host.name)
+    return host
 
 
 class _SingleHost(rows.GymnasiumHost):
@@ -77,26 +100,32 @@ class _SingleHost(rows.GymnasiumHost):
             self._actions = np.zeros(shape, self.action_spec.dtype)
 
     def _begin(self) -> Obs:
-        return self._stack([self._start(i, 0) for i in range(self.num_envs)])
+        obs = self._observations.empty(self.num_envs)
+        for i in range(self.num_envs):
+            self._start(obs, i, 0)
+        return self._observations.batch(obs, self._where)
 
     def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
         actions = self._simulator_action(action, self.num_envs)
         self._record(action, first)
-        observations: list[Any] = [None] * self.num_envs
+        obs = self._observations.empty(self.num_envs)
         reward = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
+        # Copied at once: what the next one returns may be the same memory.
         for i in range(self.num_envs):
             if first[i]:
-                observations[i] = self._start(i, self._episode[i] + 1)
+                self._start(obs, i, self._episode[i] + 1)
             else:
-                result = self._act(i, actions[i])
-                observations[i], reward[i], terminated[i], truncated[i] = result
-        return self._stack(observations), reward, terminated, truncated
+                result = self._act(obs, i, actions[i])
+                reward[i], terminated[i], truncated[i], info = result
+                if terminated[i] or truncated[i]:
+                    self.info.add(info)
+        batch = self._observations.batch(obs, self._where)
+        return batch, reward, terminated, truncated
 
     def close(self) -> None:
         envs, self._envs = self._envs, []
-        for env in envs:
-            env.close()
+        close_all(_closes(envs, f" of {self.name}"))
 
     def snapshot(self) -> Replay | None:
         """The episodes in progress, None if their length has no limit to plan for."""
@@ -116,17 +145,22 @@ class _SingleHost(rows.GymnasiumHost):
         if self._actions is None:
             return super().restore(snapshot)
         self._actions = np.array(snapshot.actions, self.action_spec.dtype)
-        counts, observations = (snapshot.episode, snapshot.length), []
+        counts = (snapshot.episode, snapshot.length)
+        obs = self._observations.empty(self.num_envs)
         for i, (episode, length) in enumerate(zip(*counts, strict=True)):
             actions = self._actions[i, : int(length)]
-            obs, self._last[i] = self._repeat(i, int(episode), actions)
-            observations.append(obs)
+            self._last[i] = self._repeat(obs, i, int(episode), actions)
         first = np.asarray(snapshot.length) == 0
-        return rows.time_step(self._stack(observations), first, self._last.copy())
+        batch = self._observations.batch(obs, self._where)
+        return rows.time_step(batch, first, self._last.copy())
 
-    def _repeat(self, i: int, episode: int, actions: np.ndarray) -> tuple[Any, bool]:
-        """(obs, last) of environment `i` after the recorded actions."""
-        obs, last = self._start(i, episode), False
+    def _repeat(
+        self, obs: list[np.ndarray], i: int, episode: int, actions: np.ndarray
+    ) -> bool:
+        """Whether the episode of environment `i` ends with the recorded actions. What
+        it shows then is written."""
+        last = False
+        self._start(obs, i, episode)
         for action in self._simulator_action(actions, len(actions)):
             if last:
                 raise RuntimeError(
@@ -134,9 +168,9 @@ class _SingleHost(rows.GymnasiumHost):
                     f" environment {i} had {len(actions)} steps and now"
                     f" {self._length[i]}"
                 )
-            obs, _, terminated, truncated = self._act(i, action)
+            _, terminated, truncated, _ = self._act(obs, i, action)
             last = bool(terminated or truncated)
-        return obs, last
+        return last
 
     def _record(self, action: Any, first: np.ndarray) -> None:
         if self._actions is None:
@@ -150,26 +184,45 @@ class _SingleHost(rows.GymnasiumHost):
             )
         self._actions[running, length] = np.asarray(action)[running]
 
-    def _start(self, i: int, episode: int) -> Any:
+    def _start(self, obs: list[np.ndarray], i: int, episode: int) -> None:
+        """Begins an episode, and writes what it shows."""
         self._episode[i], self._length[i] = episode, 0
         seed = rows.episode_seed(self._seed, i, episode)
-        return self._call(i, "reset", seed=seed)[0]
+        shown, _ = self._call(i, "reset", seed=seed)
+        self._observations.write(obs, i, shown, i, self._where)
 
-    def _act(self, i: int, action: Any) -> tuple[Any, Any, Any, Any]:
+    def _act(
+        self, obs: list[np.ndarray], i: int, action: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """(reward, terminated, truncated, info); what is shown is written."""
         self._length[i] += 1
-        return self._call(i, "step", action)[:4]
+        shown, reward, terminated, truncated, info = self._call(i, "step", action)
+        where = self._where
+        self._observations.write(obs, i, shown, i, where)
+        return (
+            admitted_reward(reward, i, where),
+            admitted_flag("terminated", terminated, i, where),
+            admitted_flag("truncated", truncated, i, where),
+            info,
+        )
 
     def _call(self, i: int, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
             if not self._envs:
                 raise RuntimeError(f"{self.name} is closed")
-            return getattr(self._envs[i], method)(*args, **kwargs)
-        except Exception as error:
-            error.add_note(
-                f"in environment {i} of {self.name}, episode {self._episode[i]}, step"
-                f" {self._length[i]}"
-            )
-            raise
+            results = getattr(self._envs[i], method)(*args, **kwargs)
+        except BaseException as error:
+            raise_from(error, f"in {self._where(i)}")
+        return admitted_results(results, method, self._where, i)
 
-    def _stack(self, observations: list[Any]) -> Any:
-        return spaces.stack(self._observation_space, self._specs, observations)
+    def _where(self, i: int | None) -> str:
+        if i is None:
+            return f"the environments of {self.name}"
+        return (
+            f"environment {i} of {self.name}, episode {self._episode[i]}, step"
+            f" {self._length[i]}"
+        )
+
+
+def _closes(envs: Iterable[Any], of: str = "") -> dict[str, Callable[[], object]]:
+    return {f"environment {i}{of}": env.close for i, env in enumerate(envs)}

@@ -1,9 +1,7 @@
-"""The border between simulators and learning: nothing bad gets across.
+"""Unrolls of environments, filled row by row, with what is admitted: see `admission`.
 
-A NaN that reaches a network is found hours later, in the wrong place. Here it is
-refused with the environment, field and step where it came up. Shapes and dtypes are
-checked with each row, because writing them into a buffer would cast in silence; values
-are checked over a whole unroll, where it costs least.
+Shapes and dtypes are checked with each row, because writing them into a buffer would
+cast in silence; values are checked over a whole unroll, where it costs least.
 """
 
 from typing import Any
@@ -11,24 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_par.envs.host.rows import time_step
-from jaxrl_par.types import (
-    Box,
-    Carry,
-    Discrete,
-    Extras,
-    Spec,
-    Specs,
-    TimeStep,
-    Trajectory,
+from jaxrl_par.envs.host.admission import (
+    BadRowError,
+    admit_array,
+    check_values,
+    refuse_where,
 )
-
-
-class BadRowError(ValueError):
-    """An environment gave something that its specs exclude."""
-
-    row: int | None = None
-    """Row of the unroll, where it was found only at the end of it."""
+from jaxrl_par.envs.host.rows import time_step
+from jaxrl_par.types import Box, Carry, Extras, Spec, Specs, TimeStep, Trajectory
 
 
 class UnrollBuffer:
@@ -62,9 +50,9 @@ class UnrollBuffer:
         if tree != self._tree:
             raise BadRowError(f"observation is {tree}, its spec {self._tree}")
         for path, buffer, leaf in zip(self._paths, self._obs, leaves, strict=True):
-            _write(path, buffer[t], leaf)
-        _write("first", self._first[t], step.first)
-        _write("last", self._last[t], step.last)
+            admit_array(path, buffer[t], leaf)
+        admit_array("first", self._first[t], step.first)
+        admit_array("last", self._last[t], step.last)
 
     def write_reward(self, t: int, reward: np.ndarray, discount: np.ndarray) -> None:
         """Writes the reward and discount that the action of row t brought.
@@ -72,8 +60,18 @@ class UnrollBuffer:
         Raises:
           BadRowError: another shape or dtype than float32 [B].
         """
-        _write("reward", self.reward[t], reward)
-        _write("discount", self.discount[t], discount)
+        admit_array("reward", self.reward[t], reward)
+        admit_array("discount", self.discount[t], discount)
+
+    def write_action(self, t: int, action: Any) -> np.ndarray:
+        """Writes what was done in row t, and returns it.
+
+        Raises:
+          BadRowError: another shape or dtype than the spec says.
+        """
+        action = np.asarray(action)
+        admit_array("action", self.action[t], action)
+        return action
 
     def row(self, t: int) -> TimeStep:
         """Row t, as views of the buffers."""
@@ -101,60 +99,20 @@ class UnrollBuffer:
             start of the unroll.
         """
         for path, spec, leaf in zip(self._paths, self._specs, self._obs, strict=True):
-            _check_values(path, spec, leaf, check_bounds)
+            check_values(path, spec, leaf, check_bounds)
         paid = {"reward": self.reward, "discount": self.discount}
         for name, x in paid.items():
-            _refuse(name, x, ~np.isfinite(x), "is not finite")
+            refuse_where(name, x, ~np.isfinite(x), "is not finite")
         x = self.discount
-        _refuse("discount", x, (x < 0) | (x > 1), "is not in [0, 1]")
+        refuse_where("discount", x, (x < 0) | (x > 1), "is not in [0, 1]")
         before, after = self._last[:-1], self._first[1:]
-        _refuse("first", after, before & ~after, "must follow the end of an episode")
-        _refuse("first", after, after & ~before, "comes in the middle of an episode")
+        refuse_where(
+            "first", after, before & ~after, "must follow the end of an episode"
+        )
+        refuse_where(
+            "first", after, after & ~before, "comes in the middle of an episode"
+        )
         for name, x in paid.items():
-            _refuse(name, x, before & (x != 0), "must be 0 after the end of an episode")
-
-
-def _write(name: str, place: np.ndarray, given: Any) -> None:
-    """Refuses what would be cast."""
-    if not isinstance(given, np.ndarray):
-        raise BadRowError(f"{name} is a {type(given).__name__}, not a numpy array")
-    for what in ("shape", "dtype"):
-        value, expected = getattr(given, what), getattr(place, what)
-        if value != expected:
-            raise BadRowError(f"{name} has {what} {value}, not {expected}")
-    place[...] = given
-
-
-def _check_values(name: str, spec: Spec, x: np.ndarray, check_bounds: bool) -> None:
-    if isinstance(spec, Discrete):
-        outside = (x < 0) | (x >= spec.num_values)
-        _refuse(name, x, outside, f"is not in 0 .. {spec.num_values - 1}")
-        return
-    if np.issubdtype(x.dtype, np.inexact):
-        _refuse(name, x, ~np.isfinite(x), "is not finite")
-    if check_bounds and _limits(spec):
-        outside = (x < spec.low) | (x > spec.high)
-        _refuse(name, x, outside, f"is outside [{spec.low}, {spec.high}]")
-
-
-def _limits(spec: Box) -> bool:
-    """Whether the bounds exclude any value that the dtype has."""
-    if spec.dtype == np.bool_:
-        return False
-    if np.issubdtype(spec.dtype, np.integer):
-        info = np.iinfo(spec.dtype)
-        return bool(np.any(spec.low > info.min) or np.any(spec.high < info.max))
-    return bool(np.any(np.isfinite(spec.low)) or np.any(np.isfinite(spec.high)))
-
-
-def _refuse(name: str, x: np.ndarray, bad: np.ndarray, why: str) -> None:
-    """Raises for the first bad element of x [rows, B, ...]."""
-    if not bad.any():
-        return
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    element = f", element {list(index[2:])}" if index[2:] else ""
-    error = BadRowError(
-        f"{name} of environment {index[1]} in row {index[0]}{element} {why}: {x[index]}"
-    )
-    error.row = index[0]
-    raise error
+            refuse_where(
+                name, x, before & (x != 0), "must be 0 after the end of an episode"
+            )

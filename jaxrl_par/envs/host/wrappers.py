@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.wrappers import WithPrevious
-from jaxrl_par.types import Action, Box, TimeStep
+from jaxrl_par.types import Action, Box, Metrics, TimeStep
 
 
 def previous_action_and_reward(env: HostEnvironment) -> HostEnvironment:
@@ -42,6 +42,9 @@ class _PreviousActionAndReward(HostEnvironment):
 
     def close(self) -> None:
         self._env.close()
+
+    def take_info(self) -> Metrics:
+        return self._env.take_info()
 
     def plan(self, keys: Key[Array, " T"]) -> None:
         self._env.plan(keys)

@@ -35,7 +35,7 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.bridge.actor_learner import system
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner
 from jaxrl_par.bridge.supervision import DeadlineError, HangError
-from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 
 KEY = jax.random.key(0)

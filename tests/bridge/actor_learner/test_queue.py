@@ -24,7 +24,7 @@ LONG = 60.0
 
 def unrolled(actor: int, unroll: int, version: int = 0) -> Unrolled:
     """One without content, except an array, whose comparison would be an error."""
-    nothing: dict = {"trajectory": None, "after": np.zeros(2)}
+    nothing: dict = {"trajectory": None, "info": {}, "after": np.zeros(2)}
     return Unrolled(
         actor, unroll, 0, version, episodes=Episodes(0.0, 0.0, 0), **nothing
     )

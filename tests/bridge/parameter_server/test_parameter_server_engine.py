@@ -43,7 +43,7 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.supervision import DeadlineError, HangError
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.envs.host.unrolls import BadRowError
+from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.networks import actor_critic

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrl_par.envs.host.unrolls import BadRowError, UnrollBuffer
+from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.types import Box, Discrete, TimeStep
 
 B, T = 3, 4

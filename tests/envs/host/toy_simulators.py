@@ -48,6 +48,20 @@ class Counter(gymnasium.Env):
         return np.array([self.time, action, self.seed], np.float64)
 
 
+class Telling(Counter):
+    """Tells in each step how far it is; at the end also whether the length is odd."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        info = {"time": self.time, "action": int(action), "word": "far"}
+        if terminated or truncated:
+            info |= {"is_success": self.length % 2 == 1, "flag": np.bool_(True)}
+        return obs, reward, terminated, truncated, info
+
+    def reset(self, **options):
+        return super().reset(**options)[0], {"is_success": True, "time": 1000}
+
+
 class Unusual(gymnasium.Env):
     """Spaces of every kind; actions -2 .. 1, of which the last is shown."""
 

@@ -1,0 +1,126 @@
+"""What a simulator tells in `info` when an episode ends, as means over episodes.
+
+The last step of an episode is where entries speak of all of it: whether it succeeded,
+what it cost. Steps before it are not read, so an entry costs nothing until then.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl_par.errors import nearest
+from jaxrl_par.types import Mean, Metrics
+
+SUCCESS_RATE = "success_rate"
+"""The metric of the entry `is_success`, or `success`, wherever there is one."""
+_SUCCESS = ("is_success", "success")
+_MISSING = object()
+
+
+class EpisodeInfo:
+    """Sums over the episodes that ended in the environments of one adapter."""
+
+    def __init__(self, names: Sequence[str], env_name: str):
+        """`names`: entries to read besides success. Their metrics are `info_NAME`."""
+        self._entries: dict[str, tuple[str, ...]] = {SUCCESS_RATE: _SUCCESS}
+        for name in names:
+            if name not in _SUCCESS:
+                self._entries[f"info_{name}"] = (name,)
+        self._env_name = env_name
+        self._told: set[str] = set()
+        self._clear()
+
+    def add(self, info: Any) -> None:
+        """Reads the info of the last step of an episode."""
+        info = info if isinstance(info, Mapping) else {}
+        self._add(lambda name: info.get(name, _MISSING), info)
+
+    def add_lanes(self, infos: Any, lanes: np.ndarray) -> None:
+        """Reads those of several, from `infos` of a vector environment: an array for
+        each entry, and perhaps a mask `_entry` of the environments that gave it."""
+        infos = infos if isinstance(infos, Mapping) else {}
+        for lane in map(int, lanes):
+            self._add(lambda name, lane=lane: _of_lane(infos, name, lane), infos)
+
+    def take(self) -> Metrics:
+        """Means of all since the last call, with the same names each time."""
+        taken: Metrics = {name: _mean(*sums) for name, sums in self._sums.items()}
+        self._clear()
+        return taken
+
+    def _clear(self) -> None:
+        self._sums = {metric: [0.0, 0] for metric in self._entries}
+
+    def _add(self, read: Callable[[str], Any], info: Mapping[str, Any]) -> None:
+        for metric, names in self._entries.items():
+            found = ((name, read(name)) for name in names)
+            name, value = next((x for x in found if x[1] is not _MISSING), (None, None))
+            if name is None:
+                if metric != SUCCESS_RATE:
+                    self._tell(names[0], _absent(names[0], info))
+            elif (number := _number(value)) is None:
+                shown = f"{value!r:.60}"
+                self._tell(name, f"info[{name!r}] is no finite number: {shown}")
+            else:
+                self._sums[metric][0] += number
+                self._sums[metric][1] += 1
+
+    def _tell(self, name: str, what: str) -> None:
+        """Warns, once for each entry."""
+        if name not in self._told:
+            self._told.add(name)
+            warnings.warn(
+                f"{self._env_name}, at the end of an episode: {what}. Such episodes are"
+                " not in its mean",
+                stacklevel=2,
+            )
+
+
+def total(metrics: Sequence[Metrics]) -> Metrics:
+    """Means over the episodes of all, which have the same names."""
+
+    def summed(name: str) -> Mean:
+        means: Any = [x[name] for x in metrics]
+        return _mean(sum(x.total for x in means), sum(x.count for x in means))
+
+    return {name: summed(name) for name in metrics[0]}
+
+
+def known(metrics: Metrics) -> Metrics:
+    """Without a success rate, where no episode had one: most simulators know none."""
+    rate: Any = metrics.get(SUCCESS_RATE)
+    if rate is None or np.any(rate.count):
+        return metrics
+    return {name: x for name, x in metrics.items() if name != SUCCESS_RATE}
+
+
+def _mean(total: Any, count: Any) -> Mean:
+    both: Any = np.float32(total), np.float32(count)
+    return Mean(*both)
+
+
+def _of_lane(infos: Mapping[str, Any], name: str, lane: int) -> Any:
+    values, mask = infos.get(name, _MISSING), infos.get(f"_{name}")
+    if values is _MISSING or (mask is not None and not mask[lane]):
+        return _MISSING
+    # An entry that is itself a dict has one of arrays in its place.
+    return values[lane] if isinstance(values, np.ndarray | list) else values
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no number, or not finite. A truth is 0 or 1."""
+    if not isinstance(value, int | float) and not hasattr(value, "dtype"):
+        return None
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        return None
+    number = float(array.item())
+    return number if np.isfinite(number) else None
+
+
+def _absent(name: str, info: Mapping[str, Any]) -> str:
+    names = sorted(x for x in map(str, info) if not x.startswith("_"))
+    listed = f"It has: {', '.join(names)}" if names else "It has no entries"
+    return f"info has no {name!r}{nearest(name, names)} {listed}"

@@ -1,0 +1,161 @@
+"""What the folder of a run tells of it, finished or not, whichever version wrote it."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxrl_par.errors import nearest
+from jaxrl_par.training.directory import RunDirectory
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import FileError, read_object
+from jaxrl_par.training.metrics import Row, read_rows
+from jaxrl_par.training.provenance import KEY
+
+_KEPT = {"runs_dir", "log_interval"}
+"""Fields that only the part of a config has which says how a run is kept."""
+_LARGEST = 1e300
+
+
+class Reading(NamedTuple):
+    """One run."""
+
+    path: Path
+    config: dict[str, Any]
+    """Without the seed, and how the run is kept: equal for seeds of one experiment."""
+    seed: Any
+    steps: Float[np.ndarray, " R"]
+    """Environment steps of each member at the R rows that have the metric."""
+    values: Float[np.ndarray, "P R"]
+    """The metric of P members, each of which has one in some row; else NaN."""
+    env_steps: int
+    """Those of all members."""
+    seconds: float
+    evaluation: dict[str, float]
+    """Results at the end, none for a run that is not finished."""
+    state: str | None
+    """The hash of the final state, None for a run that is not finished."""
+    notes: tuple[str, ...]
+    """What looks wrong, in a sentence each."""
+
+
+def read(path: Path, metric: str) -> Reading:
+    """The run in a folder, with one of its metrics.
+
+    Raises:
+      TrainingError: it is no folder of a run, or has no row with the metric.
+    """
+    directory, notes = RunDirectory(path), []
+    config = _read_config(directory)
+    rows = _read_rows(directory, notes)
+    steps, values = _curve(path, rows, metric, notes)
+    summary = _read_summary(directory, notes)
+    end = rows[-1]
+    return Reading(
+        path,
+        _of_the_experiment(config),
+        config.get("seed"),
+        steps / len(values),
+        values[np.isfinite(values).any(axis=1)],
+        int(end["env_steps"]),
+        _number(end.get("seconds")),
+        {n: x for n, x in _part(summary, "evaluation").items() if _is_number(x)},
+        summary.get("state_sha256"),
+        tuple(notes),
+    )
+
+
+def _read_config(directory: RunDirectory) -> dict[str, Any]:
+    path = directory.path
+    if not path.is_dir():
+        raise TrainingError(f"{path} is no folder")
+    if not directory.config.exists():
+        raise TrainingError(f"{path} is no folder of a run: it has no config.json")
+    return read_object(directory.config)
+
+
+def _read_summary(directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
+    """Empty without one that can be read."""
+    if not directory.summary.exists():
+        notes.append(f"{directory.path} is not finished")
+        return {}
+    try:
+        return read_object(directory.summary)
+    except FileError as error:
+        notes.append(f"{error}; its results are left out")
+        return {}
+
+
+def _read_rows(directory: RunDirectory, notes: list[str]) -> list[Row]:
+    """Rows with a number of environment steps, at least one."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        rows = read_rows(directory.metrics)
+    notes += [str(warning.message) for warning in warned]
+    rows = [row for row in rows if _is_number(row.get("env_steps"))]
+    if not rows:
+        raise TrainingError(f"{directory.path} has no metrics yet")
+    return rows
+
+
+def _curve(
+    path: Path, rows: list[Row], metric: str, notes: list[str]
+) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, "P R"]]:
+    """Environment steps of all members, in order, and the metric of each member."""
+    found = [(row["env_steps"], _members(row[metric])) for row in rows if metric in row]
+    found = [(steps, x) for steps, x in found if np.isfinite(x).any()]
+    if not found:
+        known = {name for row in rows for name, x in row.items() if _is_metric(x)}
+        meant = nearest(metric, known - {metric})
+        told = "has no finite" if any(metric in row for row in rows) else "has no"
+        raise TrainingError(
+            f"{path} {told} {metric!r}{meant or '.'} It has: {', '.join(sorted(known))}"
+        )
+    num_members = len(found[-1][1])
+    kept = [(steps, x) for steps, x in found if len(x) == num_members]
+    if len(kept) < len(found):
+        notes.append(
+            f"{path}: {len(found) - len(kept)} rows have another number of members than"
+            " the last, and are left out"
+        )
+    kept.sort(key=lambda row: row[0])
+    values = np.array([x for _, x in kept], np.float64).T
+    if missing := int((~np.isfinite(values)).all(axis=1).sum()):
+        notes.append(f"{path}: {missing} of {num_members} members have no {metric!r}")
+    return np.array([steps for steps, _ in kept], np.float64), values
+
+
+def _members(value: Any) -> list[float]:
+    """A number for each member: NaN where there is none."""
+    return [_number(x) for x in (value if isinstance(value, list) else [value])]
+
+
+def _of_the_experiment(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {n for n, x in config.items() if isinstance(x, dict) and x.keys() >= _KEPT}
+    settings = {n: x for n, x in config.items() if n not in {"seed", KEY, *kept}}
+    experiment = _part(config, KEY).get("experiment")
+    return settings | ({"experiment": experiment} if experiment else {})
+
+
+def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = content.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _is_metric(value: Any) -> bool:
+    return _is_number(value) or isinstance(value, list)
+
+
+def _is_number(value: Any) -> bool:
+    return math.isfinite(_number(value))
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    # Not by `isfinite`: integers of JSON may be larger than any float.
+    return float(value) if -_LARGEST < value < _LARGEST else math.nan
