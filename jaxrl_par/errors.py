@@ -9,13 +9,13 @@ Numbers that are None or JAX arrays are never out of range: None asks for nothin
 number that is traced, as a population's hyperparameters are, has no value yet.
 """
 
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from operator import gt, lt
 from typing import Any, get_args, get_type_hints
-
-import jax
 
 
 class RefusedError(ValueError):
@@ -26,14 +26,23 @@ class RefusedError(ValueError):
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> RefusedError:
     """The error for a name that is not among those allowed, for the caller to raise."""
     allowed = sorted(allowed)
-    hint = nearest(name, allowed)
+    hint = nearest(name, allowed) or "."
     return RefusedError(f"unknown {kind} {name!r}{hint} Known: {', '.join(allowed)}")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of a sentence that refuses a name: which one was perhaps meant."""
+    """The end of a sentence that refuses a name: which one was perhaps meant.
+
+    One with few other letters, or that has the name as its first or last words:
+    "--gamma" for "--a2c.gamma". It is empty where none is near.
+    """
     lowered = {candidate.lower(): candidate for candidate in allowed}
-    close = get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.4)
+    given = str(name).lower()
+    close = get_close_matches(given, lowered, n=1, cutoff=0.75)
+    words = re.escape(given.lstrip("-"))
+    if words and not close:
+        part = re.compile(rf"-*{words}[-_./].*|.*[-_./]{words}")
+        close = [x for x in sorted(lowered, key=len) if part.fullmatch(x)]
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
@@ -87,7 +96,7 @@ def at_least(config: Any, **lowest: int | float | str) -> list[str]:
         found += [
             f"{label} must be at least {told}, got {value}"
             for label, value in _known(config, name)
-            if not isinstance(bound, jax.Array) and not value >= bound
+            if not _is_array(bound) and not value >= bound
         ]
     return found
 
@@ -143,8 +152,14 @@ def _known(config: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, tuple | list):
         numbers = {f"{name}[{i}]": x for i, x in enumerate(value)}
     for label, x in numbers.items():
-        if x is not None and not isinstance(x, jax.Array):
+        if x is not None and not _is_array(x):
             yield label, x
+
+
+def _is_array(value: Any) -> bool:
+    # Who has one has imported JAX: a command that has not need not wait for it.
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.Array)
 
 
 def _get(config: Any, name: str) -> Any:

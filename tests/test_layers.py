@@ -9,6 +9,8 @@ MAY_IMPORT = {
     "types": {"axis"},
     "elapsed": {"types"},
     "errors": set(),
+    "lazy": set(),
+    "pipes": set(),
     "random": {"types"},
     "returns": {"errors"},
     "losses": {"types"},
@@ -19,7 +21,7 @@ MAY_IMPORT = {
     "exploration": {"types"},
     "networks": {"types", "errors", "distributions"},
     "agents": {"types", "axis", "networks"},
-    "envs": {"types", "axis", "errors", "statistics"},
+    "envs": {"types", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
     "rollout": {"types", "envs"},
@@ -32,13 +34,14 @@ MAY_IMPORT = {
     "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "loops", "topologies", "training"},
+    | {"pipes", "algorithms", "loops", "topologies", "training"},
     "presets": {"types", "axis", "errors", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }
-MAY_IMPORT["__init__"] = set(MAY_IMPORT)
+MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
+MAY_IMPORT["__main__"] = {"errors", "envs", "pipes", "presets", "__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -19,20 +19,32 @@ _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
-def launch(experiment: Experiment) -> None:
-    """Runs an experiment with the settings of the command line. Raises as `main`."""
-    main(experiment.run, experiment.config)
+def launch(
+    experiment: Experiment,
+    argv: Sequence[str] | None = None,
+    program: str | None = None,
+) -> None:
+    """Runs an experiment with the settings of the command line. As `main`."""
+    main(experiment.run, experiment.config, argv, program)
 
 
-def main(run: Callable[[Config], object], config: type[Config]) -> None:
+def main(
+    run: Callable[[Config], object],
+    config: type[Config],
+    argv: Sequence[str] | None = None,
+    program: str | None = None,
+) -> None:
     """Runs anything with the config of the command line.
+
+    Args:
+      argv, program: as for `parse`.
 
     Raises:
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
     configure_jax()
-    args = parse(config)
+    args = parse(config, argv, program)
     if isinstance(args, Args):
         choose_threads(args)
     try:

@@ -131,7 +131,7 @@ def _value(value: Any, hint: Any, name: str, wrong: list[str], base: Any) -> Any
     if not fits(value, hint):
         wrong.append(must_be(name, hint, _json(value)))
         return base
-    return float(value) if hint is float else value
+    return float(value) if hint is float and type(value) is int else value
 
 
 def _tuple(value: list, hint: Any, name: str, wrong: list[str], base: Any) -> Any:

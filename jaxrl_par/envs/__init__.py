@@ -1,7 +1,14 @@
 """Environments as streams: `make` one by name, wrap it, or write your own."""
 
-from jaxrl_par.envs.base import Environment, Episode
-from jaxrl_par.envs.gymnax import from_gymnax
-from jaxrl_par.envs.registry import is_name, make, names
+from typing import TYPE_CHECKING
 
+from jaxrl_par.lazy import lazily
+
+if TYPE_CHECKING:
+    from jaxrl_par.envs.base import Environment, Episode
+    from jaxrl_par.envs.catalogue import is_name, names
+    from jaxrl_par.envs.gymnax import from_gymnax
+    from jaxrl_par.envs.registry import make
+
+__getattr__, __dir__ = lazily(__name__)
 __all__ = ["Environment", "Episode", "from_gymnax", "is_name", "make", "names"]

@@ -1,6 +1,5 @@
 """What the folder of a run tells of it, finished or not, whichever version wrote it."""
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from jaxrl_par.errors import nearest
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import FileError, read_object
 from jaxrl_par.training.metrics import Row, read_rows
 from jaxrl_par.training.provenance import KEY
 
@@ -75,17 +75,7 @@ def _read_config(directory: RunDirectory) -> dict[str, Any]:
         raise TrainingError(f"{path} is no folder")
     if not directory.config.exists():
         raise TrainingError(f"{path} is no folder of a run: it has no config.json")
-    return _read_object(directory.config)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError, RecursionError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise TrainingError(f"{path} is no JSON object")
-    return content
+    return read_object(directory.config)
 
 
 def _read_summary(directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
@@ -94,20 +84,17 @@ def _read_summary(directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
         notes.append(f"{directory.path} is not finished")
         return {}
     try:
-        return _read_object(directory.summary)
-    except TrainingError as error:
+        return read_object(directory.summary)
+    except FileError as error:
         notes.append(f"{error}; its results are left out")
         return {}
 
 
 def _read_rows(directory: RunDirectory, notes: list[str]) -> list[Row]:
     """Rows with a number of environment steps, at least one."""
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            rows = read_rows(directory.metrics)
-    except (ValueError, OSError, OverflowError, RecursionError) as error:
-        raise TrainingError(f"{directory.metrics} cannot be read: {error}") from error
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        rows = read_rows(directory.metrics)
     notes += [str(warning.message) for warning in warned]
     rows = [row for row in rows if _is_number(row.get("env_steps"))]
     if not rows:

@@ -19,6 +19,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)

@@ -1,0 +1,98 @@
+"""The command `jaxrl-par`, also as `python -m jaxrl_par`.
+
+What a command needs is imported when it is called: to tell what there is, neither JAX
+nor any other library.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from jaxrl_par import __version__, presets
+from jaxrl_par.envs import catalogue
+from jaxrl_par.errors import nearest
+from jaxrl_par.pipes import until_the_reader_goes
+
+_USAGE = """\
+usage: jaxrl-par EXPERIMENT [OPTIONS]    trains; EXPERIMENT --help lists the options
+       jaxrl-par COMMAND ...
+"""
+
+
+class _Command(NamedTuple):
+    """What is no experiment."""
+
+    arguments: str
+    summary: str
+    run: Callable[[Sequence[str]], None]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command.
+
+    Args:
+      argv: by default that of the process.
+
+    Raises:
+      SystemExit: code 2, after a sentence, if there is no such command, or as the
+        command itself raises.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    name, *rest = argv or ["--help"]
+    if name in presets.SUMMARIES:
+        cli = import_module("jaxrl_par.cli")
+        cli.launch(presets.get(name), rest, program=f"jaxrl-par {name}")
+        return
+    with until_the_reader_goes():
+        if name in ("-h", "--help"):
+            print(_help())
+        elif name == "--version":
+            print(f"jaxrl-par {__version__}")
+        elif name in _COMMANDS:
+            _COMMANDS[name].run(rest)
+        else:
+            known = [*_COMMANDS, *presets.SUMMARIES, "--help", "--version"]
+            _refuse(f"unknown command {name!r}{nearest(name, known)}")
+
+
+def _help() -> str:
+    commands = {f"{x} {one.arguments}": one.summary for x, one in _COMMANDS.items()}
+    both = {"experiments": presets.SUMMARIES, "commands": commands}
+    width = max(len(name) for part in both.values() for name in part)
+    lines = [_USAGE]
+    for title, part in both.items():
+        lines += [f"{title}:", *(f"  {x:{width}}  {told}" for x, told in part.items())]
+        lines.append("")
+    return "\n".join([*lines, "--version tells the version, --help this."])
+
+
+def _list_envs(rest: Sequence[str]) -> None:
+    """Names of environments, all that contain each of the words."""
+    ours = {"ours, in any size": catalogue.own_names()}
+    listed = ours | {"gymnax": catalogue.gymnax_names()} | catalogue.simulator_names()
+    found = False
+    for source, names in listed.items():
+        kept = [x for x in names if all(word.lower() in x.lower() for word in rest)]
+        found = found or bool(kept)
+        if kept:
+            print(f"{source}:", *(f"  {x}" for x in kept), sep="\n")
+    if not found:
+        _refuse(f"no environment has {' and '.join(map(repr, rest))} in its name")
+    if len(listed) == 2 and not rest:
+        print("Simulators: pip install 'jaxrl-par[hosts]'")
+
+
+def _refuse(told: str) -> None:
+    print(f"error: {told}\njaxrl-par --help lists all commands", file=sys.stderr)
+    raise SystemExit(2)
+
+
+_COMMANDS = {
+    "list-envs": _Command(
+        "[WORD ...]", "names of environments, and of simulators installed", _list_envs
+    ),
+}
+
+if __name__ == "__main__":
+    main()
