@@ -9,7 +9,7 @@ MAY_IMPORT = {
     "types": {"axis"},
     "elapsed": {"types"},
     "errors": set(),
-    "random": {"types"},
+    "random": {"types", "errors"},
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},

@@ -12,6 +12,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import Config, parse
 from jaxrl_par.cli.place import MakeAgent, compose
 from jaxrl_par.cli.run import train
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 
@@ -38,7 +39,7 @@ def main(run: Callable[[Config], object], config: type[Config]) -> None:
     try:
         with exits():
             run(args)
-    except TrainingError as error:
+    except (TrainingError, RefusedError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 

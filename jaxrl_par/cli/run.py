@@ -35,6 +35,7 @@ def train(args: Args, learner: Learner) -> Trained:
         total_env_steps=args.total_steps,
         steps_per_update=args.rows_per_update,
         evaluate=evaluations(args, learner),
+        extends=() if args.is_annealed else ("total_steps",),
         default_name=f"{Path(sys.argv[0]).stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif and args.is_pure:

@@ -53,6 +53,9 @@ _SCORE = "evaluation_return"
 """The result by which runs are compared; the first where none has that name."""
 
 
+_MOST = 10**15
+
+
 class DivergedError(TrainingError):
     """No gradient was finite for too long."""
 
@@ -317,15 +320,21 @@ def _budget(
     num_updates: int | None, total_env_steps: int | None, steps_per_update: int | None
 ) -> Budget:
     given = [x for x in (num_updates, total_env_steps) if x is not None]
-    if len(given) != 1 or given[0] < 1:
+    if len(given) != 1 or not _is_budget(given[0]):
         raise ValueError(
-            "train takes num_updates or total_env_steps, at least 1; got"
-            f" {num_updates} and {total_env_steps}"
+            f"train takes num_updates or total_env_steps, a whole number up to {_MOST}, at least 1;"
+            f" got {num_updates} and {total_env_steps}"
         )
     refuse(steps_per_update=steps_per_update)
     if num_updates is not None:
         return Budget("updates", num_updates, 1)
     return Budget("env_steps", given[0], steps_per_update)
+
+
+def _is_budget(amount: Any) -> bool:
+    # Counters have two int32, one for millions.
+    whole = isinstance(amount, int | np.integer) and not isinstance(amount, bool)
+    return whole and 1 <= amount <= _MOST
 
 
 def _progress(run: Run) -> dict[str, int]:
