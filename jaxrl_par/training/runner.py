@@ -6,6 +6,7 @@ resumed, so that both compute the same bits.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -27,8 +28,14 @@ from jaxrl_par.training.directory import RunDirectory, identity, open_directory
 from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
+from jaxrl_par.training.interrupts import (
+    EXIT_CODES,
+    Interrupted,
+    Signals,
+    interrupts,
+)
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard, WeightsAndBiases
+from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
@@ -37,7 +44,7 @@ from jaxrl_par.training.summary import (
     peak_memory_bytes,
     xla_threads,
 )
-from jaxrl_par.types import PRNGKey
+from jaxrl_par.types import Metrics, PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
 """Results by name, such as `evaluation_return`."""
@@ -103,6 +110,8 @@ def train(
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
+      Exception: whatever an environment, an evaluation or the program raised. What was
+        whole of the run is saved, and `resume` goes on from there.
     """
     refuse(settings)
     budget = _budget(num_updates, total_env_steps, steps_per_update)
@@ -110,7 +119,12 @@ def train(
     keep, chunk = settings.keep_checkpoints, settings.log_interval
     store = Checkpoints(directory.checkpoints, identity(args, settings), keep)
     engine = Compiled(program, chunk) if isinstance(program, Program) else program
-    with interrupts(store.described) as stop, store, _engine_errors(engine):
+    with (
+        lasting_output(),
+        interrupts(store.described) as signals,
+        store,
+        _engine_errors(engine, signals),
+    ):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
         progress = _progress(run)
@@ -123,15 +137,19 @@ def train(
         with ExitStack() as stack, display(directory.path.name) as show:
             for sink in sinks:
                 stack.enter_context(closing(sink))
-            loop = _Loop(settings, budget, engine, store, sinks, lines, show)
-            run = loop.advance(run, evaluate, stop)
-        results = evaluate(run) if evaluate else {}
-        summary = _summarize(run, lines, engine, results, directory.path.name)
+            loop = _Loop(settings, budget, engine, store, sinks, lines, show, signals)
+            run = loop.advance(run, evaluate)
+        # Saved as it is: what a signal ends here, a resumed run does again.
+        with signals.answered_at_once(lambda: None):
+            results = evaluate(run) if evaluate else {}
+            summary = _summarize(run, lines, engine, results, directory.path.name)
+        engine.close()
         summary.save(directory.summary)
-    print(f"{directory.path}:\n{summary.text()}")
-    if report := engine.report():
-        parallelism.draw(report, directory.parallelism)
-        print(parallelism.text(report))
+        print(f"{directory.path}:\n{summary.text()}")
+        if report := engine.report():
+            parallelism.draw(report, directory.parallelism)
+            print(parallelism.text(report))
+        signals.raise_any()
     return Trained(run, summary, directory)
 
 
@@ -145,41 +163,51 @@ class _Loop(NamedTuple):
     sinks: Sequence[Sink]
     lines: JsonLines
     show: Show
+    signals: Signals
 
-    def advance(self, run: Run, evaluate: Evaluate | None, stop: Callable) -> Run:
-        fraction = self.budget.fraction(_progress(run))
-        while fraction < 1:
-            run, row = self._chunk(run)
-            updates, fraction = row["updates"], self.budget.fraction(row)
-            interval = self.settings.evaluation_interval
-            if evaluate and interval and updates % interval == 0:
-                row |= evaluate(run)
-            for sink in self.sinks:
-                sink.write(row)
-            self.show(fraction, row)
-            self._check_finite(run, updates)
-            interval = self.settings.checkpoint_interval
-            due = fraction == 1 or stop() or (interval and updates % interval == 0)
-            # After bad gradients the state may be spoilt.
-            if due and _skipped_in_a_row(run) == 0:
-                for sink in self.sinks:
-                    sink.flush()
-                self.store.save(updates, run)
-            if (signal := stop()) and fraction < 1:
-                stopped = f"{signal.name}: stopped at update {updates:,}"
-                print(f"{stopped}. Go on with --resume")
-                raise Interrupted(EXIT_CODES[signal])
+    def advance(self, run: Run, evaluate: Evaluate | None) -> Run:
+        row: metrics.Row = _progress(run)
+        while self.budget.fraction(row) < 1:
+            watch = _Stopwatch(self.engine)
+            try:
+                self.signals.raise_any()
+                run, measured = self.engine.advance(run, self._length(row))
+                row = self._row(row, run, measured, watch.seconds())
+                row |= self._evaluated(run, row["updates"], evaluate)
+                self._log(row)
+                self._check_finite(run, row["updates"])
+                interval = self.settings.checkpoint_interval
+                last = self.budget.fraction(row) == 1
+                if last or (interval and row["updates"] % interval == 0):
+                    self._save(run)
+            except BaseException as error:
+                if rescued := self.engine.rescue():
+                    run, measured = rescued
+                    row = self._row(row, run, measured, watch.seconds())
+                self._keep(run, row, error)
+                raise
         return run
 
-    def _chunk(self, run: Run) -> tuple[Run, dict[str, Any]]:
-        old, length = _progress(run), self.settings.log_interval
-        if (left := self.budget.left(old)) is not None:
-            length = min(length, left)
-        compiled = self.engine.compile_seconds
-        started = time.perf_counter()
-        run, measured = self.engine.advance(run, length)
-        seconds = time.perf_counter() - started
-        seconds -= self.engine.compile_seconds - compiled
+    def _length(self, progress: Mapping[str, int]) -> int:
+        """Updates of the next chunk. One that an error has cut short is completed, so
+        that later ones are where they would have been."""
+        length = self.settings.log_interval
+        length -= progress["updates"] % length
+        left = self.budget.left(progress)
+        return length if left is None else min(length, left)
+
+    def _evaluated(
+        self, run: Run, updates: int, evaluate: Evaluate | None
+    ) -> dict[str, float]:
+        interval = self.settings.evaluation_interval
+        if not (evaluate and interval and updates % interval == 0):
+            return {}
+        with self.signals.answered_at_once(lambda: self._write(run)):
+            return evaluate(run)
+
+    def _row(
+        self, old: Mapping[str, int], run: Run, measured: Metrics, seconds: float
+    ) -> metrics.Row:
         new = _progress(run)
         before = self.lines.rows[-1]["seconds"] if self.lines.rows else 0.0
         row: metrics.Row = {
@@ -189,7 +217,40 @@ class _Loop(NamedTuple):
         }
         if report := self.engine.report():
             row |= report.row()
-        return run, row | metrics.summarize(measured)
+        return row | metrics.summarize(measured)
+
+    def _log(self, row: metrics.Row) -> None:
+        for sink in self.sinks:
+            sink.write(row)
+        self.show(self.budget.fraction(row), row)
+
+    def _save(self, run: Run) -> None:
+        # After bad gradients the state may be spoilt.
+        if _skipped_in_a_row(run) == 0:
+            for sink in self.sinks:
+                sink.flush()
+            with self.signals.saving:
+                self._write(run)
+
+    def _write(self, run: Run) -> None:
+        self.store.save(_progress(run)["updates"], run)
+
+    def _keep(self, run: Run, row: metrics.Row, error: BaseException) -> None:
+        """Logs and saves what is whole when a signal or an error ends training."""
+        if isinstance(error, DivergedError):
+            return  # which says what there is
+        updates, logged = row["updates"], [x["updates"] for x in self.lines.rows[-1:]]
+        try:
+            if "seconds" in row and logged != [updates]:
+                self._log(row)
+            if not _is_donated(run):
+                self._save(run)
+        # The first error is the one to be told.
+        except Exception as another:
+            print(f"update {updates:,} could not be saved: {another}")
+        number = _asked_by(error, self.signals)
+        how = f"{number.name}: stopped" if number else "ended by an error"
+        print(f"{how} at update {updates:,}. {self.store.described()}")
 
     def _check_finite(self, run: Run, updates: int) -> None:
         skipped = _skipped_in_a_row(run)
@@ -203,27 +264,54 @@ class _Loop(NamedTuple):
             )
 
 
+class _Stopwatch:
+    """Seconds from now on, without compilation."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._started = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self._started
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._engine.compile_seconds
+
+
 @contextmanager
-def _engine_errors(engine: Engine) -> Iterator[None]:
+def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
     """Closes the engine, and tells in a line what a user can do something about.
 
-    Errors that an environment itself raised go on as they are, with their traceback.
+    Errors that an environment itself raised go on as they are, with their traceback;
+    those that came because a signal ended an environment's process are that signal.
     """
     try:
         yield
-    except (BadRowError, DeadlineError, RecordError) as error:
-        notes = getattr(error, "__notes__", [])
-        raise TrainingError("\n".join([str(error), *notes])) from error
-    except Interrupted:
+    except TrainingError:
+        raise
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         engine.close()
-        if (report := engine.report()) and report.dropped_rows:
+        number = _asked_by(error, signals)
+        if (report := engine.report()) and number and report.dropped_rows:
             print(
                 f"{report.dropped_rows:,} rows were acted and not yet learned from:"
                 " they were dropped"
             )
+        if number:
+            raise Interrupted(EXIT_CODES[number]) from error
+        if isinstance(error, BadRowError | DeadlineError | RecordError):
+            notes = getattr(error, "__notes__", [])
+            raise TrainingError("\n".join([str(error), *notes])) from error
         raise
     finally:
         engine.close()
+
+
+def _asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
+    """The signal, if any, that led to the error."""
+    # Of processes that end, only the pipes tell, and perhaps before our own signal.
+    broken = isinstance(error, OSError | EOFError | KeyboardInterrupt)
+    return signals.soon() if broken else signals()
 
 
 def _start(
@@ -283,6 +371,12 @@ def _progress(run: Run) -> dict[str, int]:
     updates = jax.tree.map(lambda x: jnp.ravel(x)[0], run.progress.updates)
     env_steps = metrics.total(run.progress.env_steps)
     return {"updates": int(updates), "env_steps": env_steps}
+
+
+def _is_donated(run: Run) -> bool:
+    """Whether its memory was given to an update that failed."""
+    arrays = [x for x in jax.tree.leaves(run) if isinstance(x, jax.Array)]
+    return any(x.is_deleted() for x in arrays)
 
 
 def _skipped_in_a_row(run: Run) -> int:
