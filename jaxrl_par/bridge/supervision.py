@@ -234,7 +234,9 @@ class Supervisor:
             threads = list(self._threads)
         deadline = time.monotonic() + timeout
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            # An owner that is forgotten may be missed by one of the threads itself.
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in threads if thread.is_alive()]
 
     def _leave(self) -> None:

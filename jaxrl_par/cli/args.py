@@ -246,7 +246,8 @@ class Args:
         simulated = self.topology in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")
         if self.backend is not None:
-            return unknown if simulated else []
+            found = unknown or self._endless_problems()
+            return found if simulated else []
         if unknown:
             found = environment_problems(self.env_name)
             if not simulated:
@@ -254,12 +255,22 @@ class Args:
             (pure,), (simulator,) = found, unknown
             return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
         if simulated:
-            return []
+            return self._endless_problems()
         others = [x for x in SIMULATED if x in self.topologies]
         instead = f": take {_either(others)}" if others else ""
         return [
             f"env_name: {self.env_name} is a simulator's, which topology ="
             f" {self.topology} cannot compile{instead}"
+        ]
+
+    def _endless_problems(self) -> list[str]:
+        """That an evaluation of this simulator might never end."""
+        known = host.time_limit(self.env_name, self.backend or "auto")
+        if known is not None or self.training.evaluation_max_steps is not None:
+            return []
+        return [
+            f"evaluation_max_steps: {self.env_name} has no time limit, so episodes may"
+            " never end: give the steps after which one of an evaluation is cut"
         ]
 
     def _size_problems(self) -> list[str]:

@@ -48,6 +48,9 @@ class TrainingConfig:
     """Environments of an evaluation."""
     evaluation_episodes: int = 5
     """Episodes of each of them."""
+    evaluation_max_steps: int | None = None
+    """Steps after which such an episode is cut, and counted as one that was. By default
+    the time limit of the environment, which has to be given where it has none."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     wandb: bool = False
@@ -67,6 +70,7 @@ class TrainingConfig:
             evaluation_interval=0,
             evaluation_envs=1,
             evaluation_episodes=1,
+            evaluation_max_steps=1,
         )
         found += at_most(
             self,

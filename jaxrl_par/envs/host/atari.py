@@ -14,6 +14,7 @@ from jaxrl_par.envs.host.envpool import ImageHost
 
 _FRAMES = 108_000  # half an hour of play
 _FRAME_SKIP = 4
+MAX_STEPS = _FRAMES // _FRAME_SKIP
 
 
 def atari(
@@ -57,7 +58,7 @@ def atari(
         reward_clipping=False,
         use_fire_reset=False,
     )
-    return ImageHost(vector_env, "NEXT_STEP", seed, name, _FRAMES // _FRAME_SKIP)
+    return ImageHost(vector_env, "NEXT_STEP", seed, name, MAX_STEPS)
 
 
 def names() -> dict[str, str]:
