@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "errors": set(),
     "lazy": set(),
     "pipes": set(),
-    "random": {"types"},
+    "random": {"types", "errors"},
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},

@@ -26,7 +26,7 @@ Source: Song et al., arXiv:1909.12238, section 4.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ _SMALLEST_DUAL = 1e-8
 @dataclass(frozen=True)
 class VMPOConfig:
     """Hyperparameters of V-MPO."""
+
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("max_rho", "max_c")
 
     gamma: float = 0.99
     """Discount per environment step."""

@@ -1,5 +1,6 @@
 """Where a script begins: the command line, JAX's settings, and errors as sentences."""
 
+import atexit
 import importlib.metadata
 import os
 import sys
@@ -12,8 +13,10 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import exits
+from jaxrl_par.training.interrupts import exits, ignore_signals
+from jaxrl_par.training.output import lasting_output
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
@@ -41,18 +44,21 @@ def main(
 
     Raises:
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
-        error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
+        error was printed. As `Interrupted`, one of `interrupts.EXIT_CODES` after a
+        signal, such as 75 after SIGTERM and 130 after Ctrl-C.
     """
-    configure_jax()
-    args = parse(config, argv, program)
-    if isinstance(args, Args):
-        choose_threads(args)
-    try:
-        with exits():
+    with lasting_output(), exits():
+        configure_jax()
+        args = parse(config, argv, program)
+        if isinstance(args, Args):
+            choose_threads(args)
+        try:
             run(args)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        except (TrainingError, RefusedError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+    # While Python ends, with the code of a run that is complete.
+    atexit.register(ignore_signals)
 
 
 def configure_jax() -> None:

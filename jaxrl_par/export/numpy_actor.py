@@ -420,10 +420,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ActorError(
             f"{folder} is no exported actor, or not a whole one: no {path}"
         )
+    return parsed_config(path)
+
+
+def parsed_config(path: Path) -> dict[str, Any]:
+    """As `read_config`, of a file. Raises ActorError."""
     try:
         config = json.loads(path.read_bytes())
         found = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ActorError(f"{path} is damaged: {error!r}") from error
     if found != FORMAT:
         raise ActorError(

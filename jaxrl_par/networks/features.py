@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import at_least, not_chosen, refuse
+from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
-from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
+from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
 from jaxrl_par.networks.images import Deep, Shallow
 from jaxrl_par.networks.layers import MLP, PatchConv
 from jaxrl_par.networks.memory import Memory, initial_carry
@@ -56,6 +56,8 @@ class NetworkConfig:
         """What is out of range."""
         problems = not_chosen(self)
         problems += at_least(self, channels=1, memory_width=1, widths=1)
+        highest = dict.fromkeys(("channels", "memory_width", "widths"), LARGEST_WIDTH)
+        problems += at_most(self, **highest)
         num_heads = self.transformer.num_heads
         if self.memory == "gtrxl" and num_heads > 0 and self.memory_width % num_heads:
             problems.append(

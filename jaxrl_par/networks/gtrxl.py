@@ -18,10 +18,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import at_least, at_most, not_chosen
 from jaxrl_par.networks import gates
 from jaxrl_par.networks.attention import Attention, Biases, KeysValues, rolled, written
 from jaxrl_par.networks.layers import Linear
+
+LARGEST_WIDTH = 2**16
+"""Units of a layer: a matrix between two such layers has 16 GiB."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class TransformerConfig:
         """What is out of range."""
         sizes = ("num_layers", "num_heads", "memory_length", "mlp_width")
         problems = not_chosen(self) + at_least(self, **dict.fromkeys(sizes, 1))
+        highest = {"num_layers": 1000, "num_heads": 1000, "memory_length": 2**20}
+        problems += at_most(self, mlp_width=LARGEST_WIDTH, **highest)
         if self.gate in ("residual", "input") and self.gate_bias is not None:
             problems.append(
                 f"gate_bias must be None with gate = {self.gate}, which has no bias,"

@@ -84,6 +84,10 @@ class Store(ABC):
         self._supervisor.wait(self._is_full, "updates of workers")
         return self._drained()
 
+    def settled(self) -> Drained:
+        """What came of all pushes, when the threads of all workers have ended."""
+        return self._drained()
+
     def statistics(self) -> dict[str, float]:
         """What only this kind of store counts."""
         return {}
