@@ -77,9 +77,11 @@ class Checkpoints(AbstractContextManager):
         return sorted(self._manager.all_steps())
 
     def described(self) -> str:
-        """The newest step, in a sentence. Any thread may ask, also during a save."""
-        # A step has its name, a number, only when it is whole.
-        steps = [int(x.name) for x in self.directory.iterdir() if x.name.isdecimal()]
+        """The newest whole step, in a sentence. Any thread may ask, also during a
+        save."""
+        # A step has its name, a number, only when all of it was written.
+        paths = [x for x in self.directory.iterdir() if x.name.isdecimal()]
+        steps = [int(path.name) for path in paths if _looks_whole(path)]
         if not steps:
             return "Nothing was saved before"
         return (
@@ -203,6 +205,16 @@ def state_hash(run: Run) -> str:
     return _digest(_describe(run))
 
 
+def _looks_whole(step: Path) -> bool:
+    """Whether its manifest is as it was written: what can be seen without reading all
+    arrays, which takes long."""
+    try:
+        manifest = json.loads((step / "manifest" / "metadata").read_text())
+    except (OSError, ValueError):
+        return False
+    return _is_intact(manifest) and (step / "state").is_dir()
+
+
 def _claim(directory: Path) -> None:
     marker = directory / _MARKER
     if marker.exists():
@@ -296,10 +308,18 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _content(manifest: Any) -> dict[str, Any]:
+    return {n: x for n, x in dict(manifest).items() if n != "sha256"}
+
+
+def _is_intact(manifest: Any) -> bool:
+    return dict(manifest).get("sha256") == _digest(_content(manifest))
+
+
 def _check(manifest: Any, like: Run, config: Mapping[str, Any], path: Path) -> None:
     """Refuses a manifest that is damaged, of another config, or of another run."""
-    content = {n: x for n, x in dict(manifest).items() if n != "sha256"}
-    if manifest.get("sha256") != _digest(content):
+    content = _content(manifest)
+    if not _is_intact(manifest):
         raise _DamagedError("the manifest is not what was saved: its SHA-256 differs")
     if content["format"] != _FORMAT:
         raise CheckpointError(

@@ -28,12 +28,7 @@ from jaxrl_par.training.directory import RunDirectory, identity, open_directory
 from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import (
-    EXIT_CODES,
-    Interrupted,
-    Signals,
-    interrupts,
-)
+from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard, WeightsAndBiases
 from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.plots import LiveCurve
@@ -297,8 +292,8 @@ def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
                 f"{report.dropped_rows:,} rows were acted and not yet learned from:"
                 " they were dropped"
             )
-        if number:
-            raise Interrupted(EXIT_CODES[number]) from error
+        if number and not isinstance(error, Interrupted):
+            raise Interrupted(number) from error
         if isinstance(error, BadRowError | DeadlineError | RecordError):
             notes = getattr(error, "__notes__", [])
             raise TrainingError("\n".join([str(error), *notes])) from error

@@ -88,8 +88,8 @@ def test_a_signal_ends_a_compilation_and_says_what_was_saved(tmp_path, number, c
     returned, out = ends(process, number)
     assert returned == code
     assert f"{number.name}: ended while compiling" in out
-    # The evaluation after update 10 compiles, before that update is saved.
-    assert "a checkpoint of update 5." in out
+    # The evaluation after update 10 compiled, before that update was to be saved.
+    assert "a checkpoint of update 10." in out
     assert "--resume" in out
 
 
