@@ -98,6 +98,8 @@ class Signals:
         try:
             self.raise_any()
             yield
+            # What was raised may have been caught, as other errors are.
+            self.raise_any()
         finally:
             self._leaving, self._raises = None, False
 
@@ -174,11 +176,15 @@ def exits() -> Iterator[None]:
         try:
             with signals.answered_at_once(lambda: None):
                 yield
-        except Interrupted as error:
-            if error.compiling or since():
+        except BaseException as error:
+            # What Python calls while it imports turns what is raised into other errors.
+            number = error.number if isinstance(error, Interrupted) else signals()
+            if number is None:
+                raise
+            if since() or getattr(error, "compiling", False):
                 # Python's end would wait for the threads of the compiler.
-                signals.end(error.number, "ended while compiling")
-            raise
+                signals.end(number, "ended while compiling")
+            raise Interrupted(number) from error
 
 
 def ignore_signals() -> None:

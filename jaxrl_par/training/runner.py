@@ -174,6 +174,7 @@ class _Loop(NamedTuple):
                 interval = self.settings.checkpoint_interval
                 last = self.budget.fraction(row) == 1
                 if last or (interval and row["updates"] % interval == 0):
+                    self._flush()
                     self._save(run)
             except BaseException as error:
                 if rescued := self.engine.rescue():
@@ -219,11 +220,13 @@ class _Loop(NamedTuple):
             sink.write(row)
         self.show(self.budget.fraction(row), row)
 
+    def _flush(self) -> None:
+        for sink in self.sinks:
+            sink.flush()
+
     def _save(self, run: Run) -> None:
-        # After bad gradients the state may be spoilt.
-        if _skipped_in_a_row(run) == 0:
-            for sink in self.sinks:
-                sink.flush()
+        # After bad gradients the state may be spoilt, and after a failed update gone.
+        if not _is_donated(run) and _skipped_in_a_row(run) == 0:
             with self.signals.saving:
                 self._write(run)
 
@@ -235,14 +238,14 @@ class _Loop(NamedTuple):
         if isinstance(error, DivergedError):
             return  # which says what there is
         updates, logged = row["updates"], [x["updates"] for x in self.lines.rows[-1:]]
-        try:
-            if "seconds" in row and logged != [updates]:
-                self._log(row)
-            if not _is_donated(run):
-                self._save(run)
-        # The first error is the one to be told.
-        except Exception as another:
-            print(f"update {updates:,} could not be saved: {another}")
+        is_new = "seconds" in row and logged != [updates]
+        log = [lambda: self._log(row), self._flush] if is_new else []
+        for keep in (*log, lambda: self._save(run)):
+            try:
+                keep()
+            # The first error is the one to be raised.
+            except Exception as another:
+                print(f"of update {updates:,} something was not written: {another}")
         number = _asked_by(error, self.signals)
         how = f"{number.name}: stopped" if number else "ended by an error"
         print(f"{how} at update {updates:,}. {self.store.described()}")
