@@ -34,9 +34,9 @@ class Evaluation(NamedTuple):
     """Episodes that did not end within `max_steps`, or were not played for that."""
 
     @property
-    def complete(self) -> Bool[Array | np.ndarray, ""]:
-        """Whether all episodes ended."""
-        return self.num_cut == 0
+    def complete(self) -> bool:
+        """Whether all episodes ended; not while it is traced."""
+        return not np.any(self.num_cut)
 
 
 class _Playing(NamedTuple):
