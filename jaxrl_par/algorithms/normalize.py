@@ -71,8 +71,8 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         observe=observe,
         params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
-        apply=lambda state, grads: Normalized(
-            agent.apply(state.inner, grads), state.statistics
+        apply=lambda state, grads, metrics: Normalized(
+            agent.apply(state.inner, grads, metrics), state.statistics
         ),
     )
 
