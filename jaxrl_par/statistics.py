@@ -39,7 +39,9 @@ def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
     safe = jnp.maximum(count, SMALLEST_COUNT)
     means = jax.tree.map(lambda x: x / safe, totals)
     # Around the mean: a mean of squares less a squared mean would lose the digits.
-    squares = jax.tree.map(lambda x, m: total(jnp.square(x - m)), rows, means)
+    squares = jax.tree.map(
+        lambda x, m: total(jnp.square(x - jnp.broadcast_to(m, x.shape))), rows, means
+    )
     variances = jax.tree.map(lambda x: x / safe, axis.mean(squares))
     return Moments(count, means, variances)
 
@@ -84,7 +86,7 @@ def reached(
     highest bits of the answer, then the next four, needs no more than means over the
     instances, and is exact.
     """
-    bits = jax.lax.bitcast_convert_type(x.ravel(), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x.ravel().astype(jnp.float32), jnp.uint32)
     # In the order of x, which that of its bits is not for negative numbers.
     sign = jnp.uint32(1 << 31)
     ordered = jnp.where(bits >= sign, ~bits, bits | sign)
@@ -92,8 +94,10 @@ def reached(
 
     def refine(i: Array, found: UInt32[Array, " K"]) -> UInt32[Array, " K"]:
         shift = jnp.uint32(28 - 4 * i)
-        candidates = found[:, None] | (digits << shift)
-        reach = keep.ravel() & (ordered >= candidates[..., None])
+        candidates = found[:, None] | (digits << shift)[None]
+        reach = keep.ravel()[None, None] & (
+            ordered[None, None] >= candidates[..., None]
+        )
         number = axis.mean(jnp.sum(reach, axis=-1, dtype=jnp.float32))
         enough = number >= counts[:, None]
         return found | (jnp.sum(enough, axis=1, dtype=jnp.uint32) << shift)

@@ -175,7 +175,7 @@ class Torso(nn.Module):
             if image:
                 leaf = self._read_image(torso, leaf_spec, leaf)
             elif isinstance(leaf_spec, Discrete):
-                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
+                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)[None]
             vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
             late = torso in _IMAGE_NETWORKS and not image
             (after if late else before).append(vector)
