@@ -20,14 +20,13 @@ from jaxrl_par.networks.features import (
     check,
     chosen_torso,
     empty,
-    is_image,
     over_time,
     read,
 )
 from jaxrl_par.networks.layers import linear, orthogonal
 from jaxrl_par.types import Box, Discrete, Spec, Specs
 
-__all__ = ["NetworkConfig", "actor_critic", "chosen_torso", "is_image"]
+__all__ = ["NetworkConfig", "actor_critic", "chosen_torso"]
 
 
 def actor_critic(
