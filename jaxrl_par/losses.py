@@ -66,9 +66,10 @@ def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:
     Where the clipped side is the smaller it is constant, and however large the ratio
     is, its slope is 0. Source: Schulman et al., arXiv:1707.06347, equation 7.
     """
-    loss = advantages < 0.0
-    bounds = jnp.where(loss, 1.0 - clip, 1.0 + clip)
-    over = jnp.where(loss, log_ratios < jnp.log1p(-clip), log_ratios > jnp.log1p(clip))
+    loses = advantages < 0.0
+    low, high = jnp.log(jnp.maximum(1.0 - clip, 0.0)), jnp.log(1.0 + clip)
+    over = jnp.where(loses, log_ratios < low, log_ratios > high)
+    bounds = jnp.where(loses, 1.0 - clip, 1.0 + clip)
     # Chosen before the exponential too: infinity times a slope of 0 is no number.
     ratios = jnp.exp(jnp.where(over, 0.0, log_ratios))
     return -jnp.where(over, bounds, ratios) * advantages

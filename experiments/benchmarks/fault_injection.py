@@ -246,7 +246,7 @@ def agent() -> Agent:
         act=act,
         greedy=act,
         grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
-        apply=lambda state, grads: Sum(state.params + grads),
+        apply=lambda state, grads, metrics: Sum(state.params + grads),
     )
 
 

@@ -113,7 +113,7 @@ def loss(
     log_ratios = jnp.where(last, 0.0, log_ratios)
     targets, advantages, _ = _estimates(trajectory, log_ratios, values, config)
     if config.correction == "epsilon":
-        log_probs = jnp.log(jnp.exp(log_probs) + config.epsilon)
+        log_probs = jnp.logaddexp(log_probs, jnp.log(config.epsilon))
 
     entropies = policy.entropy()
     policy_losses = -log_probs * advantages

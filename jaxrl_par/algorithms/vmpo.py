@@ -158,7 +158,8 @@ def vmpo(
         del key, axis  # the loss is deterministic, and of this batch alone
         return gradient(loss, (state.params, state.duals), batch, network, config)
 
-    def apply(state: VMPOState, grads: Grads) -> VMPOState:
+    def apply(state: VMPOState, grads: Grads, metrics: Metrics) -> VMPOState:
+        del metrics  # multipliers have gradients
         old = (state.params, state.duals)
         (params, duals), opt_state = stepped(optimizer, old, state.opt_state, grads)
         duals = jax.tree.map(lambda x: jnp.maximum(x, _SMALLEST_DUAL), duals)

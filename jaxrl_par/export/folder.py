@@ -31,7 +31,8 @@ from jaxtyping import Array, Bool
 from jaxrl_par.export import numpy_actor
 from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
-from jaxrl_par.networks.actor_critic import chosen_torso, is_image
+from jaxrl_par.networks.actor_critic import chosen_torso
+from jaxrl_par.networks.observations import layout, scale
 from jaxrl_par.training.comparison import named
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import make_folder, write_json, writing
@@ -342,7 +343,11 @@ def _spec(spec: Spec, name: str) -> dict[str, Any]:
     if isinstance(spec, Discrete):
         return shared | {"kind": "discrete", "num_values": spec.num_values}
     bounds = {"low": _bound(spec.low), "high": _bound(spec.high)}
-    return shared | {"kind": "box", "image": is_image(spec)} | bounds
+    box = shared | {"kind": "box", "channels": layout(spec)} | bounds
+    if np.issubdtype(spec.dtype, np.integer):
+        low, width = scale(spec)
+        box["scale"] = {"low": low.tolist(), "width": width.tolist()}
+    return box
 
 
 def _bound(bound: Any) -> float | list | None:

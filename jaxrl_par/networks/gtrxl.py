@@ -85,7 +85,8 @@ def initial_carry(
     """An empty memory. Keys and values are of the dtype in which products are taken."""
     num_slots, num_heads = config.memory_length + 1, config.num_heads
     heads = jnp.zeros((num_envs, num_heads, num_slots, width // num_heads), dtype)
-    layer = LayerMemory(jnp.zeros((num_envs, num_slots, width)), heads, heads)
+    inputs = jnp.zeros((num_envs, num_slots, width), jnp.float32)
+    layer = LayerMemory(inputs, heads, heads)
     zero = jnp.zeros(num_envs, jnp.int32)
     return TransformerCarry((layer,) * config.num_layers, zero, zero)
 
@@ -120,9 +121,10 @@ class GTrXL(nn.Module):
         # Environments first: attention is a product for each.
         x = x.reshape(num_steps, num_envs, -1).swapaxes(0, 1)
         zeros, heads = nn.initializers.zeros, self.config.num_heads
+        shape = (heads, self.width // heads)
         biases = (
-            self.param("content_bias", zeros, (heads, self.width // heads)),
-            self.param("position_bias", zeros, (heads, self.width // heads)),
+            self.param("content_bias", zeros, shape, jnp.float32),
+            self.param("position_bias", zeros, shape, jnp.float32),
         )
         most = self.config.memory_length
         reach = jnp.minimum(_reach(carry.length, first), most)
@@ -187,8 +189,8 @@ class _Layer(nn.Module):
 
 def _reach(length: Int[Array, " B"], first: Bool[Array, "T B"]) -> Int[Array, "B T"]:
     """Steps of the same episode before each, `length` of them before the segment."""
-    time = jnp.arange(len(first))[:, None]
-    start = jax.lax.cummax(jnp.where(first, time, -length))
+    time = jnp.arange(len(first), dtype=jnp.int32)[:, None]
+    start = jax.lax.cummax(jnp.where(first, time, -length[None]))
     return (time - start).T
 
 

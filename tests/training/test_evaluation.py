@@ -54,7 +54,7 @@ AGENT = Agent(
     initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
     act=act,
     grad=lambda state, batch, key, axis: None,
-    apply=lambda state, grads: None,
+    apply=lambda state, grads, metrics: None,
     greedy=greedy,
 )
 

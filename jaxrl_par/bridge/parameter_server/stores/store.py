@@ -29,7 +29,7 @@ class Push(NamedTuple):
     """A gradient on its way."""
 
     given: Gradient
-    """The gradient of all parameters, without metrics."""
+    """The gradient of all parameters."""
     pulled: Pulled
     item: Any
     """What is to be remembered of it."""
