@@ -52,6 +52,7 @@ def animate(
     Raises:
       ValueError: `env` is several, or cannot be drawn; the error says which can.
     """
+    rollout.refuse_other_specs(agent, env)
     if env.num_envs != 1:
         raise ValueError(f"an animation shows one environment, got {env.num_envs}")
     if not can_draw(env):

@@ -68,7 +68,8 @@ def evaluator(
       max_steps: bound of an episode, by default that of `env`.
 
     Raises:
-      ValueError: a count is below 1; `env` has no bound, or no statistics.
+      ValueError: a count is below 1; `env` has no bound, or no statistics; the agent
+        was made for other specs.
     """
     player, max_rows = _player(agent, env, episodes_per_env, max_steps)
 
@@ -151,6 +152,7 @@ def _player(
 ) -> tuple[_Player, int]:
     """With the most rows that it can have."""
     refuse(episodes_per_env=episodes_per_env)
+    rollout.refuse_other_specs(agent, env)
     bound = bound_of(env.name, env.max_episode_steps, max_steps)
     statistics = env.episode
     if statistics is None:

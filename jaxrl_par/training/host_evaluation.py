@@ -12,6 +12,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from jaxrl_par import rollout
 from jaxrl_par.bridge.supervision import (
     Activity,
     DeadlineError,
@@ -51,6 +52,7 @@ def host_evaluator(
         return agent.act(params, carry, step, jax.random.fold_in(key, t))[:2]
 
     def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> Evaluation:
+        rollout.refuse_other_specs(agent, env)
         bound = bound_of(env.name, env.max_episode_steps, max_steps)
 
         def play(activity: Activity) -> Evaluation:
