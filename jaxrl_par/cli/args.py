@@ -155,19 +155,22 @@ class Args:
         return previous_action_and_reward(env) if self.show_previous else env
 
     def make_host_env(
-        self, key: PRNGKey, num_envs: int | None = None
+        self, key: PRNGKey, num_envs: int | None = None, *, render: bool = False
     ) -> HostEnvironment:
         """Simulators, or pure environments behind their contract, as the agent is to
-        see them; by default those of an actor or worker."""
+        see them; by default those of an actor or worker. To `render` they are stepped
+        in this thread, unless they are EnvPool's."""
         num_envs = num_envs or self.envs_each
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
         seed = int(jax.random.bits(key)) >> 1
+        drawn = render and self.backend != "envpool"
         env = host.make(
             self.env_name,
             num_envs,
             seed,
-            backend=self.backend or "auto",
+            backend="auto" if drawn else self.backend or "auto",
+            render=drawn,
             info_metrics=self.training.info_metrics,
         )
         show = host_wrappers.previous_action_and_reward
