@@ -4,6 +4,7 @@ What a command needs is imported when it is called: to tell what there is, neith
 nor any other library.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,7 +13,6 @@ from typing import NamedTuple
 from jaxrl_par import __version__, presets
 from jaxrl_par.envs import catalogue
 from jaxrl_par.errors import nearest
-from jaxrl_par.pipes import until_the_reader_goes
 
 _USAGE = """\
 usage: jaxrl-par EXPERIMENT [OPTIONS]    trains; EXPERIMENT --help lists the options
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli = import_module("jaxrl_par.cli")
         cli.launch(presets.get(name), rest, program=f"jaxrl-par {name}")
         return
-    with until_the_reader_goes():
+    try:
         if name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
@@ -54,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             known = [*_COMMANDS, *presets.SUMMARIES, "--help", "--version"]
             _refuse(f"unknown command {name!r}{nearest(name, known)}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output, such as `head`, has seen enough. Python would say so
+        # once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 def _help() -> str:

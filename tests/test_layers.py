@@ -10,7 +10,6 @@ MAY_IMPORT = {
     "elapsed": {"types"},
     "errors": set(),
     "lazy": set(),
-    "pipes": set(),
     "random": {"types"},
     "returns": {"errors"},
     "losses": {"types"},
@@ -35,14 +34,14 @@ MAY_IMPORT = {
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"pipes", "algorithms", "loops", "topologies", "training"},
+    | {"algorithms", "loops", "topologies", "training"},
     "presets": {"types", "axis", "errors", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
-MAY_IMPORT["__main__"] = {"errors", "envs", "pipes", "presets", "__version__"}
+MAY_IMPORT["__main__"] = {"errors", "envs", "presets", "__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

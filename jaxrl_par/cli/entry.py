@@ -14,6 +14,7 @@ from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
+from jaxrl_par.training.words import command_line
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
@@ -43,16 +44,16 @@ def main(
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
-    configure_jax()
-    args = parse(config, argv, program)
-    if isinstance(args, Args):
-        choose_threads(args)
-    try:
-        with exits():
+    with command_line(), exits():
+        configure_jax()
+        args = parse(config, argv, program)
+        if isinstance(args, Args):
+            choose_threads(args)
+        try:
             run(args)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
 
 
 def configure_jax() -> None:

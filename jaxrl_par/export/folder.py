@@ -14,6 +14,7 @@ critic. Reading runs nothing that is in the folder: see `numpy_actor.Actor.load`
 
 import io
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -370,7 +371,8 @@ def _step_name(batch: int | None) -> str:
 
 def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
     """Writes the config last: a folder without one is not whole."""
-    known = (CONFIG, f"{CONFIG}.new", ARRAYS, _RUNTIME.name, _STEPS)
+    # Python leaves the last one when the form for NumPy is imported from here.
+    known = (CONFIG, f"{CONFIG}.new", ARRAYS, _RUNTIME.name, _STEPS, "__pycache__")
     if path.exists():
         there = [path] if path.is_file() else list(path.iterdir())
         if foreign := [x for x in there if not any(map(x.match, known))]:
@@ -379,7 +381,10 @@ def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> 
                 " it was left as it is. Choose another folder"
             )
         for file in there:
-            file.unlink(missing_ok=True)
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
     config = {**config, "files": {n: sha256(x).hexdigest() for n, x in files.items()}}
     for name, data in files.items():
         with writing(path / name, len(data)):

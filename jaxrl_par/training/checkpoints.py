@@ -31,6 +31,7 @@ from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.directory import numbered
 from jaxrl_par.training.failures import TrainingError, tell
 from jaxrl_par.training.files import make_folder, shortened, writing
+from jaxrl_par.training.words import option, switch
 
 BEST = "best"
 """Folder beside the steps, of the run with the best evaluation."""
@@ -109,7 +110,7 @@ class Checkpoints(AbstractContextManager):
             return "Nothing was saved before"
         return (
             f"{self.directory} has a checkpoint of update {max(steps):,}. Go on with"
-            " --resume"
+            f" {switch('resume')}"
         )
 
     def save(self, step: int, run: Run) -> None:
@@ -245,7 +246,7 @@ class Checkpoints(AbstractContextManager):
         raise CheckpointError(
             f"no checkpoint in {self.directory} is usable:{_steps(reasons)}\n"
             "Nothing was changed. Restore the folder from a copy, or start again under"
-            " another --name"
+            f" another {option('name')}"
         )
 
     def restore_learned(
@@ -385,7 +386,8 @@ def _claim(directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(
             f"{directory} is not a folder of checkpoints that jaxrl_par made, and it is"
-            " not empty. It was left as it is; use another --name or --runs-dir"
+            f" not empty. It was left as it is; use another {option('name')} or"
+            f" {option('runs_dir')}"
         )
     make_folder(directory)
     with writing(marker, 1):
@@ -493,12 +495,13 @@ def _check(
         raise CheckpointError(
             f"{path} has layout {content['format']} of checkpoints, and this version of"
             f" jaxrl_par reads {_FORMAT} alone. Finish the run with the version that"
-            " began it, or start again under another --name"
+            f" began it, or start again under another {option('name')}"
         )
     if different := differences(content["config"], config):
         raise CheckpointError(
             f"{path.parent} is of another config:{listed(different)}\n"
-            "Continue with the settings it has, or start under another --name"
+            "Continue with the settings it has, or start under another"
+            f" {option('name')}"
         )
     saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
     if different := differences(saved, _kinds(like)):

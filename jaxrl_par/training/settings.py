@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from jaxrl_par.errors import at_least
+from jaxrl_par.training.words import option
 
 _LONGEST_NAME = 200
 """Bytes; file systems have 255, and files are named after folders."""
@@ -87,7 +88,7 @@ class TrainingConfig:
         if self.wandb and find_spec("wandb") is None:
             found.append(
                 "wandb is not installed: pip install 'jaxrl-par[logging]', or leave"
-                " --wandb out"
+                f" {option('wandb')} out"
             )
         return found
 

@@ -10,7 +10,7 @@ import pytest
 from toy_training import Args, Part, run_toy, toy
 
 from jaxrl_par import random
-from jaxrl_par.cli.config import load
+from jaxrl_par.cli import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
@@ -122,7 +122,7 @@ def test_a_run_whose_end_was_cut_off_gets_its_summary(tmp_path):
 def test_an_existing_run_is_not_overwritten(tmp_path):
     args = Args(training=settings(tmp_path))
     run_toy(args)
-    with pytest.raises(RunFolderError, match=r"--resume, or .*--name"):
+    with pytest.raises(RunFolderError, match=r"resume=True, or .*another name"):
         run_toy(args)
 
 
@@ -171,7 +171,7 @@ def test_a_run_of_another_layout_is_not_resumed(tmp_path):
         " jaxrl_par write:",
         "  not there: part, work",
         "  only there: replay",
-        "Finish the run with what began it, or start again under another --name",
+        "Finish the run with what began it, or start again under another name",
     ]
 
 
