@@ -94,7 +94,19 @@ def _refuse(told: str) -> None:
     raise SystemExit(2)
 
 
+def _command(name: str) -> Callable[[Sequence[str]], None]:
+    """The function `NAME_command` of `cli.NAME`."""
+    module = f"jaxrl_par.cli.{name}"
+    return lambda rest: getattr(import_module(module), f"{name}_command")(rest)
+
+
 _COMMANDS = {
+    "compare": _Command(
+        "FOLDER ...", "runs side by side: ends, curves, settings", _command("compare")
+    ),
+    "evaluate": _Command(
+        "FOLDER", "a run once more, and an episode as a film", _command("evaluate")
+    ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs
     ),

@@ -7,6 +7,8 @@ from pathlib import Path
 import tyro
 
 from jaxrl_par import training
+from jaxrl_par.cli.entry import in_sentences
+from jaxrl_par.training import TrainingError
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ def compare_command(argv: Sequence[str] | None = None) -> None:
     """Prints the comparison that a command line asks for, and draws it.
 
     Raises:
-      TrainingError: no run can be compared, or the picture cannot be written.
+      SystemExit: code 2 if the command line is wrong, 1 if no run can be compared or
+        the picture cannot be written; the error was printed.
     """
     args = tyro.cli(CompareArgs, args=argv, prog="jaxrl-par compare")
-    comparison = training.compare(args.folders, args.metric)
-    print(comparison.text())
-    comparison.draw(args.out)
-    print(f"\nCurves: {args.out}")
+    with in_sentences(TrainingError):
+        comparison = training.compare(args.folders, args.metric)
+        print(comparison.text())
+        comparison.draw(args.out)
+        print(f"\nCurves: {args.out}")

@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -44,14 +45,26 @@ def main(
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with command_line(), exits():
+    with in_sentences(TrainingError):
         configure_jax()
         args = parse(config, argv, program)
         if isinstance(args, Args):
             choose_threads(args)
+        run(args)
+
+
+@contextmanager
+def in_sentences(*kinds: type[Exception]) -> Iterator[None]:
+    """Prints errors of these kinds, which say all, in place of a traceback.
+
+    Raises:
+      SystemExit: code 1 in place of the error. As `Interrupted`, 75 after SIGTERM and
+        130 after Ctrl-C.
+    """
+    with command_line(), exits():
         try:
-            run(args)
-        except TrainingError as error:
+            yield
+        except kinds as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.training import video
 from jaxrl_par.types import Agent, Box, Params, PRNGKey
 
@@ -33,7 +34,7 @@ def can_draw(env: Environment) -> bool:
     """Whether `animate` knows how."""
     if env.draw is not None:
         return True
-    spec = env.observation_spec
+    spec = _drawn(env.observation_spec)
     if not isinstance(spec, Box):
         return False
     if env.name in _VECTORS:
@@ -89,7 +90,7 @@ def _greedy_episode(
             step = workers.step
             action, carry, _ = agent.greedy(params, workers.carry, step, act_key)
             env_state, after, _, _ = env.step(workers.env_state, action, env_key)
-            shown = step.obs if env.draw is None else workers.env_state
+            shown = _drawn(step.obs) if env.draw is None else workers.env_state
             return rollout.Streams(env_state, after, carry), (shown, step.last)
 
         # One more than the steps, since each shows where it starts.
@@ -100,6 +101,11 @@ def _greedy_episode(
     ends = np.flatnonzero(last[:, 0])
     end = ends[0] if ends.size else length
     return [jax.tree.map(lambda x, t=t: x[t], shown) for t in range(end + 1)]
+
+
+def _drawn(obs: PyTree) -> PyTree:
+    """The observation, or its spec, without the previous action and reward."""
+    return obs.obs if isinstance(obs, WithPrevious) else obs
 
 
 def _frame(name: str, obs: np.ndarray) -> Image.Image:

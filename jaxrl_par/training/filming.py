@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.training import video
 from jaxrl_par.types import Agent, Box, Params, PRNGKey
@@ -91,6 +92,8 @@ def _picture(env: HostEnvironment, obs) -> np.ndarray:
     if drawn is not None:
         return drawn
     spec = env.observation_spec
+    if isinstance(spec, WithPrevious):
+        spec, obs = spec.obs, obs.obs
     if isinstance(spec, Box) and spec.dtype == np.uint8 and len(spec.shape) == 3:
         image = np.asarray(obs)[0]
         # Of frames in a stack, the newest.

@@ -1,5 +1,6 @@
 """Simulators by name."""
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ def make(
     # started has registered it.
     make_env = partial(gymnasium.make, spec, disable_env_checker=True)
     if render and backend != "processes" and _can_draw(spec):
+        _without_a_screen()
         make_env = partial(make_env, render_mode="rgb_array")
     told: Any = {"name": name, "info_metrics": info_metrics}
     try:
@@ -109,6 +111,13 @@ def _can_draw(spec: Any) -> bool:
     metadata = getattr(creator, "metadata", {})
     modes = metadata.get("render_modes", metadata.get("render.modes", []))
     return "rgb_array" in modes
+
+
+def _without_a_screen() -> None:
+    """SDL, which most simulators draw with, else writes errors of sound and screens."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 @contextmanager

@@ -133,9 +133,9 @@ class _SingleHost(rows.GymnasiumHost):
         Raises:
           ValueError: it is no picture.
         """
-        if self._envs and getattr(self._envs[0], "render_mode", None) != "rgb_array":
+        if not self._envs or getattr(self._envs[0], "render_mode", "") != "rgb_array":
             return None
-        picture = self._call(0, "render")
+        picture = self._envs[0].render()
         array = np.asarray(picture)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
             raise ValueError(
