@@ -39,18 +39,10 @@ def evaluate_command(argv: Sequence[str] | None = None) -> None:
         configure_jax()
         if args.film is not None:
             video.check_name(args.film)
-        checkpoint = args.checkpoint
-        if checkpoint not in ("newest", "best"):
-            if not checkpoint.isdecimal():
-                raise RefusedError(
-                    "checkpoint must be newest, best or the number of an update, got"
-                    f" {checkpoint!r}"
-                )
-            checkpoint = int(checkpoint)
+        named = args.checkpoint
+        checkpoint = int(named) if named.isdecimal() else named
         with training.load(
-            args.folder,
-            checkpoint=checkpoint,  # pyright: ignore[reportArgumentType]
-            member=args.member,
+            args.folder, checkpoint=checkpoint, member=args.member
         ) as run:
             print(f"{run.path}, after update {run.update:,}:")
             for name, result in run.evaluate().items():

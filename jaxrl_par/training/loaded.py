@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -30,6 +30,7 @@ _PRESETS = "jaxrl_par.presets"
 """They stand on this part, which finds them by name, as a plug-in."""
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What settings tell of the environments that a run has; `cli.Args` does."""
 
@@ -48,6 +49,7 @@ class Settings(Protocol):
     ) -> HostEnvironment: ...
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """What makes a run of its settings once more; `cli.Experiment` does."""
 
@@ -124,14 +126,14 @@ def load(
     folder: str | Path,
     *,
     experiment: Experiment | None = None,
-    checkpoint: Literal["newest", "best"] | int = "newest",
+    checkpoint: str | int = "newest",
     member: int | None = None,
 ) -> Loaded:
     """The run in a folder, which stays as it is. Memory is that of what was learned.
 
     Args:
       experiment: what the run was made of; by default the preset that the folder names.
-      checkpoint: the newest, that of the best evaluation, or that of an update.
+      checkpoint: "newest", "best" by evaluation, or the number of an update.
       member: of a population, counted from 0.
 
     Raises:
