@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 from jaxrl_par.training.words import command_line
@@ -44,14 +46,25 @@ def main(
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with command_line(), exits():
+    with sentences(), exits():
         configure_jax()
         args = parse(config, argv, program)
         if isinstance(args, Args):
             choose_threads(args)
+        run(args)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a command does within it, it says in the words of a command line.
+
+    Raises:
+      SystemExit: code 1 after an error was printed that a user can do something about.
+    """
+    with command_line():
         try:
-            run(args)
-        except TrainingError as error:
+            yield
+        except (TrainingError, RefusedError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
 

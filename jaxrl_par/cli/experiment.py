@@ -1,11 +1,15 @@
 """What a run is made of, as a value: to be started by name, loaded and played."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.place import MakeAgent, compose
 from jaxrl_par.cli.run import train
+from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Learner
 from jaxrl_par.training import Trained
 from jaxrl_par.training.provenance import experiment_name
@@ -27,6 +31,37 @@ class Experiment(NamedTuple):
     def name(self) -> str:
         """That of the preset or script, as `config.json` has it."""
         return experiment_name(self.config)
+
+    def on(
+        self,
+        name: str,
+        *,
+        environments: Callable[[int], Environment] | None = None,
+        simulators: Callable[[int, int], HostEnvironment] | None = None,
+    ) -> "Experiment":
+        """The experiment in environments of one's own, which are called so.
+
+        Args:
+          environments: num_envs -> environments that can be compiled; or else
+          simulators: (num_envs, seed) -> simulators, for threads and workers.
+
+        Raises:
+          RefusedError: both were given, or neither.
+        """
+        given = [x for x in (environments, simulators) if x is not None]
+        if len(given) != 1:
+            raise RefusedError("on takes environments or simulators, one of the two")
+        fields = {
+            "__doc__": self.config.__doc__,
+            # Of whom the run will say that it is.
+            "__module__": getattr(given[0], "__module__", "__main__"),
+            "__annotations__": {"env_name": str},
+            "env_name": name,
+            "environments": environments and staticmethod(environments),
+            "simulators": simulators and staticmethod(simulators),
+        }
+        made = type(self.config.__name__, (self.config,), fields)
+        return self._replace(config=dataclass(frozen=True)(made))
 
     def run(self, args: Args) -> Trained:
         """Composes what the settings ask for, and trains it.
