@@ -89,23 +89,31 @@ def _list_envs(rest: Sequence[str]) -> None:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 
+def _later(module: str, function: str) -> Callable[[Sequence[str]], None]:
+    """A command that needs JAX, or what is as slow to import."""
+
+    def run(rest: Sequence[str]) -> None:
+        with import_module("jaxrl_par.cli").sentences():
+            getattr(import_module(module), function)(rest)
+
+    return run
+
+
 def _refuse(told: str) -> None:
     print(f"error: {told}\njaxrl-par --help lists all commands", file=sys.stderr)
     raise SystemExit(2)
 
 
-def _command(name: str) -> Callable[[Sequence[str]], None]:
-    """The function `NAME_command` of `cli.NAME`."""
-    module = f"jaxrl_par.cli.{name}"
-    return lambda rest: getattr(import_module(module), f"{name}_command")(rest)
-
-
 _COMMANDS = {
     "compare": _Command(
-        "FOLDER ...", "runs side by side: ends, curves, settings", _command("compare")
+        "FOLDER ...",
+        "a table and a picture of runs, and what differs in their settings",
+        _later("jaxrl_par.cli.compare", "compare_command"),
     ),
     "evaluate": _Command(
-        "FOLDER", "a run once more, and an episode as a film", _command("evaluate")
+        "FOLDER",
+        "a run once more in its environments, and an episode as a film",
+        _later("jaxrl_par.cli.evaluate", "evaluate_command"),
     ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs

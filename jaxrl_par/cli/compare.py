@@ -7,8 +7,6 @@ from pathlib import Path
 import tyro
 
 from jaxrl_par import training
-from jaxrl_par.cli.entry import in_sentences
-from jaxrl_par.training import TrainingError
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,11 @@ def compare_command(argv: Sequence[str] | None = None) -> None:
     """Prints the comparison that a command line asks for, and draws it.
 
     Raises:
-      SystemExit: code 2 if the command line is wrong, 1 if no run can be compared or
-        the picture cannot be written; the error was printed.
+      SystemExit: the command line is wrong.
+      TrainingError: no run can be compared, or the picture cannot be written.
     """
     args = tyro.cli(CompareArgs, args=argv, prog="jaxrl-par compare")
-    with in_sentences(TrainingError):
-        comparison = training.compare(args.folders, args.metric)
-        print(comparison.text())
-        comparison.draw(args.out)
-        print(f"\nCurves: {args.out}")
+    comparison = training.compare(args.folders, args.metric)
+    print(comparison.text())
+    comparison.draw(args.out)
+    print(f"\nCurves: {args.out}")

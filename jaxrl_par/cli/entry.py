@@ -13,6 +13,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits
 from jaxrl_par.training.words import command_line
@@ -45,7 +46,7 @@ def main(
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
         error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with in_sentences(TrainingError):
+    with sentences(), exits():
         configure_jax()
         args = parse(config, argv, program)
         if isinstance(args, Args):
@@ -54,17 +55,16 @@ def main(
 
 
 @contextmanager
-def in_sentences(*kinds: type[Exception]) -> Iterator[None]:
-    """Prints errors of these kinds, which say all, in place of a traceback.
+def sentences() -> Iterator[None]:
+    """What a command does within it, it says in the words of a command line.
 
     Raises:
-      SystemExit: code 1 in place of the error. As `Interrupted`, 75 after SIGTERM and
-        130 after Ctrl-C.
+      SystemExit: code 1 after an error was printed that a user can do something about.
     """
-    with command_line(), exits():
+    with command_line():
         try:
             yield
-        except kinds as error:
+        except (TrainingError, RefusedError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import tyro
 
 from jaxrl_par import training
-from jaxrl_par.cli.entry import configure_jax, in_sentences
-from jaxrl_par.errors import RefusedError
-from jaxrl_par.training import TrainingError, video
+from jaxrl_par.cli.entry import configure_jax
+from jaxrl_par.training import video
+from jaxrl_par.training.interrupts import exits
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ def evaluate_command(argv: Sequence[str] | None = None) -> None:
     """Prints the results of the run that a command line names.
 
     Raises:
-      SystemExit: code 2 if the command line is wrong, 1 if the run cannot be loaded or
-        filmed; the error was printed.
+      SystemExit: the command line is wrong.
+      TrainingError, RefusedError: the run cannot be loaded, or not be filmed.
+      Interrupted: a signal came.
     """
     args = tyro.cli(EvaluateArgs, args=argv, prog="jaxrl-par evaluate")
-    with in_sentences(TrainingError, RefusedError):
+    with exits():
         configure_jax()
         if args.film is not None:
             video.check_name(args.film)

@@ -1,7 +1,7 @@
 """What a run is made of, as a value: to be started by name, loaded and played."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,9 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.files import ConfigError, over
 from jaxrl_par.cli.place import MakeAgent, compose
 from jaxrl_par.cli.run import evaluations, train
-from jaxrl_par.errors import problems
+from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.loops import Learner
 from jaxrl_par.training import Trained
 from jaxrl_par.training.provenance import experiment_name
@@ -34,6 +36,37 @@ class Experiment(NamedTuple):
     def name(self) -> str:
         """That of the preset or script, as `config.json` has it."""
         return experiment_name(self.config)
+
+    def on(
+        self,
+        name: str,
+        *,
+        environments: Callable[[int], Environment] | None = None,
+        simulators: Callable[[int, int], HostEnvironment] | None = None,
+    ) -> "Experiment":
+        """The experiment in environments of one's own, which are called so.
+
+        Args:
+          environments: num_envs -> environments that can be compiled; or else
+          simulators: (num_envs, seed) -> simulators, for threads and workers.
+
+        Raises:
+          RefusedError: both were given, or neither.
+        """
+        given = [x for x in (environments, simulators) if x is not None]
+        if len(given) != 1:
+            raise RefusedError("on takes environments or simulators, one of the two")
+        fields = {
+            "__doc__": self.config.__doc__,
+            # Of whom the run will say that it is.
+            "__module__": getattr(given[0], "__module__", "__main__"),
+            "__annotations__": {"env_name": str},
+            "env_name": name,
+            "environments": environments and staticmethod(environments),
+            "simulators": simulators and staticmethod(simulators),
+        }
+        made = type(self.config.__name__, (self.config,), fields)
+        return self._replace(config=dataclass(frozen=True)(made))
 
     def settings(self, path: Path) -> Args:
         """Those in the `config.json` of a run, to be loaded and not to be resumed.
