@@ -64,7 +64,8 @@ def trained_by(
         return TrainState(*stepped(optimizer, state.params, state.opt_state, grads))
 
     act, greedy = acting(network, record_log_prob, record_policy)
-    return Agent(init, network.initial_carry, act, grad, apply, greedy, **fields)
+    functions = (init, network.initial_carry, act, grad, apply, greedy)
+    return Agent(*functions, specs=network.specs, **fields)
 
 
 def gradient(loss: Callable, params: Params, *given: Any) -> tuple[Grads, Info]:

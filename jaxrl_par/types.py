@@ -207,6 +207,8 @@ class Agent(NamedTuple):
     reduction: Literal["mean", "sum"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum."""
+    specs: "tuple[Specs, Spec] | None" = None
+    """Those of observations and actions that it was made for; None if it may be any."""
 
 
 _FEW = 8

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "envs": {"types", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
-    "rollout": {"types", "envs"},
+    "rollout": {"types", "errors", "envs"},
     "replay": {"types", "axis", "errors"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed"},

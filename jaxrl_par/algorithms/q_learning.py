@@ -159,6 +159,7 @@ def q_learning(
         *functions,
         params=lambda state: Acting(state.online, state.elapsed),
         reduction=config.reduction,
+        specs=network.specs,
     )
 
 

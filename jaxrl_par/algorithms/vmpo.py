@@ -166,7 +166,8 @@ def vmpo(
         return VMPOState(params, duals, target_params, age, opt_state)
 
     act, greedy = acting(network, record_log_prob=True)
-    return Agent(init, network.initial_carry, act, grad, apply, greedy, prepare)
+    functions = (init, network.initial_carry, act, grad, apply, greedy, prepare)
+    return Agent(*functions, specs=network.specs)
 
 
 def make_batch(

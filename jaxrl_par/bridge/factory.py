@@ -6,14 +6,14 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 
-from jaxrl_par import loops
+from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.reports import Tally, Times
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Run
-from jaxrl_par.types import PRNGKey, TimeStep, example
+from jaxrl_par.types import Agent, PRNGKey, TimeStep, example
 
 # A fold of the root that no update comes to: see `loops.unroll_keys`.
 _FRESH = np.uint32(0xFFFFFFFE)
@@ -90,8 +90,13 @@ M = TypeVar("M", bound=PooledActor)
 class ActorFactory(ABC, Generic[M]):
     """Makes members, and their environments' keys."""
 
-    def __init__(self, key: PRNGKey):
-        """`key`: that of a new run. It is split as `topologies.compiled` does."""
+    def __init__(self, key: PRNGKey, agent: Agent | None = None):
+        """
+        Args:
+          key: that of a new run. It is split as `topologies.compiled` does.
+          agent: acts in the environments, if it is to be checked that it can.
+        """
+        self._agent = agent
         self.tally = Tally()
         self._owners = Owners("actor", "each must be given environments of its own")
         self._agent_key, self._env_key, self._root = jax.random.split(key, 3)
@@ -104,14 +109,16 @@ class ActorFactory(ABC, Generic[M]):
         """Notes what a member steps from now on.
 
         Raises:
-          RefusedError: it is no `HostEnvironment`, or some of it is stepped by another
-            member, or was made before.
+          RefusedError: it is no `HostEnvironment`, or has other specs than those that
+            the agent was made for, or some of it was made before, for any member.
         """
         if not isinstance(env, HostEnvironment):
             raise RefusedError(
                 "what makes the environments of an actor must give a HostEnvironment,"
                 f" as envs.host.make does, not {env!r:.60}"
             )
+        if self._agent is not None:
+            rollout.refuse_other_specs(self._agent, env)
         self._owners.claim(member, env)
 
     def env_key(self, actor: int, generation: int) -> PRNGKey:

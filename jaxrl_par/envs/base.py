@@ -31,7 +31,10 @@ class Environment(NamedTuple):
     step: Callable[
         [EnvState, Action, PRNGKey], tuple[EnvState, TimeStep, Floats, Floats]
     ]
-    """(env_state, action, key) -> (env_state, next step, reward, discount)"""
+    """(env_state, action, key) -> (env_state, next step, reward, discount)
+
+    Policies may choose outside the bounds of `action_spec`: what is done is the nearest
+    action within. `wrappers.clip_actions` sees to it."""
     num_envs: int
     observation_spec: Specs
     """A spec for each leaf of an observation, without the batch axis."""

@@ -3,6 +3,9 @@
 gymnax's own `step` resets in the step that ends an episode and so never shows the final
 observation where a network would read it. Here `step_env` and `reset_env` are composed
 into the stream of `Environment`; both are computed in each step, as in gymnax.
+
+Some environments of gymnax take actions outside their own bounds, and pay for them.
+Here they get the nearest one within.
 """
 
 from typing import Any
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.envs.base import Environment
-from jaxrl_par.envs.wrappers import episode_statistics
+from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 
@@ -67,18 +70,17 @@ def from_gymnax(
     def draw(env_state, i):
         return env.draw(jax.tree.map(lambda x: np.asarray(x[i]), env_state[0]))
 
-    return episode_statistics(
-        Environment(
-            reset=reset,
-            step=step,
-            num_envs=num_envs,
-            observation_spec=_observation_spec(env, params),
-            action_spec=action_spec,
-            name=name or env.name,
-            max_episode_steps=limit,
-            draw=draw if hasattr(env, "draw") else None,
-        )
+    made = Environment(
+        reset=reset,
+        step=step,
+        num_envs=num_envs,
+        observation_spec=_observation_spec(env, params),
+        action_spec=action_spec,
+        name=name or env.name,
+        max_episode_steps=limit,
+        draw=draw if hasattr(env, "draw") else None,
     )
+    return episode_statistics(clip_actions(made))
 
 
 def _strong_dtypes(env: Any, params: Any):

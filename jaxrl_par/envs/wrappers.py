@@ -47,6 +47,23 @@ def episode_statistics(env: Environment) -> Environment:
     )
 
 
+def clip_actions(env: Environment) -> Environment:
+    """Does the nearest action within the bounds of the spec, in place of others.
+
+    Policies are unbounded, and learn from what they sampled. `from_gymnax` clips by
+    itself, and so do the adapters of simulators; this is for environments of one's own.
+    """
+    spec = env.action_spec
+    if not isinstance(spec, Box):
+        return env
+
+    def step(env_state, action, key):
+        within = jnp.clip(action, spec.low, spec.high).astype(action.dtype)
+        return env.step(env_state, within, key)
+
+    return env._replace(step=step)
+
+
 class WithPrevious(NamedTuple):
     """An observation with what led to it; action and reward are 0 where `first`."""
 
@@ -59,8 +76,9 @@ class WithPrevious(NamedTuple):
 def previous_action_and_reward(env: Environment) -> Environment:
     """Shows the last action and reward with each observation.
 
-    A network with memory can then tell what its actions do. Source: Wang et al.,
-    arXiv:1611.05763, section 2.1.
+    A network with memory can then tell what its actions do. The action is the one that
+    was sampled, also where the nearest one within the bounds was done in its place: so
+    what is shown has no bounds. Source: Wang et al., arXiv:1611.05763, section 2.1.
     """
 
     def show(step: TimeStep, action: Action, reward: Array) -> TimeStep:
@@ -71,7 +89,15 @@ def previous_action_and_reward(env: Environment) -> Environment:
         obs = WithPrevious(step.obs, cleared(action), cleared(reward))
         return step._replace(obs=obs)
 
-    return _showing(env, WithPrevious(*env.specs, Box(())), show)
+    return _showing(env, with_previous(env.specs), show)
+
+
+def with_previous(specs: tuple[Specs, Spec]) -> WithPrevious:
+    """The spec of observations that show action and reward."""
+    observation, action = specs
+    if isinstance(action, Box):
+        action = Box(action.shape, action.dtype)
+    return WithPrevious(observation, action, Box(()))
 
 
 def select_observation(env: Environment, indices: tuple[int, ...]) -> Environment:

@@ -8,8 +8,9 @@
     numpy_actor.py   with these it acts where NumPy is: `Actor.load(path)`
     step.stablehlo   one step for `jax.export.deserialize`, as `load(path)` uses it
 
-Both forms compute what the agent's `greedy` does, and the policy besides, without the
-critic. Reading runs nothing that is in the folder: see `numpy_actor.Actor.load`.
+Both forms compute what the agent's `greedy` does, clipped to the bounds of actions, and
+the policy besides, without the critic. Reading runs nothing that is in the folder: see
+`numpy_actor.Actor.load`.
 """
 
 import io
@@ -73,7 +74,8 @@ class ExportedActor(NamedTuple):
     initial_carry: Callable[[int], Carry]
     """Empty memory for so many environments, a tuple of leaves [B, ...]."""
     step: Callable[[Obs, First, Carry], tuple[Action, dict[str, Array], Carry]]
-    """(obs, first, carry) -> (the policy's mode, its parameters by name, carry)"""
+    """(obs, first, carry) -> (action, the policy's parameters by name, carry); the
+    action is the policy's mode, or the nearest one within the bounds"""
 
 
 class _Actor(NamedTuple):
@@ -82,6 +84,7 @@ class _Actor(NamedTuple):
     config: NetworkConfig
     network: Network
     observation_spec: Specs
+    action_spec: Spec
     example: TimeStep
     """A step of one environment."""
 
@@ -130,10 +133,10 @@ def write(
     path, built = Path(path), actor_critic(observation_spec, action_spec, network)
     none = jnp.zeros(1, bool)
     first = TimeStep(example(observation_spec, 1), first=none, last=none)
-    actor = _Actor(network, built, observation_spec, first)
+    actor = _Actor(network, built, observation_spec, action_spec, first)
     statistics = getattr(params, "statistics", None)
     arrays = _needed(actor, params if statistics is None else params.inner)
-    config = _describe(actor, action_spec) | {
+    config = _describe(actor) | {
         "numpy": numpy,
         "batch_sizes": list(batch_sizes) if batch_sizes else None,
         "normalization": None if statistics is None else {"clip": clip},
@@ -210,7 +213,7 @@ def _compiled(path, config, arrays, batch, donate_carry: bool) -> Callable:
 
 
 def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
-    """(arrays, observations, first, carry) -> (mode, policy, carry), of plain lists.
+    """(arrays, observations, first, carry) -> (action, policy, carry), of plain lists.
 
     JAX would ask for a name of every NamedTuple in the signature, wherever it is read.
     """
@@ -229,9 +232,17 @@ def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
         memory = (memory, memory) if actor.halves else memory
         (policy, _), memory = actor.network.apply(params, memory, row)
         memory = memory[0] if actor.halves else memory
-        return policy.mode(), policy._asdict(), jax.tree.leaves(memory)
+        action = _within(actor.action_spec, policy.mode())
+        return action, policy._asdict(), jax.tree.leaves(memory)
 
     return step
+
+
+def _within(spec: Spec, action: Array) -> Array:
+    """The nearest action within the bounds: a robot may have nobody else to clip it."""
+    if isinstance(spec, Discrete):
+        return action
+    return jnp.clip(action, spec.low, spec.high).astype(action.dtype)
 
 
 def _normalized(arrays, index: int, x: Array, config: Mapping[str, Any]) -> Array:
@@ -300,7 +311,7 @@ def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arra
     }
 
 
-def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
+def _describe(actor: _Actor) -> dict[str, Any]:
     torso = chosen_torso(actor.observation_spec, actor.config.torso)
     carry = jax.tree.leaves(actor.carry)
     observations = jax.tree.leaves_with_path(
@@ -313,7 +324,7 @@ def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
             _spec(spec, f"obs{jax.tree_util.keystr(path)}")
             for path, spec in observations
         ],
-        "action": _spec(action_spec, "action"),
+        "action": _spec(actor.action_spec, "action"),
         "carry": [{"shape": x.shape[1:], "dtype": str(x.dtype)} for x in carry],
         "inputs": {
             "parameters": f"arrays of {ARRAYS} by name",
@@ -321,7 +332,7 @@ def _describe(actor: _Actor, action_spec: Spec) -> dict[str, Any]:
             "first": "bool [B], where an episode starts: memory is cleared",
             "carry": "list of the leaves above, [B, *shape], zeros at the start",
         },
-        "outputs": "the policy's mode, its parameters by name, and carry",
+        "outputs": "the policy's mode within the bounds, its parameters, and carry",
         "platforms": _PLATFORMS,
         "versions": _versions(),
     }

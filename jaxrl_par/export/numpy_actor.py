@@ -86,7 +86,8 @@ class Actor:
         carry: Carry,
         rng: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, Carry]:
-        """Actions, int32 [B] or float32 [B, A], and the memory after them.
+        """Actions, int32 [B] or float32 [B, A], and the memory after them. Those of
+        real numbers are within their bounds.
 
         Args:
           obs: arrays [B, ...] in the tuples, lists and dicts of training, or all of
@@ -109,8 +110,12 @@ class Actor:
         if "centre" in settings:
             limit = np.float32(1 - 1e-6)
             unit = np.clip(np.tanh(outputs), -limit, limit).T
-            return settings["centre"] + settings["half_width"] * unit, carry
-        return outputs.T.copy(), carry
+            actions = settings["centre"] + settings["half_width"] * unit
+        else:
+            actions = outputs.T.copy()
+        low, high = self._weights.bounds
+        np.minimum(np.maximum(actions, low, out=actions), high, out=actions)
+        return actions, carry
 
     def distribution(
         self, obs: Any, first: np.ndarray, carry: Carry
@@ -242,9 +247,10 @@ class _Weights:
         """What is the same for all observations, [A]."""
         (size,) = action["shape"]
         settings = {"log_std": self._array("params._Heads_0.log_std", size)}
+        low = _bounds(action["low"], size, -np.inf)
+        high = _bounds(action["high"], size, np.inf)
+        self.bounds = low, high
         if network["policy"] == "squashed":
-            bounds = np.float32(action["low"]), np.float32(action["high"])
-            low, high = (np.broadcast_to(bound, size) for bound in bounds)
             settings |= {"centre": (low + high) / 2, "half_width": (high - low) / 2}
         return settings
 
@@ -476,6 +482,13 @@ def read_arrays(folder: str | Path, config: Mapping[str, Any]) -> dict[str, np.n
 def _fused(kernels: Sequence[np.ndarray], bias: np.ndarray) -> np.ndarray:
     """[F, D + 1] of kernels [D_i, F] and bias [F]: its last column meets the ones."""
     return np.concatenate([*kernels, bias[None]]).T.copy()
+
+
+def _bounds(given: Any, size: int, none: float) -> np.ndarray:
+    """Float32 [A] of one number or one for each, of which null stands for none."""
+    numbers = np.asarray(given, np.float64)  # null becomes NaN
+    bounds = np.where(np.isnan(numbers), none, numbers)
+    return np.broadcast_to(bounds.astype(np.float32), size)
 
 
 def _sampled(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrl_par.distributions import (
@@ -12,6 +13,7 @@ from jaxrl_par.distributions import (
     Distribution,
     SquashedNormal,
 )
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import (
     NetworkConfig,
@@ -55,14 +57,21 @@ def actor_critic(
             "an action is one integer or a vector of numbers, not an array of shape"
             f" {action_spec.shape}"
         )
+    if isinstance(action_spec, Box) and not np.issubdtype(
+        action_spec.dtype, np.floating
+    ):
+        raise RefusedError(
+            f"policies choose real numbers, and actions are {action_spec}: make the"
+            " environment take floats and round them, or one Discrete action in place"
+            " of the integers (gymnasium.wrappers.TransformAction does either)"
+        )
 
     def start(num_envs: int):
         one = empty(config, num_envs)
         return one if config.shared or config.memory == "none" else (one, one)
 
-    return as_network(
-        _ActorCritic(Static(observation_spec, action_spec), config), start
-    )
+    specs = Static(observation_spec, action_spec)
+    return as_network(_ActorCritic(specs, config), start, specs)
 
 
 class _ActorCritic(nn.Module):

@@ -43,4 +43,4 @@ def asymmetric(actor: Network, critic: Network) -> Network:
         (_, values), critic_carry = critic.unroll(params["critic"], critic_carry, steps)
         return (policy, values), (actor_carry, critic_carry)
 
-    return Network(init, actor.initial_carry, apply, unroll)
+    return Network(init, actor.initial_carry, apply, unroll, actor.specs)

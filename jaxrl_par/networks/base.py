@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
+from jaxrl_par.types import Carry, Params, PRNGKey, Spec, Specs, TimeStep
 
 
 class Network(NamedTuple):
@@ -17,3 +17,5 @@ class Network(NamedTuple):
     unroll: Callable[[Params, Carry, TimeStep], tuple[Any, Carry]]
     """What `apply` gives over the steps [T, B, ...], in one call: outputs [T, B, ...],
     and the memory after the last step."""
+    specs: tuple[Specs, Spec] | None = None
+    """Those of observations and actions that it was made for; None if it may be any."""

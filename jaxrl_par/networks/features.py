@@ -83,11 +83,14 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
     _check_images(observation_spec, config.torso)
 
 
-def as_network(module: nn.Module, start: Callable[[int], Carry]) -> Network:
+def as_network(
+    module: nn.Module, start: Callable[[int], Carry], specs: Static
+) -> Network:
     """A module that is called with (carry, steps [T, B], acting) as a `Network`.
 
     Args:
       start: empty memory for so many environments.
+      specs: those that it was made for.
     """
 
     def apply(params, carry, step):
@@ -102,6 +105,7 @@ def as_network(module: nn.Module, start: Callable[[int], Carry]) -> Network:
         initial_carry=start,
         apply=apply,
         unroll=module.apply,
+        specs=(specs.observation, specs.action),
     )
 
 

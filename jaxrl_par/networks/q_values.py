@@ -32,7 +32,7 @@ def q_network(
         )
     specs = Static(observation_spec, action_spec)
     module = _QValues(specs, config, action_spec.num_values)
-    return features.as_network(module, partial(features.empty, config))
+    return features.as_network(module, partial(features.empty, config), specs)
 
 
 class _QValues(nn.Module):

@@ -41,10 +41,11 @@ def compiled(
         gradients and metrics are averaged over it.
 
     Raises:
-      ValueError: `unroll_length` is below 1.
+      ValueError: `unroll_length` is below 1, or the agent was made for other specs.
     """
     refuse(unroll_length=unroll_length)
     learner = learner_of(learner)
+    rollout.refuse_other_specs(learner.actor, env)
     actor, learn = learner.actor, learn_from(learner, axis)
 
     def init(key: PRNGKey) -> Run:
@@ -77,10 +78,11 @@ def episodic(
     The loop of Monte Carlo policy gradients, which need returns to the end.
 
     Raises:
-      ValueError: `max_steps` is below 1.
+      ValueError: `max_steps` is below 1, or the agent was made for other specs.
     """
     refuse(max_steps=max_steps)
     learner = learner_of(learner)
+    rollout.refuse_other_specs(learner.actor, env)
     actor, learn = learner.actor, learn_from(learner, axis)
 
     def init(key: PRNGKey) -> Run:

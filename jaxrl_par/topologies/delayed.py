@@ -227,6 +227,7 @@ def delayed(
         )
     refuse_any(found)
     learner = loops.learner_of(learner)
+    rollout.refuse_other_specs(learner.actor, env)
     system = _System(
         learner, loops.halves_of(learner, "delayed"), env, unroll_length, schedule,
         num_workers, max_delay, copies, stale, staleness,

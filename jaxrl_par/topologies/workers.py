@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 
+from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
@@ -91,6 +92,8 @@ def _parts(
 ) -> Parts:
     refuse(config, unroll_length=unroll_length)
     learner = learner_of(learner)
+    if isinstance(env, Environment):
+        rollout.refuse_other_specs(learner.actor, env)
     if halves_of(learner, "workers").observe is not nothing:
         raise RefusedError(
             "this agent observes data without a gradient, such as statistics of"

@@ -57,6 +57,7 @@ def animate(
       TrainingError: the file cannot be written.
     """
     video.check_name(path)
+    rollout.refuse_other_specs(agent, env)
     if env.num_envs != 1:
         raise ValueError(f"an animation shows one environment, got {env.num_envs}")
     if not can_draw(env):

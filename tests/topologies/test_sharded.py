@@ -26,9 +26,9 @@ ENV = probes.counter(NUM_ENVS)
 SGD = optax.chain(optax.trace(decay=0.0), optax.sgd(0.1))
 
 
-def network(memory="none"):
+def network(memory="none", env=ENV):
     config = NetworkConfig(widths=(16,), memory=memory, memory_width=8)
-    return actor_critic(ENV.observation_spec, ENV.action_spec, config)
+    return actor_critic(env.observation_spec, env.action_spec, config)
 
 
 AGENTS = {
@@ -126,8 +126,8 @@ def test_devices_act_differently_and_learn_the_same():
 
 
 def test_no_two_devices_draw_the_same_numbers():
-    agent = a2c(network(), SGD)
     env = probes.observation_reward(16)
+    agent = a2c(network(env=env), SGD)
     program = sharded(compiled(agent, env, 4, axis=Axis("data")), data_mesh(8))
     run = jax.jit(program.init)(random.key(0))
     # Bits that each device drew for its 16 environments: alike once in 2**16 pairs.
@@ -138,8 +138,8 @@ def test_no_two_devices_draw_the_same_numbers():
 
 @pytest.mark.slow
 def test_steps_of_all_devices_are_counted():
-    agent = a2c(network(), SGD)
     env = probes.constant_reward(3, continuing=True)
+    agent = a2c(network(env=env), SGD)
     program = sharded(compiled(agent, env, 5, axis=Axis("data")), data_mesh(4))
     run, _ = jax.jit(lambda key: scanned(program, 2)(program.init(key)))(random.key(0))
     assert int(run.progress.env_steps) == 2 * 5 * 3 * 4

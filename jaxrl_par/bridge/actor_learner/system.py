@@ -54,7 +54,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
         """`num_past_params`: older parameters that are part of the run."""
-        super().__init__(key)
+        super().__init__(key, parts.learner.actor)
         self.parts = parts
         self.num_past_params = num_past_params
         config = parts.config

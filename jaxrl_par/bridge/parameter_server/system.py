@@ -49,7 +49,7 @@ class WorkerSystem(ActorFactory[Worker]):
     run."""
 
     def __init__(self, parts: Parts, key: PRNGKey):
-        super().__init__(key)
+        super().__init__(key, parts.learner.actor)
         self.parts = parts
         learner, env, length = parts.learner, parts.env, parts.unroll_length
         self._gradient = kinds.gradients(learner)

@@ -91,15 +91,14 @@ def admitted_flag(name: str, flag: Any, index: int, where: Where) -> Any:
 
 
 def admitted_rewards(rewards: Any, num_envs: int, where: Where) -> np.ndarray:
-    """The rewards of all environments, a copy [num_envs]. Raises as `admitted_reward`,
-    and for one number that would stand for all."""
-    numbers = _number("reward", rewards, (num_envs,), lambda: where(None))
-    return np.array(numbers)
+    """The rewards of all environments, [num_envs]. Raises as `admitted_reward`, and for
+    one number that would stand for all."""
+    return _number("reward", rewards, (num_envs,), lambda: where(None))
 
 
 def admitted_flags(name: str, flags: Any, num_envs: int, where: Where) -> np.ndarray:
-    """The flags of all environments, a copy [num_envs]. Raises as `admitted_flag`."""
-    return np.array(_boolean(name, flags, (num_envs,), lambda: where(None)))
+    """The flags of all environments, [num_envs]. Raises as `admitted_flag`."""
+    return _boolean(name, flags, (num_envs,), lambda: where(None))
 
 
 class Observations:
@@ -126,7 +125,17 @@ class Observations:
           BadRowError: its structure, kind or shape is not that of the space, or the
             space cannot hold it.
         """
-        parts = (obs,) if self._single else self._parts(obs, lambda: where(index))
+        if self._single:
+            leaf = self._leaves[0]
+            # What nearly all simulators give, for whom this is all that it costs.
+            if type(obs) is np.ndarray and obs.dtype is leaf.dtype:
+                if obs.shape == leaf.shape:
+                    rows[0][row] = obs
+                    return
+            elif leaf.is_declared(obs, leaf.shape):
+                rows[0][row] = obs
+                return
+        parts = self._parts(obs, lambda: where(index))
         for leaf, place, part in zip(self._leaves, rows, parts, strict=True):
             if leaf.is_declared(part, leaf.shape):
                 place[row] = part
@@ -144,6 +153,8 @@ class Observations:
         Raises:
           BadRowError: an integer is not among those of its space.
         """
+        if self._single:
+            return self._leaves[0].settled(rows[0], where, indices)
         leaves = zip(self._leaves, rows, strict=True)
         settled = iter([leaf.settled(x, where, indices) for leaf, x in leaves])
         return map_leaves(lambda _: next(settled), self._specs)
@@ -157,7 +168,8 @@ class Observations:
         Raises:
           BadRowError: as `write` and `batch`.
         """
-        parts = self._parts(obs, lambda: where(None))
+        single = self._single
+        parts = (obs,) if single else self._parts(obs, lambda: where(None))
         rows = []
         for leaf, part in zip(self._leaves, parts, strict=True):
             shape = (size, *leaf.shape)
@@ -176,37 +188,39 @@ class _Leaf:
     def __init__(self, path: str, spec: Spec, space: Any):
         self.path, self.spec, self.shape = path, spec, spec.shape
         self._is_choice = isinstance(spec, Discrete)
-        self._start = int(space.start) if self._is_choice else 0
-        self._dtype = np.dtype(np.int64 if self._is_choice else space.dtype)
+        self.dtype = np.dtype(np.int64 if self._is_choice else space.dtype)
         bits = type(space).__name__ == "MultiBinary"
-        self._kinds = {"f": "fiu", "b": "b"}.get(self._dtype.kind, "iub"[: 2 + bits])
+        self._kinds = {"f": "fiu", "b": "b"}.get(self.dtype.kind, "iub"[: 2 + bits])
+        narrowed = self.dtype != spec.dtype and self.dtype.kind in "iu"
+        self._has_range = self._is_choice or narrowed
+        self._low = self._high = 0
         if isinstance(spec, Discrete):
-            self._low, self._high = self._start, self._start + spec.num_values - 1
-        elif self._dtype != spec.dtype and self._dtype.kind in "iu":
+            self._low = int(space.start)
+            self._high = self._low + spec.num_values - 1
+        elif narrowed:
             self._low, self._high = np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max
-        else:
-            self._low = None
+        self._is_settled = not self._has_range and self.dtype == spec.dtype
 
     def empty(self, size: int) -> np.ndarray:
-        return np.empty((size, *self.shape), self._dtype)
+        return np.empty((size, *self.shape), self.dtype)
 
     def is_declared(self, x: Any, shape: tuple[int, ...]) -> bool:
         """Whether it is what the space declares, bounds aside."""
         kind = type(x)
+        if kind is int and self._is_choice:
+            return shape == () and -_EXACT <= x <= _EXACT
         if kind is np.ndarray:
-            return x.dtype == self._dtype and x.shape == shape
-        if kind is int:
-            return self._is_choice and shape == () and -_EXACT <= x <= _EXACT
-        return kind is self._dtype.type and shape == ()
+            return x.dtype == self.dtype and x.shape == shape
+        return kind is self.dtype.type and shape == ()
 
     def declared(
         self, x: Any, shape: tuple[int, ...], where: Callable[[], str]
     ) -> np.ndarray:
         """An array in the space's dtype, whose elements are equal to those of x."""
-        told = str(self._dtype)
+        told = str(self.dtype)
         array = _array(self.path, x, self._kinds, told, shape, where)
         with np.errstate(over="ignore", invalid="ignore"):
-            cast = array.astype(self._dtype)
+            cast = array.astype(self.dtype)
         lost = self._lost(array, cast)
         if lost.any():
             bounds = self._bounds()
@@ -219,20 +233,27 @@ class _Leaf:
         self, x: np.ndarray, where: Where, indices: np.ndarray | None
     ) -> np.ndarray:
         """Rows [B, ...] in the spec's dtype."""
-        if x.dtype == self.spec.dtype and self._low is None:
+        if self._is_settled:
             return x
-        if self._low is not None:
-            outside = (x < self._low) | (x > self._high)
+        if self._has_range:
+            outside = self._outside(x)
             if outside.any():
                 row = int(np.argwhere(outside)[0, 0])
                 index = row if indices is None else int(indices[row])
                 why = f"is not in {self._low} .. {self._high}"
                 _refuse_element(self.path, x[row], outside[row], where(index), why)
-            if self._start:
-                x = x - self._start
+            if self._is_choice:
+                x = x - self._low
         # What is too large becomes infinite, which is refused.
         with np.errstate(over="ignore"):
             return x.astype(self.spec.dtype)
+
+    def _outside(self, x: np.ndarray) -> np.ndarray:
+        """Where an integer is none of its space."""
+        if self._is_choice:
+            # Unsigned, what is below the start is large: one comparison for both ends.
+            return (x - self._low).view(np.uint64) > self._high - self._low
+        return (x < self._low) | (x > self._high)
 
     def _bounds(self) -> str:
         if isinstance(self.spec, Discrete):
@@ -241,12 +262,12 @@ class _Leaf:
 
     def _lost(self, array: np.ndarray, cast: np.ndarray) -> np.ndarray:
         """Where a cast to the space's dtype changes what an element is."""
-        if self._dtype.kind == "b":
+        if self.dtype.kind == "b":
             return np.zeros(array.shape, bool)
-        if self._dtype.kind in "iu":
+        if self.dtype.kind in "iu":
             if array.dtype.kind == "b":
                 return np.zeros(array.shape, bool)
-            info = np.iinfo(self._dtype)
+            info = np.iinfo(self.dtype)
             return (array < info.min) | (array > info.max)
         with np.errstate(over="ignore", invalid="ignore"):
             back = cast.astype(array.dtype)

@@ -45,7 +45,11 @@ class HostEnvironment(ABC):
 
     @abstractmethod
     def step(self, action: Any) -> HostRow:
-        """Acts in every environment; `action` has leaves [B, ...]."""
+        """Acts in every environment; `action` has leaves [B, ...].
+
+        Policies may choose outside the bounds of `action_spec`: what is done is the
+        nearest action within.
+        """
 
     @abstractmethod
     def close(self) -> None:

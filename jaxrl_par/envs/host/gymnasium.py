@@ -129,12 +129,13 @@ class VectorHost(rows.GymnasiumHost):
     def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
         action = self._simulator_action(action, self.num_envs)
         self._row += 1
-        if first.any():
+        starts = np.count_nonzero(first)
+        if starts:
             self._episode[first] += 1
             self._began[first] = self._row
-        if self._mode == "NEXT_STEP" or not first.any():
+        if self._mode == "NEXT_STEP" or not starts:
             return self._step(action, first)
-        if first.all():
+        if starts == self.num_envs:
             return self._reset(first), 0.0, ~first, ~first
         if self._mode == "DISABLED":
             self._reset(first)
@@ -144,13 +145,17 @@ class VectorHost(rows.GymnasiumHost):
 
     def _step(self, action: np.ndarray, first: np.ndarray):
         """(obs, reward, terminated, truncated), with final observations in place."""
-        obs, *rewards, infos = self._call("step", action)
+        obs, reward, *ends, infos = self._call("step", action)
         count, where = self.num_envs, self._where
         resets = self._mode != "NEXT_STEP" and bool(first.any())
         obs = self._observations.admitted(obs, count, where, copy=resets)
-        reward = admitted_rewards(rewards[0], count, where)
-        terminated = admitted_flags("terminated", rewards[1], count, where)
-        truncated = admitted_flags("truncated", rewards[2], count, where)
+        reward = admitted_rewards(reward, count, where)
+        terminated = admitted_flags("terminated", ends[0], count, where)
+        truncated = admitted_flags("truncated", ends[1], count, where)
+        if resets:
+            reward, terminated, truncated = map(
+                np.array, (reward, terminated, truncated)
+            )
         ended = ~first & (terminated | truncated)
         if ended.any():
             final = infos

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
-from jaxrl_par.envs.wrappers import WithPrevious
-from jaxrl_par.types import Action, Box, Metrics, TimeStep
+from jaxrl_par.envs.wrappers import WithPrevious, with_previous
+from jaxrl_par.types import Action, Metrics, TimeStep
 
 
 def previous_action_and_reward(env: HostEnvironment) -> HostEnvironment:
@@ -26,7 +26,7 @@ class _PreviousActionAndReward(HostEnvironment):
     def __init__(self, env: HostEnvironment):
         self._env = env
         self._describe(env)
-        self.observation_spec = WithPrevious(*env.specs, Box(()))
+        self.observation_spec = with_previous(env.specs)
         shape = (self.num_envs, *self.action_spec.shape)
         self._nothing = np.zeros(shape), np.zeros(self.num_envs, np.float32)
         self._keep(*self._nothing)
@@ -36,8 +36,10 @@ class _PreviousActionAndReward(HostEnvironment):
         return self._show(self._env.reset())
 
     def step(self, action: Any) -> HostRow:
+        # Copies: callers and simulators may write into theirs.
+        chosen = np.array(action, self.action_spec.dtype)
         step, reward, discount = self._env.step(action)
-        self._keep(action, reward)
+        self._action, self._reward = chosen, np.array(reward)
         return self._show(step), reward, discount
 
     def close(self) -> None:
@@ -63,7 +65,6 @@ class _PreviousActionAndReward(HostEnvironment):
         return self._show(self._env.restore(snapshot.inner))
 
     def _keep(self, action: Any, reward: np.ndarray) -> None:
-        # Copies: callers and simulators may write into theirs.
         self._action = np.array(action, self.action_spec.dtype)
         self._reward = np.array(reward)
 
