@@ -4,6 +4,7 @@ What a command needs is imported when it is called: to tell what there is, neith
 nor any other library.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,7 +13,6 @@ from typing import NamedTuple
 from jaxrl_par import __version__, presets
 from jaxrl_par.envs import catalogue
 from jaxrl_par.errors import nearest
-from jaxrl_par.pipes import until_the_reader_goes
 
 _USAGE = """\
 usage: jaxrl-par EXPERIMENT [OPTIONS]    trains; EXPERIMENT --help lists the options
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli = import_module("jaxrl_par.cli")
         cli.launch(presets.get(name), rest, program=f"jaxrl-par {name}")
         return
-    with until_the_reader_goes():
+    try:
         if name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
@@ -54,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             known = [*_COMMANDS, *presets.SUMMARIES, "--help", "--version"]
             _refuse(f"unknown command {name!r}{nearest(name, known)}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output, such as `head`, has seen enough. Python would say so
+        # once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 def _help() -> str:
@@ -83,12 +89,32 @@ def _list_envs(rest: Sequence[str]) -> None:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 
+def _later(module: str, function: str) -> Callable[[Sequence[str]], None]:
+    """A command that needs JAX, or what is as slow to import."""
+
+    def run(rest: Sequence[str]) -> None:
+        with import_module("jaxrl_par.cli").sentences():
+            getattr(import_module(module), function)(rest)
+
+    return run
+
+
 def _refuse(told: str) -> None:
     print(f"error: {told}\njaxrl-par --help lists all commands", file=sys.stderr)
     raise SystemExit(2)
 
 
 _COMMANDS = {
+    "compare": _Command(
+        "FOLDER ...",
+        "a table and a picture of runs, and what differs in their settings",
+        _later("jaxrl_par.cli.compare", "compare_command"),
+    ),
+    "evaluate": _Command(
+        "FOLDER",
+        "a run once more in its environments, and an episode as a film",
+        _later("jaxrl_par.cli.evaluate", "evaluate_command"),
+    ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs
     ),

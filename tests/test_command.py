@@ -90,3 +90,11 @@ def test_it_ends_without_a_word_when_its_reader_goes():
     assert command.stderr.read() == b""
     assert command.wait(60) == 1
     command.stderr.close()
+
+
+def test_runs_are_compared_and_errors_are_sentences(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(tmp_path / "none")])
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "Traceback" not in told

@@ -31,17 +31,18 @@ MAY_IMPORT = {
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},
-    "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
+    "training": {"types", "errors", "random", "envs", "rollout", "loops", "bridge"}
+    | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"pipes", "algorithms", "loops", "topologies", "training"},
+    | {"algorithms", "loops", "topologies", "training"},
     "presets": {"types", "axis", "errors", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
-MAY_IMPORT["__main__"] = {"errors", "envs", "pipes", "presets", "__version__"}
+MAY_IMPORT["__main__"] = {"errors", "envs", "presets", "__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

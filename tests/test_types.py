@@ -87,3 +87,15 @@ def test_all_steps_but_the_final_one_are_acted_in():
     np.testing.assert_array_equal(
         trajectory_of(4).rows.obs["x"], trajectory_of(4).action
     )
+
+
+def test_a_box_is_shown_in_a_line():
+    pixels = Box((84, 84, 3), np.dtype(np.uint8), np.zeros((84, 84, 3)), 255.0)
+    assert repr(pixels) == "Box((84, 84, 3), uint8, 0 to 255)"
+    assert str(Box((3,))) == "Box((3,), float32, -inf to inf)"
+    low, high = np.array([-4.8, -np.inf]), np.array([4.8, np.inf])
+    assert repr(Box((2,), low=low, high=high)).endswith("[-4.8, -inf] to [4.8, inf])")
+    many = Box((20,), low=np.arange(20.0) - 19, high=1.0)
+    assert repr(many) == "Box((20,), float32, [-19 .. 0] to 1)"
+    assert "nothing to inf" in repr(Box((0,), low=np.zeros(0)))
+    assert "\n" not in repr({"pixels": pixels, "many": many})

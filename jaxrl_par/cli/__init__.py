@@ -2,7 +2,7 @@
 
 from jaxrl_par.cli.args import Args, Topology, environment_problems
 from jaxrl_par.cli.config import parse
-from jaxrl_par.cli.entry import configure_jax, launch, main
+from jaxrl_par.cli.entry import configure_jax, launch, main, sentences
 from jaxrl_par.cli.epochs import EpochArgs
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Flat
@@ -28,5 +28,6 @@ __all__ = [
     "main",
     "parse",
     "place",
+    "sentences",
     "train",
 ]

@@ -6,8 +6,9 @@ there too, and refused where it is not for the one that was chosen.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import jax
@@ -63,6 +64,11 @@ class Args:
     topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
     lacks: ClassVar[str] = ""
     """Topologies that the experiment's learner runs on, and why on no others."""
+    environments: ClassVar[Callable[[int], Environment] | None] = None
+    """A script's own, which can be compiled: num_envs -> environments. `env_name` is
+    then what they are called, and names none."""
+    simulators: ClassVar[Callable[[int, int], HostEnvironment] | None] = None
+    """A script's own, in their place: (num_envs, seed) -> simulators."""
 
     env_name: str = "CartPole-v1"
     """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads
@@ -159,29 +165,35 @@ class Args:
     @property
     def is_pure(self) -> bool:
         """Whether environments can be compiled, and are no simulators."""
+        if self._owns_environments:
+            return self.environments is not None
         return self.backend is None and envs.is_name(self.env_name)
 
     def make_env(self, num_envs: int) -> Environment:
         """So many pure environments, as the agent is to see them."""
-        env = envs.make(self.env_name, num_envs)
+        make = self.environments or partial(envs.make, self.env_name)
+        env = make(num_envs)
         return previous_action_and_reward(env) if self.show_previous else env
 
     def make_host_env(
-        self, key: PRNGKey, num_envs: int | None = None
+        self, key: PRNGKey, num_envs: int | None = None, *, render: bool = False
     ) -> HostEnvironment:
         """Simulators, or pure environments behind their contract, as the agent is to
-        see them; by default those of an actor or worker."""
+        see them; by default those of an actor or worker. To `render` they are stepped
+        in this thread, unless they are EnvPool's."""
         num_envs = num_envs or self.envs_each
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
         seed = int(jax.random.bits(key)) >> 1
-        env = host.make(
+        drawn = render and self.backend != "envpool"
+        make = self.simulators or partial(
+            host.make,
             self.env_name,
-            num_envs,
-            seed,
-            backend=self.backend or "auto",
+            backend="auto" if drawn else self.backend or "auto",
+            render=drawn,
             info_metrics=self.training.info_metrics,
         )
+        env = make(num_envs, seed)
         show = host_wrappers.previous_action_and_reward
         return show(env) if self.show_previous else env
 
@@ -246,7 +258,28 @@ class Args:
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
 
+    @property
+    def _owns_environments(self) -> bool:
+        return not (self.environments is None and self.simulators is None)
+
+    def _own_problems(self) -> list[str]:
+        """What is given for environments that are made by name."""
+        asked = {"env_name": self.env_name, "backend": self.backend}
+        asked |= {"info_metrics": self.training.info_metrics}
+        usual = {"env_name": type(self).env_name, "backend": None, "info_metrics": ()}
+        found = [
+            f"{name} is for environments by name, and this script has its own: leave it"
+            f" out, got {value}"
+            for name, value in asked.items()
+            if value != usual[name]
+        ]
+        if self.simulators is not None and self.topology not in SIMULATED:
+            found.append(self._cannot_compile())
+        return found
+
     def _environment_problems(self) -> list[str]:
+        if self._owns_environments:
+            return self._own_problems()
         if self.is_pure:
             if names := self.training.info_metrics:
                 found = f"info_metrics: {self.env_name} is compiled and has no info"
@@ -265,12 +298,15 @@ class Args:
             return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
         if simulated:
             return self._endless_problems()
+        return [self._cannot_compile()]
+
+    def _cannot_compile(self) -> str:
         others = [x for x in SIMULATED if x in self.topologies]
         instead = f": take {_either(others)}" if others else ""
-        return [
+        return (
             f"env_name: {self.env_name} is a simulator's, which topology ="
             f" {self.topology} cannot compile{instead}"
-        ]
+        )
 
     def _endless_problems(self) -> list[str]:
         """That an evaluation of this simulator might never end."""

@@ -28,6 +28,7 @@ def compare_command(argv: Sequence[str] | None = None) -> None:
     """Prints the comparison that a command line asks for, and draws it.
 
     Raises:
+      SystemExit: the command line is wrong.
       TrainingError: no run can be compared, or the picture cannot be written.
     """
     args = tyro.cli(CompareArgs, args=argv, prog="jaxrl-par compare")

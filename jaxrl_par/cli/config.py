@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, cast
 
 import tyro
 
 from jaxrl_par.cli.fields import Config, must_be, options
 from jaxrl_par.cli.files import ConfigError, over
 from jaxrl_par.errors import nearest, problems
-from jaxrl_par.pipes import until_the_reader_goes
 from jaxrl_par.training.provenance import KEY, experiment_name
 
 _ABOUT_FILES = """
@@ -60,10 +59,9 @@ def parse(
         in_file = problems(base, unnamed=tyro.conf.OmitArgPrefixes)
     if {"-h", "--help"} & set(command.argv) and not wrong:
         about = (config.__doc__ or "") + _ABOUT_FILES
-        with until_the_reader_goes():
-            return tyro.cli(
-                config, args=command.argv, default=base, prog=program, description=about
-            )
+        return tyro.cli(
+            config, args=command.argv, default=base, prog=program, description=about
+        )
     parsed = _parse(base, command.argv)
     if parsed is None:
         parsed, refused = _parse_each(base, command.argv)
@@ -75,15 +73,12 @@ def parse(
         print(f"error: {error}\n--help lists all options", file=sys.stderr)
         raise SystemExit(2)
     if command.print_config:
-        _print(parsed)
-    return parsed
-
-
-def _print(config: Any) -> NoReturn:
-    told = asdict(config) | {KEY: {"experiment": experiment_name(type(config))}}
-    with until_the_reader_goes():
+        told = asdict(cast(Any, parsed)) | {
+            KEY: {"experiment": experiment_name(config)}
+        }
         print(json.dumps(told, indent=2, default=str))
-    raise SystemExit(0)
+        raise SystemExit(0)
+    return parsed
 
 
 def _split_off(argv: Sequence[str]) -> _Command:

@@ -4,7 +4,8 @@ import atexit
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits, ignore_signals
 from jaxrl_par.training.output import lasting_output
+from jaxrl_par.training.words import command_line
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
@@ -47,18 +49,29 @@ def main(
         error was printed. As `Interrupted`, one of `interrupts.EXIT_CODES` after a
         signal, such as 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with lasting_output(), exits():
+    with lasting_output(), sentences(), exits():
         configure_jax()
         args = parse(config, argv, program)
         if isinstance(args, Args):
             choose_threads(args)
+        run(args)
+    # While Python ends, with the code of a run that is complete.
+    atexit.register(ignore_signals)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a command does within it, it says in the words of a command line.
+
+    Raises:
+      SystemExit: code 1 after an error was printed that a user can do something about.
+    """
+    with command_line():
         try:
-            run(args)
+            yield
         except (TrainingError, RefusedError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
-    # While Python ends, with the code of a run that is complete.
-    atexit.register(ignore_signals)
 
 
 def configure_jax() -> None:

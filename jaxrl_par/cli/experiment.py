@@ -1,14 +1,23 @@
 """What a run is made of, as a value: to be started by name, loaded and played."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from tyro.conf import OmitArgPrefixes
+
 from jaxrl_par.cli.args import Args
+from jaxrl_par.cli.files import ConfigError, over
 from jaxrl_par.cli.place import MakeAgent, compose
-from jaxrl_par.cli.run import train
+from jaxrl_par.cli.run import evaluations, train
+from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.loops import Learner
 from jaxrl_par.training import Trained
 from jaxrl_par.training.provenance import experiment_name
+from jaxrl_par.training.runner import Evaluate
 
 
 class Experiment(NamedTuple):
@@ -28,13 +37,70 @@ class Experiment(NamedTuple):
         """That of the preset or script, as `config.json` has it."""
         return experiment_name(self.config)
 
+    def on(
+        self,
+        name: str,
+        *,
+        environments: Callable[[int], Environment] | None = None,
+        simulators: Callable[[int, int], HostEnvironment] | None = None,
+    ) -> "Experiment":
+        """The experiment in environments of one's own, which are called so.
+
+        Args:
+          environments: num_envs -> environments that can be compiled; or else
+          simulators: (num_envs, seed) -> simulators, for threads and workers.
+
+        Raises:
+          RefusedError: both were given, or neither.
+        """
+        given = [x for x in (environments, simulators) if x is not None]
+        if len(given) != 1:
+            raise RefusedError("on takes environments or simulators, one of the two")
+        fields = {
+            "__doc__": self.config.__doc__,
+            # Of whom the run will say that it is.
+            "__module__": getattr(given[0], "__module__", "__main__"),
+            "__annotations__": {"env_name": str},
+            "env_name": name,
+            "environments": environments and staticmethod(environments),
+            "simulators": simulators and staticmethod(simulators),
+        }
+        made = type(self.config.__name__, (self.config,), fields)
+        return self._replace(config=dataclass(frozen=True)(made))
+
+    def settings(self, path: Path) -> Args:
+        """Those in the `config.json` of a run, to be loaded and not to be resumed.
+        Fields that it lacks have the experiment's defaults.
+
+        Raises:
+          ConfigError: the file is none, or of another experiment, or is wrong.
+        """
+        wrong: list[str] = []
+        args = over(self.config(), path, wrong)
+        if not wrong:
+            # What it was logged to need not be here.
+            kept = {"wandb": False, "resume": False, "auto_resume": False}
+            args = replace(args, training=replace(args.training, **kept))
+            wrong = problems(args, unnamed=OmitArgPrefixes)
+        if wrong:
+            raise ConfigError(str(path), wrong)
+        return args
+
+    def learner(self, args: Args) -> Learner:
+        """What learns. Raises as `compose`."""
+        return compose(args, self.make_agent)
+
+    def evaluations(self, args: Args, learner: Learner) -> Evaluate:
+        """As `train` evaluates."""
+        return evaluations(args, learner)
+
     def run(self, args: Args) -> Trained:
         """Composes what the settings ask for, and trains it.
 
         Raises:
           TrainingError, Interrupted: as `compose` and `train`.
         """
-        learner = compose(args, self.make_agent)
+        learner = self.learner(args)
         trained = train(args, learner)
         self.leave(args, learner, trained)
         return trained

@@ -14,6 +14,7 @@ from jaxrl_par.training import animation
 from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.evaluation import Evaluation, in_pieces, mean_return
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
+from jaxrl_par.training.loaded import draw_episode
 from jaxrl_par.training.provenance import experiment_name
 from jaxrl_par.training.runner import Evaluate, Trained
 from jaxrl_par.types import Agent, Params, PRNGKey
@@ -37,7 +38,7 @@ def train(args: Args, learner: Learner) -> Trained:
         extends=() if args.is_annealed else ("total_steps",),
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
-    if args.training.gif and args.is_pure:
+    if args.training.gif:
         _draw(args, learner, trained)
     return trained
 
@@ -83,8 +84,9 @@ def evaluation_key(run: Run) -> jax.Array:
 
 
 def _draw(args: Args, learner: Learner, trained: Trained) -> None:
-    env, path = args.make_env(1), trained.directory.animation
-    if animation.can_draw(env) and not path.exists():
+    path = trained.directory.animation
+    can_draw = not args.is_pure or animation.can_draw(args.make_env(1))
+    if can_draw and not path.exists():
         params, key = learner.params(trained.run.learner), evaluation_key(trained.run)
         with harmless("the picture of an episode"):
-            animation.animate(learner.actor, env, params, path, key)
+            draw_episode(args, learner.actor, params, path, key)

@@ -15,6 +15,7 @@ the policy besides, without the critic. Reading runs nothing that is in the fold
 
 import io
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -51,6 +52,7 @@ from jaxrl_par.types import (
 
 _RUNTIME = Path(numpy_actor.__file__)
 _STEPS = "step*.stablehlo"
+_CACHE = "__pycache__"
 _BEGUN = f"{CONFIG}.begun"
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "jaxrl-par")
@@ -399,13 +401,15 @@ def _save(
     make_folder(path)
     owned = _owned(path)
     there = {x.name for x in path.iterdir()}
-    kept = there - owned - (files.keys() | {CONFIG} if overwrite else set())
+    # Python leaves the last one when the form for NumPy is imported from here.
+    kept = there - owned - {_CACHE} - (files.keys() | {CONFIG} if overwrite else set())
     if kept and not overwrite:
         raise ExportError(
             f"{path} holds other things than an actor that was exported, such as"
             f" {min(kept)}: it was left as it is. Choose another folder, or say"
             " overwrite=True, which replaces files of the same names"
         )
+    shutil.rmtree(path / _CACHE, ignore_errors=True)
     for name in owned - {CONFIG, _BEGUN}:
         (path / name).unlink(missing_ok=True)
     write_json(path / _BEGUN, config | {"sha256": numpy_actor.config_hash(config)})

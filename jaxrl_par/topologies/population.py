@@ -82,7 +82,9 @@ def population(
         return make_program(values).init(key)._replace(settings=values)
 
     def step_one(run: Run) -> tuple[Run, Metrics]:
-        return make_program(run.settings).step(run)
+        program = make_program(run.settings)
+        stepped, metrics = program.step(_in_classes_of(program, run))
+        return _like(jax.tree.structure(run), stepped), metrics
 
     def init(key: PRNGKey) -> Run:
         keys = jax.random.split(key, size)
@@ -96,7 +98,8 @@ def population(
             raise ValueError(f"no member {index} in a population of {size}")
         run = jax.tree.map(lambda x: x[index], run)
         own = {name: x.item() for name, x in run.settings.items()}
-        return Member(run, own, make_program(run.settings))
+        program = make_program(run.settings)
+        return Member(_in_classes_of(program, run), own, program)
 
     def best(run: Run, scores: Scores) -> Member:
         scores = np.asarray(scores)
@@ -115,6 +118,30 @@ def _values(name: str, numbers: Any) -> Array:
     # Seeds may be beyond int32, which JAX would wrap without a word.
     large = name == "seed" and numbers.size and numbers.max() > np.iinfo(np.int32).max
     return jnp.asarray(numbers, jnp.uint32 if large else None)
+
+
+def _in_classes_of(program: Program, run: Run) -> Run:
+    """The run, as this program would have made it.
+
+    A function that makes a program may define classes of states as it goes: they are
+    then others in each program, and a scan takes them for other structures.
+    """
+    if not _has_local_classes(jax.tree.structure(run)):
+        return run
+    made = jax.eval_shape(program.init, run.key)._replace(settings=run.settings)
+    return _like(jax.tree.structure(made), run)
+
+
+def _like(structure: Any, run: Run) -> Run:
+    return jax.tree.unflatten(structure, jax.tree.leaves(run))
+
+
+def _has_local_classes(structure: Any) -> bool:
+    """Whether any class in a tree was defined by a function."""
+    node = structure.node_data()
+    if node is not None and "<locals>" in node[0].__qualname__:
+        return True
+    return any(map(_has_local_classes, structure.children()))
 
 
 def _on_devices(function: Callable, mesh: Mesh | None, axis: Axis) -> Callable:

@@ -3,6 +3,7 @@
 from jaxrl_par.training.evaluation import Evaluation, evaluate, evaluator
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.host_evaluation import host_evaluator
+from jaxrl_par.training.loaded import Loaded, load
 from jaxrl_par.training.runner import Trained, train
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.side_by_side import Comparison, compare
@@ -11,6 +12,7 @@ from jaxrl_par.training.summary import Summary
 __all__ = [
     "Comparison",
     "Evaluation",
+    "Loaded",
     "Summary",
     "Trained",
     "TrainingConfig",
@@ -19,5 +21,6 @@ __all__ = [
     "evaluate",
     "evaluator",
     "host_evaluator",
+    "load",
     "train",
 ]

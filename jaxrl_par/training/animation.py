@@ -17,13 +17,14 @@ from PIL import Image, ImageDraw
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.training import video
 from jaxrl_par.types import Agent, Box, Params, PRNGKey
 
 _SIZE = 320
 _MAX_FRAMES = 150
 _MAX_STEPS = 600
 _MILLISECONDS, _MILLISECONDS_OF_A_MOVE = 40, 160
-_MILLISECONDS_AT_END = 1000
 _DARK, _LIGHT, _RED = (40, 44, 52), (250, 250, 250), (204, 71, 64)
 
 Draw = Callable[[ImageDraw.ImageDraw, np.ndarray], None]
@@ -33,7 +34,7 @@ def can_draw(env: Environment) -> bool:
     """Whether `animate` knows how."""
     if env.draw is not None:
         return True
-    spec = env.observation_spec
+    spec = _drawn(env.observation_spec)
     if not isinstance(spec, Box):
         return False
     if env.name in _VECTORS:
@@ -44,14 +45,18 @@ def can_draw(env: Environment) -> bool:
 def animate(
     agent: Agent, env: Environment, params: Params, path: str | Path, key: PRNGKey
 ) -> None:
-    """Writes a GIF of one greedy episode, or of its first 600 steps.
+    """Writes one greedy episode, or its first 600 steps.
 
     Args:
       env: one environment.
+      path: ends in .gif, or in .mp4 where there is an encoder.
 
     Raises:
-      ValueError: `env` is several, or cannot be drawn; the error says which can.
+      ValueError: `env` is several, or cannot be drawn, and the error says which can; or
+        the path ends otherwise.
+      TrainingError: the file cannot be written.
     """
+    video.check_name(path)
     rollout.refuse_other_specs(agent, env)
     if env.num_envs != 1:
         raise ValueError(f"an animation shows one environment, got {env.num_envs}")
@@ -69,13 +74,7 @@ def animate(
         for x in shown[::-stride][::-1]
     ]
     milliseconds = _MILLISECONDS if env.draw is None else _MILLISECONDS_OF_A_MOVE
-    durations = [milliseconds * stride] * (len(frames) - 1) + [_MILLISECONDS_AT_END]
-    temporary = Path(f"{path}.new")
-    first, *rest = frames
-    first.save(
-        temporary, "GIF", save_all=True, append_images=rest, duration=durations, loop=0
-    )
-    temporary.replace(path)
+    video.save(frames, path, milliseconds * stride)
 
 
 def _greedy_episode(
@@ -92,7 +91,7 @@ def _greedy_episode(
             step = workers.step
             action, carry, _ = agent.greedy(params, workers.carry, step, act_key)
             env_state, after, _, _ = env.step(workers.env_state, action, env_key)
-            shown = step.obs if env.draw is None else workers.env_state
+            shown = _drawn(step.obs) if env.draw is None else workers.env_state
             return rollout.Streams(env_state, after, carry), (shown, step.last)
 
         # One more than the steps, since each shows where it starts.
@@ -105,12 +104,17 @@ def _greedy_episode(
     return [jax.tree.map(lambda x, t=t: x[t], shown) for t in range(end + 1)]
 
 
+def _drawn(obs: PyTree) -> PyTree:
+    """The observation, or its spec, without the previous action and reward."""
+    return obs.obs if isinstance(obs, WithPrevious) else obs
+
+
 def _frame(name: str, obs: np.ndarray) -> Image.Image:
     if name not in _VECTORS:
         return _enlarged(_grid(obs))
     image = Image.new("RGB", (_SIZE, _SIZE), _LIGHT)
     _VECTORS[name][1](ImageDraw.Draw(image), obs)
-    return image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    return image
 
 
 def _enlarged(picture: np.ndarray) -> Image.Image:
@@ -118,8 +122,7 @@ def _enlarged(picture: np.ndarray) -> Image.Image:
     height, width = picture.shape[:2]
     scale = max(_SIZE // max(height, width), 1)
     size = (width * scale, height * scale)
-    image = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
-    return image.convert("P", palette=Image.Palette.ADAPTIVE)
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
 
 
 def _grid(obs: np.ndarray) -> np.ndarray:

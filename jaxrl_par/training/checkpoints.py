@@ -31,6 +31,7 @@ from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.directory import numbered
 from jaxrl_par.training.failures import TrainingError, tell
 from jaxrl_par.training.files import make_folder, shortened, writing
+from jaxrl_par.training.words import option, switch
 
 BEST = "best"
 """Folder beside the steps, of the run with the best evaluation."""
@@ -111,7 +112,7 @@ class Checkpoints(AbstractContextManager):
             return "Nothing was saved before"
         return (
             f"{self.directory} has a checkpoint of update {max(steps):,}. Go on with"
-            " --resume"
+            f" {switch('resume')}"
         )
 
     def save(self, step: int, run: Run) -> None:
@@ -247,8 +248,80 @@ class Checkpoints(AbstractContextManager):
         raise CheckpointError(
             f"no checkpoint in {self.directory} is usable:{_steps(reasons)}\n"
             "Nothing was changed. Restore the folder from a copy, or start again under"
-            " another --name"
+            f" another {option('name')}"
         )
+
+    def restore_learned(
+        self, like: Run, step: int | None = None, member: int | None = None
+    ) -> tuple[int, Run]:
+        """What a run has learned, without what only training needs, and its step.
+
+        Args:
+          like: a run of the same program as shapes, without what is local.
+          step: one that was saved; by default the newest that is whole.
+          member: of a population.
+
+        Raises:
+          CheckpointError: there is no such step or member, or what is there is damaged
+            or of another program.
+        """
+        if step is not None and step not in self.steps:
+            raise CheckpointError(
+                f"{self.directory} has no checkpoint of update {step}. It has"
+                f" {', '.join(map(str, self.steps)) or 'none'}"
+            )
+        reasons: dict[int, str] = {}
+        for tried in reversed(self.steps) if step is None else [step]:
+            try:
+                run = self._restore_learned(tried, like, member)
+            except _DamagedError as error:
+                reasons[tried] = str(error)
+                continue
+            if reasons:
+                self._pass_over(reasons, tried)
+            return tried, run
+        told = _steps(reasons) or " none was saved"
+        raise CheckpointError(f"no checkpoint in {self.directory} is usable:{told}")
+
+    def _restore_learned(self, step: int, like: Run, member: int | None) -> Run:
+        manifest = _checked(self._read(step, "manifest", ocp.args.JsonRestore()))
+        leaves, kinds = manifest["leaves"], _kinds(like)
+        size = _population_size(self._step(step), leaves, kinds)
+        _check_member(self.directory, member, size)
+        lead = () if size is None else (size,)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), like
+        )
+        implementations = {}
+
+        def as_data(run: Run) -> Leaves:
+            # Shapes of keys do not tell of which kind they are; while tracing, keys do.
+            for name, x in named(run).items():
+                if _is_key(x):
+                    implementations[name] = jax.random.key_impl(x)
+            return _leaves(run)
+
+        data = jax.eval_shape(as_data, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = {name: x for name, x in data.items() if x.size}
+        arguments = ocp.args.PyTreeRestore(
+            target,
+            restore_args=dict.fromkeys(target, ocp.ArrayRestoreArgs(sharding=here)),
+            partial_restore=True,
+        )
+        restored = self._read(step, "state", arguments)
+        for name, x in data.items():
+            restored.setdefault(name, jnp.zeros(x.shape, x.dtype))
+        for name, kind in implementations.items():
+            restored[name] = jax.random.wrap_key_data(restored[name], impl=kind)
+        ordered = [restored[name] for name in named(like)]
+        run = jax.tree.unflatten(jax.tree.structure(like), ordered)
+        for name, leaf in _describe(run).items():
+            if leaf != leaves[name]:
+                raise _DamagedError(
+                    f"leaf {name} is not what was saved: its SHA-256 differs"
+                )
+        return run if size is None else jax.tree.map(lambda x: x[member], run)
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = _checked(self._read(step, "manifest", ocp.args.JsonRestore()))
@@ -325,7 +398,8 @@ def _claim(directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(
             f"{directory} is not a folder of checkpoints that jaxrl_par made, and it is"
-            " not empty. It was left as it is; use another --name or --runs-dir"
+            f" not empty. It was left as it is; use another {option('name')} or"
+            f" {option('runs_dir')}"
         )
     make_folder(directory)
     with writing(marker, 1):
@@ -433,12 +507,13 @@ def _check(
         raise CheckpointError(
             f"{path} has layout {content['format']} of checkpoints, and this version of"
             f" jaxrl_par reads {_FORMAT} alone. Finish the run with the version that"
-            " began it, or start again under another --name"
+            f" began it, or start again under another {option('name')}"
         )
     if different := differences(content["config"], config):
         raise CheckpointError(
             f"{path.parent} is of another config:{listed(different)}\n"
-            "Continue with the settings it has, or start under another --name"
+            "Continue with the settings it has, or start under another"
+            f" {option('name')}"
         )
     saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
     if different := differences(saved, _kinds(like)):
@@ -448,6 +523,43 @@ def _check(
             f"{len(different)} leaves are not those of this program, such as {name}:"
             f" {old} there, {new} now"
             + (f". It was written by other versions:{listed(changed)}" * bool(changed))
+        )
+
+
+def _population_size(
+    path: Path, leaves: Mapping[str, Any], kinds: Mapping[str, tuple[str, list[int]]]
+) -> int | None:
+    """The number of members, which are along the first axis of all leaves; None if the
+    leaves are those of one run.
+
+    Raises:
+      CheckpointError: they are neither.
+    """
+    there = {n: (x["dtype"], x["shape"]) for n, x in leaves.items() if n in kinds}
+    if there == dict(kinds):
+        return None
+    sizes = {tuple(shape[:1]) for _, shape in there.values()}
+    if len(sizes) == 1 and (size := next(iter(sizes))):
+        members = {n: (dtype, [*size, *shape]) for n, (dtype, shape) in kinds.items()}
+        if there == members:
+            return size[0]
+    name, (old, new) = next(iter(differences(there, kinds).items()))
+    raise CheckpointError(
+        f"{path} is of another experiment or config: {name} is {old} there, {new} here"
+    )
+
+
+def _check_member(directory: Path, member: int | None, size: int | None) -> None:
+    if size is None:
+        if member is not None:
+            raise CheckpointError(
+                f"{directory} is of one run and no population: there is no member"
+                f" {member}"
+            )
+    elif member is None or not 0 <= member < size:
+        raise CheckpointError(
+            f"{directory} is of a population: member must be 0 to {size - 1}, got"
+            f" {member}"
         )
 
 

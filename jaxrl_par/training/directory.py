@@ -24,6 +24,7 @@ from jaxrl_par.training.files import (
 )
 from jaxrl_par.training.provenance import KEY, provenance
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig, name_problems
+from jaxrl_par.training.words import option, switch
 
 _PART = "training"
 """Name of the settings in `config.json`, where the whole config has none for them."""
@@ -186,8 +187,8 @@ def _check_empty(path: Path, *, held: bool = False) -> None:
     if not held:
         check_free(path)
     raise RunFolderError(
-        f"{path} exists. Continue that run with --resume, or give this one another"
-        " --name"
+        f"{path} exists. Continue that run with {switch('resume')}, or give this one"
+        f" another {option('name')}"
     )
 
 
@@ -227,12 +228,13 @@ def _check_same(
             f"{directory.config} is of another layout than this script and this version"
             f" of jaxrl_par write:{_named('not there', now.keys() - before.keys())}"
             f"{_named('only there', before.keys() - now.keys())}\n"
-            "Finish the run with what began it, or start again under another --name"
+            "Finish the run with what began it, or start again under another"
+            f" {option('name')}"
         )
     if different := differences(before, now):
         raise TrainingError(
             f"{directory.path} is a run with another config:{listed(different)}\n"
-            "Resume it with the settings it has, or start another --name"
+            f"Resume it with the settings it has, or start another {option('name')}"
         )
     extended = {name: content[name] for name in extends if name in content}
     if differences(old | extended, old):

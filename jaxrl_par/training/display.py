@@ -1,14 +1,18 @@
-"""Progress while training runs: a live bar on a terminal, plain lines elsewhere."""
+"""Progress while training runs: live on a terminal and in a notebook, plain lines
+elsewhere."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import pairwise
 
 from jaxrl_par.training.metrics import Row, scalar
+from jaxrl_par.training.sessions import in_notebook
 
 _LINES = 20
+_REDRAWN = 0.2  # seconds
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
@@ -18,6 +22,8 @@ Show = Callable[[float, Row], None]
 
 def display(name: str) -> AbstractContextManager[Show]:
     """The display that fits where the output goes."""
+    if in_notebook():
+        return _redrawn(name)
     return _bar(name) if sys.stdout.isatty() else _lines(name)
 
 
@@ -43,16 +49,46 @@ def _bar(name: str) -> Iterator[Show]:
     label, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
     progress = Progress(label, BarColumn(), TaskProgressColumn(), text)
     task = progress.add_task(name, total=1.0, text="compiling")
-    returns: list[float] = []
+    text_of = _texts()
 
     def show(fraction: float, row: Row) -> None:
-        if (value := scalar(row.get("episode_return"))) is not None:
-            returns.append(value)
-        text = f"{_text(row)}  {sparkline(returns)}  {_left(fraction, row)} left"
-        progress.update(task, completed=fraction, text=text)
+        progress.update(task, completed=fraction, text=text_of(fraction, row))
 
     with progress:
         yield show
+
+
+@contextmanager
+def _redrawn(name: str) -> Iterator[Show]:
+    """A line in the output of a cell, drawn anew a few times a second."""
+    from IPython.display import display
+
+    def as_text(text: str) -> dict[str, str]:
+        return {"text/plain": text}
+
+    handle = display(as_text(f"{name}  compiling"), raw=True, display_id=True)
+    text_of, drawn = _texts(), 0.0
+
+    def show(fraction: float, row: Row) -> None:
+        nonlocal drawn
+        text = f"{name} {fraction:4.0%}  {text_of(fraction, row)}"
+        if handle and (fraction == 1 or time.monotonic() > drawn + _REDRAWN):
+            handle.update(as_text(text), raw=True)
+            drawn = time.monotonic()
+
+    yield show
+
+
+def _texts() -> Callable[[float, Row], str]:
+    """What a live line says, with a curve of the returns so far."""
+    returns: list[float] = []
+
+    def text(fraction: float, row: Row) -> str:
+        if (value := scalar(row.get("episode_return"))) is not None:
+            returns.append(value)
+        return f"{_text(row)}  {sparkline(returns)}  {_left(fraction, row)} left"
+
+    return text
 
 
 def sparkline(values: Sequence[float], width: int = 20) -> str:

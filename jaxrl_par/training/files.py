@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxrl_par.training.failures import DiskFullError, TrainingError, tell
+from jaxrl_par.training.words import option, switch
 
 LOCK = "lock"
 """Name of the file that says who writes to a folder."""
@@ -51,7 +52,7 @@ def writing(path: Path, num_bytes: int) -> Iterator[None]:
                 f"no room to write {path}: it needs about {num_bytes / 1e6:.1f} MB;"
                 f" {_free(path) / 1e6:.1f} MB are free on the disk, and a quota or a"
                 " limit of file sizes may allow less. Make room, then continue with"
-                " --resume"
+                f" {switch('resume')}"
             ) from error
         if isinstance(error, OSError):
             raise FileError(f"{path} cannot be written: {_reason(error)}") from error
@@ -274,7 +275,7 @@ def _held(folder: Path) -> HeldError:
         who = "another process"  # which has not signed yet
     return HeldError(
         f"{folder} is being written by {who}. Wait until it ends or stop it, or give"
-        " this run another --name"
+        f" this run another {option('name')}"
     )
 
 

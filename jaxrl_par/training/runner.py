@@ -38,6 +38,7 @@ from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
 from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.plots import LiveCurve
+from jaxrl_par.training.sessions import keeps_sessions
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
     Summary,
@@ -45,6 +46,7 @@ from jaxrl_par.training.summary import (
     peak_memory_bytes,
     xla_threads,
 )
+from jaxrl_par.training.words import option
 from jaxrl_par.types import Metrics, PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
@@ -88,6 +90,7 @@ class Budget(NamedTuple):
         return min(progress[self.unit] / self.amount, 1.0)
 
 
+@keeps_sessions()
 def train(
     program: Program | Engine,
     args: Any,
@@ -374,7 +377,7 @@ def _start(
     if directory.metrics.exists() and directory.metrics.stat().st_size:
         raise CheckpointError(
             f"{directory.path} has metrics, but no checkpoint to resume from: its"
-            " checkpoints were removed. Start again under another --name"
+            f" checkpoints were removed. Start again under another {option('name')}"
         )
     # Something good to go back to, whatever happens in the first chunk.
     store.save(0, run)

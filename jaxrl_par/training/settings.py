@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from jaxrl_par.errors import at_least, at_most
+from jaxrl_par.training.words import option
 
 _MOST_EPISODES = 10**8
 _LONGEST_NAME = 200
@@ -107,7 +108,7 @@ class TrainingConfig:
         if self.wandb and find_spec("wandb") is None:
             found.append(
                 "wandb is not installed: pip install 'jaxrl-par[logging]', or leave"
-                " --wandb out"
+                f" {option('wandb')} out"
             )
         return found
 

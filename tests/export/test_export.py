@@ -516,6 +516,15 @@ def test_an_export_that_was_killed_is_replaced(tmp_path, monkeypatch, old):
     assert count > 4
 
 
+def test_an_actor_that_was_imported_from_its_folder_is_written_again(tmp_path):
+    """Python leaves its cache there."""
+    folder = written(tmp_path, CASES["mlp"])[2]
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "numpy_actor.cpython-311.pyc").write_bytes(b"x")
+    written(tmp_path, CASES["mlp"])
+    assert not (folder / "__pycache__").exists()
+
+
 def test_the_config_tells_what_the_actor_is(tmp_path):
     folder = written(tmp_path, CASES["conv, pytree"])[2]
     text = (folder / "config.json").read_text()

@@ -1,5 +1,7 @@
 """A member of a population computes what it would compute alone."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from nearness import assert_near
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.loops import Program, new_run
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
@@ -136,3 +139,33 @@ def test_wrong_populations_are_rejected():
     run = jax.jit(many.program.init)(random.key(0))
     with pytest.raises(ValueError, match="no member 8 in a population of 8"):
         many.member(run, 8)
+
+
+@pytest.mark.parametrize("num_devices", [None, 2])
+def test_a_state_may_be_a_class_of_the_function_that_makes_the_program(num_devices):
+    """Each call then has another class, as an environment made by a factory may."""
+
+    def program_of(values):
+        class State(NamedTuple):
+            total: Any
+
+        def init(key):
+            return new_run({"w": jnp.zeros(2)}, State(jnp.zeros(())), key)
+
+        def step(run):
+            def add(state, _):
+                return State(state.total + values["rate"]), ()
+
+            local, _ = jax.lax.scan(add, run.local, length=3)
+            return run._replace(local=local), {"total": local.total}
+
+        return Program(init, step)
+
+    mesh = None if num_devices is None else data_mesh(num_devices)
+    many = population(program_of, {"rate": np.array([1.0, 2.0], np.float32)}, mesh)
+    run, metrics = trained(many.program, random.key(0), 2)
+    np.testing.assert_array_equal(metrics["total"], [[3, 6], [6, 12]])
+    member = many.member(run, 1)
+    again, _ = scanned(member.program, 2)(member.run)
+    assert float(again.local.total) == 24
+    assert float(again.settings["rate"]) == 2

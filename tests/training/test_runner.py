@@ -127,7 +127,7 @@ def test_a_run_whose_end_was_cut_off_gets_its_summary(tmp_path):
 def test_an_existing_run_is_not_overwritten(tmp_path):
     args = Args(training=settings(tmp_path))
     run_toy(args)
-    with pytest.raises(RunFolderError, match=r"--resume, or .*--name"):
+    with pytest.raises(RunFolderError, match=r"resume=True, or .*another name"):
         run_toy(args)
 
 
@@ -176,7 +176,7 @@ def test_a_run_of_another_layout_is_not_resumed(tmp_path):
         " jaxrl_par write:",
         "  not there: part, work",
         "  only there: replay",
-        "Finish the run with what began it, or start again under another --name",
+        "Finish the run with what began it, or start again under another name",
     ]
 
 

@@ -60,6 +60,11 @@ class HostEnvironment(ABC):
         as `envs.host.info` reads it: the same names each time."""
         return {}
 
+    def render(self) -> np.ndarray | None:
+        """A picture [H, W, 3] uint8 of the first environment as it is now; None if it
+        draws nothing."""
+        return None
+
     def plan(self, keys: Key[Array, " T"]) -> None:
         """Hands over the keys [T] of the next T steps.
 

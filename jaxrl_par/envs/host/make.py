@@ -43,6 +43,7 @@ def make(
     *,
     backend: str = "auto",
     info_metrics: Sequence[str] = (),
+    render: bool = False,
 ) -> HostEnvironment:
     """Simulators by the name that Gymnasium or EnvPool gives them.
 
@@ -53,6 +54,7 @@ def make(
         "auto" is "gymnasium". Atari games, "ALE/...", have threads in C++ as well and
         run by "auto" and "gymnasium" as `atari` describes.
       info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+      render: they are to draw themselves, where "gymnasium" steps them and they can.
 
     Raises:
       ValueError: no such environment or backend, `num_envs` is below 1, or `seed` is
@@ -77,6 +79,9 @@ def make(
     # The spec and not its name, which workers would not know if the script that was
     # started has registered it.
     make_env = partial(gymnasium.make, spec, disable_env_checker=True)
+    if render and backend != "processes" and _can_draw(spec):
+        _without_a_screen()
+        make_env = partial(make_env, render_mode="rgb_array")
     told: Any = {"name": name, "info_metrics": info_metrics}
     try:
         if backend != "processes":
@@ -102,6 +107,25 @@ def _spec(name: str) -> Any:
             known |= set(atari_names())
         raise rows.unknown_environment(name, known, "gymnasium.pprint_registry()")
     return gymnasium.spec(name)
+
+
+def _can_draw(spec: Any) -> bool:
+    """Whether it has a render() of mode "rgb_array"."""
+    from gymnasium.envs.registration import load_env_creator
+
+    creator = spec.entry_point
+    creator = load_env_creator(creator) if isinstance(creator, str) else creator
+    # Gymnasium spells the second way too, for old simulators.
+    metadata = getattr(creator, "metadata", {})
+    modes = metadata.get("render_modes", metadata.get("render.modes", []))
+    return "rgb_array" in modes
+
+
+def _without_a_screen() -> None:
+    """SDL, which most simulators draw with, else writes errors of sound and screens."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 @contextmanager

@@ -127,6 +127,23 @@ class _SingleHost(rows.GymnasiumHost):
         envs, self._envs = self._envs, []
         close_all(_closes(envs, f" of {self.name}"))
 
+    def render(self) -> np.ndarray | None:
+        """That of Gymnasium's `render_mode` "rgb_array".
+
+        Raises:
+          ValueError: it is no picture.
+        """
+        if not self._envs or getattr(self._envs[0], "render_mode", "") != "rgb_array":
+            return None
+        picture = self._envs[0].render()
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+            raise ValueError(
+                f"render() of {self.name} must give an array [H, W, 3] uint8, got"
+                f" {type(picture).__name__} {array.shape} {array.dtype}"
+            )
+        return array
+
     def snapshot(self) -> Replay | None:
         """The episodes in progress, None if their length has no limit to plan for."""
         if self._actions is None:

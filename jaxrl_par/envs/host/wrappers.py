@@ -48,6 +48,9 @@ class _PreviousActionAndReward(HostEnvironment):
     def take_info(self) -> Metrics:
         return self._env.take_info()
 
+    def render(self) -> np.ndarray | None:
+        return self._env.render()
+
     def plan(self, keys: Key[Array, " T"]) -> None:
         self._env.plan(keys)
 

@@ -1,0 +1,53 @@
+"""`jaxrl-par evaluate`: a run from its folder, evaluated and perhaps filmed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from jaxrl_par import training
+from jaxrl_par.cli.entry import configure_jax
+from jaxrl_par.training import video
+from jaxrl_par.training.interrupts import exits
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Plays a run of a preset, in the environments that it was trained in."""
+
+    folder: tyro.conf.Positional[Path]
+    """That of the run."""
+    checkpoint: str = "newest"
+    """newest, best (by evaluation, where the run kept it), or the number of an
+    update."""
+    member: int | None = None
+    """Of a population, counted from 0."""
+    film: Path | None = None
+    """Write a greedy episode there, as .gif, or as .mp4 where there is an encoder."""
+
+
+def evaluate_command(argv: Sequence[str] | None = None) -> None:
+    """Prints the results of the run that a command line names.
+
+    Raises:
+      SystemExit: the command line is wrong.
+      TrainingError, RefusedError: the run cannot be loaded, or not be filmed.
+      Interrupted: a signal came.
+    """
+    args = tyro.cli(EvaluateArgs, args=argv, prog="jaxrl-par evaluate")
+    with exits():
+        configure_jax()
+        if args.film is not None:
+            video.check_name(args.film)
+        named = args.checkpoint
+        checkpoint = int(named) if named.isdecimal() else named
+        with training.load(
+            args.folder, checkpoint=checkpoint, member=args.member
+        ) as run:
+            print(f"{run.path}, after update {run.update:,}:")
+            for name, result in run.evaluate().items():
+                print(f"  {name.replace('_', ' '):20} {result:.1f}")
+            if args.film is not None:
+                run.play(args.film)
+                print(f"  {'film':20} {args.film}")
