@@ -45,8 +45,9 @@ KINDS = {
     "workers": ("--topology", "workers", "--workers.num-workers", "2"),
     "processes": ("--topology", "threads", "--backend", "processes", *LOCKSTEP),
 }
-SAME_BITS = ("compiled", "threads", "processes")
-"""Kinds whose runs do not depend on who was faster."""
+SAME_BITS = ("compiled", "threads")
+"""Kinds whose runs do not depend on who was faster, and whose environments can be
+brought back to where they were."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PHASES = ("import", "compile", "train", "checkpoint", "evaluate", "close")
 
@@ -320,11 +321,12 @@ def resumed(path: Path, trial: Trial, whole: Whole, args: Args) -> list[str]:
 
 def run(args: Args) -> list[Result]:
     """All trials, one after the other."""
-    dice, results = random.Random(args.seed), []
-    with tempfile.TemporaryDirectory() as folder:
-        runs, whole = Path(folder), {}
-        cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{runs}/cache")
-        jax.config.update("jax_compilation_cache_dir", cache)
+    dice, results, whole = random.Random(args.seed), [], {}
+    # No `TemporaryDirectory`: what is forked would remove it at its end.
+    runs = Path(tempfile.mkdtemp())
+    cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{runs}/cache")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    try:
         for kind in KINDS:
             code, out = Process(runs / f"{kind}-warm", kind).finish(args.timeout)
             if code:
@@ -338,6 +340,8 @@ def run(args: Args) -> list[Result]:
             shutil.rmtree(runs / f"run-{number}", ignore_errors=True)
             text = f"{number + 1}: {trial}: {result.end} {result.problems or ''}"
             print(f"{text} {result.seconds:.1f} s", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(runs)
     return results
 
 
