@@ -92,7 +92,7 @@ def test_evaluation_counts_equally_many_episodes_of_each_environment():
     for _ in range(2):
         env = args.make_host_env(random.key(0), 3)
         evaluate = host_evaluator(agent, 4)
-        returns.append(evaluate(env, state.params, random.key(2)))
+        returns.append(evaluate(env, state.params, random.key(2)).returns)
         env.close()
     assert returns[0].shape == (4, 3)
     assert np.all(returns[0] >= 8) and len(np.unique(returns[0])) > 3
