@@ -19,6 +19,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)
@@ -170,6 +171,17 @@ def test_simulators_are_for_threads_and_workers():
     assert told.endswith("topology = compiled cannot compile")
     told = problems(topology="workers", env_name="Cartpole-v1", backend="gymnasium")
     assert "did you mean 'CartPole-v1'?" in told
+
+
+def test_an_evaluation_has_a_bound():
+    """S13: greedy actions that push a wall, for ever."""
+    pytest.importorskip("gymnasium")
+    wall = {"env_name": "CliffWalking-v1", "topology": "threads"}
+    told = problems(**wall)
+    assert told.startswith("evaluation_max_steps: CliffWalking-v1 has no time limit")
+    assert problems(backend="gymnasium", **wall) == told
+    bounded = TrainingConfig(evaluation_max_steps=200)
+    assert problems(training=bounded, **wall) == ""
 
 
 @pytest.mark.parametrize("topology", SIMULATED)
