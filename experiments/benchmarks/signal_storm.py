@@ -29,14 +29,16 @@ from fault_injection import table
 
 from jaxrl_par.cli import parse
 from jaxrl_par.errors import at_least
+from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.interrupts import EXIT_CODES
 
 SCRIPT = Path(__file__).parent.parent / "a2c.py"
+STEPS = 3200
 RUN = [
     *("--num-envs", "4", "--unroll-length", "8", "--network.widths", "8"),
     *("--log-interval", "5", "--checkpoint-interval", "20", "--no-tensorboard"),
     *("--evaluation-envs", "2", "--evaluation-episodes", "2", "--no-gif"),
-    *("--evaluation-interval", "40", "--total-steps", "3200"),
+    *("--evaluation-interval", "40", "--total-steps", str(STEPS)),
 ]
 LOCKSTEP = ("--threads.schedule", "lockstep")
 KINDS = {
@@ -45,8 +47,9 @@ KINDS = {
     "workers": ("--topology", "workers", "--workers.num-workers", "2"),
     "processes": ("--topology", "threads", "--backend", "processes", *LOCKSTEP),
 }
-SAME_BITS = ("compiled", "threads", "processes")
-"""Kinds whose runs do not depend on who was faster."""
+SAME_BITS = ("compiled", "threads")
+"""Kinds whose runs do not depend on who was faster, and whose environments can be
+brought back to where they were."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PHASES = ("import", "compile", "train", "checkpoint", "evaluate", "close")
 
@@ -215,26 +218,29 @@ class Process:
         return self._mark.encode() in marks
 
 
-def updates(path: Path) -> int:
-    """The last one that was logged, 0 before.
+def progress(path: Path) -> dict[str, Any]:
+    """The last row that was logged.
 
     Raises:
       ValueError: a line is no JSON.
     """
     file = path / "metrics.jsonl"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line)["updates"] for line in lines][-1] if lines else 0
+    rows = [{"updates": 0, "env_steps": 0}, *map(json.loads, lines)]
+    return rows[-1]
 
 
-def begins(phase: str, path: Path, last: int) -> Callable[[], bool]:
-    """Whether a run has come to that phase. `last`: its last update."""
+def begins(phase: str, path: Path) -> Callable[[], bool]:
+    """Whether a run has come to that phase."""
     saving = "checkpoints/*.orbax-checkpoint-tmp"
     return {
         "import": lambda: True,
         "compile": (path / "config.json").exists,
-        "train": lambda: updates(path) > 0,
+        "train": lambda: progress(path)["updates"] > 0,
         "checkpoint": lambda: any(path.glob(saving)),
-        "evaluate": lambda: updates(path) == last and not any(path.glob(saving)),
+        "evaluate": lambda: (
+            progress(path)["env_steps"] >= STEPS and not any(path.glob(saving))
+        ),
         "close": (path / "summary.json").exists,
     }[phase]
 
@@ -254,9 +260,8 @@ def undisturbed(path: Path, kind: str, args: Args) -> Whole:
       RuntimeError: it failed.
     """
     process, times = Process(path, kind, forked=False), [time.monotonic()]
-    last = json.loads((path.parent / f"{kind}-warm/summary.json").read_text())
     for phase in ("compile", "train", "evaluate", "close"):
-        process.wait_for(begins(phase, path, last["updates"]), args.timeout)
+        process.wait_for(begins(phase, path), args.timeout)
         times.append(time.monotonic())
     code, out = process.finish(args.timeout)
     times.append(time.monotonic())
@@ -273,7 +278,7 @@ def strike(path: Path, trial: Trial, whole: Whole, args: Args) -> Result:
     # Only those import.
     process = Process(path, trial.kind, forked=trial.fault != "import")
     number = signal.Signals[trial.signal]
-    begun = begins(trial.fault, path, whole.summary["updates"])
+    begun = begins(trial.fault, path)
     process.wait_for(begun, args.timeout)
     time.sleep(trial.delay * whole.lengths[trial.fault])
     started = time.monotonic()
@@ -301,7 +306,7 @@ def strike(path: Path, trial: Trial, whole: Whole, args: Args) -> Result:
 def resumed(path: Path, trial: Trial, whole: Whole, args: Args) -> list[str]:
     """What is wrong with the folder, and with how the run goes on from there."""
     try:
-        logged = updates(path)
+        logged = progress(path)["updates"]
         json.loads((path / "config.json").read_text())
         code, out = Process(path, trial.kind, "--resume").finish(args.timeout)
         if code:
@@ -309,7 +314,7 @@ def resumed(path: Path, trial: Trial, whole: Whole, args: Args) -> list[str]:
         summary = json.loads((path / "summary.json").read_text())
     except ValueError as error:
         return [f"the folder is damaged: {error}"]
-    problems = [] if updates(path) >= logged else ["rows are lost"]
+    problems = [] if progress(path)["updates"] >= logged else ["rows are lost"]
     same = ("updates", "state_sha256") if trial.kind in SAME_BITS else ()
     return problems + [
         f"{x}: {summary[x]}, {whole.summary[x]} if nobody disturbs it"
@@ -320,11 +325,12 @@ def resumed(path: Path, trial: Trial, whole: Whole, args: Args) -> list[str]:
 
 def run(args: Args) -> list[Result]:
     """All trials, one after the other."""
-    dice, results = random.Random(args.seed), []
-    with tempfile.TemporaryDirectory() as folder:
-        runs, whole = Path(folder), {}
-        cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{runs}/cache")
-        jax.config.update("jax_compilation_cache_dir", cache)
+    dice, results, whole = random.Random(args.seed), [], {}
+    # No `TemporaryDirectory`: what is forked would remove it at its end.
+    runs = Path(tempfile.mkdtemp())
+    cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{runs}/cache")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    try:
         for kind in KINDS:
             code, out = Process(runs / f"{kind}-warm", kind).finish(args.timeout)
             if code:
@@ -338,7 +344,19 @@ def run(args: Args) -> list[Result]:
             shutil.rmtree(runs / f"run-{number}", ignore_errors=True)
             text = f"{number + 1}: {trial}: {result.end} {result.problems or ''}"
             print(f"{text} {result.seconds:.1f} s", file=sys.stderr, flush=True)
+            if args.output:
+                write(args.output, results)
+    finally:
+        shutil.rmtree(runs)
     return results
+
+
+def write(path: Path, results: list[Result]) -> None:
+    """Numbers, and every trial."""
+    rows = [x._asdict() | {"trial": asdict(x.trial)} for x in results]
+    clear = sum(not x.problems for x in results)
+    content = {"signals": len(results), "clear": clear, "trials": rows}
+    write_json(path, content)
 
 
 def main() -> None:
@@ -346,11 +364,6 @@ def main() -> None:
     args = parse(Args)
     results = run(args)
     print(table(results))
-    if args.output:
-        rows = [x._asdict() | {"trial": asdict(x.trial)} for x in results]
-        clear = sum(not x.problems for x in results)
-        content = {"signals": len(results), "clear": clear, "trials": rows}
-        args.output.write_text(json.dumps(content, indent=2) + "\n")
     raise SystemExit(any(x.problems for x in results))
 
 

@@ -27,7 +27,8 @@ EXIT_CODES = {
     signal.SIGXCPU: 75,
 }
 """75 is EX_TEMPFAIL of sysexits.h: a scheduler may start the job again. Ctrl-C and a
-terminal that closes have the codes that shells give them."""
+terminal that closes have the codes that shells give them. SIGQUIT is left to end a
+process as it is."""
 
 COMPILER_GRACE = 10.0
 """Seconds that a compilation, or what else Python waits for, may still take when a
