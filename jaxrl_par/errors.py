@@ -12,8 +12,10 @@ number that is traced, as a population's hyperparameters are, has no value yet.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from numbers import Integral, Real
 from operator import gt, lt
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jax
 
@@ -44,7 +46,10 @@ def refuse(*configs: Any, **counts: int | None) -> None:
       RefusedError: there is a problem, or a count below 1; it lists all of them.
     """
     found = [line for config in configs for line in problems(config)]
-    refuse_any(found + at_least(counts, **dict.fromkeys(counts, 1)))
+    others = {name: x for name, x in counts.items() if not _fits(x, int | None)}
+    found += [f"{name} must be int, got {x!r:.60}" for name, x in others.items()]
+    lowest = {name: 1 for name in counts if name not in others}
+    refuse_any(found + at_least(counts, **lowest))
 
 
 def refuse_any(found: Iterable[str]) -> None:
@@ -60,11 +65,15 @@ def refuse_any(found: Iterable[str]) -> None:
 def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     """What `problems()` of a config and of its parts report, by dotted field.
 
+    It is not asked where a value is of another type than its field.
+
     Args:
       unnamed: the annotation of parts whose fields are spoken of as the whole's own.
     """
-    reported = config.problems() if hasattr(config, "problems") else []
-    found = [prefix + line for line in reported]
+    if not is_dataclass(config) or isinstance(config, type):
+        return [f"a config is a dataclass, such as A2CConfig(), got {told(config)}"]
+    asked = getattr(config, "problems", list)
+    found = [prefix + line for line in _other_types(config) or asked()]
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         part = getattr(config, field.name)
@@ -72,6 +81,20 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
             flat = unnamed in getattr(hints[field.name], "__metadata__", ())
             found += problems(part, unnamed, "" if flat else f"{prefix}{field.name}.")
     return found
+
+
+def lacking(right: str, *needed: str, **given: Any) -> list[str]:
+    """A line for each argument that has not all attributes of the right kind."""
+    return [
+        f"{name} must be {right}, got {told(value)}"
+        for name, value in given.items()
+        if not all(hasattr(value, attribute) for attribute in needed)
+    ]
+
+
+def told(value: Any) -> str:
+    """What was handed over, in a few words."""
+    return f"{type(value).__name__}: {str(value).partition(chr(10))[0]:.60}"
 
 
 def at_least(config: Any, **lowest: int | float | str) -> list[str]:
@@ -134,6 +157,42 @@ def not_chosen(config: Any) -> list[str]:
         if "Literal" in str(hint) and value not in choices:
             found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
     return found
+
+
+def _other_types(config: Any) -> list[str]:
+    hints = get_type_hints(type(config))
+    return [
+        f"{field.name} must be {_spelled(hints[field.name])}, got {value!r:.60}"
+        for field in fields(config)
+        if not _fits(value := getattr(config, field.name), hints[field.name])
+    ]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """False for what is certainly of another type. Choices are for `not_chosen`."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    is_array = isinstance(value, jax.Array)
+    if get_origin(hint) is tuple:
+        items = get_args(hint)[:1]
+        listed = isinstance(value, tuple | list)
+        each = listed and all(_fits(x, item) for x in value for item in items)
+        return is_array or each
+    if hint in (int, float):
+        kind = Integral if hint is int else Real
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        return is_array or (number and value == value)  # NaN is none
+    return hint not in (bool, str, NoneType) or isinstance(value, hint)
+
+
+def _spelled(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_spelled, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list of {_spelled(get_args(hint)[0])}"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return "None" if hint is NoneType else getattr(hint, "__name__", str(hint))
 
 
 def _known(config: Any, name: str) -> Iterator[tuple[str, Any]]:

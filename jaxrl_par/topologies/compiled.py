@@ -15,6 +15,7 @@ import numpy as np
 from jaxrl_par import random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Learner, Program, Run, learn_from, learner_of
 from jaxrl_par.loops.learner import Data
@@ -44,6 +45,7 @@ def compiled(
       ValueError: `unroll_length` is below 1.
     """
     refuse(unroll_length=unroll_length)
+    refuse_others(env)
     learner = learner_of(learner)
     actor, learn = learner.actor, learn_from(learner, axis)
 
@@ -80,6 +82,7 @@ def episodic(
       ValueError: `max_steps` is below 1.
     """
     refuse(max_steps=max_steps)
+    refuse_others(env)
     learner = learner_of(learner)
     actor, learn = learner.actor, learn_from(learner, axis)
 
