@@ -181,7 +181,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         kind = Integral if hint is int else Real
         number = isinstance(value, kind) and not isinstance(value, bool)
-        return is_array or (number and value == value)  # NaN is none
+        return is_array or bool(number and value == value)  # NaN is none
     return hint not in (bool, str, NoneType) or isinstance(value, hint)
 
 
