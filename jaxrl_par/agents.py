@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import lacking, refuse, refuse_any, told
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     ActFn,
@@ -30,6 +31,26 @@ class TrainState(NamedTuple):
 
     params: Params
     opt_state: optax.OptState
+
+
+def accept(network: Any, optimizer: Any, config: Any, kind: type) -> None:
+    """Refuses what an algorithm cannot be made of.
+
+    Args:
+      kind: the algorithm's config.
+
+    Raises:
+      RefusedError: it says which argument is wrong, and what is right.
+    """
+    parts = ("init", "initial_carry", "apply", "unroll")
+    makes = "a Network, as networks.actor_critic makes"
+    found = lacking(makes, *parts, network=network)
+    makes = "an optax.GradientTransformation, as optimizers.make_optimizer makes"
+    found += lacking(makes, "init", "update", optimizer=optimizer)
+    if not isinstance(config, kind):
+        found.append(f"config must be a {kind.__name__}, got {told(config)}")
+    refuse_any(found)
+    refuse(config)
 
 
 def trained_by(

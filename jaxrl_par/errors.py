@@ -17,7 +17,8 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
 from operator import gt, le, lt
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 LARGEST_SEED = 2**32 - 1
 """JAX leaves out higher bits of a seed: 0 and 2**32 would be the same."""
@@ -63,7 +64,10 @@ def refuse(*configs: Any, **counts: int | None) -> None:
       RefusedError: there is a problem, or a count below 1; it lists all of them.
     """
     found = [line for config in configs for line in problems(config)]
-    refuse_any(found + at_least(counts, **dict.fromkeys(counts, 1)))
+    others = {name: x for name, x in counts.items() if not _fits(x, int | None)}
+    found += [f"{name} must be int, got {x!r:.60}" for name, x in others.items()]
+    lowest = {name: 1 for name in counts if name not in others}
+    refuse_any(found + at_least(counts, **lowest))
 
 
 def refuse_any(found: Iterable[str]) -> None:
@@ -79,12 +83,18 @@ def refuse_any(found: Iterable[str]) -> None:
 def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     """What `problems()` of a config and of its parts report, by dotted field.
 
+    It is not asked where a value is of another type than its field.
+
     Args:
       unnamed: the annotation of parts whose fields are spoken of as the whole's own.
     """
-    reported = config.problems() if hasattr(config, "problems") else []
-    told = {line.split(" ", 1)[0].rstrip(":") for line in reported}
-    reported += [line for name, line in _out_of_reach(config) if name not in told]
+    if not is_dataclass(config) or isinstance(config, type):
+        return [f"a config is a dataclass, such as A2CConfig(), got {told(config)}"]
+    reported = _other_types(config)
+    if not reported:  # else a config cannot be asked, which compares its numbers
+        reported = getattr(config, "problems", list)()
+    names = {line.split(" ", 1)[0].rstrip(":") for line in reported}
+    reported += [line for name, line in _out_of_reach(config) if name not in names]
     found = [prefix + line for line in reported]
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
@@ -93,6 +103,20 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
             flat = unnamed in getattr(hints[field.name], "__metadata__", ())
             found += problems(part, unnamed, "" if flat else f"{prefix}{field.name}.")
     return found
+
+
+def lacking(right: str, *needed: str, **given: Any) -> list[str]:
+    """A line for each argument that has not all attributes of the right kind."""
+    return [
+        f"{name} must be {right}, got {told(value)}"
+        for name, value in given.items()
+        if not all(hasattr(value, attribute) for attribute in needed)
+    ]
+
+
+def told(value: Any) -> str:
+    """What was handed over, in a few words."""
+    return f"{type(value).__name__}: {str(value).partition(chr(10))[0]:.60}"
 
 
 def at_least(config: Any, **lowest: int | float | str) -> list[str]:
@@ -159,7 +183,7 @@ def not_a_seed(*, lowest: int = 0, **seeds: Any) -> list[str]:
         f"{label} must be {told}, got {_shown(value)}"
         for name in seeds
         for label, value in _known(seeds, name)
-        if not _is_whole(value) or not lowest <= value <= LARGEST_SEED
+        if not _fits(value, int) or not lowest <= value <= LARGEST_SEED
     ]
 
 
@@ -174,7 +198,7 @@ def not_chosen(config: Any) -> list[str]:
 
 
 def _out_of_reach(config: Any) -> Iterator[tuple[str, str]]:
-    """(name, line) of numbers that are of the wrong kind, or that no program holds.
+    """(name, line) of numbers that no program holds.
 
     A config may name fields in `may_be_infinite`, where that says that there is no
     bound.
@@ -185,7 +209,7 @@ def _out_of_reach(config: Any) -> Iterator[tuple[str, str]]:
         if not {int, float} & kinds or not hasattr(config, name):
             continue
         for label, x in _known(config, name):
-            if isinstance(x, str):  # where a word may stand in place of a number
+            if not isinstance(x, Real):  # refused, or a word in place of a number
                 continue
             if wrong := _wrong(name, x, float in kinds, name in infinite):
                 yield label, f"{label} must be {wrong}, got {_shown(x)}"
@@ -194,13 +218,9 @@ def _out_of_reach(config: Any) -> Iterator[tuple[str, str]]:
 def _wrong(name: str, x: Any, is_float: bool, may_be_infinite: bool) -> str:
     """What the number must be and is not, or nothing."""
     if is_float:
-        if not _is_real(x):
-            return "a number"
         if not -math.inf < x < math.inf:
             return "" if may_be_infinite and x > 0 else "finite"
         return "" if abs(x) <= _LARGEST_FLOAT else f"at most {_LARGEST_FLOAT:.8g}"
-    if not _is_whole(x):
-        return "a whole number"
     highest = _LARGER.get(name, _LARGEST)
     return "" if x <= highest else f"at most {highest}"
 
@@ -212,12 +232,46 @@ def _shown(x: Any) -> str:
     return str(x)
 
 
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, Integral) and not isinstance(x, bool)
+def _other_types(config: Any) -> list[str]:
+    hints = get_type_hints(type(config))
+    return [
+        f"{field.name} must be {spelled(hints[field.name])}, got {value!r:.60}"
+        for field in fields(config)
+        if not _fits(value := getattr(config, field.name), hints[field.name])
+    ]
 
 
-def _is_real(x: Any) -> bool:
-    return isinstance(x, Real) and not isinstance(x, bool)
+def _fits(value: Any, hint: Any) -> bool:
+    """False for what is certainly of another type. Choices are for `not_chosen`."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    is_array = _is_array(value)
+    if get_origin(hint) is tuple:
+        return is_array or _all_fit(value, get_args(hint))
+    if hint in (int, float):
+        kind = Integral if hint is int else Real
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        return is_array or bool(number and value == value)  # NaN is none
+    return hint not in (bool, str, NoneType) or isinstance(value, hint)
+
+
+def _all_fit(values: Any, hints: tuple) -> bool:
+    if not isinstance(values, tuple | list):
+        return False
+    if Ellipsis in hints:
+        hints = hints[:1] * len(values)
+    return len(values) == len(hints) and all(map(_fits, values, hints))
+
+
+def spelled(hint: Any, nothing: str = "None") -> str:
+    """The type in the words of a refusal; `nothing` is what None is called there."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(spelled(x, nothing) for x in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a list of {spelled(get_args(hint)[0], nothing)}"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return nothing if hint is NoneType else getattr(hint, "__name__", str(hint))
 
 
 def _known(config: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,16 @@
 """A config that is out of range is refused in Python as on the command line."""
 
+import inspect
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
+from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -17,11 +20,15 @@ from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
 from jaxrl_par.cli import parse
 from jaxrl_par.errors import above, at_least, below, not_between, problems, refuse
-from jaxrl_par.loops import epochs, replayed
+from jaxrl_par.loops import DistillationConfig, epochs, replayed
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import uniform
 from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled, episodic
+from jaxrl_par.topologies.delayed import delayed
+from jaxrl_par.topologies.sharded import data_mesh
+from jaxrl_par.topologies.threads import ThreadsConfig, threads
 
 ENV = probes.observation_reward(2)
 NETWORK = actor_critic(*ENV.specs, NetworkConfig(widths=(4,)))
@@ -101,6 +108,97 @@ def test_what_is_known_is_refused_beside_what_is_traced():
 
     with pytest.raises(ValueError, match=r"^gae_lambda must be in \[0, 1\], got 3.0"):
         jax.jit(make)(0.5)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Defined here, where the tests do not check types when a config is made."""
+
+    rate: float = 1.0
+    count: int | None = None
+    name: str = "x"
+    flag: bool = True
+    widths: tuple[int, ...] = (1,)
+    part: A2CConfig = A2CConfig()
+
+    def problems(self) -> list[str]:
+        return above(self, rate=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rate": "1e-3"}, "rate must be float, got '1e-3'"),
+        ({"rate": float("nan")}, "rate must be float, got nan"),
+        ({"rate": True}, "rate must be float, got True"),
+        ({"count": 1.5}, "count must be int or None, got 1.5"),
+        ({"name": None}, "name must be str, got None"),
+        ({"flag": 1}, "flag must be bool, got 1"),
+        ({"widths": 64}, "widths must be a list of int, got 64"),
+        ({"widths": (64, "8")}, "widths must be a list of int, got (64, '8')"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_field(given, said):
+    assert problems(Plain(**given)) == [said]
+
+
+def test_numbers_of_numpy_and_arrays_are_numbers():
+    config = Plain(
+        np.float32(1.0), np.int64(3), widths=[1, np.int32(2)], part=A2CConfig(gamma=0.5)
+    )
+    assert problems(config) == []
+    assert problems(Plain(jnp.float32(1.0), widths=jnp.arange(3))) == []
+    with pytest.raises(ValueError, match="unroll_length must be int, got '5'"):
+        untyped(refuse)(unroll_length="5")
+
+
+def untyped(function):
+    """As users call it: the tests check types first."""
+    return inspect.unwrap(function)
+
+
+EVERY = [*ALGORITHMS, distilled]
+
+
+@pytest.mark.parametrize("algorithm", EVERY, ids=lambda x: x.__name__)
+def test_algorithms_name_the_argument_that_is_wrong_and_what_is_right(algorithm):
+    for given, said in (
+        (
+            (NETWORK, 1e-3),
+            "optimizer must be an optax.GradientTransformation, as .* 0.001",
+        ),
+        ((NETWORK.apply, SGD), "network must be a Network, as .*, got function"),
+        (
+            (NETWORK, SGD, DistillationConfig()),
+            "config must be a .*, got DistillationC",
+        ),
+        ((NETWORK, SGD, {"gamma": 0.9}), "config must be a .*Config, got dict"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            untyped(algorithm)(*given)
+
+
+class Simulator:
+    """As Gymnasium's: `reset` takes a seed by keyword."""
+
+    def reset(self, *, seed=None): ...
+    def step(self, action): ...
+
+
+def test_topologies_name_the_argument_that_is_wrong_and_what_is_right():
+    agent, schedule = a2c(NETWORK, SGD), loops.schedules.in_turn(1, 1)
+    pure = "env must be an Environment, as envs.make makes, got Simulator: .*envs.host"
+    with pytest.raises(ValueError, match=r"a learner must be an Agent.* got Network"):
+        untyped(loops.learner_of)(NETWORK)
+    for make in compiled, episodic:
+        with pytest.raises(ValueError, match=pure):
+            untyped(make)(agent, Simulator(), 5)
+    with pytest.raises(ValueError, match=pure):
+        untyped(delayed)(agent, Simulator(), 5, schedule, num_workers=1)
+    maker = "make_env must be a function from a key to simulators .*, got "
+    for env in Simulator(), ENV:
+        with pytest.raises(ValueError, match=maker):
+            untyped(threads)(agent, env, 5, ThreadsConfig(), data_mesh(1))
 
 
 def test_bounds():

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "distributions": {"types"},
     "exploration": {"types"},
     "networks": {"types", "errors", "distributions"},
-    "agents": {"types", "axis", "networks"},
+    "agents": {"types", "axis", "errors", "networks"},
     "envs": {"types", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},

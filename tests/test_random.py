@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +120,27 @@ def test_a_permutation_has_every_number_once_in_an_order_of_its_key(n):
     # Nor do neighbours stay so.
     neighbours = np.mean(np.diff(orders[:, :2]) == 1)
     assert neighbours < 3 / n
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("n", [64, 90])
+def test_pairs_of_places_are_as_good_as_independent(n):
+    """Numbers are a grid: after one round, those of a column never share a row."""
+    width = n // max(a for a in range(1, 10) if n % a == 0)
+    keys = jax.random.split(random.key(1), 4000)
+    draw = jax.jit(jax.vmap(lambda key: random.permutation(key, n)))
+    orders = np.asarray(draw(keys))
+    for place in (1, width, width + 1, n - 1):
+        first, second = orders[:, 0], orders[:, place]
+        counts = np.bincount((second - first) % n, minlength=n)[1:]
+        assert scipy.stats.chisquare(counts).pvalue > 1e-5
+        for same, others in (
+            (first // width == second // width, width - 1),
+            (first % width == second % width, n // width - 1),
+        ):
+            expected = others / (n - 1)
+            deviation = np.sqrt(expected * (1 - expected) / len(keys))
+            assert abs(np.mean(same) - expected) < 5 * deviation
 
 
 def test_bits_are_unrolled_arithmetic():

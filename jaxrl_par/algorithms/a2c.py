@@ -18,8 +18,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
+from jaxrl_par.agents import accept, trained_by
+from jaxrl_par.errors import at_least, not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -54,7 +54,7 @@ def a2c(
     config: A2CConfig = A2CConfig(),
 ) -> Agent:
     """A2C for any actions, with or without memory, by the rules of `algorithms`."""
-    refuse(config)
+    accept(network, optimizer, config, A2CConfig)
     of_batch = partial(loss, network=network, config=config)
     return trained_by(network, optimizer, of_batch, reduction=config.reduction)
 

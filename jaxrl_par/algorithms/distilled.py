@@ -20,8 +20,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses
-from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import at_least, refuse
+from jaxrl_par.agents import accept, trained_by
+from jaxrl_par.errors import at_least
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, DistillationBatch, Metrics, Params
 
@@ -50,7 +50,7 @@ def distilled(
     It leaves its policy and the log-probability of its action in the extras: its
     teacher learns from what it does. Arguments: see `algorithms`.
     """
-    refuse(config)
+    accept(network, optimizer, config, DistilledConfig)
     of_batch = partial(loss, network=network, config=config)
     return trained_by(
         network, optimizer, of_batch, record_log_prob=True, record_policy=True

@@ -19,8 +19,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import above, at_least, below, not_between, not_chosen, refuse
+from jaxrl_par.agents import accept, trained_by
+from jaxrl_par.errors import above, at_least, below, not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -83,7 +83,7 @@ def impala(
     config: ImpalaConfig = ImpalaConfig(),
 ) -> Agent:
     """IMPALA for any actions, with or without memory, by the rules of `algorithms`."""
-    refuse(config)
+    accept(network, optimizer, config, ImpalaConfig)
     return trained_by(
         network,
         optimizer,

@@ -22,9 +22,9 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import TrainState, trained_by
+from jaxrl_par.agents import TrainState, accept, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, not_between, refuse
+from jaxrl_par.errors import above, not_between
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import standardized
 from jaxrl_par.types import (
@@ -91,7 +91,7 @@ def ppo(
     Raises:
       ValueError: the config is out of range.
     """
-    refuse(config)
+    accept(network, optimizer, config, PPOConfig)
 
     def prepare(state: TrainState, trajectory: Trajectory, axis: Axis) -> PPOBatch:
         return make_batch(state.params, trajectory, network, config, axis)

@@ -26,10 +26,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par import exploration, losses, returns
-from jaxrl_par.agents import gradient, stepped
+from jaxrl_par.agents import accept, gradient, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
-from jaxrl_par.errors import at_least, not_between, not_chosen, refuse
+from jaxrl_par.errors import at_least, not_between, not_chosen
 from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
 from jaxrl_par.targets import renewed
@@ -127,7 +127,7 @@ def q_learning(
       network: maps steps to the values of all actions [..., A].
       optimizer: clips, schedules and scales the gradient of the online parameters.
     """
-    refuse(config)
+    accept(network, optimizer, config, QConfig)
 
     def init(key: PRNGKey, step: TimeStep) -> QState:
         online = network.init(key, step)

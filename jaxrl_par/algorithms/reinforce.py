@@ -22,9 +22,9 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import trained_by
+from jaxrl_par.agents import accept, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import not_between, not_chosen, refuse
+from jaxrl_par.errors import not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -75,7 +75,7 @@ def reinforce(
       network: maps steps to (distribution of the action, values [...]). The values are
         not used unless the baseline is learned.
     """
-    refuse(config)
+    accept(network, optimizer, config, ReinforceConfig)
     return trained_by(
         network,
         optimizer,

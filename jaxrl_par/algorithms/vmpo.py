@@ -34,9 +34,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import acting, gradient, stepped
+from jaxrl_par.agents import accept, acting, gradient, stepped
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, at_least, not_between, refuse
+from jaxrl_par.errors import above, at_least, not_between
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import SMALLEST_COUNT, reached
 from jaxrl_par.targets import renewed
@@ -133,7 +133,7 @@ def vmpo(
     Args:
       optimizer: clips, schedules and scales the gradient of parameters and multipliers.
     """
-    refuse(config)
+    accept(network, optimizer, config, VMPOConfig)
 
     def init(key: PRNGKey, step: TimeStep) -> VMPOState:
         params = network.init(key, step)

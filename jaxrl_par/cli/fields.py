@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from types import NoneType, UnionType
+from types import UnionType
 from typing import (
     Annotated,
     Any,
@@ -17,7 +17,7 @@ from typing import (
 
 import tyro
 
-from jaxrl_par.errors import nearest
+from jaxrl_par.errors import nearest, spelled
 
 Config = TypeVar("Config")
 Flat = Annotated[Config, tyro.conf.OmitArgPrefixes]
@@ -79,7 +79,7 @@ def fits(value: Any, hint: Any) -> bool:
 def must_be(name: str, hint: Any, given: str) -> str:
     """The sentence that refuses a value."""
     meant = nearest(given.strip("'"), _choices(hint))
-    return f"{name} must be {_spelled(hint)}, got {given}{meant}"
+    return f"{name} must be {spelled(hint, 'null')}, got {given}{meant}"
 
 
 def _choices(hint: Any) -> list[str]:
@@ -89,13 +89,3 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) in (Union, UnionType):
         return [x for option in get_args(hint) for x in _choices(option)]
     return []
-
-
-def _spelled(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(map(_spelled, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return f"a list of {_spelled(get_args(hint)[0])}"
-    return "null" if hint is NoneType else getattr(hint, "__name__", str(hint))

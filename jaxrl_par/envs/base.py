@@ -1,11 +1,12 @@
 """Environments as pairs of pure functions over a batch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
 
 Floats = Float[Array, " B"]
@@ -51,3 +52,29 @@ class Environment(NamedTuple):
     def specs(self) -> tuple[Specs, Spec]:
         """(of observations, of actions), as a network takes them."""
         return self.observation_spec, self.action_spec
+
+
+def refuse_others(env: Any) -> None:
+    """Accepts pure environments, which can be compiled.
+
+    Raises:
+      RefusedError: it is something else, such as a simulator.
+    """
+    if not isinstance(env, Environment):
+        raise RefusedError(
+            f"env must be an Environment, as envs.make makes, got {told(env)}."
+            " Simulators go through envs.host, to the topologies threads and workers"
+        )
+
+
+def refuse_no_maker(make_env: Any) -> None:
+    """Accepts what makes the simulators of one actor or worker.
+
+    Raises:
+      RefusedError: it cannot be called, as environments themselves cannot.
+    """
+    if not callable(make_env):
+        raise RefusedError(
+            "make_env must be a function from a key to simulators of envs.host, which"
+            f" every actor calls for its own, got {told(make_env)}"
+        )

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import RefusedError, refuse, told
 from jaxrl_par.loops.run import Run, advance, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn, observe, update
 from jaxrl_par.replay import Buffer, fresh
@@ -205,7 +205,16 @@ def remembering(agent: Agent, remember: Remember) -> Learner:
 
 
 def learner_of(given: Agent | Learner) -> Learner:
-    """The learner; of an agent alone, the one that learns from each trajectory once."""
+    """The learner; of an agent alone, the one that learns from each trajectory once.
+
+    Raises:
+      RefusedError: it is neither.
+    """
+    if not isinstance(given, Agent | Learner):
+        raise RefusedError(
+            "a learner must be an Agent, as algorithms make, or a Learner, as loops"
+            f" make, got {told(given)}"
+        )
     return replayed(given, fresh()) if isinstance(given, Agent) else given
 
 

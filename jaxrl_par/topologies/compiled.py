@@ -15,6 +15,7 @@ import numpy as np
 from jaxrl_par import random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, not_a_seed, refuse, refuse_any
 from jaxrl_par.loops import Engine, Learner, Program, Run, learn_from, learner_of
 from jaxrl_par.loops.learner import Data
@@ -44,6 +45,7 @@ def compiled(
       ValueError: `unroll_length` is below 1, or the agent was made for other specs.
     """
     refuse(unroll_length=unroll_length)
+    refuse_others(env)
     learner = learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
     actor, learn = learner.actor, learn_from(learner, axis)
@@ -81,6 +83,7 @@ def episodic(
       ValueError: `max_steps` is below 1, or the agent was made for other specs.
     """
     refuse(max_steps=max_steps)
+    refuse_others(env)
     learner = learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
     actor, learn = learner.actor, learn_from(learner, axis)

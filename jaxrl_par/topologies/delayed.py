@@ -26,6 +26,7 @@ from jaxtyping import Array, Int
 from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import (
     above,
     at_least,
@@ -223,6 +224,7 @@ def delayed(
       ValueError: the schedule does not fit, a count is below 1, or there are no halves.
     """
     refuse(staleness, unroll_length=unroll_length, num_workers=num_workers)
+    refuse_others(env)
     if max_delay is None:
         if schedule.traced:
             raise ValueError("a traced schedule needs max_delay")

@@ -30,6 +30,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of, records
 from jaxrl_par.types import Agent
@@ -57,6 +58,7 @@ def threads(
     Raises:
       ValueError: the config is out of range.
     """
+    refuse_no_maker(make_env)
     learner = learner_of(learner)
     found = _problems(unroll_length, config, learner, mesh)
     if learner.in_order and config.batch != config.num_actors:
@@ -98,6 +100,7 @@ def repeat_recorded(
       ValueError: the run had several distillers, whose races are in no record.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
+    refuse_no_maker(make_env)
     learner = learner_of(learner)
     found = _problems(unroll_length, config, learner, mesh)
     if config.num_distillers > 1:

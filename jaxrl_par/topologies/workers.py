@@ -30,6 +30,7 @@ from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
 from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Learner, halves_of, learner_of, records
 from jaxrl_par.types import Agent, nothing
@@ -91,6 +92,8 @@ def _parts(
     device: Any,
 ) -> Parts:
     refuse(config, unroll_length=unroll_length)
+    if not isinstance(env, Environment):
+        refuse_no_maker(env)
     learner = learner_of(learner)
     if isinstance(env, Environment):
         rollout.refuse_other_specs(learner.actor, env)

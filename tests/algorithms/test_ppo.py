@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from jaxrl_par import random, rollout
-from jaxrl_par.algorithms.ppo import PPOConfig, make_batch, ppo
+from jaxrl_par.algorithms.ppo import PPOBatch, PPOConfig, loss, make_batch, ppo
 from jaxrl_par.axis import Axis
+from jaxrl_par.distributions import Categorical
 from jaxrl_par.loops import epochs
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.testing import check_agent, probes
@@ -86,16 +87,171 @@ def test_the_first_minibatch_follows_the_policy_gradient():
     assert info.metrics["clipped"].total == 0.0
 
 
+SHOWN_VALUES = Network(
+    init=lambda key, step: (),
+    initial_carry=lambda num_envs: (),
+    apply=lambda params, carry, step: ((None, step.obs[..., 0]), carry),
+    unroll=lambda params, carry, steps: ((None, steps.obs[..., 0]), carry),
+)
+"""Values are what is observed, whatever the parameters."""
+
+
+def stream(seed, length=7, num_envs=3):
+    """Episodes that end in both ways, in environments out of step with each other."""
+    rng = np.random.default_rng(seed)
+    last = rng.random((length + 1, num_envs)) < 0.3
+    ends = last[:-1] | (last[1:] & (rng.random((length, num_envs)) < 0.5))
+    return Trajectory(
+        steps=TimeStep(
+            jnp.float32(rng.normal(size=(length + 1, num_envs, 1))),
+            jnp.zeros(last.shape, bool),
+            jnp.asarray(last),
+        ),
+        action=jnp.asarray(rng.integers(2, size=ends.shape), jnp.int32),
+        reward=jnp.float32(np.where(last[:-1], 0.0, rng.normal(size=ends.shape))),
+        discount=jnp.float32(~ends),
+        extras={"log_prob": jnp.float32(rng.normal(-1.0, 0.3, ends.shape))},
+        carry=(),
+    )
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_batch_has_the_targets_and_log_probs_of_its_stream(normalize):
+    """By a loop over each environment, from TD errors to their decayed sum."""
+    config = PPOConfig(gamma=0.9, gae_lambda=0.7, normalize_advantages=normalize)
+    trajectory = stream(0)
+    batch = make_batch((), trajectory, SHOWN_VALUES, config, Axis())
+    v, last = np.asarray(trajectory.steps.obs[..., 0]), trajectory.steps.last[:-1]
+    advantages = np.zeros(last.shape)
+    for b in range(3):
+        following = 0.0
+        for t in reversed(range(7)):
+            d = 0.9 * float(trajectory.discount[t, b])
+            error = float(trajectory.reward[t, b]) + d * v[t + 1, b] - v[t, b]
+            following = 0.0 if last[t, b] else error + 0.7 * d * following
+            advantages[t, b] = following
+    np.testing.assert_allclose(batch.target, (advantages + v[:-1]).ravel(), rtol=1e-4)
+    if normalize:
+        kept = advantages[~last]
+        advantages = np.where(last, 0.0, (advantages - kept.mean()) / kept.std())
+    np.testing.assert_allclose(
+        batch.advantage, advantages.ravel(), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_array_equal(batch.log_prob, trajectory.extras["log_prob"].ravel())
+    np.testing.assert_array_equal(batch.value, v[:-1].ravel())
+    np.testing.assert_array_equal(batch.action, trajectory.action.ravel())
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_targets_of_two_rows_are_these(normalize):
+    no = jnp.zeros((3, 1), bool)
+    trajectory = Trajectory(
+        TimeStep(jnp.array([[[1.0]], [[2.0]], [[3.0]]]), no, no),
+        jnp.zeros((2, 1), jnp.int32),
+        jnp.array([[1.0], [2.0]]),
+        jnp.ones((2, 1)),
+        {"log_prob": jnp.zeros((2, 1))},
+        (),
+    )
+    config = PPOConfig(gamma=0.9, gae_lambda=1.0, normalize_advantages=normalize)
+    batch = make_batch((), trajectory, SHOWN_VALUES, config, Axis())
+    np.testing.assert_allclose(batch.target, [5.23, 4.7], rtol=1e-6)
+
+
+LINEAR = Network(
+    init=lambda key, step: jnp.zeros((3, 4)),
+    initial_carry=lambda num_envs: (),
+    apply=lambda params, carry, step: (_linear(params, step), carry),
+    unroll=lambda params, carry, steps: (_linear(params, steps), carry),
+)
+"""Three logits and a value, from three numbers that are observed."""
+
+
+def _linear(params, steps):
+    outputs = steps.obs @ params
+    return Categorical(outputs[..., :3]), outputs[..., 3]
+
+
+def away_from_acting(seed=1, num_rows=40):
+    """Rows of another policy and other values, some of which are clipped."""
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=(5, num_rows))
+    last = rng.random(num_rows) < 0.2
+    batch = PPOBatch(
+        steps=TimeStep(rng.normal(size=(num_rows, 3)), np.zeros_like(last), last),
+        action=rng.integers(3, size=num_rows).astype(np.int32),
+        log_prob=-1.1 + 0.4 * normal[0],
+        value=normal[1],
+        advantage=np.where(last, 0.0, normal[2]),
+        target=normal[3],
+        carry=(),
+    )
+    as_jax = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32 if x.dtype == float else x.dtype), batch
+    )
+    return batch, as_jax, 0.5 * rng.normal(size=(3, 4))
+
+
+def loss_in_numpy(params, batch, config):
+    """Schulman et al., equations 7 and 9, with values clipped as in Baselines."""
+    outputs = batch.steps.obs @ params
+    logits, values = outputs[:, :3], outputs[:, 3]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    entropies = -(np.exp(log_probs) * log_probs).sum(-1)
+    chosen = log_probs[np.arange(len(values)), batch.action]
+    ratios, a, clip = np.exp(chosen - batch.log_prob), batch.advantage, config.clip
+    gains = np.minimum(ratios * a, np.clip(ratios, 1 - clip, 1 + clip) * a)
+    errors = np.square(values - batch.target)
+    if config.clip_values:
+        near = batch.value + np.clip(values - batch.value, -clip, clip)
+        errors = np.maximum(errors, np.square(near - batch.target))
+    rows = -gains + config.value_cost * 0.5 * errors - config.entropy_cost * entropies
+    return np.sum(np.where(batch.steps.last, 0.0, rows)) / len(rows)
+
+
+@pytest.mark.parametrize("clip_values", [True, False])
+def test_the_loss_and_its_gradient_are_those_of_the_equations(clip_values):
+    config = PPOConfig(clip_values=clip_values, entropy_cost=0.3, value_cost=0.7)
+    batch, as_jax, params = away_from_acting()
+    given = (jnp.float32(params), as_jax, LINEAR, config)
+    (found, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(*given)
+    np.testing.assert_allclose(found, loss_in_numpy(params, batch, config), rtol=1e-5)
+    expected = np.zeros_like(params)
+    for index in np.ndindex(*params.shape):
+        step = np.zeros_like(params)
+        step[index] = 1e-6
+        up, down = (loss_in_numpy(params + s, batch, config) for s in (step, -step))
+        expected[index] = (up - down) / 2e-6
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
+    assert 0 < metrics["clipped"].total < metrics["clipped"].count
+
+
+def test_values_that_moved_too_far_make_another_loss():
+    """So that the two settings above differ."""
+    batch, _, params = away_from_acting()
+    both = [
+        loss_in_numpy(params, batch, PPOConfig(clip_values=x)) for x in (True, False)
+    ]
+    assert abs(both[0] - both[1]) > 0.01
+
+
+def test_a_row_whose_ratio_overflows_leaves_a_finite_gradient():
+    _, batch, params = away_from_acting()
+    far = batch.log_prob.at[0].set(-200.0).at[1].set(-200.0)
+    last = batch.steps.last.at[0].set(False).at[1].set(True)
+    advantage = batch.advantage.at[0].set(1.0).at[1].set(0.0)
+    batch = batch._replace(
+        log_prob=far, advantage=advantage, steps=batch.steps._replace(last=last)
+    )
+    given = (jnp.float32(params), batch, LINEAR, PPOConfig())
+    (found, _), gradient = jax.value_and_grad(loss, has_aux=True)(*given)
+    assert np.isfinite(found) and np.all(np.isfinite(gradient))
+
+
 def test_advantages_are_normalised_over_all_devices_and_targets_are_not():
     """With values 2 t + b of environment b, two of which share each of two devices."""
     rows, columns = np.mgrid[:4, :4]
     obs = jnp.float32(2 * rows + columns)[..., None]
-    values = Network(
-        init=lambda key, step: (),
-        initial_carry=lambda num_envs: (),
-        apply=lambda params, carry, step: ((None, step.obs[..., 0]), carry),
-        unroll=lambda params, carry, steps: ((None, steps.obs[..., 0]), carry),
-    )
     last = jnp.zeros((4, 4), bool).at[1, 2].set(True)
     trajectory = Trajectory(
         steps=TimeStep(obs, jnp.zeros((4, 4), bool), last),
@@ -108,7 +264,7 @@ def test_advantages_are_normalised_over_all_devices_and_targets_are_not():
     config = PPOConfig(gamma=0.5, gae_lambda=0.0)
 
     def make(axis, trajectory):
-        return make_batch((), trajectory, values, config, axis)
+        return make_batch((), trajectory, SHOWN_VALUES, config, axis)
 
     devices = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), trajectory)
     batch = jax.vmap(partial(make, Axis("data")), axis_name="data")(devices)

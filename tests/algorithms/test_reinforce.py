@@ -136,6 +136,37 @@ def test_returns_are_sums_of_discounted_rewards_to_the_end():
     )
 
 
+def test_an_entropy_bonus_pulls_towards_more_of_it():
+    """With returns of 0 nothing else does; d entropy / d logits is known."""
+    episodes = bandit_episodes([1, 1])
+    config = ReinforceConfig(baseline="none", entropy_cost=0.5, reduction="mean")
+    params = jnp.array([0.3, -0.2])
+    p = np.asarray(jax.nn.softmax(params), np.float64)
+    entropy = -np.sum(p * np.log(p))
+    slope = -p * (np.log(p) + entropy)
+    np.testing.assert_allclose(
+        gradient(episodes, config, params), -0.5 * slope, rtol=1e-5
+    )
+
+
+def test_a_learned_baseline_regresses_on_the_return_and_is_no_part_of_the_policy():
+    """v = 0.5, return 2, value_cost 0.5: d loss / d v = -0.5 (2 - 0.5) = -0.75."""
+
+    def outputs(params, steps):
+        policy = Categorical(jnp.zeros((*steps.first.shape, 2)))
+        return policy, jnp.broadcast_to(params, steps.first.shape)
+
+    network = tabular()._replace(
+        unroll=lambda params, carry, steps: (outputs(params, steps), carry)
+    )
+    config = ReinforceConfig(baseline="learned", value_cost=0.5)
+    episodes = bandit_episodes([0])
+    batch = module.make_batch(episodes._replace(reward=jnp.full((1, 1), 2.0)), config,
+                              Axis())  # fmt: skip
+    slope = jax.grad(lambda v: module.loss(v, batch, network, config)[0])(0.5)
+    assert float(slope) == pytest.approx(-0.75)
+
+
 def test_the_sum_over_workers_is_their_number_times_the_mean():
     episodes = bandit_episodes([0, 1, 0, 0])
     params = jnp.array([0.3, -0.2])

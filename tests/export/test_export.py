@@ -41,6 +41,12 @@ MIXED = {
     "felt": [VECTOR, IMAGE],
     "count": Box((), np.dtype(np.int32)),
 }
+MOVED = (
+    Box((2, 5, 5)),
+    Box((8, 9), np.dtype(np.uint8)),
+    Box((2, 6, 7), np.dtype(np.uint8), 10.0, 180.0),
+    Box((3,), np.dtype(np.int32), np.array([-9, 0, 4]), np.array([200, 300, 4])),
+)
 SMALL = {"widths": (16, 8), "memory_width": 6, "channels": 3}
 SQUASHED = {"policy": "squashed"}
 
@@ -60,6 +66,8 @@ CASES = {
     "gru": (INTEGER, ARMS, {"memory": "gru"}),
     "conv": (PIXELS, ARMS, {"activation": "relu"}),
     "dense pytree": (MIXED, FREE, {"torso": "mlp"}),
+    "other axes and bounds": (MOVED, ARMS, {}),
+    "other bounds, dense": (MOVED, ARMS, {"torso": "mlp"}),
 }
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from jaxrl_par import random
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import episode_statistics
 from jaxrl_par.training import evaluate, evaluator
+from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.types import Agent, Box, Discrete, TimeStep
 
 SHORT, LONG, NUM_ENVS = 2, 20, 64
@@ -88,6 +90,47 @@ def test_who_is_done_plays_on_and_does_not_count():
     result = evaluate(agent, uneven(), None, random.key(0), 3)
     length = result.lengths[0]
     np.testing.assert_array_equal(result.returns[0], length * (length - 1) / 2)
+
+
+def taking_turns() -> Environment:
+    """Episodes of 5, 4, 1, 1, ... steps in the one, of 20 in the other environment; a
+    step pays 1."""
+    lengths = jnp.array([[5, 4, 1], [20, 20, 20]])
+
+    def length(episode):
+        return lengths[jnp.arange(2), jnp.minimum(episode, 2)]
+
+    def show(left, first):
+        return TimeStep(left.astype(jnp.float32)[:, None], first, ~first & (left == 0))
+
+    def reset(key):
+        episode = jnp.zeros(2, jnp.int32)
+        left = length(episode)
+        return (episode, left), show(left, jnp.ones(2, bool))
+
+    def step(state, action, key):
+        episode, left = state
+        was_last = left == 0
+        episode = episode + was_last
+        left = jnp.where(was_last, length(episode), left - 1)
+        reward = jnp.where(was_last, 0.0, 1.0)
+        discount = jnp.where(left == 0, 0.0, 1.0)
+        return (episode, left), show(left, was_last), reward, discount
+
+    made = Environment(reset, step, 2, Box((1,)), Discrete(2), "taking_turns", 20)
+    return episode_statistics(made)
+
+
+def test_later_shorter_episodes_do_not_replace_those_that_count():
+    """The first has ended many more before the second has ended two."""
+    expected = [[5, 20], [4, 20]]
+    result = evaluate(AGENT, taking_turns(), jnp.int32(1), random.key(0), 2)
+    np.testing.assert_array_equal(result.returns, expected)
+    np.testing.assert_array_equal(result.lengths, expected)
+    env = from_pure(taking_turns(), random.key(0))
+    env.plan(jax.random.split(random.key(0), 100))
+    returns = host_evaluator(AGENT, 2)(env, jnp.int32(1), random.key(0))
+    np.testing.assert_array_equal(returns, expected)
 
 
 def test_it_ends_where_episodes_do_not():
