@@ -113,8 +113,8 @@ def read_turns(path: Path) -> list[Turn]:
 
     def turn(rows: Any) -> Turn:
         ((worker, unroll, generation, pushes),) = rows
-        numbers = map(_whole, (worker, unroll, generation))
-        return Turn(*numbers, tuple(map(_whole, pushes)))
+        worker, unroll, generation = map(_whole, (worker, unroll, generation))
+        return Turn(worker, unroll, generation, tuple(map(_whole, pushes)))
 
     return _read(path, turn)
 

@@ -21,6 +21,7 @@ from jaxrl_par.training.files import (
     read_object,
     shortened,
     write_json,
+    writing,
 )
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig, name_problems
 
@@ -105,20 +106,21 @@ def open_directory(
     refuse_any(name_problems(default, "default_name"))
     content = recorded(args, settings)
     runs = Path(settings.runs_dir).absolute()
-    path = _to_resume(settings, runs, default)
-    new = path is None
-    if path is None:
-        path = _made(settings, runs, default)
-    with Hold(path):
-        directory = RunDirectory(path, new=new)
-        if new:
-            _check_empty(path, held=True)
-        else:
-            _check_run(directory)
-        if directory.config.exists():
-            _check_same(directory, content, _part(args, settings), extends)
-        else:
-            write_json(directory.config, content)
+    with writing(runs, 1):  # also where looking is not allowed
+        path = _to_resume(settings, runs, default)
+        new = path is None
+        if path is None:
+            path = _made(settings, runs, default)
+        with Hold(path):
+            directory = RunDirectory(path, new=new)
+            if new:
+                _check_empty(path, held=True)
+            else:
+                _check_run(directory)
+            if directory.config.exists():
+                _check_same(directory, content, _part(args, settings), extends)
+            else:
+                write_json(directory.config, content)
     return directory
 
 
