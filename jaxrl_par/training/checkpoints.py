@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import count
@@ -60,12 +60,14 @@ class Checkpoints(AbstractContextManager):
         config: Mapping[str, Any],
         keep: int | None = 2,
         *,
+        extends: Collection[str] = (),
         read_only: bool = False,
     ):
         """Makes the folder, or takes up one that an earlier `Checkpoints` made.
 
         Args:
           config: what must be the same in a run that continues from here.
+          extends: what may be otherwise there all the same.
           keep: newest steps kept, or None for all; older ones are deleted after a save.
           read_only: for who does not hold the run: nothing is made, removed or renamed.
 
@@ -74,6 +76,7 @@ class Checkpoints(AbstractContextManager):
         """
         self.directory = directory.absolute()
         self._config, self._keep, self._read_only = dict(config), keep, read_only
+        self._extends = extends
         if not read_only:
             _claim(self.directory)
             _remove_unfinished(self.directory)
@@ -130,7 +133,7 @@ class Checkpoints(AbstractContextManager):
           DiskFullError, FileError, CheckpointError: the best before is kept.
         """
         self._come_back()
-        with Checkpoints(self.directory / BEST, self._config, keep=None) as best:
+        with self._best(read_only=False) as best:
             scores = best._scores()
             if not score > max(scores.values(), default=-math.inf):
                 return
@@ -148,9 +151,7 @@ class Checkpoints(AbstractContextManager):
         """
         if not (self.directory / BEST / _MARKER).exists():
             return None
-        with Checkpoints(
-            self.directory / BEST, self._config, keep=None, read_only=True
-        ) as best:
+        with self._best(read_only=True) as best:
             scores = best._scores()
             if not scores:
                 return None
@@ -159,6 +160,10 @@ class Checkpoints(AbstractContextManager):
                 return best._restore(step, like)
             except _DamagedError as error:
                 raise CheckpointError(f"{best._step(step)}: {error}") from error
+
+    def _best(self, *, read_only: bool) -> "Checkpoints":
+        options = {"extends": self._extends, "read_only": read_only}
+        return Checkpoints(self.directory / BEST, self._config, None, **options)
 
     def _scores(self) -> dict[int, float]:
         """The scores of steps that can be read; more than one after a crash alone."""
@@ -250,6 +255,8 @@ class Checkpoints(AbstractContextManager):
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = _checked(self._read(step, "manifest", ocp.args.JsonRestore()))
+        extended = {n: x for n, x in self._config.items() if n in self._extends}
+        manifest = manifest | {"config": manifest["config"] | extended}
         _check(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {

@@ -124,11 +124,9 @@ def open_directory(
     return directory
 
 
-def identity(
-    args: Any, settings: TrainingConfig, extends: Iterable[str] = ()
-) -> dict[str, Any]:
+def identity(args: Any, settings: TrainingConfig) -> dict[str, Any]:
     """The part of a config that decides the results, as `to_json` gives it."""
-    return _essential(recorded(args, settings), _part(args, settings), extends)
+    return _essential(recorded(args, settings), _part(args, settings))
 
 
 def recorded(args: Any, settings: TrainingConfig) -> dict[str, Any]:
@@ -223,7 +221,7 @@ def _check_same(
             f"{directory.config}, line {line_of(directory.config, part)}:"
             f" {part} must be an object, got {shortened(old[part])}"
         )
-    before, now = (_essential(x, part, extends) for x in (old, content))
+    before, now = (_essential(x, part) for x in (old, content))
     if before.keys() != now.keys():
         raise TrainingError(
             f"{directory.config} is of another layout than this script and this version"
@@ -231,12 +229,12 @@ def _check_same(
             f"{_named('only there', before.keys() - now.keys())}\n"
             "Finish the run with what began it, or start again under another --name"
         )
-    if different := differences(before, now):
+    extended = {name: content[name] for name in extends if name in content}
+    if different := differences(before | extended, now):
         raise TrainingError(
             f"{directory.path} is a run with another config:{listed(different)}\n"
             "Resume it with the settings it has, or start another --name"
         )
-    extended = {name: content[name] for name in extends if name in content}
     if differences(old | extended, old):
         write_json(directory.config, old | extended)
 
@@ -247,9 +245,6 @@ def _named(label: str, names: Iterable[str]) -> str:
     return f"\n  {label}: {', '.join(names)}" if names else ""
 
 
-def _essential(
-    config: dict[str, Any], part: str, extends: Iterable[str]
-) -> dict[str, Any]:
+def _essential(config: dict[str, Any], part: str) -> dict[str, Any]:
     kept = {n: x for n, x in config.get(part, {}).items() if n in CHANGES_RESULTS}
-    left_out = {_PROVENANCE, *extends}
-    return {n: x for n, x in config.items() if n not in left_out} | {part: kept}
+    return {n: x for n, x in config.items() if n != _PROVENANCE} | {part: kept}
