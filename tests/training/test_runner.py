@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from jaxrl_par.cli.config import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
+from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.metrics import read_rows
 from jaxrl_par.training.runner import DivergedError
@@ -429,3 +431,60 @@ def test_metrics_that_were_changed_by_hand_are_told_by_line(tmp_path):
     ]
     rows = read_rows(again.directory.metrics)
     assert [x["updates"] for x in rows] == [10, 15, 20]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path):
+    """The disk is full after so many pages, then after more, until a run has room."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(mounted)]
+    if shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("mounting a small file system takes root")
+    args = Args(
+        training=settings(tmp_path, runs_dir=str(mounted), evaluation_interval=10)
+    )
+    best = replace(args, training=replace(args.training, keep_best=True))
+    program, told, pages = Compiled(toy(), 5), set(), 0
+    first = program.init(random.key(0))
+    # Compiled once for all runs; the program takes what it is given for its own.
+    program.init = lambda key: jax.tree.map(jnp.copy, first)
+
+    def run(args):
+        return train(
+            program, args, args.training, key=random.key(0), num_updates=20,
+            evaluate=lambda run: {"x": float(run.progress.updates.units)},
+        )  # fmt: skip
+
+    auto = replace(best, training=replace(best.training, auto_resume=True))
+
+    def resize(size):
+        option = f"remount,size={size}"
+        subprocess.run(["mount", "-o", option, str(mounted)], check=True)
+
+    whole = state_hash(run(replace(args, training=settings(tmp_path, name="w"))).run)
+    try:
+        while "finished" not in told and pages < 200:
+            pages += 3
+            resize(f"{4 * pages}k")
+            try:
+                assert state_hash(run(best).run) == whole
+                told.add("finished")
+            except TrainingError as error:
+                told.add(type(error).__name__)
+                assert "no room to write" in str(error)
+                saved = sorted(mounted.glob("toy/checkpoints/[0-9]*[0-9]"))
+                if saved:
+                    same = identity(best, best.training)
+                    store = mounted / "toy" / "checkpoints"
+                    with Checkpoints(store, same, read_only=True) as store:
+                        assert store.restore(first) is not None
+                        store.restore_best(first)
+            resize("8m")
+            again = run(auto)
+            assert state_hash(again.run) == whole
+            shutil.rmtree(mounted / "toy")
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+    assert told == {"DiskFullError", "finished"} and pages > 20
