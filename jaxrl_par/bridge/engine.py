@@ -70,14 +70,16 @@ class PoolEngine(Engine, Generic[M]):
             self.close()
             raise
 
-    def _make(self, factory: ActorFactory[M]) -> list[M]:
-        """Makes all environments, each in a thread.
-
+    def _check_new(self) -> None:
+        """
         Raises:
-          RuntimeError: it was done before.
+          RuntimeError: there are members already, whose threads would be doubled.
         """
         if self._factory is not None:
             raise RuntimeError("an engine has one run: make another engine for another")
+
+    def _make(self, factory: ActorFactory[M]) -> list[M]:
+        """Makes all environments, each in a thread."""
         self._factory = factory
         self._pool = ActorPool(
             self._supervisor, self._supervision, factory, self._num_members, self._name

@@ -34,9 +34,9 @@ class Evaluation(NamedTuple):
     """Episodes that did not end within `max_steps`, or were not played for that."""
 
     @property
-    def complete(self) -> Bool[Array | np.ndarray, ""]:
-        """Whether all episodes ended."""
-        return self.num_cut == 0
+    def complete(self) -> bool:
+        """Whether all episodes ended; not while it is traced."""
+        return not np.any(self.num_cut)
 
 
 class _Playing(NamedTuple):
@@ -91,7 +91,7 @@ def in_pieces(
         now, num_rows, length = start(params, key), 0, 64
         play(params, key, now, np.int32(0))  # compiled before a clock starts
         while num_rows < max_rows and np.any(now.num_played < episodes_per_env):
-            num_rows += length
+            num_rows = min(num_rows + length, max_rows)
             started = time.monotonic()
             now = jax.block_until_ready(play(params, key, now, np.int32(num_rows)))
             seconds = time.monotonic() - started
@@ -198,7 +198,8 @@ def _player(
         return jax.lax.while_loop(goes_on, partial(step, params, root), state)
 
     # One more row for each episode: its final observation, from which no step is made.
-    return _Player(start, play), episodes_per_env * (bound + 1)
+    max_rows = episodes_per_env * (bound + 1)
+    return _Player(start, play), max_rows
 
 
 def _result(state: _Playing) -> Evaluation:

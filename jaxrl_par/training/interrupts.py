@@ -27,7 +27,8 @@ EXIT_CODES = {
     signal.SIGXCPU: 75,
 }
 """75 is EX_TEMPFAIL of sysexits.h: a scheduler may start the job again. Ctrl-C and a
-terminal that closes have the codes that shells give them."""
+terminal that closes have the codes that shells give them. SIGQUIT is left to end a
+process as it is."""
 
 COMPILER_GRACE = 10.0
 """Seconds that a compilation, or what else Python waits for, may still take when a
@@ -46,12 +47,18 @@ Since = Callable[[], float | None]
 class Interrupted(SystemExit):
     """Training was asked to stop, and did after saving. A script exits with `code`."""
 
+    def __init__(self, number: signal.Signals, compiling: bool = False):
+        """`compiling`: a compilation was left, whose threads go on."""
+        super().__init__(EXIT_CODES[number])
+        self.number, self.compiling = number, compiling
+
 
 class Signals:
     """Signals that came. A call says which one was the first, if any."""
 
-    def __init__(self, last_words: Callable[[], str] = lambda: ""):
+    def __init__(self, last_words: Callable[[], str], compiling_since: Since):
         """`last_words`: what is printed if the process ends at once."""
+        self.compiling_since = compiling_since
         self.saving = threading.Lock()
         """Held while a run is saved."""
         self._last_words = last_words
@@ -76,7 +83,7 @@ class Signals:
           Interrupted: a signal came.
         """
         if self._first is not None:
-            raise Interrupted(EXIT_CODES[self._first])
+            raise Interrupted(self._first, self.compiling_since() is not None)
 
     @contextmanager
     def answered_at_once(self, save: Callable[[], object]) -> Iterator[None]:
@@ -92,6 +99,8 @@ class Signals:
         try:
             self.raise_any()
             yield
+            # What was raised may have been caught, as other errors are.
+            self.raise_any()
         finally:
             self._leaving, self._raises = None, False
 
@@ -117,7 +126,8 @@ class Signals:
             saver.start()
             # With an end: a device that still computes may not give its arrays.
             saver.join(COMPILER_GRACE)
-        self.end(number, "ended")
+        compiling = self.compiling_since() is not None
+        self.end(number, "ended while compiling" if compiling else "ended")
 
     def end(self, number: signal.Signals, how: str) -> None:
         """Ends the process, whatever its threads do. Nothing that Python does at its
@@ -149,8 +159,7 @@ def interrupts(last_words: Callable[[], str] = lambda: "") -> Iterator[Signals]:
     Args:
       last_words: what is printed if the process ends at once.
     """
-    signals = Signals(last_words)
-    with _compilations() as since, _caught_by(signals, since):
+    with _compilations() as since, _caught_by(Signals(last_words, since)) as signals:
         yield signals
 
 
@@ -161,16 +170,22 @@ def exits() -> Iterator[None]:
     Raises:
       Interrupted: a signal came while nothing within this context caught it.
     """
-    signals = Signals()
-    with _compilations() as since, _caught_by(signals, since):
+    with (
+        _compilations() as since,
+        _caught_by(Signals(lambda: "", since)) as signals,
+    ):
         try:
             with signals.answered_at_once(lambda: None):
                 yield
-        except Interrupted:
-            if (number := signals()) and since():
+        except BaseException as error:
+            # What Python calls while it imports turns what is raised into other errors.
+            number = error.number if isinstance(error, Interrupted) else signals()
+            if number is None:
+                raise
+            if since() or getattr(error, "compiling", False):
                 # Python's end would wait for the threads of the compiler.
                 signals.end(number, "ended while compiling")
-            raise
+            raise Interrupted(number) from error
 
 
 def ignore_signals() -> None:
@@ -225,21 +240,21 @@ def _is_handler(function: object) -> bool:
 
 
 @contextmanager
-def _caught_by(signals: Signals, compiling_since: Since) -> Iterator[None]:
+def _caught_by(signals: Signals) -> Iterator[Signals]:
     """Handlers of all signals, and a thread that sees them as they arrive."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     receiver.settimeout(0.5)
     handlers = {n: signal.signal(n, signals.hear) for n in _heard()}
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    watch = partial(_watch, receiver, signals, compiling_since)
+    watch = partial(_watch, receiver, signals)
     thread = threading.Thread(target=watch, name="signals", daemon=True)
     thread.start()
     try:
-        yield
+        yield signals
     finally:
         signal.set_wakeup_fd(before)
         sender.close()
@@ -249,7 +264,7 @@ def _caught_by(signals: Signals, compiling_since: Since) -> Iterator[None]:
             signal.signal(number, handler_before)
 
 
-def _watch(receiver: socket.socket, signals: Signals, compiling_since: Since) -> None:
+def _watch(receiver: socket.socket, signals: Signals) -> None:
     """Ends the process where the main thread does not, until the socket is closed."""
     first: tuple[signal.Signals, float] | None = None
     asked = {True: 0, False: 0}  # by whether it was a warning
@@ -271,13 +286,16 @@ def _watch(receiver: socket.socket, signals: Signals, compiling_since: Since) ->
             continue
         if max(asked.values()) > 1:
             signals.end(first[0], "ended at once")
-        for since, end in (
-            (compiling_since, partial(signals.end, how="ended while compiling")),
-            (signals.leaving_since, signals.save_and_end),
-        ):
-            began = since()
-            if began and now - max(began, first[1]) > COMPILER_GRACE:
-                end(first[0])
+        in_time = now - COMPILER_GRACE
+        if _is_between(first[1], signals.leaving_since(), in_time):
+            signals.save_and_end(first[0])
+        if _is_between(first[1], signals.compiling_since(), in_time):
+            signals.end(first[0], "ended while compiling")
+
+
+def _is_between(signalled: float, began: float | None, end: float) -> bool:
+    """Whether something goes on which was there, and signalled, before `end`."""
+    return began is not None and max(began, signalled) < end
 
 
 def _forget() -> None:

@@ -34,12 +34,7 @@ from jaxrl_par.training.directory import (
 from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import (
-    EXIT_CODES,
-    Interrupted,
-    Signals,
-    interrupts,
-)
+from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
 from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.plots import LiveCurve
@@ -209,6 +204,7 @@ class _Loop(NamedTuple):
                 self._log(row)
                 self._check_finite(run, row["updates"])
                 if self._is_due(row, time.monotonic() - saved):
+                    self._flush()
                     self._save(run)
                     saved = time.monotonic()
             except BaseException as error:
@@ -273,11 +269,13 @@ class _Loop(NamedTuple):
             sink.write(row)
         self.show(self.budget.fraction(row), row)
 
+    def _flush(self) -> None:
+        for sink in self.sinks:
+            sink.flush()
+
     def _save(self, run: Run) -> None:
-        # After bad gradients the state may be spoilt.
-        if _skipped_in_a_row(run) == 0:
-            for sink in self.sinks:
-                sink.flush()
+        # After bad gradients the state may be spoilt, and after a failed update gone.
+        if not _is_donated(run) and _skipped_in_a_row(run) == 0:
             with self.signals.saving:
                 self._write(run)
 
@@ -289,14 +287,14 @@ class _Loop(NamedTuple):
         if isinstance(error, DivergedError):
             return  # which says what there is
         updates, logged = row["updates"], [x["updates"] for x in self.lines.rows[-1:]]
-        try:
-            if "seconds" in row and logged != [updates]:
-                self._log(row)
-            if not _is_donated(run):
-                self._save(run)
-        # The first error is the one to be told.
-        except Exception as another:
-            print(f"update {updates:,} could not be saved: {another}")
+        is_new = "seconds" in row and logged != [updates]
+        log = [lambda: self._log(row), self._flush] if is_new else []
+        for keep in (*log, lambda: self._save(run)):
+            try:
+                keep()
+            # The first error is the one to be raised.
+            except Exception as another:
+                print(f"of update {updates:,} something was not written: {another}")
         number = _asked_by(error, self.signals)
         how = f"{number.name}: stopped" if number else "ended by an error"
         print(f"{how} at update {updates:,}. {self.store.described()}")
@@ -346,8 +344,8 @@ def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
                 f"{report.dropped_rows:,} rows were acted and not yet learned from:"
                 " they were dropped"
             )
-        if number:
-            raise Interrupted(EXIT_CODES[number]) from error
+        if number and not isinstance(error, Interrupted):
+            raise Interrupted(number) from error
         if isinstance(error, BadRowError | DeadlineError | RecordError):
             notes = getattr(error, "__notes__", [])
             raise TrainingError("\n".join([str(error), *notes])) from error

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-import subprocess
-from contextlib import suppress
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import jax
@@ -18,6 +19,7 @@ from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_h
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import DiskFullError, TrainingError
+from jaxrl_par.training.interrupts import Interrupted
 from jaxrl_par.training.metrics import read_rows
 from jaxrl_par.training.runner import DivergedError
 
@@ -280,211 +282,147 @@ def test_another_config_is_not_resumed_before_the_first_checkpoint_either(tmp_pa
     assert run_toy(resumed(args)).summary.updates == 20
 
 
-def at_update(number: int, action):
-    """An evaluation that does something else at that update."""
+# What is left when something fails ---------------------------------------------------
+
+
+def steps(directory) -> list[int]:
+    return sorted(int(x.name) for x in directory.glob("checkpoints/[0-9]*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    """The hash of the toy's state after 20 updates."""
+    args = Args(training=settings(tmp_path_factory.mktemp("whole")))
+    return state_hash(run_toy(args).run)
+
+
+def fails_to_write(tmp_path):
+    from jaxrl_par.training.metrics import JsonLines
+
+    class Broken(JsonLines):
+        def write(self, row):
+            if row["updates"] == 10:
+                raise OSError(5, "Input/output error")
+            super().write(row)
+
+    return {"jaxrl_par.training.runner.JsonLines": Broken}
+
+
+def fails_to_evaluate(tmp_path):
+    return {}
+
+
+@pytest.mark.parametrize("failure", [fails_to_write, fails_to_evaluate])
+def test_an_error_saves_what_is_whole_and_is_told(
+    tmp_path, capsys, monkeypatch, whole, failure
+):
+    """R5: the learner is whole, so it is saved as for a signal."""
+    for name, broken in failure(tmp_path).items():
+        monkeypatch.setattr(name, broken)
+    changes = {"checkpoint_interval": 0, "evaluation_interval": 5}
+    args = Args(training=settings(tmp_path, **changes))
+    with pytest.raises((CrashError, OSError)):
+        run_toy(args, evaluate=crash_at(10))
+    folder = tmp_path / "runs" / "toy"
+    assert steps(folder) == [0, 10]
+    assert "ended by an error at update 10" in capsys.readouterr().out
+    logged = [row["updates"] for row in read_rows(folder / "metrics.jsonl")]
+    assert logged == ([5] if failure is fails_to_write else [5, 10])
+    monkeypatch.undo()
+    assert state_hash(run_toy(resumed(args)).run) == whole
+    assert "resuming at update 10" in capsys.readouterr().out
+
+
+class Partial(Compiled):
+    """An engine that fails in the middle of the third chunk."""
+
+    fails = True
+
+    def advance(self, run, num_updates):
+        if int(run.progress.updates) == 10 and Partial.fails:
+            self.left = super().advance(run, 3)
+            raise CrashError
+        return super().advance(run, num_updates)
+
+    def rescue(self):
+        return self.left
+
+
+def test_updates_of_a_chunk_that_failed_are_kept(tmp_path, whole):
+    args = Args(training=settings(tmp_path, checkpoint_interval=0))
+
+    def run(args):
+        engine = Partial(toy(), 5)
+        key = random.key(0)
+        return train(engine, args, args.training, key=key, num_updates=20)
+
+    with pytest.raises(CrashError):
+        run(args)
+    Partial.fails = False
+    trained = run(resumed(args))
+    assert steps(trained.directory.path) == [13, 20]
+    rows = read_rows(trained.directory.metrics)
+    # The next chunk ends where it would have.
+    assert [row["updates"] for row in rows] == [5, 10, 13, 15, 20]
+    assert state_hash(trained.run) == whole
+
+
+def test_a_state_that_an_update_used_up_is_not_saved(tmp_path):
+    class Spoils(Compiled):
+        def advance(self, run, num_updates):
+            if int(run.progress.updates) == 10:
+                super().advance(run, num_updates)
+                raise MemoryError("out of memory")
+            return super().advance(run, num_updates)
+
+    args = Args(training=settings(tmp_path, checkpoint_interval=5))
+    with pytest.raises(MemoryError):
+        train(Spoils(toy(), 5), args, args.training, key=random.key(0), num_updates=20)
+    assert steps(tmp_path / "runs" / "toy") == [5, 10]
+
+
+def signals_at(updates: int, number: signal.Signals):
+    """An evaluation in which a signal comes."""
 
     def evaluate(run):
-        if int(run.progress.updates) == number:
-            action()
-        return {"greedy_return": 1.0}
+        if int(run.progress.updates) >= updates:
+            signal.raise_signal(number)
+            time.sleep(60)
+        return {}
 
     return evaluate
 
 
-@pytest.mark.slow
-def test_pictures_and_logs_that_cannot_be_written_do_not_end_a_run(tmp_path, capsys):
-    args = Args(training=settings(tmp_path, tensorboard=True, evaluation_interval=5))
-    whole = run_toy(replace(args, training=replace(args.training, name="whole")))
-    folder = tmp_path / "runs" / "toy"
-
-    def spoil():
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        for name in ("curve.png", "summary.json", "metrics.jsonl"):
-            (folder / name).unlink(missing_ok=True)
-            (folder / name).mkdir()
-
-    trained = run_toy(args, evaluate=at_update(10, spoil))
-    assert state_hash(trained.run) == state_hash(whole.run)
-    assert trained.summary.updates == 20 and trained.summary.seconds > 0
-    told = capsys.readouterr().err
-    assert told.count("warning: curve.png: ") == 1
-    assert told.count("warning: the summary: ") == 1
-
-
-@pytest.mark.sample(1)
-@pytest.mark.parametrize("how", ["moved", "removed"])
-def test_a_folder_that_is_gone_is_made_again_for_what_was_learned(
-    tmp_path, capsys, how
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGHUP, 129), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+)
+def test_a_signal_ends_an_evaluation_and_the_run_is_saved(
+    tmp_path, capsys, whole, number, code
 ):
-    args = Args(training=settings(tmp_path, evaluation_interval=5))
-    folder = tmp_path / "runs" / "toy"
-
-    def take():
-        folder.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(folder)
-
-    trained = run_toy(args, evaluate=at_update(15, take))
-    assert "checkpoints was moved or removed" in capsys.readouterr().err
-    assert len(read_rows(folder / "metrics.jsonl")) == 4
-    again = run_toy(resumed(args))
-    assert state_hash(again.run) == state_hash(trained.run)
-    if how == "moved":
-        (tmp_path / "moved").rename(tmp_path / "runs" / "moved")
-        again = run_toy(resumed(args, name="moved"))
-        assert state_hash(again.run) == state_hash(trained.run)
+    changes = {"checkpoint_interval": 0, "evaluation_interval": 5}
+    args = Args(training=settings(tmp_path, **changes))
+    for updates in (10, 20):
+        with pytest.raises(Interrupted) as ended:
+            again = args if updates == 10 else resumed(args)
+            run_toy(again, evaluate=signals_at(updates, number))
+        assert ended.value.code == code
+        assert f"{number.name}: stopped at update {updates}." in capsys.readouterr().out
+        assert steps(tmp_path / "runs" / "toy")[-1] == updates
+    trained = run_toy(resumed(args), evaluate=lambda run: {"return": 1.0})
+    assert state_hash(trained.run) == whole and trained.summary.evaluation
 
 
-def test_what_cannot_be_saved_ends_the_run_in_a_sentence(tmp_path):
-    """A folder of somebody else's that took its place is not touched."""
-    args = Args(training=settings(tmp_path, evaluation_interval=5))
-    folder = tmp_path / "runs" / "toy"
-
-    def replaced():
-        folder.rename(tmp_path / "moved")
-        (folder / "checkpoints").mkdir(parents=True)
-        (folder / "checkpoints" / "thesis.tex").write_text("mine")
-
-    with pytest.raises(CheckpointError, match="was replaced while the run went on"):
-        run_toy(args, evaluate=at_update(15, replaced))
-    assert [x.name for x in (folder / "checkpoints").iterdir()] == ["thesis.tex"]
-    (tmp_path / "moved").rename(tmp_path / "runs" / "moved")
-    assert run_toy(resumed(args, name="moved")).summary.updates == 20
-
-
-@pytest.mark.slow
-def test_checkpoints_are_saved_by_the_clock_and_change_nothing(tmp_path):
-    whole = run_toy(Args(training=settings(tmp_path, name="whole")))
-    clocked = settings(tmp_path, checkpoint_interval=0, keep_checkpoints=9)
-    for name, minutes, steps in (("often", 1e-9, [0, 5, 10, 15, 20]), ("no", 0.0, [0])):
-        args = Args(training=replace(clocked, name=name, checkpoint_minutes=minutes))
-        with suppress(CrashError):
-            run_toy(args, evaluate=crash_at(20) if minutes == 0 else None)
-        folder = tmp_path / "runs" / name / "checkpoints"
-        there = sorted(int(x.name) for x in folder.iterdir() if x.name.isdecimal())
-        assert there == sorted({*steps, 20})
-        again = run_toy(replace(args, training=replace(args.training, resume=True)))
-        assert state_hash(again.run) == state_hash(whole.run)
-    assert TrainingConfig().checkpoint_minutes == 5
-
-
-def test_the_best_by_evaluation_is_kept(tmp_path):
-    best = settings(tmp_path, evaluation_interval=5, keep_best=True)
-    args = Args(num_updates=30, training=best)
-    scores = {5: 1.0, 10: 3.0, 15: float("nan"), 20: 2.0, 25: 3.0, 30: -1.0}
+def test_an_error_that_a_signal_led_to_is_the_signal(tmp_path, capsys):
+    """R2: processes of a simulator may end before this one hears."""
 
     def evaluate(run):
-        updates = int(run.progress.updates)
-        return {"first": scores[updates], "second": updates}
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGTERM]).start()
+        raise ConnectionResetError("Connection reset by peer")
 
-    trained = run_toy(args, evaluate=evaluate)
-    same = identity(args, args.training)
-    with Checkpoints(trained.directory.checkpoints, same, read_only=True) as store:
-        kept = store.restore_best(trained.run)
-    assert int(kept.progress.updates) == 10
-    short = run_toy(Args(num_updates=10, training=settings(tmp_path, name="short")))
-    assert state_hash(kept) == state_hash(short.run)
-    # A run that is resumed knows how good its best was, also one that came later.
-    scores |= {25: 4.0, 30: 3.5}
-    shutil.rmtree(trained.directory.checkpoints / "30")
-    trained.directory.summary.unlink()
-    run_toy(resumed(args), evaluate=evaluate)
-    with Checkpoints(trained.directory.checkpoints, same, read_only=True) as store:
-        assert int(store.restore_best(trained.run).progress.updates) == 25
-    assert TrainingConfig(keep_best=True).problems() == [
-        "keep_best needs an evaluation_interval above 0, got 0"
-    ]
-
-
-@pytest.mark.slow
-def test_a_finished_run_is_extended_and_becomes_the_longer_one(tmp_path):
-    whole = run_toy(Args(num_updates=30, training=settings(tmp_path, name="whole")))
-    args = Args(num_updates=18, training=settings(tmp_path))
-    run_toy(args)
-    longer = resumed(replace(args, num_updates=30))
-    with pytest.raises(TrainingError, match="num_updates: 18 there, 30 now"):
-        run_toy(longer)
-    extended = run_toy(longer, extends=("num_updates",))
-    assert state_hash(extended.run) == state_hash(whole.run)
-    rows = read_rows(extended.directory.metrics)
-    assert [x["updates"] for x in rows] == [5, 10, 15, 18, 20, 25, 30]
-    assert load(extended.directory.config, Args).num_updates == 30
-    assert "is finished" not in extended.summary.text()
-
-
-@pytest.mark.slow
-def test_metrics_that_were_changed_by_hand_are_told_by_line(tmp_path):
-    args = Args(training=settings(tmp_path))
-    directory = run_toy(args).directory
-    good = directory.metrics.read_bytes().splitlines(keepends=True)
-    (directory.checkpoints / "20").rename(tmp_path / "20")
-    directory.metrics.write_bytes(
-        good[0].replace(b"loss", b"l\xffss")
-        + b'{"updates": 6}\n'
-        + good[0].replace(b'"updates": 5', b'"updates": 7').replace(b"20,", b"null,")
-        + b"[]\n"
-        + good[1]
-    )
-    with pytest.warns(UserWarning) as warned:
-        again = run_toy(resumed(args))
-    told = [str(x.message) for x in warned if "not a row" in str(x.message)]
-    assert [x.split(": ")[0] for x in told] == [
-        f"{directory.metrics}, line {number}" for number in (1, 2, 3, 4)
-    ]
-    rows = read_rows(again.directory.metrics)
-    assert [x["updates"] for x in rows] == [10, 15, 20]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path):
-    """The disk is full after so many pages, then after more, until a run has room."""
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(mounted)]
-    if shutil.which("mount") is None or subprocess.run(mount).returncode:
-        pytest.skip("mounting a small file system takes root")
-    args = Args(
-        training=settings(tmp_path, runs_dir=str(mounted), evaluation_interval=10)
-    )
-    best = replace(args, training=replace(args.training, keep_best=True))
-    program, told, pages = Compiled(toy(), 5), set(), 0
-    first = program.init(random.key(0))
-    # Compiled once for all runs; the program takes what it is given for its own.
-    program.init = lambda key: jax.tree.map(jnp.copy, first)
-
-    def run(args):
-        return train(
-            program, args, args.training, key=random.key(0), num_updates=20,
-            evaluate=lambda run: {"x": float(run.progress.updates.units)},
-        )  # fmt: skip
-
-    auto = replace(best, training=replace(best.training, auto_resume=True))
-
-    def resize(size):
-        option = f"remount,size={size}"
-        subprocess.run(["mount", "-o", option, str(mounted)], check=True)
-
-    whole = state_hash(run(replace(args, training=settings(tmp_path, name="w"))).run)
-    try:
-        while "finished" not in told and pages < 200:
-            pages += 3
-            resize(f"{4 * pages}k")
-            try:
-                assert state_hash(run(best).run) == whole
-                told.add("finished")
-            except TrainingError as error:
-                told.add(type(error).__name__)
-                assert "no room to write" in str(error)
-                saved = sorted(mounted.glob("toy/checkpoints/[0-9]*[0-9]"))
-                if saved:
-                    same = identity(best, best.training)
-                    store = mounted / "toy" / "checkpoints"
-                    with Checkpoints(store, same, read_only=True) as store:
-                        assert store.restore(first) is not None
-                        store.restore_best(first)
-            resize("8m")
-            again = run(auto)
-            assert state_hash(again.run) == whole
-            shutil.rmtree(mounted / "toy")
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
-    assert told == {"DiskFullError", "finished"} and pages > 20
+    args = Args(training=settings(tmp_path, evaluation_interval=5))
+    with pytest.raises(Interrupted) as ended:
+        run_toy(args, evaluate=evaluate)
+    assert ended.value.code == 75
+    assert "SIGTERM: stopped at update 5." in capsys.readouterr().out
+    assert steps(tmp_path / "runs" / "toy") == [0, 5]

@@ -51,9 +51,11 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         """Makes all environments, each in a thread, and a new run.
 
         Raises:
+          RuntimeError: there is a run.
           HangError: an environment is not made in time.
           Exception: as the environment raised it.
         """
+        self._check_new()
         self._system = ActorLearnerSystem(
             self._parts, key, self._config.num_past_params
         )
@@ -91,10 +93,10 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         return self._done(made, student)
 
     def rescue(self) -> tuple[Run, Metrics] | None:
-        self.close()
         made, self._made = self._made, None
         if made is None or any(x.is_deleted() for x in jax.tree.leaves(made.run)):
             return None
+        self.close()
         if self._distillers is None:
             return self._done(made, None)
         rest = self._distillers.finish(made.version, made.lessons)

@@ -34,11 +34,13 @@ class ParameterServerEngine(PoolEngine[Worker]):
         """Makes all environments, each in a thread, and a new run.
 
         Raises:
+          RuntimeError: there is a run.
           ValueError: the agent's statistics of data would be lost, or its state cannot
             be divided.
           HangError: an environment is not made in time.
           Exception: as the environment raised it.
         """
+        self._check_new()
         self._system = WorkerSystem(self._parts, key)
         run = self._system.new_run(self._make(self._system))
         self._shards = self._system.shards(run.learner)
@@ -80,10 +82,10 @@ class ParameterServerEngine(PoolEngine[Worker]):
         return self._done(run, drained)
 
     def rescue(self) -> tuple[Run, Metrics] | None:
-        self.close()
         before, self._before = self._before, None
         if before is None or self._store is None:
             return None
+        self.close()  # or workers might still push
         drained = self._store.settled()
         return self._done(before, drained) if drained.updates else None
 

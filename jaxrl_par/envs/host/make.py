@@ -133,20 +133,21 @@ def _deaf_children():
 def _apart(make_env: Callable[[], Any]) -> Callable[[], Any]:
     """`make_env` for such a process: it ends with its parent, which closes its pipe, or
     by a SIGTERM of its own."""
-    parent = os.getpid()
+    parent = os.getpid()  # where one is made to be looked at
 
-    # Within a function, so that it is sent as it is: a worker that had to import it
-    # from here would import jax.
-    def make() -> Any:
-        if os.getpid() != parent:  # where one is made to be looked at
-            os.setsid()
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)  # forgets those that came
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        return make_env()
-
-    return make
+    # A lambda, so that it is sent as it is: a worker that had to import a function from
+    # here would import jax.
+    return lambda: (
+        os.getpid() == parent
+        or (
+            os.setsid(),
+            # Those that came meanwhile are forgotten.
+            [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS],
+            signal.signal(signal.SIGTERM, signal.SIG_DFL),
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        ),
+        make_env(),
+    )[-1]
 
 
 def _not_installed(name: Any) -> ImportError:
