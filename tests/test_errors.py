@@ -1,7 +1,8 @@
 """A config that is out of range is refused in Python as on the command line."""
 
 import inspect
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 
 import jax
@@ -18,6 +19,7 @@ from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
+from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.cli import parse
 from jaxrl_par.errors import above, at_least, below, not_between, problems, refuse
 from jaxrl_par.loops import DistillationConfig, epochs, replayed
@@ -228,3 +230,65 @@ def test_all_problems_are_listed_at_once():
     assert problems(Args(A2CConfig(gamma=2.0))) == [
         "a2c.gamma must be in [0, 1], got 2.0"
     ]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    may_be_infinite = ("bar",)
+    count: int = 1
+    rate: float = 1.0
+    bar: float = 1.0
+    sizes: tuple[int, ...] = ()
+    maybe: int | None = None
+    total_steps: int = 1
+    seed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("count", 2**31, "at most 2147483647"),
+        ("count", 10**400, "at most 2147483647, got an integer of 1329 bits"),
+        ("count", 1.5, "a whole number"),
+        ("count", 1e6, "a whole number"),
+        ("count", True, "a whole number"),
+        ("sizes[1]", (1, 2**40), "at most 2147483647"),
+        ("maybe", 2**31, "at most 2147483647"),
+        ("total_steps", 10**15 + 1, "at most 1000000000000000"),
+        ("seed", 2**32, "at most 4294967295"),
+        ("rate", float("inf"), "finite"),
+        ("rate", float("nan"), "finite"),
+        ("rate", 1e39, r"at most 3.4028235e\+38"),
+        ("rate", 10**400, r"at most 3.4028235e\+38"),
+        ("bar", float("-inf"), "finite"),
+        ("bar", float("nan"), "finite"),
+    ],
+)
+def test_numbers_that_no_program_holds_are_refused(name, value, told):
+    config = Numbers()
+    object.__setattr__(config, name.partition("[")[0], value)
+    with pytest.raises(ValueError, match=rf"^{re.escape(name)} must be {told}"):
+        refuse(config)
+
+
+def test_numbers_that_a_program_holds_are_accepted():
+    config = Numbers()
+    numbers = {"count": np.int64(2**31 - 1), "total_steps": 10**15, "bar": np.inf}
+    for name, value in (numbers | {"rate": 1, "maybe": 3}).items():
+        object.__setattr__(config, name, value)
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_no_algorithm_takes_a_number_that_is_not_finite(value):
+    """But for bars, of which infinity says that there is none."""
+    configs = [config for config in ALGORITHMS.values()]
+    for config in [*configs, DistilledConfig(), OptimizerConfig(), SupervisionConfig()]:
+        good = type(config)()
+        for field_ in fields(config):
+            if isinstance(getattr(good, field_.name), float):
+                bad = replace(good, **{field_.name: value})
+                bars = getattr(config, "may_be_infinite", ())
+                accepted = field_.name in bars and value > 0
+                assert accepted or problems(bad), (config, field_.name)
+    assert problems(ImpalaConfig(max_rho=float("inf"), max_c=float("inf"))) == []

@@ -1,5 +1,7 @@
 """Our keys against JAX's own, and the cipher against the vectors of its authors."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,3 +159,20 @@ def test_bits_are_unrolled_arithmetic():
 def test_more_than_a_counter_can_number_is_refused():
     with pytest.raises(ValueError, match=r"2\*\*32 elements"):
         jax.jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(random.key(0))
+
+
+@pytest.mark.parametrize(
+    "seed", [2**32, 2**63, 10**400, -(2**31) - 1, 1.0, 1.5, True, jnp.float32(1.0)]
+)
+def test_a_seed_of_which_bits_would_be_lost_is_refused(seed):
+    """JAX takes 0 and 2**32 for the same seed, and says nothing."""
+    key = inspect.unwrap(random.key)  # without the checks that tests add
+    with pytest.raises(ValueError, match=r"^seed must be a whole number"):
+        key(seed)
+
+
+def test_the_largest_seed_is_another_one():
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, jnp.uint32(2**32 - 2)]
+    key = inspect.unwrap(random.key)
+    bits = {int(jax.random.bits(key(seed))) for seed in seeds}
+    assert len(bits) == len(seeds)

@@ -6,9 +6,10 @@ with which the run can be repeated serially, bit for bit.
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -39,26 +40,58 @@ class RecordError(ValueError):
 
 
 class Recorder:
-    """Writes a line for each update, on disk as soon as it is made."""
+    """Writes a line for each update, on disk as soon as it is made.
+
+    Where that fails, it is told, and nothing more is written: the run goes on, and what
+    is there can be repeated up to that update.
+    """
 
     def __init__(self, path: Path, first_update: int):
         """Continues a file; lines of later updates, after a crash, are dropped."""
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        if len(lines) < first_update:
-            warnings.warn(
-                f"{path} has {len(lines)} of {first_update} updates: the run goes on,"
-                " but cannot be replayed",
-                stacklevel=2,
-            )
-        path.write_text("".join(lines[:first_update]))
-        self._file = path.open("a")
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._num_bytes = 0
+        with self._telling():
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            if len(lines) < first_update:
+                warnings.warn(
+                    f"{path} has {len(lines)} of {first_update} updates: the run goes"
+                    " on, but cannot be replayed",
+                    stacklevel=2,
+                )
+            file = path.open("ab", buffering=0)
+            self._num_bytes = sum(map(len, lines[:first_update]))
+            file.truncate(self._num_bytes)
+            self._file = file
 
     def write(self, entries: list[Entry] | list[Turn]) -> None:
-        self._file.write(json.dumps(entries) + "\n")
-        self._file.flush()
+        if (file := self._file) is None:
+            return
+        left = memoryview(json.dumps(entries).encode() + b"\n")
+        size = len(left)
+        with self._telling():
+            while left:
+                left = left[file.write(left) :]
+            self._num_bytes += size
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._file is not None:
+                self._file.truncate(self._num_bytes)
+            self.close()
+            warnings.warn(
+                f"{self._path} cannot be written: {error.strerror}. The run goes on,"
+                " and from here on it cannot be replayed",
+                stacklevel=2,
+            )
 
 
 def read(path: Path) -> list[list[Entry]]:
@@ -68,7 +101,7 @@ def read(path: Path) -> list[list[Entry]]:
       RecordError: no such file, or a line that is no list of entries. A last line that
         a crash cut off is left out.
     """
-    return _read(path, lambda rows: [Entry(*map(int, row)) for row in rows])
+    return _read(path, lambda rows: [Entry(*map(_whole, row)) for row in rows])
 
 
 def read_turns(path: Path) -> list[Turn]:
@@ -80,7 +113,8 @@ def read_turns(path: Path) -> list[Turn]:
 
     def turn(rows: Any) -> Turn:
         ((worker, unroll, generation, pushes),) = rows
-        return Turn(int(worker), int(unroll), int(generation), tuple(map(int, pushes)))
+        worker, unroll, generation = map(_whole, (worker, unroll, generation))
+        return Turn(worker, unroll, generation, tuple(map(_whole, pushes)))
 
     return _read(path, turn)
 
@@ -88,11 +122,20 @@ def read_turns(path: Path) -> list[Turn]:
 def _read(path: Path, decode: Callable[[Any], T]) -> list[T]:
     if not path.is_file():
         raise RecordError(f"there is no recorded schedule at {path}")
-    *lines, _ = path.read_text().split("\n")
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     updates = []
     for number, line in enumerate(lines, start=1):
         try:
-            updates.append(decode(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            updates.append(decode(json.loads(line.decode())))
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecordError(f"{path}, line {number}: no schedule ({error})") from None
     return updates
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int:
+        raise TypeError(f"{number!r} is no whole number")
+    return number

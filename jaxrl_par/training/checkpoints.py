@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import count
@@ -30,7 +30,13 @@ from jaxrl_par.loops import Run
 from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.directory import numbered
 from jaxrl_par.training.failures import TrainingError, tell
-from jaxrl_par.training.files import make_folder, shortened, writing
+from jaxrl_par.training.files import (
+    FileError,
+    make_folder,
+    read_json,
+    shortened,
+    writing,
+)
 from jaxrl_par.training.words import option, switch
 
 BEST = "best"
@@ -61,12 +67,14 @@ class Checkpoints(AbstractContextManager):
         config: Mapping[str, Any],
         keep: int | None = 2,
         *,
+        extends: Collection[str] = (),
         read_only: bool = False,
     ):
         """Makes the folder, or takes up one that an earlier `Checkpoints` made.
 
         Args:
           config: what must be the same in a run that continues from here.
+          extends: what may be otherwise there all the same.
           keep: newest steps kept, or None for all; older ones are deleted after a save.
           read_only: for who does not hold the run: nothing is made, removed or renamed.
 
@@ -75,6 +83,7 @@ class Checkpoints(AbstractContextManager):
         """
         self.directory = directory.absolute()
         self._config, self._keep, self._read_only = dict(config), keep, read_only
+        self._extends = extends
         if not read_only:
             _claim(self.directory)
             _remove_unfinished(self.directory)
@@ -106,7 +115,8 @@ class Checkpoints(AbstractContextManager):
         """The newest whole step, in a sentence. Any thread may ask, also during a
         save."""
         # A step has its name, a number, only when all of it was written.
-        paths = [x for x in self.directory.iterdir() if x.name.isdecimal()]
+        # glob, and not iterdir, finds nothing in a folder that was moved.
+        paths = [x for x in self.directory.glob("*") if x.name.isdecimal()]
         steps = [int(path.name) for path in paths if _looks_whole(path)]
         if not steps:
             return "Nothing was saved before"
@@ -133,7 +143,7 @@ class Checkpoints(AbstractContextManager):
           DiskFullError, FileError, CheckpointError: the best before is kept.
         """
         self._come_back()
-        with Checkpoints(self.directory / BEST, self._config, keep=None) as best:
+        with self._best(read_only=False) as best:
             scores = best._scores()
             if not score > max(scores.values(), default=-math.inf):
                 return
@@ -151,9 +161,7 @@ class Checkpoints(AbstractContextManager):
         """
         if not (self.directory / BEST / _MARKER).exists():
             return None
-        with Checkpoints(
-            self.directory / BEST, self._config, keep=None, read_only=True
-        ) as best:
+        with self._best(read_only=True) as best:
             scores = best._scores()
             if not scores:
                 return None
@@ -162,6 +170,10 @@ class Checkpoints(AbstractContextManager):
                 return best._restore(step, like)
             except _DamagedError as error:
                 raise CheckpointError(f"{best._step(step)}: {error}") from error
+
+    def _best(self, *, read_only: bool) -> "Checkpoints":
+        options = {"extends": self._extends, "read_only": read_only}
+        return Checkpoints(self.directory / BEST, self._config, None, **options)
 
     def _scores(self) -> dict[int, float]:
         """The scores of steps that can be read; more than one after a crash alone."""
@@ -325,6 +337,8 @@ class Checkpoints(AbstractContextManager):
 
     def _restore(self, step: int, like: Run) -> Run:
         manifest = _checked(self._read(step, "manifest", ocp.args.JsonRestore()))
+        extended = {n: x for n, x in self._config.items() if n in self._extends}
+        manifest = manifest | {"config": manifest["config"] | extended}
         _check(manifest, like, self._config, self._step(step))
         expected = _leaves(like)
         target = {
@@ -385,8 +399,8 @@ def _looks_whole(step: Path) -> bool:
     """Whether its manifest is as it was written: what can be seen without reading all
     arrays, which takes long."""
     try:
-        _checked(json.loads((step / "manifest" / "metadata").read_text()))
-    except (OSError, ValueError, _DamagedError):
+        _checked(read_json(step / "manifest" / "metadata"))
+    except (FileError, _DamagedError):
         return False
     return (step / "state").is_dir()
 

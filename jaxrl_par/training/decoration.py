@@ -38,7 +38,7 @@ class Aside:
         Args:
           what: its name, for a person.
           make: called in the thread.
-          patience: seconds that `close` waits for what is not written yet.
+          patience: seconds that `close` waits while nothing more is written.
         """
         self._what, self._patience = what, patience
         self._calls: queue.SimpleQueue[tuple[str, Row | None]] = queue.SimpleQueue()
@@ -56,9 +56,12 @@ class Aside:
 
     def close(self) -> None:
         self._ask("close")
-        self._thread.join(self._patience)
-        if self._thread.is_alive() and not self._failed:
-            self._fail(f"it did not end within {self._patience:g} seconds")
+        left = self._calls.qsize() + 1
+        while self._thread.is_alive() and not self._failed:
+            self._thread.join(self._patience)
+            before, left = left, self._calls.qsize()
+            if self._thread.is_alive() and left >= before:
+                self._fail(f"nothing was written for {self._patience:g} seconds")
 
     def _ask(self, call: str, row: Row | None = None) -> None:
         if not self._failed:

@@ -21,6 +21,7 @@ from jaxrl_par.training.files import (
     read_object,
     shortened,
     write_json,
+    writing,
 )
 from jaxrl_par.training.provenance import KEY, provenance
 from jaxrl_par.training.settings import CHANGES_RESULTS, TrainingConfig, name_problems
@@ -106,28 +107,27 @@ def open_directory(
     refuse_any(name_problems(default, "default_name"))
     content = recorded(args, settings)
     runs = Path(settings.runs_dir).absolute()
-    path = _to_resume(settings, runs, default)
-    new = path is None
-    if path is None:
-        path = _made(settings, runs, default)
-    with Hold(path):
-        directory = RunDirectory(path, new=new)
-        if new:
-            _check_empty(path, held=True)
-        else:
-            _check_run(directory)
-        if directory.config.exists():
-            _check_same(directory, content, _part(args, settings), extends)
-        else:
-            write_json(directory.config, content | {KEY: provenance(args)})
+    with writing(runs, 1):  # also where looking is not allowed
+        path = _to_resume(settings, runs, default)
+        new = path is None
+        if path is None:
+            path = _made(settings, runs, default)
+        with Hold(path):
+            directory = RunDirectory(path, new=new)
+            if new:
+                _check_empty(path, held=True)
+            else:
+                _check_run(directory)
+            if directory.config.exists():
+                _check_same(directory, content, _part(args, settings), extends)
+            else:
+                write_json(directory.config, content | {KEY: provenance(args)})
     return directory
 
 
-def identity(
-    args: Any, settings: TrainingConfig, extends: Iterable[str] = ()
-) -> dict[str, Any]:
+def identity(args: Any, settings: TrainingConfig) -> dict[str, Any]:
     """The part of a config that decides the results, as `to_json` gives it."""
-    return _essential(recorded(args, settings), _part(args, settings), extends)
+    return _essential(recorded(args, settings), _part(args, settings))
 
 
 def recorded(args: Any, settings: TrainingConfig) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _check_same(
             f"{directory.config}, line {line_of(directory.config, part)}:"
             f" {part} must be an object, got {shortened(old[part])}"
         )
-    before, now = (_essential(x, part, extends) for x in (old, content))
+    before, now = (_essential(x, part) for x in (old, content))
     if before.keys() != now.keys():
         raise TrainingError(
             f"{directory.config} is of another layout than this script and this version"
@@ -231,12 +231,12 @@ def _check_same(
             "Finish the run with what began it, or start again under another"
             f" {option('name')}"
         )
-    if different := differences(before, now):
+    extended = {name: content[name] for name in extends if name in content}
+    if different := differences(before | extended, now):
         raise TrainingError(
             f"{directory.path} is a run with another config:{listed(different)}\n"
             f"Resume it with the settings it has, or start another {option('name')}"
         )
-    extended = {name: content[name] for name in extends if name in content}
     if differences(old | extended, old):
         write_json(directory.config, old | extended)
 
@@ -247,9 +247,6 @@ def _named(label: str, names: Iterable[str]) -> str:
     return f"\n  {label}: {', '.join(names)}" if names else ""
 
 
-def _essential(
-    config: dict[str, Any], part: str, extends: Iterable[str]
-) -> dict[str, Any]:
+def _essential(config: dict[str, Any], part: str) -> dict[str, Any]:
     kept = {n: x for n, x in config.get(part, {}).items() if n in CHANGES_RESULTS}
-    left_out = {KEY, *extends}
-    return {n: x for n, x in config.items() if n not in left_out} | {part: kept}
+    return {n: x for n, x in config.items() if n != KEY} | {part: kept}

@@ -235,12 +235,13 @@ def _mean(value: Any) -> Value:
         mean = np.divide(totals, counts, out=unknown, where=counts > 0)
     else:
         mean = np.mean(value, axis=0, dtype=np.float64)
-    return _finite(mean.tolist())
+    return finite(mean.tolist())
 
 
-def _finite(value: Any) -> Value:
+def finite(value: Any) -> Value:
+    """The number, or numbers; None in place of those that are not finite."""
     if isinstance(value, list):
-        return [scalar(_finite(x)) for x in value]
+        return [scalar(finite(x)) for x in value]
     return value if math.isfinite(value) else None
 
 

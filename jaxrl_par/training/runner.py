@@ -133,11 +133,11 @@ def train(
     budget = _budget(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
     directory = open_directory(args, settings, default_name, extends)
-    same, keep = identity(args, settings, extends), settings.keep_checkpoints
+    same, keep = identity(args, settings), settings.keep_checkpoints
     with (
         lasting_output(),
         directory,
-        Checkpoints(directory.checkpoints, same, keep) as store,
+        Checkpoints(directory.checkpoints, same, keep, extends=extends) as store,
         interrupts(store.described) as signals,
         _engine_errors(engine, signals),
     ):
@@ -235,14 +235,14 @@ class _Loop(NamedTuple):
 
     def _evaluated(
         self, run: Run, updates: int, evaluate: Evaluate | None
-    ) -> dict[str, float]:
+    ) -> dict[str, metrics.Value]:
         interval = self.settings.evaluation_interval
         if not (evaluate and interval and updates % interval == 0):
             return {}
         with self.signals.answered_at_once(lambda: self._write(run)):
             results = evaluate(run)
         self.keep_best(run, results)
-        return results
+        return {name: metrics.finite(x) for name, x in results.items()}
 
     def keep_best(self, run: Run, results: Mapping[str, float]) -> None:
         """Keeps the run if no evaluation before was as good."""
@@ -461,5 +461,5 @@ def _summarize(
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(jax.device_get(run.progress.skipped))),
         state_sha256=state_hash(run),
-        evaluation=results,
+        evaluation={n: metrics.scalar(metrics.finite(x)) for n, x in results.items()},
     )

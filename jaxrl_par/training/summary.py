@@ -1,17 +1,22 @@
 """What a run comes to, for people and for programs."""
 
-import json
 import os
 import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import jax
 
-from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import write_json
+from jaxrl_par.training.files import (
+    FileError,
+    line_of,
+    read_object,
+    shortened,
+    write_json,
+)
 from jaxrl_par.training.metrics import Row, scalar
 
 
@@ -38,31 +43,39 @@ class Summary:
     """Gradients that were not finite and therefore not applied."""
     state_sha256: str
     """Hash of the final state: runs that agree in it are equal bit for bit."""
-    evaluation: dict[str, float]
-    """Results of the final evaluation, by name."""
+    evaluation: dict[str, float | None]
+    """Results of the final evaluation, by name; None where not finite."""
 
     @classmethod
     def read(cls, path: Path) -> "Summary":
         """The summary that a finished run left.
 
         Raises:
-          TrainingError: the file is no such summary.
+          FileError: the file is no such summary.
         """
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise TrainingError(f"{path} is no summary of a run: {error}") from error
+        found = read_object(path)
+        hints = get_type_hints(cls)
+        for name in hints.keys() | found.keys():
+            if name not in hints or not _fits(found.get(name), hints[name]):
+                told = shortened(found[name]) if name in found else "nothing"
+                raise FileError(
+                    f"{path}, line {line_of(path, name)}: no summary of a run, whose"
+                    f" {name} is {told}"
+                )
+        return cls(**found)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
     def text(self) -> str:
         """The lines that a run ends with."""
-        value = "-" if self.episode_return is None else f"{self.episode_return:.1f}"
         results = self.evaluation.items()
         lines = {
-            "return": value,
-            **{name.replace("_", " "): f"{x:.1f}" for name, x in results},
+            "return": _shown(self.episode_return),
+            **{
+                n.replace("_", " "): "-" if x is None else f"{x:.1f}"
+                for n, x in results
+            },
             "environment steps": f"{self.env_steps:,}",
             "steps/s": f"{self.steps_per_second:,.0f}",
             "training": f"{self.seconds:.1f} s",
@@ -73,6 +86,21 @@ class Summary:
         if self.skipped:
             lines["skipped"] = f"{self.skipped} gradients that were not finite"
         return "\n".join(f"  {name:20} {text}" for name, text in lines.items())
+
+
+def _shown(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1f}"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return type(value) in (int, float)
+    if get_origin(hint) is dict:
+        numbers = value.values() if isinstance(value, dict) else ["none"]
+        return all(_fits(x, float | None) for x in numbers)
+    if options := get_args(hint):
+        return any(_fits(value, option) for option in options)
+    return type(value) is hint
 
 
 def latest_return(rows: Sequence[Row]) -> float | None:

@@ -6,8 +6,9 @@ from typing import ClassVar, get_args
 
 import jax.numpy as jnp
 import pytest
+import tyro
 
-from jaxrl_par import cli, random
+from jaxrl_par import cli, errors, random
 from jaxrl_par.cli.args import READ_BY, SIMULATED
 from jaxrl_par.cli.entry import choose_threads
 from jaxrl_par.elapsed import passed
@@ -19,7 +20,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
-from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)
@@ -295,3 +296,57 @@ def test_a_product_is_that_of_a_minibatch():
     pictures = cli.EpochArgs(env_name="Breakout-MinAtar", num_minibatches=4)
     assert pictures.largest_product() == 32 * 8 * 64 * 400
     assert cli.Args(network=gtrxl).largest_product() == 4 * 32 * 32 * 128**2
+
+
+MANY = TrainingConfig(evaluation_envs=10**5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 2**32}, "seed must be a whole number in [0, 4294967295], got "),
+        ({"seed": -1}, "seed must be a whole number in [0, 4294967295], got -1"),
+        ({"total_steps": 10**30}, "total_steps must be at most 1000000000000000, got "),
+        ({"num_envs": 10**9}, "num_envs must be at most 1048576, got "),
+        ({"unroll_length": 10**9}, "unroll_length must be at most 1048576, got "),
+        ({"num_devices": 10**9}, "num_devices must be at most 1048576, got "),
+        ({"xla_threads": 10**9}, "xla_threads must be at most 1024, got "),
+        (
+            {"num_envs": 2**14, "unroll_length": 2**14},
+            "num_envs * unroll_length must be at most 134217728, got 16384 * 16384",
+        ),
+        (
+            {"topology": "delayed", "total_steps": 10**15},
+            "total_steps must be at most 12799999744 for topology = delayed here",
+        ),
+        (
+            {"training": TrainingConfig(evaluation_episodes=10**9)},
+            "evaluation_episodes must be at most 1000000, got ",
+        ),
+        (
+            {"training": replace(MANY, evaluation_episodes=10**5)},
+            "evaluation_episodes * evaluation_envs must be at most 100000000, got ",
+        ),
+        (
+            {"training": TrainingConfig(checkpoint_minutes=float("inf"))},
+            "checkpoint_minutes must be at most 1000000, got inf",
+        ),
+        (
+            {"optimizer": OptimizerConfig(max_grad_norm=float("inf"))},
+            "optimizer.max_grad_norm must be finite, got inf",
+        ),
+        (
+            {"network": NetworkConfig(widths=(64, 10**9))},
+            "network.widths[1] must be at most 65536, got ",
+        ),
+    ],
+)
+def test_numbers_out_of_reach_are_refused_with_their_bounds(changes, told):
+    found = errors.problems(cli.Args(**changes), unnamed=tyro.conf.OmitArgPrefixes)
+    assert len(found) == 1 and found[0].startswith(told)
+
+
+def test_only_a_run_whose_end_changes_nothing_before_can_be_extended():
+    still = OptimizerConfig(anneal=False)
+    assert cli.Args().is_annealed and not cli.Args(optimizer=still).is_annealed
+    assert cli.Args(optimizer=still, topology="delayed").is_annealed

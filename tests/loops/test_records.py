@@ -1,5 +1,8 @@
 """What is recorded can be read, whatever a crash left of it."""
 
+import json
+import resource
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,14 +87,46 @@ def test_a_record_that_is_not_there_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "7", "null", "[7]", "[[1, 2, 3]]", "[[1, 2, 3, 4, 5]]", '[["a"]]', "x"]
-)
+    "line",
+    ["", "7", "null", "[7]", "[[1, 2, 3]]", "[[1, 2, 3, 4, 5]]", '[["a"]]', "x",
+     "[[1, 2, 3, 4.5]]", "[[1, 2, 3, Infinity]]", "[[1, 2, 3, null]]", "[" * 99_999],
+)  # fmt: skip
 def test_a_damaged_line_is_an_error_with_its_number(tmp_path, line):
     path = tmp_path / "schedule.jsonl"
     write(path, some(2))
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(RecordError, match=r"schedule\.jsonl, line 3: no schedule"):
         read(path)
+
+
+def test_a_byte_that_is_no_text_is_an_error_with_its_line(tmp_path):
+    path = tmp_path / "schedule.jsonl"
+    write(path, some(3))
+    path.write_bytes(path.read_bytes().replace(b"[[0, 1,", b"[[0, \xff,"))
+    with pytest.raises(RecordError, match=r"schedule\.jsonl, line 2: no schedule"):
+        read(path)
+    write(path, some(1), first_update=3)  # and the run itself goes on
+
+
+def test_a_record_that_cannot_be_written_does_not_end_the_run(tmp_path):
+    """Half a line, of a disk that is full, is not left there."""
+    path = tmp_path / "schedule.jsonl"
+    first = len(json.dumps(some(1)[0])) + 1
+    recorder = Recorder(path, 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (first + 9, limits[1]))
+    try:
+        recorder.write(some(1)[0])
+        with pytest.warns(UserWarning, match=r"schedule\.jsonl cannot be written: "):
+            recorder.write(some(2)[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    recorder.write(some(3)[2])
+    recorder.close()
+    assert read(path) == some(1)
+    (tmp_path / "folder").mkdir()
+    with pytest.warns(UserWarning, match="cannot be written"):
+        Recorder(tmp_path / "folder", 0).write(some(1)[0])
 
 
 # Of workers -----------------------------------------------------------------------

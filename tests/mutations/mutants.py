@@ -942,8 +942,8 @@ _LOOPS = (
     _m(
         "a resumed record keeps one update too many",
         "loops/records.py",
-        'path.write_text("".join(lines[:first_update]))',
-        'path.write_text("".join(lines[: first_update + 1]))',
+        "sum(map(len, lines[:first_update]))",
+        "sum(map(len, lines[: first_update + 1]))",
         "loops/test_records.py::"
         "test_a_resumed_run_goes_on_after_the_updates_that_were_saved",
     ),

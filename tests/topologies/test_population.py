@@ -11,7 +11,7 @@ from nearness import assert_near
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
-from jaxrl_par.loops import Program, new_run
+from jaxrl_par.loops import Program, Run, new_run
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
@@ -169,3 +169,27 @@ def test_a_state_may_be_a_class_of_the_function_that_makes_the_program(num_devic
     again, _ = scanned(member.program, 2)(member.run)
     assert float(again.local.total) == 24
     assert float(again.settings["rate"]) == 2
+
+
+def test_seeds_that_would_be_the_same_member_are_refused():
+    for seeds in ([0, 2**32], [0, -1], [0, 2**63], [0.0, 1.0]):
+        with pytest.raises(
+            ValueError, match=r"seed\[\d\] must be a whole number in \[0"
+        ):
+            population(lambda values: None, {"seed": np.array(seeds)})
+
+
+def test_seeds_beyond_int32_are_not_wrapped():
+    def make_program(values):
+        def init(key):
+            return Run(jax.random.bits(key), (), key, ())
+
+        return Program(init, lambda run: (run, {}))
+
+    seeds = [0, 2**31, 2**32 - 1]
+    many = population(make_program, {"seed": np.array(seeds)})
+    run = many.program.init(random.key(0))
+    members = [many.member(run, i) for i in range(3)]
+    assert [x.hyperparameters["seed"] for x in members] == seeds
+    expected = [jax.random.bits(random.key(seed)) for seed in seeds]
+    assert run.learner.tolist() == [int(x) for x in expected]

@@ -9,7 +9,7 @@ import pytest
 from host_checks import check, lander, lengths, random_actions
 from toy_simulators import Counter, Faulty, Unusual
 
-from jaxrl_par.envs.host import from_callable
+from jaxrl_par.envs.host import from_callable, rows
 
 
 class Spec:
@@ -194,6 +194,20 @@ def test_what_is_made_is_closed_when_making_fails():
     finally:
         del Counter.close, Unusual.close
     assert len(closed) == 3
+
+
+def test_large_seeds_are_different_ones():
+    firsts = set()
+    for seed in (0, 2**32, 2**63, 2**64):
+        env = from_callable(Counter, 1, seed)
+        firsts.add(int(env.reset().obs[0, 2]))
+    assert len(firsts) == 4
+
+
+@pytest.mark.parametrize(("num_envs", "seed"), [(1, True), (1, False)])
+def test_a_number_that_is_none_is_refused(num_envs, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        rows.check_arguments(num_envs, seed)
 
 
 @pytest.mark.parametrize(("num_envs", "seed"), [(0, 0), (1, -1)])
