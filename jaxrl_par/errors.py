@@ -11,11 +11,15 @@ number that is traced, as a population's hyperparameters are, has no value yet.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from operator import gt, lt
 from typing import Any, get_args, get_type_hints
+
+ReadIf = Mapping[str, tuple[str, tuple[Any, ...]]]
+"""By field that is not always read: the other field that decides, and for which of its
+values. `read_if`, a class variable of a config."""
 
 
 class RefusedError(ValueError):
@@ -44,6 +48,25 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
         part = re.compile(rf"-*{words}[-_./].*|.*[-_./]{words}")
         close = [x for x in sorted(lowered, key=len) if part.fullmatch(x)]
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def unread(config: Any, name: str) -> str:
+    """What a field is for, if that is not there; empty if the field is read.
+
+    Args:
+      name: dotted, from this config on.
+    """
+    field, _, rest = name.partition(".")
+    other, values = getattr(config, "read_if", {}).get(field, ("", ()))
+    if other and getattr(config, other) not in values:
+        return f"is for {other} = {either(values)}, not {getattr(config, other)}"
+    return unread(getattr(config, field), rest) if rest else ""
+
+
+def either(names: Iterable[Any]) -> str:
+    """The names as words: a, b or c."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def refuse(*configs: Any, **counts: int | None) -> None:

@@ -11,7 +11,7 @@ Source: Espeholt et al., arXiv:1802.01561, section 4; ablation: section 5.2.2.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,15 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import trained_by
-from jaxrl_par.errors import above, at_least, below, not_between, not_chosen, refuse
+from jaxrl_par.errors import (
+    ReadIf,
+    above,
+    at_least,
+    below,
+    not_between,
+    not_chosen,
+    refuse,
+)
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -28,6 +36,9 @@ from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 @dataclass(frozen=True)
 class ImpalaConfig:
     """Hyperparameters of IMPALA."""
+
+    read_if: ClassVar[ReadIf] = {"epsilon": ("correction", ("epsilon",))}
+    """What each of these fields is for: another one, and its values."""
 
     gamma: float = 0.99
     """Discount per environment step."""

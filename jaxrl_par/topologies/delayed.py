@@ -16,7 +16,7 @@ Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,15 @@ from jaxtyping import Array, Int
 from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import above, at_least, below, not_chosen, refuse, refuse_any
+from jaxrl_par.errors import (
+    ReadIf,
+    above,
+    at_least,
+    below,
+    not_chosen,
+    refuse,
+    refuse_any,
+)
 from jaxrl_par.loops import Gradient, asynchronous, schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
@@ -40,6 +48,14 @@ Storage = Literal["ring", "copies"]
 @dataclass(frozen=True)
 class DelaysConfig:
     """Who finishes when: what makes the schedule of a run."""
+
+    read_if: ClassVar[ReadIf] = {
+        "delay": ("model", ("constant",)),
+        "slowest": ("model", ("per_worker",)),
+        "tail": ("model", ("heavy_tailed",)),
+        "record": ("model", ("recorded",)),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     model: Literal[
         "none", "constant", "per_worker", "random", "heavy_tailed", "recorded"
