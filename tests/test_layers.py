@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},
-    "training": {"types", "errors", "envs", "rollout", "loops", "bridge", "topologies"},
+    "training": {"types", "errors", "lazy", "envs", "rollout", "loops", "bridge"}
+    | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training"},
