@@ -581,8 +581,8 @@ _PARTS = (
     _m(
         "what is no number is in range",
         "errors.py",
-        "if not isinstance(bound, jax.Array) and not value >= bound",
-        "if not isinstance(bound, jax.Array) and value < bound",
+        "if not _is_array(bound) and not value >= bound",
+        "if not _is_array(bound) and value < bound",
         "test_errors.py::test_bounds",
     ),
     _m(
