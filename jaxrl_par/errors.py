@@ -12,7 +12,7 @@ number that is traced, as a population's hyperparameters are, has no value yet.
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -27,6 +27,10 @@ _LARGEST = 2**31 - 1  # of int32, in which programs count
 # Counted otherwise: by JAX's seeds, and in two int32, of which one counts millions.
 _LARGER = {"seed": LARGEST_SEED, "total_steps": 10**15}
 _LARGEST_FLOAT = 3.4028234663852886e38  # of float32
+
+ReadIf = Mapping[str, tuple[str, tuple[Any, ...]]]
+"""By field that is not always read: the other field that decides, and for which of its
+values. `read_if`, a class variable of a config."""
 
 
 class RefusedError(ValueError):
@@ -55,6 +59,25 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
         part = re.compile(rf"-*{words}[-_./].*|.*[-_./]{words}")
         close = [x for x in sorted(lowered, key=len) if part.fullmatch(x)]
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def unread(config: Any, name: str) -> str:
+    """What a field is for, if that is not there; empty if the field is read.
+
+    Args:
+      name: dotted, from this config on.
+    """
+    field, _, rest = name.partition(".")
+    other, values = getattr(config, "read_if", {}).get(field, ("", ()))
+    if other and getattr(config, other) not in values:
+        return f"is for {other} = {either(values)}, not {getattr(config, other)}"
+    return unread(getattr(config, field), rest) if rest else ""
+
+
+def either(names: Iterable[Any]) -> str:
+    """The names as words: a, b or c."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def refuse(*configs: Any, **counts: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used.
+"""Names and modules that are imported when they are first used.
 
 So that a command, and the help of one, need not import all that the package has.
 """
@@ -43,3 +43,13 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get, lambda: sorted({*vars(module), *where})
+
+
+class late:  # noqa: N801, it stands for a module
+    """A module that is imported when something of it is first used."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(import_module(self._name), attribute)

@@ -2,18 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import optax
 
 from jaxrl_par.elapsed import Elapsed
-from jaxrl_par.errors import above, at_least, below, not_chosen, refuse
+from jaxrl_par.errors import ReadIf, above, at_least, below, not_chosen, refuse
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How a gradient changes parameters."""
+
+    read_if: ClassVar[ReadIf] = {
+        "decay": ("name", ("rmsprop",)),
+        "epsilon": ("name", ("adam", "rmsprop")),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     name: Literal["adam", "rmsprop", "sgd"] = "adam"
     """rmsprop is A3C's shared RMSProp, with epsilon inside the square root: here one

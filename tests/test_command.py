@@ -98,3 +98,12 @@ def test_runs_are_compared_and_errors_are_sentences(capsys, tmp_path):
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ") and "Traceback" not in told
+
+
+def test_modules_are_there_without_being_imported():
+    """As they were when the package imported all of them."""
+    code = "import jaxrl_par as jp; jp.losses, jp.envs.host.make, jp.envs.make, jp.a2c"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = jaxrl_par.nothing

@@ -31,7 +31,16 @@ MAY_IMPORT = {
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},
-    "training": {"types", "errors", "random", "envs", "rollout", "loops", "bridge"}
+    "training": {
+        "types",
+        "errors",
+        "lazy",
+        "random",
+        "envs",
+        "rollout",
+        "loops",
+        "bridge",
+    }
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}

@@ -1,5 +1,6 @@
 """What a user of the README meets: the names of the package, and its two programs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import pytest
 from toy_training import toy
 
 import jaxrl_par as jp
+from jaxrl_par import cli, presets
 from jaxrl_par.types import Mean
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 OWN_CODE = README.partition("## In your own code\n")[2].partition("\n## ")[0]
-PROGRAMS = re.findall(r"```python\n(.*?)```", OWN_CODE, re.DOTALL)
+*PROGRAMS, OWN_ENV, OWN_SIMULATOR = re.findall(
+    r"```python\n(.*?)```", OWN_CODE, re.DOTALL
+)
 
 
 def test_importing_starts_no_device_and_loads_no_simulator():
@@ -52,11 +56,40 @@ def test_two_programs_are_shown_and_the_longer_has_less_than_forty_lines():
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["compiled", "threads"])
 def test_the_programs_of_the_readme_run(program, capsys):
-    shorter, count = re.subn(r"num_updates=\d+", "num_updates=20", program)
+    told, value = run_program(program, capsys).split(":")
+    assert told == "mean return" and float(value) > 5
+
+
+def run_program(text: str, capsys) -> str:
+    """What it prints if it trains for a few updates."""
+    shorter, count = re.subn(r"num_updates=\d+", "num_updates=20", text)
     assert count == 1
     exec(compile(shorter, "README.md", "exec"), {"__name__": "readme"})
-    told, value = capsys.readouterr().out.split(":")
-    assert told == "mean return" and float(value) > 5
+    return capsys.readouterr().out
+
+
+def test_an_own_environment_takes_twenty_lines_and_runs(capsys):
+    body = OWN_ENV.partition("class State")[2].partition("\n\n\nenv =")[0]
+    assert len([x for x in body.splitlines() if x]) <= 20
+    told, value = run_program(OWN_ENV, capsys).split(":")
+    assert told == "mean return" and 0 <= float(value) <= 1
+
+
+def test_the_script_of_an_own_simulator_has_all_options(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["arm.py", "--num-envs", "8", "--print-config"])
+    with pytest.raises(SystemExit) as stop:
+        exec(compile(OWN_SIMULATOR, "arm.py", "exec"), {"__name__": "__main__"})
+    assert stop.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["env_name"], told["num_envs"]) == ("Arm", 8)
+
+
+def test_the_config_of_the_readme_is_one(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(text)
+    argv = ["--config", str(tmp_path / "mine.yaml")]
+    args = cli.parse(presets.get("ppo").config, argv)
+    assert (args.optimizer.learning_rate, args.training.log_interval) == (1e-3, 10)
 
 
 def test_train_divides_means_and_says_where_nothing_was_counted():

@@ -10,7 +10,7 @@ Sources: Mnih et al., arXiv:1602.01783, algorithm S3; Clemente et al., arXiv:170
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, trained_by
-from jaxrl_par.errors import at_least, not_between, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -27,6 +27,9 @@ from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 @dataclass(frozen=True)
 class A2CConfig:
     """Hyperparameters of A2C."""
+
+    read_if: ClassVar[ReadIf] = {"gae_lambda": ("n_step", (None,))}
+    """What each of these fields is for: another one, and its values."""
 
     gamma: float = 0.99
     """Discount per environment step."""

@@ -20,7 +20,14 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, trained_by
-from jaxrl_par.errors import above, at_least, below, not_between, not_chosen
+from jaxrl_par.errors import (
+    ReadIf,
+    above,
+    at_least,
+    below,
+    not_between,
+    not_chosen,
+)
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -35,6 +42,8 @@ class ImpalaConfig:
         "max_policy_rho",
         "max_abs_reward",
     )
+    read_if: ClassVar[ReadIf] = {"epsilon": ("correction", ("epsilon",))}
+    """What each of these fields is for: another one, and its values."""
 
     gamma: float = 0.99
     """Discount per environment step."""

@@ -18,7 +18,7 @@ Source: Mnih et al., arXiv:1602.01783, section 4, algorithms 1 and S2.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from jaxrl_par import exploration, losses, returns
 from jaxrl_par.agents import accept, gradient, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
-from jaxrl_par.errors import at_least, not_between, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, not_between, not_chosen
 from jaxrl_par.exploration import Probabilities, QValues
 from jaxrl_par.networks import Network
 from jaxrl_par.targets import renewed
@@ -51,6 +51,15 @@ from jaxrl_par.types import (
 @dataclass(frozen=True)
 class QConfig:
     """Hyperparameters of Q-learning."""
+
+    read_if: ClassVar[ReadIf] = {
+        "inverse_temperature": ("exploration", ("boltzmann",)),
+        "epsilon_start": ("exploration", ("epsilon_greedy",)),
+        "epsilon_finals": ("exploration", ("epsilon_greedy",)),
+        "epsilon_weights": ("exploration", ("epsilon_greedy",)),
+        "anneal_steps": ("exploration", ("epsilon_greedy",)),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     method: Literal["q", "sarsa", "n_step"] = "n_step"
     """What Q regresses on: see the module."""

@@ -14,7 +14,7 @@ Sources: Williams, Machine Learning 8 (1992); Sutton and Barto, 2nd edition, sec
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import not_between, not_chosen
+from jaxrl_par.errors import ReadIf, not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -32,6 +32,9 @@ from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 @dataclass(frozen=True)
 class ReinforceConfig:
     """Hyperparameters of REINFORCE."""
+
+    read_if: ClassVar[ReadIf] = {"value_cost": ("baseline", ("learned",))}
+    """What each of these fields is for: another one, and its values."""
 
     gamma: float = 0.99
     """Discount per environment step."""

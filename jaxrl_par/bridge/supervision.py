@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from jaxrl_par.errors import above, at_least, at_most, not_chosen
+from jaxrl_par.errors import ReadIf, above, at_least, at_most, not_chosen
 
 T = TypeVar("T")
 _TICK = 0.1
@@ -22,6 +22,9 @@ _TICK = 0.1
 @dataclass(frozen=True)
 class SupervisionConfig:
     """When a thread is late, and what an error of its environments does."""
+
+    read_if: ClassVar[ReadIf] = {"max_restarts": ("on_error", ("restart",))}
+    """What each of these fields is for: another one, and its values."""
 
     on_error: Literal["raise", "restart"] = "raise"
     """What an error of an environment does: ends the run, or makes the environments of

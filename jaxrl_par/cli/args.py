@@ -6,8 +6,8 @@ there too, and refused where it is not for the one that was chosen.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -22,7 +22,15 @@ from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
 from jaxrl_par.envs.wrappers import previous_action_and_reward
-from jaxrl_par.errors import at_least, at_most, not_a_seed, unknown_name
+from jaxrl_par.errors import (
+    at_least,
+    at_most,
+    either,
+    not_a_seed,
+    problems,
+    unknown_name,
+    unread,
+)
 from jaxrl_par.loops import Learner, Program, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -232,6 +240,18 @@ class Args:
         found += self._environment_problems()
         return found + (self._size_problems() if countable else [])
 
+    def unread(self, name: str) -> str:
+        """What a field, by dotted name, is for; empty if it is read here."""
+        readers = _readers(name)
+        if self.topology not in readers:
+            return f"is for topology = {either(readers)}, not {self.topology}"
+        return unread(self, name)
+
+    def _problems_of_parts(self) -> list[str]:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {n: problems(part) for n, part in parts.items() if is_dataclass(part)}
+        return [f"{name}.{line}" for name, lines in found.items() for line in lines]
+
     @property
     def _shared_by(self) -> tuple[str, int]:
         """Who has environments of its own, and how many of them there are."""
@@ -243,15 +263,17 @@ class Args:
 
     def _topology_problems(self) -> list[str]:
         if self.topology not in self.topologies:
-            allowed = _either(self.topologies)
+            allowed = either(self.topologies)
             told = f"topology must be {allowed} here, got {self.topology}"
             return [told + (self.lacks and f": {self.lacks}")]
         changed = differences(to_json(type(self)()), to_json(self))
+        # What a part says itself need not be said twice.
+        refused = {line.split()[0].rstrip(":") for line in self._problems_of_parts()}
+        refused = {x for x in refused if self.topology in _readers(x)}
         found = [
-            f"{name} is for topology = {_either(_readers(name))}, not {self.topology}:"
-            f" leave it out, got {value}"
+            f"{name} {told}: leave it out, got {value}"
             for name, (_, value) in changed.items()
-            if self.topology not in _readers(name)
+            if name not in refused and (told := self.unread(name))
         ]
         in_threads = (self.topology, self.threads.schedule)
         if self.repeat is not None and in_threads == ("threads", "lockstep"):
@@ -302,7 +324,7 @@ class Args:
 
     def _cannot_compile(self) -> str:
         others = [x for x in SIMULATED if x in self.topologies]
-        instead = f": take {_either(others)}" if others else ""
+        instead = f": take {either(others)}" if others else ""
         return (
             f"env_name: {self.env_name} is a simulator's, which topology ="
             f" {self.topology} cannot compile{instead}"
@@ -349,8 +371,3 @@ def _readers(name: str) -> tuple[str, ...]:
     if not name:
         return get_args(Topology)
     return READ_BY.get(name) or _readers(name.rpartition(".")[0])
-
-
-def _either(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last

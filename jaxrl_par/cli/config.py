@@ -66,8 +66,11 @@ def parse(
     if parsed is None:
         parsed, refused = _parse_each(base, command.argv)
         wrong += refused
+    said = set()
     for line in problems(parsed, unnamed=tyro.conf.OmitArgPrefixes):
+        said.add(line.split()[0].rstrip(":"))
         wrong.append(f"{command.config}: {line}" if line in in_file else line)
+    wrong += [x for x in _unread(parsed, command.argv) if x.split()[0] not in said]
     if wrong:
         error = ConfigError("the options", wrong)
         print(f"error: {error}\n--help lists all options", file=sys.stderr)
@@ -79,6 +82,16 @@ def parse(
         print(json.dumps(told, indent=2, default=str))
         raise SystemExit(0)
     return parsed
+
+
+def _unread(config: Any, argv: Sequence[str]) -> list[str]:
+    """A line for each option that changes nothing, even if it is given its default."""
+    if not hasattr(config, "unread"):
+        return []
+    names = {option: dotted for option, _, dotted in options(type(config))}
+    given = [word.partition("=")[0].replace("_", "-") for word in argv]
+    found = {names[x]: config.unread(names[x]) for x in given if x in names}
+    return [f"{name} {told}: leave it out" for name, told in found.items() if told]
 
 
 def _split_off(argv: Sequence[str]) -> _Command:

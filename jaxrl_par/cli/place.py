@@ -17,7 +17,7 @@ from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Discrete, Spec, Specs
 
 MakeAgent = Callable[
     [Any, tuple[Specs, Spec], optax.GradientTransformation], Agent | Learner
@@ -30,9 +30,16 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
     """The experiment's learner, for its environments and as long as it trains.
 
     Raises:
-      TrainingError: observations are to be normalised, but no agent was made.
+      TrainingError: observations are to be normalised, but no agent was made; or there
+        is a policy for continuous actions, but no such action.
     """
-    made = make_agent(args, args.specs(), args.make_optimizer())
+    specs, policy = args.specs(), args.network.policy
+    if isinstance(specs[1], Discrete) and policy != type(args)().network.policy:
+        raise TrainingError(
+            f"network.policy is for continuous actions, and those of {args.env_name}"
+            f" are discrete: leave it out, got {policy}"
+        )
+    made = make_agent(args, specs, args.make_optimizer())
     if isinstance(made, Agent):
         return args.make_learner(made)
     if args.normalize:

@@ -14,7 +14,7 @@ section 4; Zhang et al., arXiv:1511.05950, equation 6 (scaling by staleness).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, not_chosen
 from jaxrl_par.loops.learner import Data, Gradient, Learner, halves_of
 from jaxrl_par.loops.run import episode_metrics, unroll_keys
 from jaxrl_par.loops.updates import apply_finite
@@ -36,6 +36,9 @@ from jaxrl_par.types import Count, Grads, Metrics, PRNGKey, State, Trajectory
 class StalenessConfig:
     """What staleness does to a gradient; counted in updates that were applied since its
     parameters were read."""
+
+    read_if: ClassVar[ReadIf] = {"max_staleness": ("rule", ("reject",))}
+    """What each of these fields is for: another one, and its values."""
 
     rule: Literal["accept", "reject", "scale"] = "accept"
     """accept: nothing. reject: a gradient staler than max_staleness is discarded, as by

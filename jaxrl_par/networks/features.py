@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
+from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen, refuse
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
@@ -34,6 +34,13 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shape of a network."""
+
+    read_if: ClassVar[ReadIf] = {
+        "channels": ("torso", ("auto", "conv")),
+        "memory_width": ("memory", ("lstm", "gru", "gtrxl")),
+        "transformer": ("memory", ("gtrxl",)),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     torso: Literal["auto", "mlp", "conv", "shallow", "deep"] = "auto"
     """What reads observations: dense layers, after a 3x3 convolution, or after IMPALA's

@@ -14,6 +14,7 @@ from jaxrl_par import cli, export, loops, training
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
+from jaxrl_par.errors import ReadIf
 from jaxrl_par.loops import DistillationConfig, Learner, learner_of
 from jaxrl_par.networks import (
     Network,
@@ -38,6 +39,17 @@ class Args(cli.Args):
         "distillation, and a critic with a memory of its own, have no halves"
         " (contribute, apply)"
     )
+
+    read_if: ClassVar[ReadIf] = {
+        "network": ("method", ("distillation", "lstm", "asymmetric")),
+        "learner": ("method", ("distillation", "gtrxl", "asymmetric")),
+        "distil_optimizer": ("method", ("distillation",)),
+        "behaviour_cost": ("method", ("distillation",)),
+        "distilled": ("method", ("distillation",)),
+        "distillation": ("method", ("distillation",)),
+        "impala": ("algorithm", ("impala",)),
+        "vmpo": ("algorithm", ("vmpo",)),
+    }
 
     method: Literal["distillation", "lstm", "gtrxl", "asymmetric"] = "distillation"
     """distillation: `learner` learns and teaches `network`, which acts. lstm: `network`

@@ -29,6 +29,15 @@ class Args(cli.Args):
     q: QConfig = QConfig()
     training: Flat[TrainingConfig] = TrainingConfig(log_interval=125)
 
+    def problems(self) -> list[str]:
+        """What is out of range, or for networks of another kind."""
+        usual = type(self)().network
+        return super().problems() + [
+            f"network.{name} is for actor-critics: leave it out, got {value}"
+            for name in ("shared", "policy")
+            if (value := getattr(self.network, name)) != getattr(usual, name)
+        ]
+
 
 def make_agent(
     args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation

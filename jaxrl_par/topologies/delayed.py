@@ -16,7 +16,7 @@ Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import (
+    ReadIf,
     above,
     at_least,
     at_most,
@@ -49,6 +50,14 @@ Storage = Literal["ring", "copies"]
 @dataclass(frozen=True)
 class DelaysConfig:
     """Who finishes when: what makes the schedule of a run."""
+
+    read_if: ClassVar[ReadIf] = {
+        "delay": ("model", ("constant",)),
+        "slowest": ("model", ("per_worker",)),
+        "tail": ("model", ("heavy_tailed",)),
+        "record": ("model", ("recorded",)),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     model: Literal[
         "none", "constant", "per_worker", "random", "heavy_tailed", "recorded"

@@ -18,14 +18,14 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
+from jaxrl_par.lazy import late
 from jaxrl_par.loops import Run
 from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.directory import numbered
@@ -45,6 +45,11 @@ BEST = "best"
 _MARKER = "JAXRL_PAR_CHECKPOINTS"
 _FORMAT = 2
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+else:
+    ocp = late("orbax.checkpoint")
 
 Leaves = dict[str, Array]
 """Arrays by their path in the tree. Random keys are there as their data."""

@@ -1,21 +1,21 @@
 """One config for every topology: budgets, what is made, what is refused."""
 
 import os
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, get_args
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import ClassVar, get_args, get_type_hints
 
 import jax.numpy as jnp
 import pytest
 import tyro
 
-from jaxrl_par import cli, errors, random
+from jaxrl_par import cli, errors, presets, random
 from jaxrl_par.cli.args import READ_BY, SIMULATED
 from jaxrl_par.cli.entry import choose_threads
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
@@ -96,6 +96,16 @@ REFUSED = [
     ({"num_envs": 5, "topology": "workers"}, "multiple of workers.num_workers = 4"),
     ({"num_devices": 5, "topology": "threads"},
      "num_devices must divide the 32 environments of a batch, got 5"),
+    ({"network": NetworkConfig(memory_width=8)},
+     "network.memory_width is for memory = lstm, gru or gtrxl, not none: leave it out,"
+     " got 8"),
+    ({"network": NetworkConfig(memory="lstm", transformer=TransformerConfig(3))},
+     "network.transformer.num_layers is for memory = gtrxl, not lstm: leave it out"),
+    ({"optimizer": OptimizerConfig(decay=0.5)},
+     "optimizer.decay is for name = rmsprop, not adam: leave it out, got 0.5"),
+    ({"topology": "workers", "workers": WorkersConfig(
+        staleness=StalenessConfig("scale", 3))},
+     "workers.staleness.max_staleness is for rule = reject, not scale: leave it out"),
     ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
 ]  # fmt: skip
 
@@ -127,6 +137,62 @@ def test_readers_are_named_for_fields_that_there_are():
     names = {x.name for x in fields(cli.Args)}
     assert {x.partition(".")[0] for x in READ_BY} <= names
     assert set().union(*READ_BY.values()) == set(TOPOLOGIES)
+
+
+def test_a_part_that_refuses_a_field_itself_says_it_alone():
+    """Where it is not the topology's: then that is said."""
+    wrong = WorkersConfig(num_shards=3)
+    assert problems(topology="workers", workers=wrong) == ""
+    (told,) = errors.problems(cli.Args(topology="workers", workers=wrong))
+    assert told.startswith("workers.num_shards is for store = server; lock has one")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--optimizer.decay 0.99", "optimizer.decay is for name = rmsprop, not adam"),
+        ("--delays.delay=4", "delays.delay is for topology = delayed, not compiled"),
+        ("--network.memory-width 128", "network.memory_width is for memory = lstm, gr"),
+        ("--threads.supervision.no-check-bounds --topology workers",
+         "threads.supervision.check_bounds is for topology = threads, not workers"),
+        ("--topology delayed --delays.tail 1.5", "delays.tail is for model = heavy_ta"),
+    ],
+)  # fmt: skip
+def test_an_option_that_changes_nothing_is_refused_with_its_default_too(
+    options, said, capsys
+):
+    with pytest.raises(SystemExit):
+        cli.parse(cli.Args, options.split())
+    first, line, _ = capsys.readouterr().err.splitlines()
+    assert "a problem" in first and line.startswith(f"  {said}") and "leave it" in line
+    assert cli.parse(cli.Args, []) == cli.Args()
+
+
+def test_a_preset_may_have_what_a_choice_leaves_unread():
+    @dataclass(frozen=True)
+    class Recurrent(cli.Args):
+        network: NetworkConfig = NetworkConfig(memory="lstm", memory_width=32)
+
+    argv = ["--network.memory", "none"]
+    assert cli.parse(Recurrent, argv).network.memory_width == 32
+
+
+def test_rules_of_what_is_read_name_fields_and_values_that_there_are():
+    """Of every part of every experiment."""
+
+    def check(config):
+        names = {x.name for x in fields(config)}
+        for field, (other, values) in getattr(config, "read_if", {}).items():
+            assert field in names and other in names and values
+            assert not isinstance(values, str)
+            hint = get_type_hints(type(config))[other]
+            assert set(values) <= {*get_args(hint)} or None in values
+        for name in names:
+            if is_dataclass(part := getattr(config, name)):
+                check(part)
+
+    for name in presets.SUMMARIES:
+        check(presets.get(name).config())
 
 
 @dataclass(frozen=True)

@@ -581,8 +581,8 @@ _PARTS = (
     _m(
         "what is no number is in range",
         "errors.py",
-        "if not isinstance(bound, jax.Array) and not value >= bound",
-        "if not isinstance(bound, jax.Array) and value < bound",
+        "if not _is_array(bound) and not value >= bound",
+        "if not _is_array(bound) and value < bound",
         "test_errors.py::test_bounds",
     ),
     _m(
@@ -1469,8 +1469,29 @@ _TESTING = (
 
 _CLI = (
     _m(
-        "a truth value is an integer",
+        "what a file says goes over options",
         "cli/config.py",
+        "parsed = _parse(base, command.argv)",
+        "parsed = base",
+        "cli/test_files.py::test_options_go_over_a_file_and_the_file_over_defaults",
+    ),
+    _m(
+        "a preset that is unknown is tried",
+        "presets/__init__.py",
+        "if name not in SUMMARIES:",
+        "if not name:",
+        "presets/test_presets.py::test_an_unknown_preset_gets_the_nearest_name",
+    ),
+    _m(
+        "a package has no name but those that it imports",
+        "lazy.py",
+        'if not name.startswith("_") and find_spec',
+        'if name.startswith("_") and find_spec',
+        "test_command.py::test_modules_are_there_without_being_imported",
+    ),
+    _m(
+        "a truth value is an integer",
+        "cli/fields.py",
         "return type(value) is hint  #",
         "return isinstance(value, hint)  #",
         "cli/test_config.py::test_all_errors_of_a_file_are_reported_at_once",

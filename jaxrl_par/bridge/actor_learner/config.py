@@ -1,15 +1,22 @@
 """How many actors there are, and who waits for whom."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
-from jaxrl_par.errors import at_least, at_most, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen
 
 
 @dataclass(frozen=True)
 class ThreadsConfig:
     """How many actors there are, and who waits for whom."""
+
+    read_if: ClassVar[ReadIf] = {
+        "lag": ("schedule", ("lockstep",)),
+        "max_lag": ("schedule", ("free",)),
+        "queue_size": ("schedule", ("free",)),
+    }
+    """What each of these fields is for: another one, and its values."""
 
     num_actors: int = 2
     """Threads, each with environments of its own."""

@@ -1,16 +1,19 @@
 """How many workers there are, and how they share parameters."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
-from jaxrl_par.errors import at_least, at_most, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen
 from jaxrl_par.loops.asynchronous import StalenessConfig
 
 
 @dataclass(frozen=True)
 class WorkersConfig:
     """How many workers there are, and how they share parameters."""
+
+    read_if: ClassVar[ReadIf] = {"num_shards": ("store", ("server",))}
+    """What each of these fields is for: another one, and its values."""
 
     num_workers: int = 4
     """Threads, each with environments and a copy of the parameters."""
