@@ -60,7 +60,8 @@ def trained_by(
         del key, axis  # the loss is deterministic, and of this batch alone
         return gradient(loss, state.params, batch)
 
-    def apply(state: TrainState, grads: Grads) -> TrainState:
+    def apply(state: TrainState, grads: Grads, metrics: Metrics) -> TrainState:
+        del metrics  # the optimizer needs none
         return TrainState(*stepped(optimizer, state.params, state.opt_state, grads))
 
     act, greedy = acting(network, record_log_prob, record_policy)

@@ -9,13 +9,23 @@ Numbers that are None or JAX arrays are never out of range: None asks for nothin
 number that is traced, as a population's hyperparameters are, has no value yet.
 """
 
+import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from operator import gt, lt
+from numbers import Integral, Real
+from operator import gt, le, lt
 from typing import Any, get_args, get_type_hints
+
+LARGEST_SEED = 2**32 - 1
+"""JAX leaves out higher bits of a seed: 0 and 2**32 would be the same."""
+
+_LARGEST = 2**31 - 1  # of int32, in which programs count
+# Counted otherwise: by JAX's seeds, and in two int32, of which one counts millions.
+_LARGER = {"seed": LARGEST_SEED, "total_steps": 10**15}
+_LARGEST_FLOAT = 3.4028234663852886e38  # of float32
 
 
 class RefusedError(ValueError):
@@ -73,6 +83,8 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
       unnamed: the annotation of parts whose fields are spoken of as the whole's own.
     """
     reported = config.problems() if hasattr(config, "problems") else []
+    told = {line.split(" ", 1)[0].rstrip(":") for line in reported}
+    reported += [line for name, line in _out_of_reach(config) if name not in told]
     found = [prefix + line for line in reported]
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
@@ -94,11 +106,16 @@ def at_least(config: Any, **lowest: int | float | str) -> list[str]:
         bound = _get(config, low) if isinstance(low, str) else low
         told = f"{low} = {bound}" if isinstance(low, str) else f"{bound}"
         found += [
-            f"{label} must be at least {told}, got {value}"
+            f"{label} must be at least {told}, got {_shown(value)}"
             for label, value in _known(config, name)
             if not _is_array(bound) and not value >= bound
         ]
     return found
+
+
+def at_most(config: Any, **highest: int | float) -> list[str]:
+    """A line for each number that is higher than that."""
+    return _refused(config, highest, le, "at most {}".format)
 
 
 def above(config: Any, **bounds: int | float) -> list[str]:
@@ -117,7 +134,7 @@ def not_between(config: Any, **bounds: tuple[int | float, int | float]) -> list[
         config,
         bounds,
         lambda value, ends: ends[0] <= value <= ends[1],
-        lambda ends: "in [{:g}, {:g}]".format(*ends),
+        lambda ends: "in [{}, {}]".format(*ends),
     )
 
 
@@ -128,10 +145,21 @@ def _refused(
     told: Callable[[Any], str],
 ) -> list[str]:
     return [
-        f"{label} must be {told(bound)}, got {value}"
+        f"{label} must be {told(bound)}, got {_shown(value)}"
         for name, bound in bounds.items()
         for label, value in _known(config, name)
         if not holds(value, bound)
+    ]
+
+
+def not_a_seed(*, lowest: int = 0, **seeds: Any) -> list[str]:
+    """A line for each that is no whole number from `lowest` to `LARGEST_SEED`."""
+    told = f"a whole number in [{lowest}, {LARGEST_SEED}]"
+    return [
+        f"{label} must be {told}, got {_shown(value)}"
+        for name in seeds
+        for label, value in _known(seeds, name)
+        if not _is_whole(value) or not lowest <= value <= LARGEST_SEED
     ]
 
 
@@ -143,6 +171,53 @@ def not_chosen(config: Any) -> list[str]:
         if "Literal" in str(hint) and value not in choices:
             found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
     return found
+
+
+def _out_of_reach(config: Any) -> Iterator[tuple[str, str]]:
+    """(name, line) of numbers that are of the wrong kind, or that no program holds.
+
+    A config may name fields in `may_be_infinite`, where that says that there is no
+    bound.
+    """
+    infinite: Sequence[str] = getattr(config, "may_be_infinite", ())
+    for name, hint in get_type_hints(type(config)).items():
+        kinds = {hint, *get_args(hint)}
+        if not {int, float} & kinds or not hasattr(config, name):
+            continue
+        for label, x in _known(config, name):
+            if isinstance(x, str):  # where a word may stand in place of a number
+                continue
+            if wrong := _wrong(name, x, float in kinds, name in infinite):
+                yield label, f"{label} must be {wrong}, got {_shown(x)}"
+
+
+def _wrong(name: str, x: Any, is_float: bool, may_be_infinite: bool) -> str:
+    """What the number must be and is not, or nothing."""
+    if is_float:
+        if not _is_real(x):
+            return "a number"
+        if not -math.inf < x < math.inf:
+            return "" if may_be_infinite and x > 0 else "finite"
+        return "" if abs(x) <= _LARGEST_FLOAT else f"at most {_LARGEST_FLOAT:.8g}"
+    if not _is_whole(x):
+        return "a whole number"
+    highest = _LARGER.get(name, _LARGEST)
+    return "" if x <= highest else f"at most {highest}"
+
+
+def _shown(x: Any) -> str:
+    """The number; Python prints no integer of many thousand digits."""
+    if isinstance(x, int) and x.bit_length() > 1000:
+        return f"an integer of {x.bit_length()} bits"
+    return str(x)
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, Integral) and not isinstance(x, bool)
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool)
 
 
 def _known(config: Any, name: str) -> Iterator[tuple[str, Any]]:

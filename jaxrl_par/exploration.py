@@ -1,7 +1,9 @@
 """Policies that explore, made of the values of actions.
 
-Values are q_values[..., a], of A discrete actions in environments [*B]. What decides
-how much is explored is one number for all environments, or one for each, [*B].
+Values are q_values[..., a], of A discrete actions in environments [*B]. A value of -inf
+makes an action impossible; where all are, as in the final observation of a game, they
+count as equal. What decides how much is explored is one number for all environments, or
+one for each, [*B].
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.types import PRNGKey
 
@@ -21,16 +23,17 @@ Rates = Float[Array, "*#B"] | float
 
 
 def epsilon_greedy_probabilities(q_values: QValues, epsilon: Rates) -> Probabilities:
-    """Any action with probability `epsilon`, else one of the largest value.
+    """Any possible action with probability `epsilon`, else one of the largest value.
 
         pi(a) = epsilon / A + (1 - epsilon) [q(a) = max q] / (number of maxima)
 
     The largest is explored too, so its probability is not 1 - epsilon but above.
     """
-    best = q_values == jnp.max(q_values, axis=-1, keepdims=True)
-    greedy = best / jnp.sum(best, axis=-1, keepdims=True)
-    rate = jnp.asarray(epsilon)[..., None]
-    return rate / q_values.shape[-1] + (1.0 - rate) * greedy
+    q_values = possible_values(q_values)
+    possible = _uniform(q_values > -jnp.inf)
+    greedy = _uniform(q_values == jnp.max(q_values, axis=-1, keepdims=True))
+    rate = _for_rows(epsilon, q_values)
+    return rate * possible + (1.0 - rate) * greedy
 
 
 def epsilon_greedy(key: PRNGKey, q_values: QValues, epsilon: Rates) -> Actions:
@@ -103,7 +106,24 @@ def shares(num_choices: int, weights: Sequence[float]) -> Float[np.ndarray, " C"
     return given / given.sum()
 
 
+def possible_values(q_values: QValues) -> QValues:
+    """The values, or 0 for each action of a row in which none is possible."""
+    none = jnp.max(q_values, axis=-1, keepdims=True) == -jnp.inf
+    return jnp.where(none, 0.0, q_values)
+
+
+def _uniform(chosen: Bool[Array, "*B A"]) -> Probabilities:
+    return chosen / jnp.sum(chosen, axis=-1, keepdims=True)
+
+
 def _logits(q_values: QValues, inverse_temperature: Rates) -> Float[Array, "*B A"]:
+    q_values = possible_values(q_values)
     # The largest is subtracted first: times a large rho, it would overflow.
     below = q_values - jnp.max(q_values, axis=-1, keepdims=True)
-    return jnp.asarray(inverse_temperature)[..., None] * below
+    # What is impossible stays so, also for rho = 0.
+    scaled = _for_rows(inverse_temperature, q_values) * below
+    return jnp.where(below == -jnp.inf, -jnp.inf, scaled)
+
+
+def _for_rows(rates: Rates, q_values: QValues) -> Float[Array, "*B 1"]:
+    return jnp.broadcast_to(rates, q_values.shape[:-1])[..., None]

@@ -63,11 +63,16 @@ def clipped_surrogate(log_ratios: Rows, advantages: Rows, clip: float) -> Rows:
 
         -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A),   ratio = exp(log_ratios)
 
-    Source: Schulman et al., arXiv:1707.06347, equation 7.
+    Where the clipped side is the smaller it is constant, and however large the ratio
+    is, its slope is 0. Source: Schulman et al., arXiv:1707.06347, equation 7.
     """
-    ratios = jnp.exp(log_ratios)
-    clipped = jnp.clip(ratios, 1.0 - clip, 1.0 + clip)
-    return -jnp.minimum(ratios * advantages, clipped * advantages)
+    loses = advantages < 0.0
+    low, high = jnp.log(jnp.maximum(1.0 - clip, 0.0)), jnp.log(1.0 + clip)
+    over = jnp.where(loses, log_ratios < low, log_ratios > high)
+    bounds = jnp.where(loses, 1.0 - clip, 1.0 + clip)
+    # Chosen before the exponential too: infinity times a slope of 0 is no number.
+    ratios = jnp.exp(jnp.where(over, 0.0, log_ratios))
+    return -jnp.where(over, bounds, ratios) * advantages
 
 
 def clipped_value_loss(

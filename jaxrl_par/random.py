@@ -24,9 +24,11 @@ from math import isqrt, prod
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Int, UInt, UInt32
 
+from jaxrl_par.errors import not_a_seed, refuse_any
 from jaxrl_par.types import PRNGKey
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -39,8 +41,15 @@ def key(seed: int | Array) -> PRNGKey:
     It is that key where JAX's default backend is no CPU.
 
     Args:
-      seed: may be traced, as in a population.
+      seed: a whole number of 32 bits; may be traced, as in a population. As for JAX,
+        -1 is 2**32 - 1.
+
+    Raises:
+      RefusedError: it is none. JAX would leave out higher bits: 2**32 would be 0.
     """
+    if not isinstance(seed, Tracer):
+        known = np.asarray(seed)[()] if isinstance(seed, jax.Array) else seed
+        refuse_any(not_a_seed(lowest=-(2**31), seed=known))
     if jax.default_backend() != "cpu":
         return jax.random.key(seed, impl="threefry2x32")
     return jax.random.wrap_key_data(_seed(seed), impl=_implementation())

@@ -110,7 +110,7 @@ def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Traject
         carry = agent.initial_carry(step.first.shape[0])
         action, _, extras = agent.act(params, carry, step, jax.random.key(0))
         action, extras = over_time((action, extras), length)
-        number = over_time(jnp.zeros(step.first.shape), length)
+        number = over_time(jnp.zeros(step.first.shape, jnp.float32), length)
         steps = over_time(step, length + 1)
         return Trajectory(steps, action, number, number, extras, carry)
 
@@ -144,6 +144,7 @@ def unroll(
         action, carry, extras = agent.act(params, streams.carry, streams.step, act_key)
         env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
+        reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
         row = Trajectory(streams.step, action, reward, discount, extras, ())
         return Streams(env_state, step, carry), (row, episode)
 

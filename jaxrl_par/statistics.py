@@ -27,22 +27,32 @@ class Moments(NamedTuple):
 
 
 def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
-    """Moments of the rows to keep, leaves [*N, ...], of all instances."""
-    count = axis.mean(jnp.sum(keep, dtype=jnp.float32))
-    safe = jnp.maximum(count, SMALLEST_COUNT)
+    """Moments of the rows to keep, leaves [*N, ...], of all instances, in float32."""
+    rows = jax.tree.map(lambda x: x.astype(jnp.float32), rows)
 
-    def mean(x: Array) -> Array:
+    def total(x: Array) -> Array:
         kept = keep.reshape(*keep.shape, *[1] * (x.ndim - keep.ndim))
-        total = jnp.sum(jnp.where(kept, x, 0.0), axis=range(keep.ndim))
-        return axis.mean(total) / safe
+        return jnp.sum(jnp.where(kept, x, 0.0), axis=range(keep.ndim))
 
-    means = jax.tree.map(mean, rows)
-    squares = jax.tree.map(lambda x, m: jnp.square(x - m), rows, means)
-    return Moments(count, means, jax.tree.map(mean, squares))
+    number = jnp.sum(keep, dtype=jnp.float32)
+    count, totals = axis.mean((number, jax.tree.map(total, rows)))
+    safe = jnp.maximum(count, SMALLEST_COUNT)
+    means = jax.tree.map(lambda x: x / safe, totals)
+    # Around the mean: a mean of squares less a squared mean would lose the digits.
+    squares = jax.tree.map(
+        lambda x, m: total(jnp.square(x - jnp.broadcast_to(m, x.shape))), rows, means
+    )
+    variances = jax.tree.map(lambda x: x / safe, axis.mean(squares))
+    return Moments(count, means, variances)
 
 
 def merged(old: Moments, new: Moments) -> Moments:
-    """Moments of the rows of both."""
+    """Moments of the rows of both; the old ones where the new are not finite.
+
+    Large numbers are finite, but their squares or the sum of these may not be.
+    """
+    leaves = jax.tree.leaves(new)
+    usable = jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
     count = old.count + new.count
     share = new.count / jnp.maximum(count, SMALLEST_COUNT)
 
@@ -52,7 +62,8 @@ def merged(old: Moments, new: Moments) -> Moments:
 
     means = jax.tree.map(lambda x, y: x + share * (y - x), old.mean, new.mean)
     variances = jax.tree.map(variance, old.mean, old.variance, new.mean, new.variance)
-    return Moments(count, means, variances)
+    both = Moments(count, means, variances)
+    return jax.tree.map(lambda x, y: jnp.where(usable, x, y), both, old)
 
 
 def standardized(
@@ -75,7 +86,7 @@ def reached(
     highest bits of the answer, then the next four, needs no more than means over the
     instances, and is exact.
     """
-    bits = jax.lax.bitcast_convert_type(x.ravel(), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x.ravel().astype(jnp.float32), jnp.uint32)
     # In the order of x, which that of its bits is not for negative numbers.
     sign = jnp.uint32(1 << 31)
     ordered = jnp.where(bits >= sign, ~bits, bits | sign)
@@ -83,8 +94,10 @@ def reached(
 
     def refine(i: Array, found: UInt32[Array, " K"]) -> UInt32[Array, " K"]:
         shift = jnp.uint32(28 - 4 * i)
-        candidates = found[:, None] | (digits << shift)
-        reach = keep.ravel() & (ordered >= candidates[..., None])
+        candidates = found[:, None] | (digits << shift)[None]
+        reach = keep.ravel()[None, None] & (
+            ordered[None, None] >= candidates[..., None]
+        )
         number = axis.mean(jnp.sum(reach, axis=-1, dtype=jnp.float32))
         enough = number >= counts[:, None]
         return found | (jnp.sum(enough, axis=1, dtype=jnp.uint32) << shift)

@@ -192,7 +192,9 @@ class Agent(NamedTuple):
     grad: Callable[[State, Batch, PRNGKey, Axis], tuple[Grads, Info]]
     """The gradient of this instance's batch, not yet averaged over the axis: that is
     for agents that need means of the joint batch inside."""
-    apply: Callable[[State, Grads], State]
+    apply: Callable[[State, Grads, Metrics], State]
+    """From a gradient of the joint batch, and the metrics that `grad` reported with it,
+    averaged in the same way: for coefficients that adapt, as to a KL divergence."""
     greedy: ActFn
     """As `act`, but takes the mode of the policy: for evaluation."""
     prepare: Callable[[State, Trajectory, Axis], Batch] = as_is

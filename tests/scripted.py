@@ -174,7 +174,7 @@ AGENT = Agent(
     ),
     greedy=lambda *args: None,
     grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
-    apply=lambda state, grads: Sum(state.params + grads),
+    apply=lambda state, grads, metrics: Sum(state.params + grads),
 )
 """It sums mean rewards, and learns nothing."""
 

@@ -180,11 +180,74 @@ def test_squashed_entropy_is_exact_for_small_deviations():
     assert -log_probs.mean() == pytest.approx(float(policy.entropy()), abs=0.02)
 
 
-def test_squashed_entropy_spreads_the_policy_and_pulls_it_off_the_bounds():
-    policy = squashed((6,))
-    gradient = jax.grad(lambda policy: policy.entropy().sum())(policy)
-    np.testing.assert_allclose(gradient.log_std, np.ones((6, 2)), rtol=1e-5)
-    np.testing.assert_array_equal(np.sign(gradient.mean), -np.sign(policy.mean))
+def entropy_by_quadrature(mean, std):
+    """That of one dimension on (-1, 1), in float64."""
+    z = np.linspace(-12.0, 12.0, 48_001)
+    x = mean + std * z
+    log_slopes = np.log(4.0) - 2.0 * np.logaddexp(x, -x)
+    weights = scipy.stats.norm.pdf(z) * (z[1] - z[0])
+    return 0.5 * np.log(2 * np.pi * np.e) + np.log(std) + np.sum(weights * log_slopes)
+
+
+def test_squashed_entropy_and_its_slopes_are_those_of_quadrature():
+    means, stds = (0.0, 0.3, -2.0, 8.0, 50.0), (0.05, 0.2, 1.0, 2.0, 5.0, 20.0)
+    mean, std = (x.ravel() for x in np.meshgrid(means, stds))
+    policy = SquashedNormal(
+        *(jnp.asarray(x, jnp.float32)[:, None] for x in (mean, np.log(std))),
+        jnp.zeros((30, 1)), jnp.ones((30, 1)),
+    )  # fmt: skip
+
+    def change(*step):
+        up, down = (
+            [entropy_by_quadrature(m + d * step[0], s * np.exp(d * step[1]))
+             for m, s in zip(mean, std, strict=True)]
+            for d in (1e-4, -1e-4)
+        )  # fmt: skip
+        return (np.array(up) - down) / 2e-4
+
+    exact = list(map(entropy_by_quadrature, mean, std))
+    slopes = jax.grad(lambda policy: policy.entropy().sum())(policy)
+    np.testing.assert_allclose(policy.entropy(), exact, atol=2e-4, rtol=1e-5)
+    np.testing.assert_allclose(slopes.mean[:, 0], change(1, 0), atol=1e-4)
+    np.testing.assert_allclose(slopes.log_std[:, 0], change(0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("std", "entropy", "slope"),
+    [(1, 0.670, -0.21), (2, -0.001, -1.92), (5, -3.69, -6.85)],
+)
+def test_squashed_entropy_has_these_values(std, entropy, slope):
+    """No density on (-1, 1) exceeds log 2; wide normals pile up at both bounds."""
+    leaves = jnp.zeros(1), jnp.log(jnp.full(1, float(std))), jnp.zeros(1), jnp.ones(1)
+    policy = SquashedNormal(*leaves)
+    slopes = jax.grad(SquashedNormal.entropy)(policy)
+    assert float(policy.entropy()) == pytest.approx(entropy, abs=0.005)
+    assert float(slopes.log_std[0]) == pytest.approx(slope, abs=0.005)
+
+
+def test_squashed_entropy_adds_up_over_dimensions_and_scales_with_the_bounds():
+    policy = squashed((4,))
+    unit = policy._replace(half_width=jnp.ones((4, 2)))
+    widths = np.log(policy.half_width).sum(-1)
+    np.testing.assert_allclose(policy.entropy(), unit.entropy() + widths, rtol=1e-5)
+    parts = [jax.tree.map(lambda x, i=i: x[:, i : i + 1], policy) for i in range(2)]
+    sums = sum(part.entropy() for part in parts)
+    np.testing.assert_allclose(policy.entropy(), sums, rtol=1e-5)
+
+
+@pytest.mark.sample(1)
+@every_kind
+def test_half_precision_leaves_are_computed_with_in_float32(make):
+    half = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16), (make((9,)), make((9,), seed=1))
+    )
+    same = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+
+    def numbers(policy, other):
+        action, log_prob = policy.sample_and_log_prob(jax.random.key(0))
+        return log_prob, policy.log_prob(action), policy.entropy(), policy.kl(other)
+
+    jax.tree.map(np.testing.assert_array_equal, numbers(*half), numbers(*same))
 
 
 @every_kind
@@ -224,6 +287,66 @@ def test_kl_gradient_is_student_minus_teacher():
     np.testing.assert_allclose(
         gradient, jax.nn.softmax(logits) - np.array(target), atol=1e-5
     )
+
+
+# Impossible actions
+
+NEVER = -jnp.inf
+
+
+def test_an_impossible_action_adds_nothing_to_entropy_and_divergence():
+    policy = Categorical(jnp.array([0.3, -0.2, NEVER]))
+    assert float(policy.entropy()) == pytest.approx(0.6628, abs=1e-4)
+    slope = jax.grad(Categorical.entropy)(policy).logits
+    np.testing.assert_allclose(slope, [-0.1175, 0.1175, 0.0], atol=1e-4)
+    assert float(policy.kl(policy)) == 0.0
+    np.testing.assert_allclose(jax.grad(Categorical.kl)(policy, policy).logits, 0.0)
+
+    other = Categorical(jnp.array([0.0, NEVER, jnp.log(3.0)]))
+    uniform = Categorical(jnp.array([0.0, NEVER, 0.0]))
+    assert float(other.entropy()) == pytest.approx(0.562335, abs=1e-6)
+    assert float(uniform.kl(other)) == pytest.approx(0.143841, abs=1e-6)
+    slope = jax.grad(lambda other: uniform.kl(other))(other).logits
+    np.testing.assert_allclose(slope, [-0.25, 0.0, 0.25], atol=1e-6)
+
+
+def test_what_only_the_other_makes_impossible_is_infinitely_far():
+    policy = Categorical(jnp.zeros(3))
+    assert float(policy.kl(Categorical(jnp.array([0.0, NEVER, 0.0])))) == np.inf
+    rare = Categorical(jnp.array([0.0, -1e4, 0.0]))
+    assert float(rare.kl(Categorical(jnp.array([0.0, NEVER, 0.0])))) == 0.0
+
+
+def test_where_nothing_is_possible_numbers_are_finite():
+    """The final observation of a game; a NaN of the network stays one."""
+
+    def total(logits, action):
+        policy = Categorical(logits)
+        far = policy.kl(Categorical(jnp.full_like(logits, NEVER)))
+        return policy.log_prob(action) + policy.entropy() + far
+
+    value, slope = jax.value_and_grad(total)(jnp.full(3, NEVER), jnp.int32(1))
+    assert float(value) == pytest.approx(0.0, abs=1e-6)
+    np.testing.assert_array_equal(slope, np.zeros(3))
+    assert np.isnan(total(jnp.array([0.0, jnp.nan, 0.0]), jnp.int32(0)))
+
+
+@pytest.mark.parametrize("num_actions", [4, 1000])
+def test_what_is_impossible_is_never_drawn(num_actions):
+    """Few actions are drawn in another way than many."""
+    possible = [1, num_actions - 2]
+    logits = jnp.full(num_actions, NEVER).at[jnp.array(possible)].set(0.0)
+    actions, _ = draw(Categorical(logits), 2000)
+    counts = np.bincount(actions, minlength=num_actions)
+    assert counts[possible].sum() == 2000 and counts[possible].min() > 850
+
+
+def test_many_actions_make_no_longer_program():
+    def program(num_actions):
+        policy = Categorical(jnp.zeros((4, num_actions)))
+        return jax.jit(policy.sample).lower(jax.random.key(0)).as_text()
+
+    assert len(program(4672)) < 1.5 * len(program(100))
 
 
 # Policy gradients
@@ -296,6 +419,41 @@ def test_categorical_gradients_are_finite(logits):
     for action in range(3):
         gradient = jax.grad(total)(jnp.array(logits), jnp.int32(action))
         assert np.all(np.isfinite(gradient))
+
+
+def test_the_density_of_a_fresh_sample_is_exact_at_a_bound(monkeypatch):
+    """It is that of the value before squashing; computed back, it would be -13.8."""
+    zero = lambda key, shape, dtype: jnp.zeros(shape, dtype)  # noqa: E731
+    monkeypatch.setattr(jax.random, "normal", zero)
+
+    def log_prob(mean):
+        log_std = jnp.log(jnp.full(1, 0.1))
+        policy = SquashedNormal(mean, log_std, jnp.zeros(1), jnp.ones(1))
+        return policy.sample_and_log_prob(jax.random.key(0))[1]
+
+    value, slope = jax.value_and_grad(log_prob)(jnp.full(1, 8.0))
+    assert float(value) == pytest.approx(15.99735, abs=1e-4)
+    assert float(slope[0]) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_a_stored_action_is_inverted_as_exactly_as_its_digits_allow():
+    x = np.linspace(-7.0, 7.0, 57)
+    policy = SquashedNormal(*jnp.zeros((3, 1)), jnp.ones(1))
+
+    def stored(x):
+        mean = jnp.full(1, x, jnp.float32)
+        return policy.log_prob(policy._replace(mean=mean).mode())
+
+    exact = scipy.stats.norm.logpdf(x) + 2 * np.log(np.cosh(x))
+    allowed = 1e-4 + 3e-8 * np.exp(2 * np.abs(x)) * (np.abs(x) + 2)
+    assert np.all(np.abs(jax.vmap(stored)(x) - exact) < allowed)
+
+
+def test_a_sample_with_its_density_is_the_sample_and_its_density():
+    policy, key = squashed((50,)), jax.random.key(3)
+    action, log_prob = policy.sample_and_log_prob(key)
+    np.testing.assert_array_equal(action, policy.sample(key))
+    np.testing.assert_allclose(log_prob, policy.log_prob(action), rtol=1e-3, atol=1e-3)
 
 
 # Shapes

@@ -64,6 +64,29 @@ def test_boltzmann_of_one_two_three():
     np.testing.assert_allclose(actual, [0.090031, 0.244728, 0.665241], atol=1e-6)
 
 
+def test_impossible_actions_are_never_explored():
+    """Neither by their share of epsilon nor at an inverse temperature of 0."""
+    masked = jnp.array([-jnp.inf, 3.0, 2.0, -jnp.inf])
+    for epsilon, expected in ((0.2, [0, 0.9, 0.1, 0]), (1.0, [0, 0.5, 0.5, 0])):
+        actual = epsilon_greedy_probabilities(masked, epsilon)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    for rho in (0.0, 2.0):
+        weights = np.exp(rho * np.array([-np.inf, 3.0, 2.0, -np.inf])) if rho else 0.0
+        expected = weights / np.sum(weights) if rho else [0.0, 0.5, 0.5, 0.0]
+        actual = boltzmann_probabilities(masked, rho)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    for policy, rate in ((epsilon_greedy, 1.0), (boltzmann, 0.0)):
+        assert not np.any(frequencies(policy, masked, rate)[np.array([0, 3])])
+
+
+@pytest.mark.parametrize(
+    "probabilities", [epsilon_greedy_probabilities, boltzmann_probabilities]
+)
+def test_where_nothing_is_possible_actions_are_equal(probabilities):
+    nothing = jnp.full((2, 4), -jnp.inf)
+    np.testing.assert_allclose(probabilities(nothing, jnp.array([0.0, 0.5])), 0.25)
+
+
 @pytest.mark.parametrize("scale", [1e4, 1e20, 1e38, -1e38])
 def test_boltzmann_does_not_overflow(scale):
     q_values = scale * jnp.array([1.0, 1.0, 0.0])

@@ -76,6 +76,34 @@ def test_a_clipped_row_has_no_gradient(ratio, advantage, moves):
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "slope"),
+    [
+        (89.0, 1.0, -1.2, 0.0),
+        (89.0, 0.0, 0.0, 0.0),
+        (1e4, 2.0, -2.4, 0.0),
+        (-1e4, -1.0, 0.8, 0.0),
+        (-1e4, 1.0, 0.0, 0.0),
+        (20.0, -1.0, np.exp(20.0), np.exp(20.0)),
+    ],
+)
+def test_a_ratio_that_overflows_moves_nothing_where_it_is_clipped(
+    log_ratio, advantage, loss, slope
+):
+    def surrogate(log_ratio):
+        return losses.clipped_surrogate(log_ratio, jnp.float32(advantage), 0.2)
+
+    found = jax.value_and_grad(surrogate)(jnp.float32(log_ratio))
+    np.testing.assert_allclose(found, (loss, slope), rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [1.0, 1.5])
+def test_a_clip_of_one_or_more_bounds_nothing_below(clip):
+    log_ratios = jnp.array([-50.0, -1.0, 0.0])
+    found = losses.clipped_surrogate(log_ratios, -jnp.ones(3), clip)
+    np.testing.assert_allclose(found, np.exp(log_ratios), rtol=1e-6)
+
+
 def test_the_first_ppo_gradient_is_the_policy_gradient():
     """At ratio 1, where both policies are the same: -A grad log pi."""
     advantages = jnp.array([-3.0, 0.5, 2.0])

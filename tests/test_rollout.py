@@ -28,7 +28,7 @@ def scripted():
         initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
         act=act,
         grad=lambda state, batch, key, axis: ((), Info({})),
-        apply=lambda state, grads: state,
+        apply=lambda state, grads, metrics: state,
         greedy=act,
     )
 

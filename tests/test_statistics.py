@@ -53,6 +53,21 @@ def test_merged_moments_are_those_of_the_rows_of_both():
     assert_moments(both, np.asarray(x[keep]), 1)
 
 
+def test_half_precision_rows_are_counted_in_float32():
+    x = jnp.full((4000,), 100.0, jnp.float16).at[0].set(101.0)
+    found = statistics.moments(x, jnp.ones(4000, bool), Axis())
+    assert_moments(found, np.asarray(x, np.float64), 1)
+
+
+def test_moments_that_are_not_finite_are_not_merged():
+    """Of finite rows, whose squares are not."""
+    old = statistics.Moments(jnp.float32(3), jnp.ones(2), jnp.ones(2))
+    x = jnp.array([[1.0, 1.0], [1.0, -1e30]])
+    new = statistics.moments(x, jnp.ones(2, bool), Axis())
+    assert np.isinf(new.variance[1])
+    jax.tree.map(np.testing.assert_array_equal, statistics.merged(old, new), old)
+
+
 def test_what_is_kept_gets_mean_0_and_deviation_1():
     x, keep = data(2)
     y = on_devices(lambda x, k: statistics.standardized(x, k, AXIS), x[..., 0], keep)

@@ -42,7 +42,7 @@ def _grad(state, batch, key, axis):
     return grads, Info({"loss": jnp.sum(grads)})
 
 
-def _apply(state, grads):
+def _apply(state, grads, metrics):
     trace = 0.9 * state.trace + grads
     return Toy(state.params - 0.1 * trace, trace, state.updates + 1)
 
@@ -57,10 +57,19 @@ TOY = Agent(
 )
 """Each of its gradients depends on all that workers have: parameters, data and keys."""
 
-ADDS = TOY._replace(apply=lambda state, grads: state._replace(
+ADDS = TOY._replace(apply=lambda state, grads, metrics: state._replace(
     params=state.params + grads, updates=state.updates + 1
 ))  # fmt: skip
 """Its parameters are the sum of the gradients."""
+
+
+def _adapted(state, grads, metrics):
+    loss = metrics["loss"]
+    return _apply(state, jnp.where(loss > 0, 0.5, 2.0) * grads, metrics)
+
+
+ADAPTS = TOY._replace(apply=_adapted)
+"""It reads the metrics of its update."""
 ON_HOST = TOY._replace(greedy=lambda *arguments: None)
 """The same for other environments: what is compiled is for shapes."""
 
@@ -106,7 +115,9 @@ def once_by(key, function):
 def by_shape(apply, state, grads, num_shards, staleness):
     leaves, tree = jax.tree.flatten((state, grads))
     shapes = tuple((x.shape, np.dtype(x.dtype).name) for x in leaves)
-    return apply, tree, shapes, num_shards, staleness
+    # Of a system, whose gradients are packed, or of the agent itself.
+    applies = getattr(apply, "args", apply)
+    return applies, tree, shapes, num_shards, staleness
 
 
 def by_identity(*arguments):

@@ -18,6 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -245,7 +246,7 @@ def agent() -> Agent:
         act=act,
         greedy=act,
         grad=lambda state, batch, key, axis: (jnp.mean(batch.reward), Info({})),
-        apply=lambda state, grads: Sum(state.params + grads),
+        apply=lambda state, grads, metrics: Sum(state.params + grads),
     )
 
 
@@ -504,8 +505,8 @@ def run(args: Args) -> list[Result]:
     return results
 
 
-def table(results: list[Result]) -> str:
-    """Faults by their ends."""
+def table(results: Sequence[Any]) -> str:
+    """Faults by their ends. Results are as `Result`."""
     lines = [f"{'fault':<14}{'end':<28}{'number':>7}{'clear':>7}{'slowest':>10}"]
     for fault, end in sorted(Counter((x.trial.fault, x.end) for x in results)):
         some = [x for x in results if (x.trial.fault, x.end) == (fault, end)]

@@ -11,7 +11,7 @@ Source: Espeholt et al., arXiv:1802.01561, section 4; ablation: section 5.2.2.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,13 @@ from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 @dataclass(frozen=True)
 class ImpalaConfig:
     """Hyperparameters of IMPALA."""
+
+    may_be_infinite: ClassVar[tuple[str, ...]] = (
+        "max_rho",
+        "max_c",
+        "max_policy_rho",
+        "max_abs_reward",
+    )
 
     gamma: float = 0.99
     """Discount per environment step."""
@@ -106,7 +113,7 @@ def loss(
     log_ratios = jnp.where(last, 0.0, log_ratios)
     targets, advantages, _ = _estimates(trajectory, log_ratios, values, config)
     if config.correction == "epsilon":
-        log_probs = jnp.log(jnp.exp(log_probs) + config.epsilon)
+        log_probs = jnp.logaddexp(log_probs, jnp.log(config.epsilon))
 
     entropies = policy.entropy()
     policy_losses = -log_probs * advantages

@@ -42,9 +42,9 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
     def init(key: PRNGKey, step: TimeStep) -> Normalized:
         floats = jax.tree.map(_floats, step.obs)
         statistics = Moments(
-            count=jnp.zeros(()),
-            mean=jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), floats),
-            variance=jax.tree.map(lambda x: jnp.ones(x.shape[1:]), floats),
+            count=jnp.float32(0),
+            mean=jax.tree.map(lambda x: jnp.zeros_like(x[0]), floats),
+            variance=jax.tree.map(lambda x: jnp.ones_like(x[0]), floats),
         )
         return Normalized(agent.init(key, show(statistics, step)), statistics)
 
@@ -71,8 +71,8 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         observe=observe,
         params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
-        apply=lambda state, grads: Normalized(
-            agent.apply(state.inner, grads), state.statistics
+        apply=lambda state, grads, metrics: Normalized(
+            agent.apply(state.inner, grads, metrics), state.statistics
         ),
     )
 
@@ -83,6 +83,7 @@ def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:
     def leaf(x, mean, variance):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
+        mean, variance = (jnp.broadcast_to(y, x.shape) for y in (mean, variance))
         return jnp.clip((x - mean) * jax.lax.rsqrt(variance + 1e-8), -clip, clip)
 
     return jax.tree.map(leaf, obs, statistics.mean, statistics.variance)

@@ -148,7 +148,8 @@ def q_learning(
         constants = (state.target, state.elapsed, batch, network, config)
         return gradient(loss, state.online, *constants)
 
-    def apply(state: QState, grads: Grads) -> QState:
+    def apply(state: QState, grads: Grads, metrics: Metrics) -> QState:
+        del metrics  # the optimizer needs none
         online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
         target, phase = renewed(online, state.target, state.phase, config.target_period)
         return QState(online, target, opt_state, state.elapsed, phase)
@@ -213,7 +214,8 @@ def loss(
     targets = jax.lax.stop_gradient(targets)
     chosen = _of(trajectory.action, q_values[:-1])
     last = steps.last[:-1]
-    value_losses = 0.5 * jnp.square(targets - chosen)
+    # A `last` row's action may be one that is impossible there, with a value of -inf.
+    value_losses = 0.5 * jnp.square(jnp.where(last, 0.0, targets - chosen))
     rows = {"value_loss": value_losses, "q_value": chosen, "target": targets}
     metrics = losses.row_means(last, **rows)
     if config.exploration == "epsilon_greedy":
@@ -237,8 +239,10 @@ def q_targets(
       behaviour: probabilities with which the policy takes each action.
     """
     last = trajectory.steps.last
+    target_q_values = exploration.possible_values(target_q_values)
     if config.method == "sarsa":
-        mean = jnp.sum(behaviour * target_q_values, axis=-1)
+        weighted = jnp.where(behaviour > 0.0, behaviour * target_q_values, 0.0)
+        mean = jnp.sum(weighted, axis=-1)
         taken = _of(trajectory.action, target_q_values[:-1])
         values = mean.at[:-1].set(jnp.where(last[:-1], mean[:-1], taken))
     else:

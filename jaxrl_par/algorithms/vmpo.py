@@ -26,7 +26,7 @@ Source: Song et al., arXiv:1909.12238, section 4.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ _SMALLEST_DUAL = 1e-8
 @dataclass(frozen=True)
 class VMPOConfig:
     """Hyperparameters of V-MPO."""
+
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("max_rho", "max_c")
 
     gamma: float = 0.99
     """Discount per environment step."""
@@ -156,7 +158,8 @@ def vmpo(
         del key, axis  # the loss is deterministic, and of this batch alone
         return gradient(loss, (state.params, state.duals), batch, network, config)
 
-    def apply(state: VMPOState, grads: Grads) -> VMPOState:
+    def apply(state: VMPOState, grads: Grads, metrics: Metrics) -> VMPOState:
+        del metrics  # multipliers have gradients
         old = (state.params, state.duals)
         (params, duals), opt_state = stepped(optimizer, old, state.opt_state, grads)
         duals = jax.tree.map(lambda x: jnp.maximum(x, _SMALLEST_DUAL), duals)

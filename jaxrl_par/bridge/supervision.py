@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from jaxrl_par.errors import above, at_least, not_chosen
+from jaxrl_par.errors import above, at_least, at_most, not_chosen
 
 T = TypeVar("T")
 _TICK = 0.1
@@ -46,7 +46,9 @@ class SupervisionConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_chosen(self) + at_least(self, max_restarts=0)
-        return found + above(self, env_timeout=0, patience=0, close_seconds=0)
+        seconds = ("env_timeout", "patience", "close_seconds")
+        found += above(self, **dict.fromkeys(seconds, 0))
+        return found + at_most(self, **dict.fromkeys(seconds, 10**9))
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
@@ -232,7 +234,9 @@ class Supervisor:
             threads = list(self._threads)
         deadline = time.monotonic() + timeout
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            # An owner that is forgotten may be missed by one of the threads itself.
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in threads if thread.is_alive()]
 
     def _leave(self) -> None:

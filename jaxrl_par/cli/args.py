@@ -7,7 +7,7 @@ there too, and refused where it is not for the one that was chosen.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -22,7 +22,7 @@ from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
 from jaxrl_par.envs.wrappers import previous_action_and_reward
-from jaxrl_par.errors import at_least, unknown_name
+from jaxrl_par.errors import at_least, at_most, not_a_seed, unknown_name
 from jaxrl_par.loops import Learner, Program, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -51,6 +51,10 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "delays": ("delayed",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides."""
+_HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
+_HIGHEST |= {"xla_threads": 1024}
+_MOST_ROWS = 2**27  # a row has tens of bytes, or thousands
+_MOST_TURNS = 10**8
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,14 @@ class Args:
         return 2 * math.ceil(self.total_steps / self.rows_per_update) + 1
 
     @property
+    def is_annealed(self) -> bool:
+        """Whether what is learned depends on how long the run is to be: a rate that is
+        annealed ends with it, and so does a schedule that is made before."""
+        configs = [getattr(self, field.name) for field in fields(self)]
+        optimizers = [x for x in configs if isinstance(x, OptimizerConfig)]
+        return any(x.anneal for x in optimizers) or self.topology == "delayed"
+
+    @property
     def lanes(self) -> int:
         """Environments that a step of training learns from."""
         if self.topology == "compiled":
@@ -214,9 +226,10 @@ class Args:
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""
         counts = {"num_envs": 1, "unroll_length": 1, "total_steps": 1, "xla_threads": 0}
-        low = at_least(self, num_devices=1, **counts)
+        low = at_least(self, num_devices=1, **counts) + at_most(self, **_HIGHEST)
         countable = not (low or self.threads.problems() or self.workers.problems())
-        found = low + self._topology_problems() + self._environment_problems()
+        found = low + not_a_seed(seed=self.seed) + self._topology_problems()
+        found += self._environment_problems()
         return found + (self._size_problems() if countable else [])
 
     @property
@@ -275,7 +288,8 @@ class Args:
         simulated = self.topology in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")
         if self.backend is not None:
-            return unknown if simulated else []
+            found = unknown or self._endless_problems()
+            return found if simulated else []
         if unknown:
             found = environment_problems(self.env_name)
             if not simulated:
@@ -283,7 +297,7 @@ class Args:
             (pure,), (simulator,) = found, unknown
             return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
         if simulated:
-            return []
+            return self._endless_problems()
         return [self._cannot_compile()]
 
     def _cannot_compile(self) -> str:
@@ -294,11 +308,29 @@ class Args:
             f" {self.topology} cannot compile{instead}"
         )
 
+    def _endless_problems(self) -> list[str]:
+        """That an evaluation of this simulator might never end."""
+        known = host.time_limit(self.env_name, self.backend or "auto")
+        if known is not None or self.training.evaluation_max_steps is not None:
+            return []
+        return [
+            f"evaluation_max_steps: {self.env_name} has no time limit, so episodes may"
+            " never end: give the steps after which one of an evaluation is cut"
+        ]
+
     def _size_problems(self) -> list[str]:
         name, count = self._shared_by
         if self.num_envs % count:
             wrong = f"num_envs must be a multiple of {name} = {count}"
             return [f"{wrong}, got {self.num_envs}"]
+        if self.num_envs * self.unroll_length > _MOST_ROWS:
+            wrong = f"num_envs * unroll_length must be at most {_MOST_ROWS}"
+            return [f"{wrong}, got {self.num_envs} * {self.unroll_length}"]
+        if self.topology == "delayed" and self.max_updates > _MOST_TURNS:
+            most = (_MOST_TURNS - 1) // 2 * self.rows_per_update
+            wrong = f"total_steps must be at most {most} for topology = delayed here"
+            told = "whose schedule is made before the run"
+            return [f"{wrong}, {told}, got {self.total_steps}"]
         if self.topology == "threads" and self.lanes % self.num_devices:
             wrong = f"num_devices must divide the {self.lanes} environments of a batch"
             return [f"{wrong}, got {self.num_devices}"]

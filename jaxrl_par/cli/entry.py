@@ -1,5 +1,6 @@
 """Where a script begins: the command line, JAX's settings, and errors as sentences."""
 
+import atexit
 import importlib.metadata
 import os
 import sys
@@ -15,7 +16,8 @@ from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import exits
+from jaxrl_par.training.interrupts import exits, ignore_signals
+from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.words import command_line
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
@@ -44,14 +46,17 @@ def main(
 
     Raises:
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
-        error was printed. As `Interrupted`, 75 after SIGTERM and 130 after Ctrl-C.
+        error was printed. As `Interrupted`, one of `interrupts.EXIT_CODES` after a
+        signal, such as 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with sentences(), exits():
+    with lasting_output(), sentences(), exits():
         configure_jax()
         args = parse(config, argv, program)
         if isinstance(args, Args):
             choose_threads(args)
         run(args)
+    # While Python ends, with the code of a run that is complete.
+    atexit.register(ignore_signals)
 
 
 @contextmanager

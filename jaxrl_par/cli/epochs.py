@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxrl_par.cli.args import Args
-from jaxrl_par.errors import at_least
+from jaxrl_par.errors import at_least, at_most
 from jaxrl_par.loops import Learner, epochs, without_halves
 from jaxrl_par.types import Agent
 
@@ -38,6 +38,7 @@ class EpochArgs(Args):
 
     def problems(self) -> list[str]:
         counts = at_least(self, num_epochs=1, num_minibatches=1)
+        counts += at_most(self, num_epochs=10**6)
         if found := super().problems() + counts:
             return found
         if self.topology in ("delayed", "workers"):

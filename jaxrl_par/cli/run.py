@@ -1,8 +1,7 @@
 """What every experiment does with its learner: training, evaluation, a picture."""
 
 from collections.abc import Callable
-from contextlib import closing
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,8 +12,8 @@ from jaxrl_par.cli.place import place
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.decoration import harmless
-from jaxrl_par.training.evaluation import evaluator
-from jaxrl_par.training.host_evaluation import host_evaluator
+from jaxrl_par.training.evaluation import Evaluation, in_pieces, mean_return
+from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.loaded import draw_episode
 from jaxrl_par.training.provenance import experiment_name
 from jaxrl_par.training.runner import Evaluate, Trained
@@ -36,6 +35,7 @@ def train(args: Args, learner: Learner) -> Trained:
         total_env_steps=args.total_steps,
         steps_per_update=args.rows_per_update,
         evaluate=evaluations(args, learner),
+        extends=() if args.is_annealed else ("total_steps",),
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif:
@@ -44,29 +44,34 @@ def train(args: Args, learner: Learner) -> Trained:
 
 
 def evaluations(args: Args, learner: Learner) -> Evaluate:
-    """Mean returns of sampled and greedy actions, with the same starts each time."""
+    """Mean returns of sampled and greedy actions, with the same starts each time, and
+    how many episodes were cut, if any were."""
     agent = learner.actor
     agents = {"sampled": agent, "greedy": agent._replace(act=agent.greedy)}
-    play = {f"{name}_return": _playing(args, x) for name, x in agents.items()}
+    play = {name: _playing(args, x) for name, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
         params, key = learner.params(run.learner), evaluation_key(run)
-        return {name: float(f(params, key).mean()) for name, f in play.items()}
+        played = {name: f(params, key) for name, f in play.items()}
+        cut = {f"{n}_cut": float(x.num_cut) for n, x in played.items() if x.num_cut}
+        return {f"{n}_return": mean_return(x) for n, x in played.items()} | cut
 
     return evaluate
 
 
-def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Any]:
-    """Returns of an evaluation's episodes, in the environments of the experiment."""
-    episodes = args.training.evaluation_episodes
-    num_envs = args.training.evaluation_envs
+def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Evaluation]:
+    """An evaluation in the environments of the experiment."""
+    settings = args.training
+    bounds = settings.evaluation_episodes, settings.evaluation_max_steps
+    num_envs = settings.evaluation_envs
     if args.is_pure:
-        compiled = jax.jit(evaluator(agent, args.make_env(num_envs), episodes))
-        return lambda params, key: compiled(params, key).returns
-    play = host_evaluator(agent, episodes)
+        return in_pieces(agent, args.make_env(num_envs), *bounds)
+    limits = (args.threads if args.topology == "threads" else args.workers).supervision
+    play = host_evaluator(agent, *bounds, limits)
 
-    def simulated(params: Params, key: PRNGKey) -> np.ndarray:
-        with closing(args.make_host_env(key, num_envs)) as env:
+    def simulated(params: Params, key: PRNGKey) -> Evaluation:
+        make_env = partial(args.make_host_env, key, num_envs)
+        with simulators(make_env, limits) as env:
             return play(env, params, key)
 
     return simulated

@@ -39,7 +39,7 @@ class Grid(environment.Environment):
 
     def shown(self, kinds: Int[Array, "S S"]) -> Float[Array, " D"]:
         """The window, one-hot, from the kinds of its cells."""
-        one_hot = kinds[..., None] == jnp.arange(self._num_kinds)
+        one_hot = kinds[..., None] == jnp.arange(self._num_kinds)[None, None]
         return one_hot.astype(jnp.float32).reshape(-1)
 
 

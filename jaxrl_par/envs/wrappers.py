@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
-from jaxrl_par.statistics import Moments, merged
+from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
 
 
@@ -172,6 +172,8 @@ def normalize_rewards(
 ) -> Environment:
     """Divides rewards by the standard deviation of the discounted returns so far.
 
+    A return that is not finite is not counted, and a new sum starts behind it.
+
     Args:
       axis: the statistics are merged over it in every step.
       clip: bound of the magnitude of the result.
@@ -186,17 +188,14 @@ def normalize_rewards(
 
     def step(env_state, action, key):
         inner, step, reward, discount = env.step(env_state.inner, action, key)
-        # A `first` step carries no reward, and its discount of 0 starts a new sum.
-        returns = jnp.where(step.first, 0.0, gamma * env_state.returns + reward)
-        weight = jnp.where(step.first | ~jnp.isfinite(returns), 0.0, 1.0)
-        finite = jnp.where(weight > 0, returns, 0.0)
-        sums = jnp.stack([weight.sum(), finite.sum(), jnp.square(finite).sum()])
-        count, total, squares = axis.sum(sums)
-        mean, square = total / jnp.maximum(count, 1), squares / jnp.maximum(count, 1)
-        new = Moments(count, mean, square - jnp.square(mean))
-        seen = merged(env_state.moments, new)
-        std = jnp.where(seen.count > 1, jnp.sqrt(seen.variance + 1e-8), 1.0)
+        returns = gamma * env_state.returns + reward
+        # A `first` step carries no reward.
+        keep = ~step.first & jnp.isfinite(returns)
+        seen = merged(env_state.moments, moments(returns, keep, axis))
+        several = axis.size * seen.count > 1.5
+        std = jnp.where(several, jnp.sqrt(seen.variance + 1e-8), 1.0)
         scaled = jnp.clip(reward / std, -clip, clip)
+        returns = jnp.where(keep, returns, 0.0)
         return _WithReturns(inner, returns, seen), step, scaled, discount
 
     return env._replace(

@@ -33,10 +33,11 @@ from jaxtyping import Array, Bool
 from jaxrl_par.export import numpy_actor
 from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
-from jaxrl_par.networks.actor_critic import chosen_torso, is_image
+from jaxrl_par.networks.actor_critic import chosen_torso
+from jaxrl_par.networks.observations import layout, scale
 from jaxrl_par.training.comparison import named
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import write_json, writing
+from jaxrl_par.training.files import make_folder, write_json, writing
 from jaxrl_par.types import (
     Action,
     Carry,
@@ -51,6 +52,8 @@ from jaxrl_par.types import (
 
 _RUNTIME = Path(numpy_actor.__file__)
 _STEPS = "step*.stablehlo"
+_CACHE = "__pycache__"
+_BEGUN = f"{CONFIG}.begun"
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "jaxrl-par")
 _NUMPY_KNOWS = {
@@ -115,6 +118,7 @@ def write(
     batch_sizes: Sequence[int] | None = None,
     numpy: bool = True,
     clip: float = 10.0,
+    overwrite: bool = False,
 ) -> Path:
     """Writes the folder of an actor, in place of one that is there, and returns it.
 
@@ -124,6 +128,7 @@ def write(
       batch_sizes: numbers of environments of JAX's form; by default any, but for gtrxl.
       numpy: with the form for NumPy; without it, any network can be exported.
       clip: as `normalize_observations` was given it.
+      overwrite: replace files of the same names that no export wrote, too.
 
     Raises:
       ExportError: the folder has other content, which is left as it is; the parameters
@@ -153,7 +158,7 @@ def write(
     step = _step(actor, config)
     for batch in config["batch_sizes"] or [None]:
         files[_step_name(batch)] = _lowered(step, arrays, actor, batch)
-    _save(path, files, config)
+    _save(path, files, config, overwrite)
     return path
 
 
@@ -351,7 +356,11 @@ def _spec(spec: Spec, name: str) -> dict[str, Any]:
     if isinstance(spec, Discrete):
         return shared | {"kind": "discrete", "num_values": spec.num_values}
     bounds = {"low": _bound(spec.low), "high": _bound(spec.high)}
-    return shared | {"kind": "box", "image": is_image(spec)} | bounds
+    box = shared | {"kind": "box", "channels": layout(spec)} | bounds
+    if np.issubdtype(spec.dtype, np.integer):
+        low, width = scale(spec)
+        box["scale"] = {"low": low.tolist(), "width": width.tolist()}
+    return box
 
 
 def _bound(bound: Any) -> float | list | None:
@@ -380,25 +389,51 @@ def _step_name(batch: int | None) -> str:
     return _STEPS.replace("*", "" if batch is None else f"_{batch}")
 
 
-def _save(path: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
-    """Writes the config last: a folder without one is not whole."""
-    # Python leaves the last one when the form for NumPy is imported from here.
-    known = (CONFIG, f"{CONFIG}.new", ARRAYS, _RUNTIME.name, _STEPS, "__pycache__")
-    if path.exists():
-        there = [path] if path.is_file() else list(path.iterdir())
-        if foreign := [x for x in there if not any(map(x.match, known))]:
-            raise ExportError(
-                f"{path} holds other things than an actor, such as {foreign[0].name}:"
-                " it was left as it is. Choose another folder"
-            )
-        for file in there:
-            if file.is_dir() and not file.is_symlink():
-                shutil.rmtree(file)
-            else:
-                file.unlink(missing_ok=True)
+def _save(
+    path: Path, files: Mapping[str, bytes], config: Mapping[str, Any], overwrite: bool
+) -> None:
+    """Writes the config last: a folder without one is not whole.
+
+    It is there from the start under another name. So what a write left that did not
+    come to its end is known as ours, too.
+    """
     config = {**config, "files": {n: sha256(x).hexdigest() for n, x in files.items()}}
+    make_folder(path)
+    owned = _owned(path)
+    there = {x.name for x in path.iterdir()}
+    # Python leaves the last one when the form for NumPy is imported from here.
+    kept = there - owned - {_CACHE} - (files.keys() | {CONFIG} if overwrite else set())
+    if kept and not overwrite:
+        raise ExportError(
+            f"{path} holds other things than an actor that was exported, such as"
+            f" {min(kept)}: it was left as it is. Choose another folder, or say"
+            " overwrite=True, which replaces files of the same names"
+        )
+    shutil.rmtree(path / _CACHE, ignore_errors=True)
+    for name in owned - {CONFIG, _BEGUN}:
+        (path / name).unlink(missing_ok=True)
+    write_json(path / _BEGUN, config | {"sha256": numpy_actor.config_hash(config)})
+    (path / CONFIG).unlink(missing_ok=True)
     for name, data in files.items():
         with writing(path / name, len(data)):
-            path.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
-    write_json(path / CONFIG, config | {"sha256": numpy_actor.config_hash(config)})
+    with writing(path / CONFIG, 0):
+        (path / _BEGUN).replace(path / CONFIG)
+
+
+def _owned(path: Path) -> set[str]:
+    """Names in the folder of what exports wrote, and nobody changed since."""
+    # Nobody else names a file so.
+    owned, there = {f"{_BEGUN}.new"}, {x.name for x in path.iterdir() if x.is_file()}
+    for name in (CONFIG, _BEGUN):
+        try:
+            config = numpy_actor.parsed_config(path / name)
+        except ActorError:
+            continue  # none, or somebody else's
+        owned.add(name)
+        for file in config["files"].keys() & there:
+            digest = sha256((path / file).read_bytes()).hexdigest()
+            # Of what was begun, a file may be cut off.
+            if name == _BEGUN or digest == config["files"][file]:
+                owned.add(file)
+    return owned & there

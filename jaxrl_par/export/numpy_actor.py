@@ -195,8 +195,9 @@ class _Weights:
                 variance = self._array(f"statistics.variance.{index}", *shape)
                 found.scale = np.float32(1) / np.sqrt(variance + np.float32(1e-8))
                 found.clip = np.float32(config["normalization"]["clip"])
-            if spec.get("image") and network["torso"] == "conv":
-                size, channels = _WINDOW**2 * spec["shape"][2], network["channels"]
+            if spec.get("channels") and network["torso"] == "conv":
+                found.move(spec["channels"])
+                size, channels = _WINDOW**2 * found.shape[2], network["channels"]
                 name = f"{torso}.PatchConv_{num_images}.Linear_0"
                 found.kernel = self._linear(name, size, channels)
                 found.kernel[:, :-1] /= found.divisor
@@ -266,9 +267,29 @@ class _Input:
 
     def __init__(self, spec: Mapping[str, Any]):
         self.name, self.shape = spec["name"], tuple(spec["shape"])
-        self.num_values = spec.get("num_values")
-        is_pixels = spec.get("image") and spec["dtype"] == "uint8"
-        self.divisor = np.float32(255 if is_pixels else 1)
+        self.given, self.moved = self.shape, lambda leaf: leaf
+        """The shape that it comes in, and what brings it to that in which it is read,
+        [B, *shape]."""
+        self.num_values, self.divisor = spec.get("num_values"), np.float32(1)
+        if "scale" in spec:
+            low, width = (np.float32(spec["scale"][x]) for x in ("low", "width"))
+            if not low.any() and not np.ptp(width):
+                self.divisor = width.flat[0]
+            else:
+                self.mean = np.broadcast_to(low, self.shape)
+                self.scale = np.broadcast_to(1 / width, self.shape)
+
+    def move(self, channels: str) -> None:
+        """Lets an image be read as [height, width, channels]."""
+        if channels == "first":
+            self.moved = lambda leaf: np.moveaxis(leaf, 1, -1)
+        elif channels == "none":
+            self.moved = lambda leaf: leaf[..., None]
+        one = self.moved(np.empty((1, *self.given), np.bool_))
+        self.shape = one.shape[1:]
+        if self.mean is not None and self.scale is not None:
+            both = (self.mean[None], self.scale[None])
+            self.mean, self.scale = (self.moved(x)[0] for x in both)
 
     @property
     def size(self) -> int:
@@ -312,16 +333,17 @@ class _Input:
     def _copier(self, target: np.ndarray) -> Callable[[np.ndarray], object]:
         """A function that writes a leaf [B, *shape] to [*shape, B], normalised."""
         axes = (*range(1, target.ndim), 0)
-        if self.mean is None or self.scale is None or self.clip is None:
+        if self.mean is None or self.scale is None:
             return lambda leaf: np.copyto(target, leaf.transpose(axes))
         mean, scale = self.mean[..., None], self.scale[..., None]
-        low, high = -self.clip, self.clip
+        clip = self.clip
 
         def copy(leaf: np.ndarray) -> None:
             np.subtract(leaf.transpose(axes), mean, out=target)
             np.multiply(target, scale, out=target)
-            np.maximum(target, low, out=target)
-            np.minimum(target, high, out=target)
+            if clip is not None:
+                np.maximum(target, -clip, out=target)
+                np.minimum(target, clip, out=target)
 
         return copy
 
@@ -338,7 +360,8 @@ class _Workspace:
         self._readers, start = [], 0
         for found in weights.inputs:
             read = found.reader(buffers[0][start : start + found.size], activation)
-            self._readers.append((found.name, (num_envs, *found.shape), read))
+            shape = (num_envs, *found.given)
+            self._readers.append((found.name, shape, found.moved, read))
             start += found.size
         self.layers = [
             (layer, inputs, outputs[:size])
@@ -364,11 +387,12 @@ class _Workspace:
             raise ActorError(
                 f"an observation has {len(self._readers)} arrays, got {len(leaves)}"
             )
-        for leaf, (name, shape, read) in zip(leaves, self._readers, strict=True):
+        for leaf, reader in zip(leaves, self._readers, strict=True):
+            name, shape, moved, read = reader
             leaf = np.asarray(leaf)
             if leaf.shape != shape:
                 raise ActorError(f"{name} must be of shape {shape}, got {leaf.shape}")
-            read(leaf)
+            read(moved(leaf))
 
     def remember(self, first: np.ndarray, carry: Carry) -> Carry:
         """The memory after the features that were read; the head reads its output."""
@@ -426,10 +450,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ActorError(
             f"{folder} is no exported actor, or not a whole one: no {path}"
         )
+    return parsed_config(path)
+
+
+def parsed_config(path: Path) -> dict[str, Any]:
+    """As `read_config`, of a file. Raises ActorError."""
     try:
         config = json.loads(path.read_bytes())
         found = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ActorError(f"{path} is damaged: {error!r}") from error
     if found != FORMAT:
         raise ActorError(

@@ -29,7 +29,7 @@ from jaxrl_par.errors import at_least, not_chosen
 from jaxrl_par.loops.learner import Data, Gradient, Learner, halves_of
 from jaxrl_par.loops.run import episode_metrics, unroll_keys
 from jaxrl_par.loops.updates import apply_finite
-from jaxrl_par.types import Count, Grads, PRNGKey, State, Trajectory
+from jaxrl_par.types import Count, Grads, Metrics, PRNGKey, State, Trajectory
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def turn(
 
 
 def apply_stale(
-    apply: Callable[[State, Grads], State],
+    apply: Callable[[State, Grads, Metrics], State],
     state: State,
     given: Gradient,
     staleness: Int[Array, ""],
@@ -122,7 +122,7 @@ def apply_stale(
     if config.rule == "scale":
         scale = 1.0 / jnp.maximum(staleness, 1)
         grads = jax.tree.map(lambda x: (x * scale).astype(x.dtype), grads)
-    state, metrics = apply_finite(apply, state, grads, accepted)
+    state, metrics = apply_finite(apply, state, grads, given.metrics, accepted)
     metrics["grad_norm"] /= scale
     rejected = 1.0 - accepted.astype(jnp.float32)
     metrics |= {"rejected": rejected, "lag": staleness.astype(jnp.float32)}

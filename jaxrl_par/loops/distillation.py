@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import at_least, not_chosen, refuse
+from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.learner import Learner
 from jaxrl_par.loops.updates import learn, update
@@ -61,6 +61,8 @@ class DistillationConfig:
 
     def problems(self) -> list[str]:
         counts = at_least(self, updates_per_step=1, batch_size=1, capacity=1)
+        counts += at_most(self, updates_per_step=10**6)
+        counts += at_most(self, batch_size=2**20, capacity=2**27)
         return not_chosen(self) + counts
 
 

@@ -1,7 +1,8 @@
 """What training drives: a compiled program, actors in threads, or workers."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,8 +46,12 @@ class Report(Protocol):
         ...
 
 
-class Engine(ABC):
-    """Advances a run by updates: `init`, perhaps `resume`, `advance`, `close`."""
+class Engine(AbstractContextManager):
+    """Advances a run by updates: `init`, perhaps `resume`, `advance`, `close`, which
+    is also what the end of a `with` does."""
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     @abstractmethod
@@ -63,7 +68,15 @@ class Engine(ABC):
 
     @abstractmethod
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
-        """So many updates, done when it returns; metrics are stacked [num_updates]."""
+        """So many updates, done when it returns; metrics are stacked [num_updates].
+
+        One that raises may have used up `run`: then `rescue` has what is left of it.
+        """
+
+    def rescue(self) -> tuple[Run, Metrics] | None:
+        """After an `advance` that raised, once: the run after the last update that was
+        made, and the metrics of those of that call. None if that cannot be had."""
+        return None
 
     @abstractmethod
     def record(self, path: Path) -> None:

@@ -56,7 +56,7 @@ class Halves(NamedTuple):
 
     contribute: Callable[[State, Data, Trajectory, PRNGKey], tuple[Data, Gradient]]
     """The gradient of an unroll, with data of the worker's own."""
-    apply: Callable[[State, Grads], State]
+    apply: Callable[[State, Grads, Metrics], State]
     observe: Callable[[State, Trajectory, Axis], State]
     """As `Agent.observe`, for those who see both the state and the trajectory."""
 

@@ -100,27 +100,28 @@ def update(
       accepted: whether the gradient may be applied, the same on all devices.
     """
     grads, info = agent.grad(axis.apart(state), batch, key, axis)
-    grads = combined(grads, agent, axis)
-    state, applied = apply_finite(agent.apply, state, grads, accepted)
-    metrics = axis.mean(info.metrics) | applied
-    return state, info._replace(metrics=metrics)
+    grads, metrics = combined(grads, agent, axis), axis.mean(info.metrics)
+    state, applied = apply_finite(agent.apply, state, grads, metrics, accepted)
+    return state, info._replace(metrics=metrics | applied)
 
 
 def apply_finite(
-    apply: Callable[[State, Grads], State],
+    apply: Callable[[State, Grads, Metrics], State],
     state: State,
     grads: Grads,
+    metrics: Metrics,
     accepted: Bool[Array, ""] | bool = True,
 ) -> tuple[State, dict[str, Array]]:
     """The state with a gradient applied, if the gradient is finite and `accepted`.
 
-    Metrics: `grad_norm`, and `skipped`, 1 if it is not finite.
+    Returns:
+      (state, metrics): `grad_norm`, and `skipped`, 1 if it is not finite.
     """
     # Raveled, the norm is two kernels for all leaves, not two for each.
     norm = optax.tree.norm(ravel_pytree(grads)[0])
     finite = jnp.isfinite(norm)
     use = finite & accepted
-    applied = apply(state, grads)
+    applied = apply(state, grads, metrics)
     state = jax.tree.map(lambda new, old: _where(use, new, old), applied, state)
     return state, {"grad_norm": norm, "skipped": 1.0 - finite}
 

@@ -22,14 +22,13 @@ from jaxrl_par.networks.features import (
     check,
     chosen_torso,
     empty,
-    is_image,
     over_time,
     read,
 )
 from jaxrl_par.networks.layers import linear, orthogonal
 from jaxrl_par.types import Box, Discrete, Spec, Specs
 
-__all__ = ["NetworkConfig", "actor_critic", "chosen_torso", "is_image"]
+__all__ = ["NetworkConfig", "actor_critic", "chosen_torso"]
 
 
 def actor_critic(
@@ -111,9 +110,9 @@ class _Heads(nn.Module):
         zeros = nn.initializers.zeros
         shape = (actor.shape[1], num_outputs)
         policy = self.param("policy", orthogonal(0.01), shape)
-        policy_bias = self.param("policy_bias", zeros, (num_outputs,))
+        policy_bias = self.param("policy_bias", zeros, (num_outputs,), jnp.float32)
         value = self.param("value", orthogonal(1.0), (critic.shape[1], 1))
-        value_bias = self.param("value_bias", zeros, (1,))
+        value_bias = self.param("value_bias", zeros, (1,), jnp.float32)
         shared = actor is critic
         actor, critic = actor.astype(jnp.float32), critic.astype(jnp.float32)
         if shared:
@@ -129,7 +128,7 @@ class _Heads(nn.Module):
             return Categorical(outputs)
         zeros = nn.initializers.zeros
         mean = outputs
-        log_std = self.param("log_std", zeros, (outputs.shape[1],))
+        log_std = self.param("log_std", zeros, (outputs.shape[1],), jnp.float32)
         log_std = jnp.broadcast_to(log_std, mean.shape)
         if self.policy == "gaussian":
             return DiagNormal(mean, log_std)

@@ -48,12 +48,12 @@ class Attention(nn.Module):
 
     def setup(self):
         init, width = nn.initializers.lecun_normal(), self.width
-        self.scale = self.param("scale", nn.initializers.ones, (width,))
-        self.shift = self.param("shift", nn.initializers.zeros, (width,))
-        self.qkv = self.param("query_key_value", init, (width, 3 * width))
+        self.scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
+        self.shift = self.param("shift", nn.initializers.zeros, (width,), jnp.float32)
+        self.qkv = self.param("query_key_value", init, (width, 3 * width), jnp.float32)
         # Transposed, [H K, D]: acting multiplies queries by it.
-        self.position = self.param("position", init, (width, width))
-        self.output = self.param("output", init, (width, width))
+        self.position = self.param("position", init, (width, width), jnp.float32)
+        self.output = self.param("output", init, (width, width), jnp.float32)
 
     def segment(
         self,
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         scores = jnp.einsum("bhtk,bhsk->bhts", content, ring.keys)
         position = self._by_distance(position).swapaxes(0, 1)
         scores += rolled(position, slot + 1, axis=-1)
-        age = (slot[:, None] - jnp.arange(num_slots)) % num_slots
+        age = (slot[:, None] - jnp.arange(num_slots)[None]) % num_slots
         weights = self._softmax(scores, (age <= reach)[:, None, None])
         mixed = jnp.einsum("bhts,bhsk->bhtk", weights, ring.values)
         return self._output(mixed.swapaxes(0, 1)), ring
@@ -106,7 +106,7 @@ class Attention(nn.Module):
         num_envs, num_steps, width = x.shape
         x = normalised(x).reshape(-1, width)
         if x.shape[0] < width:
-            y = product(x * self.scale + self.shift, kernel, self.dtype)
+            y = product(x * self.scale[None] + self.shift[None], kernel, self.dtype)
         else:
             # The kernel has fewer rows to scale, and gradients end at it for memory.
             kernel, bias = self.scale[:, None] * kernel, self.shift @ kernel
@@ -183,5 +183,5 @@ def _seen(reach: Int[Array, "B T"], memory_length: int) -> Bool[Array, "B T S"]:
     """Which steps of memory and segment a query of the segment attends to."""
     num_steps = reach.shape[1]
     own = memory_length + jnp.arange(num_steps)[:, None]
-    distance = own - jnp.arange(memory_length + num_steps)
+    distance = (own - jnp.arange(memory_length + num_steps)[None])[None]
     return (distance >= 0) & (distance <= reach[:, :, None])

@@ -7,17 +7,22 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import at_least, not_chosen, refuse
+from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
-from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
+from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
 from jaxrl_par.networks.images import Deep, Shallow
 from jaxrl_par.networks.layers import MLP, PatchConv
 from jaxrl_par.networks.memory import Memory, initial_carry
-from jaxrl_par.types import Box, Carry, Discrete, Obs, Spec, Specs, TimeStep
+from jaxrl_par.networks.observations import (
+    channels_last,
+    image_shape,
+    is_image,
+    scaled,
+)
+from jaxrl_par.types import Carry, Discrete, Obs, Spec, Specs, TimeStep
 
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 _IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
@@ -56,6 +61,8 @@ class NetworkConfig:
         """What is out of range."""
         problems = not_chosen(self)
         problems += at_least(self, channels=1, memory_width=1, widths=1)
+        highest = dict.fromkeys(("channels", "memory_width", "widths"), LARGEST_WIDTH)
+        problems += at_most(self, **highest)
         num_heads = self.transformer.num_heads
         if self.memory == "gtrxl" and num_heads > 0 and self.memory_width % num_heads:
             problems.append(
@@ -157,7 +164,8 @@ class Torso(nn.Module):
     Dense layers read everything, behind a 3x3 convolution of the images. With shallow
     and deep they read the images alone, and what else was observed, such as the last
     action and reward, joins their features: whoever wants rewards within [-1, 1], as in
-    the paper, clips them before. Pixels of type uint8 are divided by 255.
+    the paper, clips them before. Integers, such as pixels, are scaled from their bounds
+    to [0, 1]; real numbers are read as they are.
     """
 
     specs: Static
@@ -176,25 +184,24 @@ class Torso(nn.Module):
         before, after = [], []
         for leaf_spec, leaf in zip(_leaves(spec), jax.tree.leaves(obs), strict=True):
             image = is_image(leaf_spec)
-            if image:
-                leaf = self._read_image(torso, leaf_spec, leaf)
-            elif isinstance(leaf_spec, Discrete):
-                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)
+            if isinstance(leaf_spec, Discrete):
+                leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)[None]
+            else:
+                leaf = scaled(leaf_spec, leaf).astype(dtype)
+            if image and torso != "mlp":
+                leaf = self._read_image(torso, channels_last(leaf_spec, leaf))
             vector = leaf.reshape(leaf.shape[0], -1).astype(dtype)
             late = torso in _IMAGE_NETWORKS and not image
             (after if late else before).append(vector)
         x = MLP(config.widths, activation, dtype)(_joined(before))
         return _joined([x, *after])
 
-    def _read_image(self, torso: str, spec: Spec, x: Array) -> Array:
+    def _read_image(self, torso: str, x: Float[Array, "N H W C"]) -> Array:
         dtype = _DTYPES[self.config.compute_dtype]
-        x = x.astype(dtype) / 255 if spec.dtype == np.uint8 else x.astype(dtype)
         if torso in _IMAGE_NETWORKS:
             return _IMAGE_NETWORKS[torso](dtype)(x)
-        if torso == "conv":
-            activation = _ACTIVATIONS[self.config.activation]
-            return activation(PatchConv(self.config.channels, dtype=dtype)(x))
-        return x
+        activation = _ACTIVATIONS[self.config.activation]
+        return activation(PatchConv(self.config.channels, dtype=dtype)(x))
 
 
 def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
@@ -205,16 +212,11 @@ def _leaves(specs: Specs) -> list[Spec]:
     return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
 
 
-def is_image(spec: Spec) -> bool:
-    """Whether a torso for images reads it: [height, width, channels]."""
-    return isinstance(spec, Box) and len(spec.shape) == 3 and min(spec.shape[:2]) >= 3
-
-
 def _fit(specs: Specs, torso: str) -> bool:
     """There are images, and all are large enough."""
     images = [spec for spec in _leaves(specs) if is_image(spec)]
     return bool(images) and all(
-        min(image.shape[:2]) >= _SMALLEST[torso] for image in images
+        min(image_shape(image)[:2]) >= _SMALLEST[torso] for image in images
     )
 
 

@@ -50,7 +50,8 @@ class Gate(nn.Module):
         if self.kind == "input":
             return jax.nn.sigmoid(self._product("w", x)) * x + y
         initial = BIASES[self.kind] if self.bias is None else self.bias
-        b = self.param("bias", nn.initializers.constant(initial), (x.shape[1],))
+        init = nn.initializers.constant(initial)
+        b = self.param("bias", init, (x.shape[1],), jnp.float32)[None]
         if self.kind == "output":
             return x + jax.nn.sigmoid(self._product("w", x) - b) * y
         if self.kind == "highway":
@@ -69,5 +70,5 @@ class Gate(nn.Module):
         """`count` square matrices side by side, times x."""
         width = x.shape[1]
         shape = (width, count * width)
-        kernel = self.param(name, nn.initializers.lecun_normal(), shape)
+        kernel = self.param(name, nn.initializers.lecun_normal(), shape, jnp.float32)
         return product(x, kernel, self.dtype)

@@ -18,10 +18,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import at_least, at_most, not_chosen
 from jaxrl_par.networks import gates
 from jaxrl_par.networks.attention import Attention, Biases, KeysValues, rolled, written
 from jaxrl_par.networks.layers import Linear
+
+LARGEST_WIDTH = 2**16
+"""Units of a layer: a matrix between two such layers has 16 GiB."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class TransformerConfig:
         """What is out of range."""
         sizes = ("num_layers", "num_heads", "memory_length", "mlp_width")
         problems = not_chosen(self) + at_least(self, **dict.fromkeys(sizes, 1))
+        highest = {"num_layers": 1000, "num_heads": 1000, "memory_length": 2**20}
+        problems += at_most(self, mlp_width=LARGEST_WIDTH, **highest)
         if self.gate in ("residual", "input") and self.gate_bias is not None:
             problems.append(
                 f"gate_bias must be None with gate = {self.gate}, which has no bias,"
@@ -80,7 +85,8 @@ def initial_carry(
     """An empty memory. Keys and values are of the dtype in which products are taken."""
     num_slots, num_heads = config.memory_length + 1, config.num_heads
     heads = jnp.zeros((num_envs, num_heads, num_slots, width // num_heads), dtype)
-    layer = LayerMemory(jnp.zeros((num_envs, num_slots, width)), heads, heads)
+    inputs = jnp.zeros((num_envs, num_slots, width), jnp.float32)
+    layer = LayerMemory(inputs, heads, heads)
     zero = jnp.zeros(num_envs, jnp.int32)
     return TransformerCarry((layer,) * config.num_layers, zero, zero)
 
@@ -115,9 +121,10 @@ class GTrXL(nn.Module):
         # Environments first: attention is a product for each.
         x = x.reshape(num_steps, num_envs, -1).swapaxes(0, 1)
         zeros, heads = nn.initializers.zeros, self.config.num_heads
+        shape = (heads, self.width // heads)
         biases = (
-            self.param("content_bias", zeros, (heads, self.width // heads)),
-            self.param("position_bias", zeros, (heads, self.width // heads)),
+            self.param("content_bias", zeros, shape, jnp.float32),
+            self.param("position_bias", zeros, shape, jnp.float32),
         )
         most = self.config.memory_length
         reach = jnp.minimum(_reach(carry.length, first), most)
@@ -182,8 +189,8 @@ class _Layer(nn.Module):
 
 def _reach(length: Int[Array, " B"], first: Bool[Array, "T B"]) -> Int[Array, "B T"]:
     """Steps of the same episode before each, `length` of them before the segment."""
-    time = jnp.arange(len(first))[:, None]
-    start = jax.lax.cummax(jnp.where(first, time, -length))
+    time = jnp.arange(len(first), dtype=jnp.int32)[:, None]
+    start = jax.lax.cummax(jnp.where(first, time, -length[None]))
     return (time - start).T
 
 

@@ -85,7 +85,7 @@ class Conv(nn.Module):
         window = (self.window, self.window, x.shape[-1])
         shape = (prod(window), self.features)
         kernel = self.param("kernel", orthogonal(self.scale), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = (leaf.astype(self.dtype) for leaf in (x, kernel, bias))
         kernel = kernel.reshape(*window, self.features)
         return convolve(x, kernel, bias, self.stride, self.padding)
@@ -133,9 +133,10 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 def _convolve(x: Images, params, stride: int, padding: int):
     kernel, bias = params
     strides, sides = (stride,) * 2, ((padding, padding),) * 2
-    return bias + jax.lax.conv_general_dilated(
+    y = jax.lax.conv_general_dilated(
         x, kernel, strides, sides, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+    return y + bias[None, None, None]
 
 
 def _by_patches(x: Images, params, stride: int, padding: int):

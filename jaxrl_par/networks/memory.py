@@ -27,7 +27,7 @@ class LSTMCarry(NamedTuple):
 
 def initial_carry(kind: Kind, width: int, num_envs: int) -> Carry:
     """An empty memory."""
-    zeros = jnp.zeros((num_envs, width))
+    zeros = jnp.zeros((num_envs, width), jnp.float32)
     return LSTMCarry(zeros, zeros) if kind == "lstm" else zeros
 
 
@@ -57,13 +57,14 @@ class Memory(nn.Module):
         num_outputs = (4 if self.kind == "lstm" else 3) * self.width
         w = self.param("input", orthogonal(1.0), (x.shape[1], num_outputs))
         u = self.param("recurrent", orthogonal(1.0), (self.width, num_outputs))
-        b = self.param("bias", nn.initializers.zeros, (num_outputs,))
+        b = self.param("bias", nn.initializers.zeros, (num_outputs,), jnp.float32)
         w, u, x = (leaf.astype(self.dtype) for leaf in (w, u, x))
         gates = linear(x, w, b.astype(self.dtype)).astype(jnp.float32)
         if self.kind == "lstm":
             cell = _lstm
         else:
-            d = self.param("candidate_bias", nn.initializers.zeros, (self.width,))
+            zeros = nn.initializers.zeros
+            d = self.param("candidate_bias", zeros, (self.width,), jnp.float32)
             cell = partial(_gru, candidate_bias=d)
 
         def step(carry, inputs):
@@ -91,6 +92,6 @@ def _gru(hidden, gates, recurrent, candidate_bias):
     r, z, n = jnp.split(gates, 3, axis=-1)
     r_h, z_h, n_h = jnp.split(recurrent, 3, axis=-1)
     r, z = jax.nn.sigmoid(r + r_h), jax.nn.sigmoid(z + z_h)
-    n = jnp.tanh(n + r * (n_h + candidate_bias))
+    n = jnp.tanh(n + r * (n_h + candidate_bias[None]))
     hidden = (1.0 - z) * n + z * hidden
     return hidden, hidden

@@ -46,6 +46,8 @@ class _QValues(nn.Module):
         x, carry = features.read("torso", *parts)
         shape = (x.shape[1], self.num_actions)
         kernel = self.param("q_values", orthogonal(1.0), shape)
-        bias = self.param("q_values_bias", nn.initializers.zeros, shape[1:])
+        bias = self.param(
+            "q_values_bias", nn.initializers.zeros, shape[1:], jnp.float32
+        )
         values = linear(x.astype(jnp.float32), kernel, bias)
         return features.over_time(values, steps), carry

@@ -108,7 +108,7 @@ def _windows(items: Trajectory, item: Array, start: Array, length: int) -> Traje
     """Rows start .. start + length - 1 of those items, and the step after them."""
 
     def cut(tree: PyTree, size: int) -> PyTree:
-        rows = start[:, None] + jnp.arange(size)
+        rows = start[:, None] + jnp.arange(size)[None]
         return jax.tree.map(lambda x: x[item[:, None], rows], tree)
 
     rows = cut(items._replace(steps=(), carry=()), length)

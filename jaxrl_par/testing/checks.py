@@ -170,7 +170,7 @@ def check_agent(
     gradient = jax.jit(partial(_gradient, agent, key=key, axis=Axis()))
     grads = gradient(state, trajectory)
     _check_finite(grads, "the gradient")
-    applied = jax.eval_shape(agent.apply, state, grads)
+    applied = jax.eval_shape(partial(_applied, agent, key=key), state, trajectory)
     _check_types(applied, state, "the state after apply", "that before")
 
     _check_close(
@@ -444,6 +444,14 @@ def _gradient(
     batch = agent.prepare(state, trajectory, axis)
     grads, _ = agent.grad(state, batch, key, axis)
     return loops.combined(grads, agent, axis)
+
+
+def _applied(
+    agent: Agent, state: State, trajectory: Trajectory, *, key: PRNGKey
+) -> State:
+    batch = agent.prepare(state, trajectory, Axis())
+    grads, info = agent.grad(state, batch, key, Axis())
+    return agent.apply(state, grads, info.metrics)
 
 
 def _check_rows(holds: Bool[np.ndarray | Array, "T B *shape"], otherwise: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxrl_par import random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import RefusedError, not_a_seed, refuse, refuse_any
 from jaxrl_par.loops import Engine, Learner, Program, Run, learn_from, learner_of
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.run import episode_metrics, new_run, step_keys
@@ -133,10 +133,12 @@ def train(
       update, such as `episode_return`, is NaN where nothing ended.
 
     Raises:
-      ValueError: `num_updates` is below 1, or it is no program.
+      ValueError: `num_updates` is below 1, `seed` is not in 0 .. 2**32 - 1, or it is no
+        program.
       Exception: what a thread of an engine raised.
     """
     refuse(num_updates=num_updates)
+    refuse_any(not_a_seed(seed=seed))
     if not isinstance(program, Program | Engine):
         raise RefusedError(
             f"train takes compiled(agent, env, ...), not {program!r:.40}"

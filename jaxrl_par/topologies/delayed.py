@@ -26,7 +26,15 @@ from jaxtyping import Array, Int
 from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
-from jaxrl_par.errors import above, at_least, below, not_chosen, refuse, refuse_any
+from jaxrl_par.errors import (
+    above,
+    at_least,
+    at_most,
+    below,
+    not_chosen,
+    refuse,
+    refuse_any,
+)
 from jaxrl_par.loops import Gradient, asynchronous, schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
@@ -64,6 +72,7 @@ class DelaysConfig:
 
     def problems(self) -> list[str]:
         found = not_chosen(self) + at_least(self, delay=0, slowest=1)
+        found += at_most(self, delay=10**6)
         found += below(self, slowest=float("inf")) + above(self, tail=1)
         if self.model == "recorded" and self.record is None:
             found.append("record must be a schedule.jsonl for model = recorded")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import not_a_seed, refuse_any
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -63,9 +64,12 @@ def population(
       mesh: shares the members over devices, which then need no communication at all.
 
     Raises:
-      ValueError: arrays differ in length, or the devices do not divide the members.
+      ValueError: arrays differ in length, the devices do not divide the members, or a
+        seed is out of range.
     """
-    values = {name: jnp.asarray(x) for name, x in hyperparameters.items()}
+    if "seed" in hyperparameters:
+        refuse_any(not_a_seed(seed=np.asarray(hyperparameters["seed"]).tolist()))
+    values = {name: _values(name, x) for name, x in hyperparameters.items()}
     sizes = {name: x.shape for name, x in values.items()}
     shape, *others = set(sizes.values()) or {()}
     if others or len(shape) != 1:
@@ -107,6 +111,13 @@ def population(
 
     step = _on_devices(jax.vmap(step_one), mesh, axis)
     return Population(Program(init, step), member, best)
+
+
+def _values(name: str, numbers: Any) -> Array:
+    numbers = np.asarray(numbers)
+    # Seeds may be beyond int32, which JAX would wrap without a word.
+    large = name == "seed" and numbers.size and numbers.max() > np.iinfo(np.int32).max
+    return jnp.asarray(numbers, jnp.uint32 if large else None)
 
 
 def _in_classes_of(program: Program, run: Run) -> Run:

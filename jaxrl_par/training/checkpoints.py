@@ -103,9 +103,11 @@ class Checkpoints(AbstractContextManager):
         return sorted(self._manager.all_steps())
 
     def described(self) -> str:
-        """The newest step, in a sentence. Any thread may ask, also during a save."""
-        # A step has its name, a number, only when it is whole.
-        steps = [int(x.name) for x in self.directory.iterdir() if x.name.isdecimal()]
+        """The newest whole step, in a sentence. Any thread may ask, also during a
+        save."""
+        # A step has its name, a number, only when all of it was written.
+        paths = [x for x in self.directory.iterdir() if x.name.isdecimal()]
+        steps = [int(path.name) for path in paths if _looks_whole(path)]
         if not steps:
             return "Nothing was saved before"
         return (
@@ -377,6 +379,16 @@ class Checkpoints(AbstractContextManager):
 def state_hash(run: Run) -> str:
     """One SHA-256 of all leaves: equal for runs that are equal bit for bit."""
     return _digest(_describe(run))
+
+
+def _looks_whole(step: Path) -> bool:
+    """Whether its manifest is as it was written: what can be seen without reading all
+    arrays, which takes long."""
+    try:
+        _checked(json.loads((step / "manifest" / "metadata").read_text()))
+    except (OSError, ValueError, _DamagedError):
+        return False
+    return (step / "state").is_dir()
 
 
 def _claim(directory: Path) -> None:

@@ -1,50 +1,182 @@
-"""Evaluation on simulators: as `training.evaluation`, in steps of Python."""
+"""Evaluation on simulators: as `training.evaluation`, in steps of Python.
 
-from collections.abc import Callable
+Simulators are called in a thread of their own, as they are while training: so one that
+hangs is noticed, and signals are heard meanwhile.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from jaxrl_par import rollout
+from jaxrl_par.bridge.supervision import (
+    Activity,
+    DeadlineError,
+    SupervisionConfig,
+    Supervisor,
+)
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import refuse
+from jaxrl_par.training.evaluation import Evaluation, bound_of
 from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
+
+T = TypeVar("T")
 
 
 def host_evaluator(
-    agent: Agent, episodes_per_env: int
-) -> Callable[[HostEnvironment, Params, PRNGKey], np.ndarray]:
-    """A function that plays so many episodes in each of B environments: returns [E, B].
+    agent: Agent,
+    episodes_per_env: int,
+    max_steps: int | None = None,
+    supervision: SupervisionConfig = SupervisionConfig(),
+) -> Callable[[HostEnvironment, Params, PRNGKey], Evaluation]:
+    """A function that plays so many episodes in each of B environments.
 
     Actions are sampled; `agent._replace(act=agent.greedy)` takes the mode.
 
+    Args:
+      max_steps: bound of an episode, by default that of the environments.
+      supervision: how long a call of an environment may take.
+
     Raises:
-      ValueError: `episodes_per_env` is below 1.
+      ValueError: a count is below 1; of the function, environments have no bound.
+      HangError: of the function, an environment does not come back in time.
     """
-    refuse(episodes_per_env=episodes_per_env)
+    refuse(supervision, episodes_per_env=episodes_per_env, max_steps=max_steps)
 
     @jax.jit
     def act(params: Params, carry, step: TimeStep, key: PRNGKey, t):
         return agent.act(params, carry, step, jax.random.fold_in(key, t))[:2]
 
-    def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> np.ndarray:
+    def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> Evaluation:
         rollout.refuse_other_specs(agent, env)
-        cpu = jax.local_devices(backend="cpu")[0]
-        params, key = jax.device_put((params, key), cpu)
-        returns = np.full((episodes_per_env, env.num_envs), np.nan, np.float64)
-        running, ended = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
-        step, t = env.reset(), 0
-        with jax.default_device(cpu):
-            carry = agent.initial_carry(env.num_envs)
-            while ended.min() < episodes_per_env:
-                action, carry = act(params, carry, step, key, np.int32(t))
-                step, reward, _ = env.step(np.asarray(action))
-                running += reward
-                counted = np.flatnonzero(step.last & (ended < episodes_per_env))
-                returns[ended[counted], counted] = running[counted]
-                ended += step.last
-                running[step.last] = 0.0
-                t += 1
-        return returns
+        bound = bound_of(env.name, env.max_episode_steps, max_steps)
+
+        def play(activity: Activity) -> Evaluation:
+            cpu = jax.local_devices(backend="cpu")[0]
+            given = jax.device_put((params, key), cpu)
+            counts, t = _Counts(episodes_per_env, env.num_envs, bound), 0
+            with jax.default_device(cpu):
+                step = _timed(activity, "reset", env.reset)
+                carry = agent.initial_carry(env.num_envs)
+                while counts.missing():
+                    action, carry = act(given[0], carry, step, given[1], np.int32(t))
+                    action = np.asarray(action)
+                    activity.begin("step")
+                    step, reward, _ = env.step(action)
+                    activity.end()
+                    counts.add(step, reward)
+                    t += 1
+            return counts.result()
+
+        return _in_time(play, env.name, supervision.env_timeout, supervision)
 
     return evaluate
+
+
+@contextmanager
+def simulators(
+    make_env: Callable[[], HostEnvironment], supervision: SupervisionConfig
+) -> Iterator[HostEnvironment]:
+    """Environments that are made and closed in time. Closing that fails is a warning.
+
+    Raises:
+      HangError: they are not made in time.
+    """
+
+    def make(activity: Activity) -> HostEnvironment:
+        return _timed(activity, "make", make_env)
+
+    limits = supervision.env_timeout, supervision
+    env = _in_time(make, "environments of an evaluation", *limits)
+    try:
+        yield env
+    finally:
+        limits = supervision.close_seconds, supervision
+        try:
+            _in_time(lambda x: _timed(x, "close", env.close), env.name, *limits)
+        except Exception as error:
+            warnings.warn(
+                f"closing {env.name} after an evaluation failed with"
+                f" {type(error).__name__}: {error}",
+                stacklevel=3,
+            )
+
+
+class _Counts:
+    """What was played, of E episodes in B environments: see `Evaluation`."""
+
+    def __init__(self, num_episodes: int, num_envs: int, bound: int):
+        shape = num_episodes, num_envs
+        self._returns = np.full(shape, np.nan, np.float64)
+        self._lengths = np.zeros(shape, np.int32)
+        self._bound, self._num_cut = bound, 0
+        self._running = np.zeros(num_envs)
+        self._length, self._played = np.zeros((2, num_envs), np.int64)
+
+    def missing(self) -> bool:
+        return bool(self._played.min() < len(self._returns))
+
+    def add(self, step: TimeStep, reward: np.ndarray) -> None:
+        first, last = np.asarray(step.first), np.asarray(step.last)
+        self._running = np.where(first, 0.0, self._running + reward)
+        self._length = np.where(first, 0, self._length + 1)
+        counts = self._played < len(self._returns)
+        cut = counts & ~last & (self._length >= self._bound)
+        done = np.flatnonzero(counts & (last | cut))
+        rows = self._played[done]
+        self._returns[rows, done] = self._running[done]
+        self._lengths[rows, done] = self._length[done]
+        left = np.where(cut, len(self._returns) - self._played, 0)
+        self._num_cut += int(left.sum())
+        self._played += np.where(cut, left, counts & last)
+
+    def result(self) -> Evaluation:
+        return Evaluation(self._returns, self._lengths, np.array(self._num_cut))
+
+
+def _in_time(
+    work: Callable[[Activity], T],
+    name: str,
+    limit: float,
+    supervision: SupervisionConfig,
+) -> T:
+    """What `work` returns, from a thread whose calls of a simulator are timed.
+
+    An interrupted one ends when its call comes back, and is left behind until then.
+
+    Raises:
+      HangError: a call takes longer than `limit` seconds.
+      Exception: as `work` raised it.
+    """
+    supervisor, results = Supervisor(supervision.patience), []
+    activity = Activity("evaluation", limit)
+    supervisor.watch(activity)
+
+    def do() -> None:
+        result = work(activity)
+        with supervisor.condition:
+            results.append(result)
+            supervisor.condition.notify_all()
+
+    try:
+        supervisor.start("evaluation", do)
+        # The clock of the owner stands still: only calls of simulators can be late.
+        supervisor.wait(lambda: results or None, "evaluation")
+        return results[0]
+    except DeadlineError as error:
+        error.add_note(f"in an evaluation of {name}")
+        raise
+    finally:
+        activity.give_up()
+        supervisor.stop(supervision.close_seconds)
+
+
+def _timed(activity: Activity, doing: str, call: Callable[[], T]) -> T:
+    activity.begin(doing)
+    result = call()
+    activity.end()
+    return result

@@ -6,6 +6,7 @@ resumed, so that both compute the same bits.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -33,8 +34,9 @@ from jaxrl_par.training.directory import (
 from jaxrl_par.training.display import Show, display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import EXIT_CODES, Interrupted, interrupts
+from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
+from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.sessions import keeps_sessions
 from jaxrl_par.training.settings import TrainingConfig
@@ -45,7 +47,7 @@ from jaxrl_par.training.summary import (
     xla_threads,
 )
 from jaxrl_par.training.words import option
-from jaxrl_par.types import PRNGKey
+from jaxrl_par.types import Metrics, PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
 """Results by name, such as `evaluation_return`."""
@@ -53,6 +55,9 @@ Evaluate = Callable[[Run], dict[str, float]]
 
 _SCORE = "evaluation_return"
 """The result by which runs are compared; the first where none has that name."""
+
+
+_MOST = 10**15
 
 
 class DivergedError(TrainingError):
@@ -121,6 +126,8 @@ def train(
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
+      Exception: whatever an environment, an evaluation or the program raised. What was
+        whole of the run is saved, and `resume` goes on from there.
     """
     refuse(settings)
     budget = _budget(num_updates, total_env_steps, steps_per_update)
@@ -128,10 +135,11 @@ def train(
     directory = open_directory(args, settings, default_name, extends)
     same, keep = identity(args, settings, extends), settings.keep_checkpoints
     with (
+        lasting_output(),
         directory,
         Checkpoints(directory.checkpoints, same, keep) as store,
-        interrupts(store.described) as stop,
-        _engine_errors(engine),
+        interrupts(store.described) as signals,
+        _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key)
@@ -145,17 +153,22 @@ def train(
         with ExitStack() as stack, display(directory.path.name) as show:
             for sink in sinks:
                 stack.enter_context(closing(sink))
-            loop = _Loop(settings, budget, engine, store, sinks, lines, show)
-            run = loop.advance(run, evaluate, stop)
-        results = loop.evaluated(run, evaluate) if evaluate else {}
-        summary = _summarize(run, lines, engine, results, directory.path.name)
+            loop = _Loop(settings, budget, engine, store, sinks, lines, show, signals)
+            run = loop.advance(run, evaluate)
+        # Saved as it is: what a signal ends here, a resumed run does again.
+        with signals.answered_at_once(lambda: None):
+            results = evaluate(run) if evaluate else {}
+            summary = _summarize(run, lines, engine, results, directory.path.name)
+        loop.keep_best(run, results)
+        engine.close()
         with harmless("the summary"):
             summary.save(directory.summary)
-    print(f"{directory.path}:\n{summary.text()}")
-    if report := engine.report():
-        with harmless("the picture of the parallelism"):
-            parallelism.draw(report, directory.parallelism)
-        print(parallelism.text(report))
+        print(f"{directory.path}:\n{summary.text()}")
+        if report := engine.report():
+            with harmless("the picture of the parallelism"):
+                parallelism.draw(report, directory.parallelism)
+            print(parallelism.text(report))
+        signals.raise_any()
     return Trained(run, summary, directory)
 
 
@@ -180,54 +193,68 @@ class _Loop(NamedTuple):
     sinks: Sequence[Sink]
     lines: JsonLines
     show: Show
+    signals: Signals
 
-    def advance(self, run: Run, evaluate: Evaluate | None, stop: Callable) -> Run:
-        fraction, saved = self.budget.fraction(_progress(run)), time.monotonic()
-        while fraction < 1:
-            run, row = self._chunk(run)
-            updates, fraction = row["updates"], self.budget.fraction(row)
-            interval = self.settings.evaluation_interval
-            if evaluate and interval and updates % interval == 0:
-                row |= self.evaluated(run, evaluate)
-            for sink in self.sinks:
-                sink.write(row)
-            self.show(fraction, row)
-            self._check_finite(run, updates)
-            interval = self.settings.checkpoint_interval
-            due = fraction == 1 or stop() or (interval and updates % interval == 0)
-            minutes = self.settings.checkpoint_minutes
-            due = due or 0 < 60 * minutes <= time.monotonic() - saved
-            # After bad gradients the state may be spoilt.
-            if due and _skipped_in_a_row(run) == 0:
-                for sink in self.sinks:
-                    sink.flush()
-                self.store.save(updates, run)
-                saved = time.monotonic()
-            if (signal := stop()) and fraction < 1:
-                stopped = f"{signal.name}: stopped at update {updates:,}"
-                print(f"{stopped}. Go on with --resume")
-                raise Interrupted(EXIT_CODES[signal])
+    def advance(self, run: Run, evaluate: Evaluate | None) -> Run:
+        row, saved = _progress(run), time.monotonic()
+        while self.budget.fraction(row) < 1:
+            watch = _Stopwatch(self.engine)
+            try:
+                self.signals.raise_any()
+                run, measured = self.engine.advance(run, self._length(row))
+                row = self._row(row, run, measured, watch.seconds())
+                row |= self._evaluated(run, row["updates"], evaluate)
+                self._log(row)
+                self._check_finite(run, row["updates"])
+                if self._is_due(row, time.monotonic() - saved):
+                    self._flush()
+                    self._save(run)
+                    saved = time.monotonic()
+            except BaseException as error:
+                if rescued := self.engine.rescue():
+                    run, measured = rescued
+                    row = self._row(row, run, measured, watch.seconds())
+                self._keep(run, row, error)
+                raise
         return run
 
-    def evaluated(self, run: Run, evaluate: Evaluate) -> dict[str, float]:
-        """Results of an evaluation, after which the best run so far is kept."""
-        results = evaluate(run)
-        if self.settings.keep_best and _skipped_in_a_row(run) == 0:
-            score = results.get(_SCORE, next(iter(results.values())))
-            self.store.save_best(_progress(run)["updates"], run, score)
+    def _is_due(self, row: metrics.Row, seconds: float) -> bool:
+        """Whether to save, so many seconds after it was done before."""
+        interval = self.settings.checkpoint_interval
+        counted = interval > 0 and row["updates"] % interval == 0
+        late = 0 < 60 * self.settings.checkpoint_minutes <= seconds
+        return self.budget.fraction(row) == 1 or counted or late
+
+    def _length(self, progress: Mapping[str, int]) -> int:
+        """Updates of the next chunk. One that an error has cut short is completed, so
+        that later ones are where they would have been."""
+        length = self.settings.log_interval
+        length -= progress["updates"] % length
+        left = self.budget.left(progress)
+        return length if left is None else min(length, left)
+
+    def _evaluated(
+        self, run: Run, updates: int, evaluate: Evaluate | None
+    ) -> dict[str, float]:
+        interval = self.settings.evaluation_interval
+        if not (evaluate and interval and updates % interval == 0):
+            return {}
+        with self.signals.answered_at_once(lambda: self._write(run)):
+            results = evaluate(run)
+        self.keep_best(run, results)
         return results
 
-    def _chunk(self, run: Run) -> tuple[Run, dict[str, Any]]:
-        old, length = _progress(run), self.settings.log_interval
-        # A run that ended within a chunk, and is then extended, ends that chunk first.
-        length -= old["updates"] % length
-        if (left := self.budget.left(old)) is not None:
-            length = min(length, left)
-        compiled = self.engine.compile_seconds
-        started = time.perf_counter()
-        run, measured = self.engine.advance(run, length)
-        seconds = time.perf_counter() - started
-        seconds -= self.engine.compile_seconds - compiled
+    def keep_best(self, run: Run, results: Mapping[str, float]) -> None:
+        """Keeps the run if no evaluation before was as good."""
+        if not self.settings.keep_best or not results or _skipped_in_a_row(run):
+            return
+        score = results.get(_SCORE, next(iter(results.values())))
+        with self.signals.saving:
+            self.store.save_best(_progress(run)["updates"], run, score)
+
+    def _row(
+        self, old: Mapping[str, int], run: Run, measured: Metrics, seconds: float
+    ) -> metrics.Row:
         new = _progress(run)
         rows = self.lines.rows
         before = rows[-1].get("seconds", 0.0) if rows else 0.0
@@ -238,7 +265,42 @@ class _Loop(NamedTuple):
         }
         if report := self.engine.report():
             row |= report.row()
-        return run, row | metrics.summarize(measured)
+        return row | metrics.summarize(measured)
+
+    def _log(self, row: metrics.Row) -> None:
+        for sink in self.sinks:
+            sink.write(row)
+        self.show(self.budget.fraction(row), row)
+
+    def _flush(self) -> None:
+        for sink in self.sinks:
+            sink.flush()
+
+    def _save(self, run: Run) -> None:
+        # After bad gradients the state may be spoilt, and after a failed update gone.
+        if not _is_donated(run) and _skipped_in_a_row(run) == 0:
+            with self.signals.saving:
+                self._write(run)
+
+    def _write(self, run: Run) -> None:
+        self.store.save(_progress(run)["updates"], run)
+
+    def _keep(self, run: Run, row: metrics.Row, error: BaseException) -> None:
+        """Logs and saves what is whole when a signal or an error ends training."""
+        if isinstance(error, DivergedError):
+            return  # which says what there is
+        updates, logged = row["updates"], [x["updates"] for x in self.lines.rows[-1:]]
+        is_new = "seconds" in row and logged != [updates]
+        log = [lambda: self._log(row), self._flush] if is_new else []
+        for keep in (*log, lambda: self._save(run)):
+            try:
+                keep()
+            # The first error is the one to be raised.
+            except Exception as another:
+                print(f"of update {updates:,} something was not written: {another}")
+        number = _asked_by(error, self.signals)
+        how = f"{number.name}: stopped" if number else "ended by an error"
+        print(f"{how} at update {updates:,}. {self.store.described()}")
 
     def _check_finite(self, run: Run, updates: int) -> None:
         skipped = _skipped_in_a_row(run)
@@ -252,27 +314,54 @@ class _Loop(NamedTuple):
             )
 
 
+class _Stopwatch:
+    """Seconds from now on, without compilation."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._started = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self._started
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._engine.compile_seconds
+
+
 @contextmanager
-def _engine_errors(engine: Engine) -> Iterator[None]:
+def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
     """Closes the engine, and tells in a line what a user can do something about.
 
-    Errors that an environment itself raised go on as they are, with their traceback.
+    Errors that an environment itself raised go on as they are, with their traceback;
+    those that came because a signal ended an environment's process are that signal.
     """
     try:
         yield
-    except (BadRowError, DeadlineError, RecordError) as error:
-        notes = getattr(error, "__notes__", [])
-        raise TrainingError("\n".join([str(error), *notes])) from error
-    except Interrupted:
+    except TrainingError:
+        raise
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         engine.close()
-        if (report := engine.report()) and report.dropped_rows:
+        number = _asked_by(error, signals)
+        if (report := engine.report()) and number and report.dropped_rows:
             print(
                 f"{report.dropped_rows:,} rows were acted and not yet learned from:"
                 " they were dropped"
             )
+        if number and not isinstance(error, Interrupted):
+            raise Interrupted(number) from error
+        if isinstance(error, BadRowError | DeadlineError | RecordError):
+            notes = getattr(error, "__notes__", [])
+            raise TrainingError("\n".join([str(error), *notes])) from error
         raise
     finally:
         engine.close()
+
+
+def _asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
+    """The signal, if any, that led to the error."""
+    # Of processes that end, only the pipes tell, and perhaps before our own signal.
+    broken = isinstance(error, OSError | EOFError | KeyboardInterrupt)
+    return signals.soon() if broken else signals()
 
 
 def _start(
@@ -320,10 +409,11 @@ def _budget(
     num_updates: int | None, total_env_steps: int | None, steps_per_update: int | None
 ) -> Budget:
     given = [x for x in (num_updates, total_env_steps) if x is not None]
-    if len(given) != 1 or given[0] < 1:
+    if len(given) != 1 or not _is_budget(given[0]):
         raise ValueError(
-            "train takes num_updates or total_env_steps, at least 1; got"
-            f" {num_updates} and {total_env_steps}"
+            f"train takes num_updates or total_env_steps, a whole number up to"
+            f" {_MOST}, at least 1;"
+            f" got {num_updates} and {total_env_steps}"
         )
     refuse(steps_per_update=steps_per_update)
     if num_updates is not None:
@@ -331,11 +421,23 @@ def _budget(
     return Budget("env_steps", given[0], steps_per_update)
 
 
+def _is_budget(amount: Any) -> bool:
+    # Counters have two int32, one for millions.
+    whole = isinstance(amount, int | np.integer) and not isinstance(amount, bool)
+    return bool(whole and 1 <= amount <= _MOST)
+
+
 def _progress(run: Run) -> dict[str, int]:
     """`updates`, the same for all members of a population, and `env_steps` of all."""
     updates = jax.tree.map(lambda x: jnp.ravel(x)[0], run.progress.updates)
     env_steps = metrics.total(run.progress.env_steps)
     return {"updates": int(updates), "env_steps": env_steps}
+
+
+def _is_donated(run: Run) -> bool:
+    """Whether its memory was given to an update that failed."""
+    arrays = [x for x in jax.tree.leaves(run) if isinstance(x, jax.Array)]
+    return any(x.is_deleted() for x in arrays)
 
 
 def _skipped_in_a_row(run: Run) -> int:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from jaxrl_par.errors import at_least
+from jaxrl_par.errors import at_least, at_most
 from jaxrl_par.training.words import option
 
+_MOST_EPISODES = 10**8
 _LONGEST_NAME = 200
 """Bytes; file systems have 255, and files are named after folders."""
 
@@ -48,6 +49,9 @@ class TrainingConfig:
     """Environments of an evaluation."""
     evaluation_episodes: int = 5
     """Episodes of each of them."""
+    evaluation_max_steps: int | None = None
+    """Steps after which such an episode is cut, and counted as one that was. By default
+    the time limit of the environment, which has to be given where it has none."""
     info_metrics: tuple[str, ...] = ()
     """Entries of a simulator's `info` to log: means over episodes of what the last step
     of each says. `is_success` or `success` is logged by itself, as success_rate."""
@@ -64,12 +68,28 @@ class TrainingConfig:
             self,
             log_interval=1,
             checkpoint_interval=0,
+            checkpoint_minutes=0,
             keep_checkpoints=2,
             max_skipped_in_a_row=1,
             evaluation_interval=0,
             evaluation_envs=1,
             evaluation_episodes=1,
+            evaluation_max_steps=1,
         )
+        found += at_most(
+            self,
+            log_interval=10**6,
+            checkpoint_minutes=10**6,
+            evaluation_envs=2**20,
+            evaluation_episodes=10**6,
+        )
+        if not found and (got := self.evaluation_envs * self.evaluation_episodes) > (
+            _MOST_EPISODES
+        ):
+            found.append(
+                "evaluation_episodes * evaluation_envs must be at most"
+                f" {_MOST_EPISODES}, got {got}"
+            )
         for name in ("checkpoint_interval", "evaluation_interval"):
             interval = getattr(self, name)
             if self.log_interval > 0 and interval % self.log_interval:

@@ -133,7 +133,7 @@ def test_a_teacher_that_stands_still_is_matched(memory):
 
     def update(state, _):
         grads, info = agent.grad(state, batch, random.key(0), Axis())
-        return agent.apply(state, grads), info.metrics
+        return agent.apply(state, grads, {}), info.metrics
 
     state, _ = jax.jit(lambda x: jax.lax.scan(update, x, length=400))(state)
     _, metrics = update(state, None)
@@ -156,7 +156,7 @@ def test_continuous_actions_are_distilled_too():
 
     def update(state, _):
         grads, info = agent.grad(state, batch, random.key(0), Axis())
-        return agent.apply(state, grads), info.metrics["kl"]
+        return agent.apply(state, grads, {}), info.metrics["kl"]
 
     _, kl = jax.jit(lambda x: jax.lax.scan(update, x, length=300))(state)
     assert float(kl.total[-1]) < 0.02 * float(kl.total[0])

@@ -365,7 +365,7 @@ def test_the_pull_to_what_acted_begins_with_the_second_pass():
     distance = optax.tree.norm(jax.tree.map(jnp.subtract, grads, plain))
     assert distance < 1e-5 * optax.tree.norm(plain)
 
-    moved = jax.jit(free.apply)(state, plain)
+    moved = jax.jit(free.apply)(state, plain, {})
     grads, plain = (gradient(x, moved, batch)[0] for x in (pulled, free))
     distance = optax.tree.norm(jax.tree.map(jnp.subtract, grads, plain))
     assert distance > 0.1 * optax.tree.norm(plain)

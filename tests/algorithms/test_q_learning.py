@@ -295,7 +295,7 @@ def test_the_target_is_copied_every_so_many_updates():
     apply = jax.jit(agent.apply)
     copied = state.target
     for update in range(1, 9):
-        before, state = state, apply(state, ones)
+        before, state = state, apply(state, ones, {})
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y - 0.1, rtol=1e-5, atol=1e-6),
             state.online,
@@ -309,7 +309,7 @@ def test_the_target_is_copied_every_so_many_updates():
     # What a race leaves behind is one early copy or two.
     state = state._replace(phase=jnp.int32(7))
     for phase, copied in ((2, True), (0, True), (1, False), (2, False), (0, True)):
-        state = apply(state, ones)
+        state = apply(state, ones, {})
         assert int(state.phase) == phase
         pairs = zip(*map(jax.tree.leaves, (state.target, state.online)), strict=True)
         assert all(np.array_equal(*pair) for pair in pairs) == copied
@@ -321,7 +321,7 @@ def test_a_new_agent_has_a_target_of_its_own_to_donate():
     state = agent.init(random.key(0), env.reset(random.key(1))[1])
     jax.tree.map(np.testing.assert_array_equal, state.target, state.online)
     ones = jax.tree.map(jnp.ones_like, state.online)
-    jax.jit(agent.apply, donate_argnums=0)(state, ones)
+    jax.jit(agent.apply, donate_argnums=0)(state, ones, {})
 
 
 def test_exploration_is_annealed_to_each_environments_own_end():
@@ -339,7 +339,7 @@ def test_exploration_is_annealed_to_each_environments_own_end():
         actual = module.annealed(acts.elapsed, final, config)
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
         # By environment steps, and not by updates.
-        state = passed(agent.apply(agent.apply(state, ones), ones), 10)
+        state = passed(agent.apply(agent.apply(state, ones, {}), ones, {}), 10)
         assert int(state.elapsed.env_steps) == 10 * tens + 10
     np.testing.assert_array_equal(actual, final)
 

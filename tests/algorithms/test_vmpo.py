@@ -313,7 +313,7 @@ def test_multipliers_grow_where_a_bound_is_broken_and_fall_where_not(epsilon):
     config = VMPOConfig(epsilon_eta=epsilon, epsilon_alpha=epsilon)
     _, agent, state, trajectory = acted(probes.counter, config=config)
     grads, _ = gradient(agent, state, trajectory)
-    after = agent.apply(state, grads).duals
+    after = agent.apply(state, grads, {}).duals
     broken = epsilon < 1e-3
     assert (after.eta > state.duals.eta) == broken
     assert (after.alpha[0] > state.duals.alpha[0]) == broken
@@ -323,13 +323,13 @@ def test_multipliers_stay_positive_and_recover():
     _, agent, state, trajectory = acted(probes.counter)
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     down = (zeros, Duals(jnp.float32(1e3), jnp.full(1, 1e3)))
-    state = agent.apply(state, down)
+    state = agent.apply(state, down, {})
     smallest = np.float32(1e-8)
     assert state.duals.eta == smallest
     assert state.duals.alpha == smallest
     grads, _ = gradient(agent, state, trajectory)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
-    after = agent.apply(state, grads)
+    after = agent.apply(state, grads, {})
     assert after.duals.eta > 0.05
     step = jax.tree.map(lambda x, g: x - 0.1 * g, state.params, grads[0])
     assert_close(after.params, step)
@@ -347,7 +347,7 @@ def test_the_target_is_renewed_every_so_many_updates():
     grads = jax.tree.map(jnp.ones_like, (first, state.duals))
     expected = first
     for update in range(1, 8):
-        state = agent.apply(state, grads)
+        state = agent.apply(state, grads, {})
         if update % 3 == 0:
             expected = state.params
         assert state.target_age == update % 3
@@ -364,7 +364,7 @@ def test_a_new_state_can_be_donated():
     for init in (agent.init, jax.jit(agent.init)):
         state = init(random.key(0), step)
         grads = jax.tree.map(jnp.zeros_like, (state.params, state.duals))
-        assert apply(state, grads).target_age == 1
+        assert apply(state, grads, {}).target_age == 1
 
 
 def test_an_ignored_action_cannot_spoil_the_gradient():

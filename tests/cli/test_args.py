@@ -183,6 +183,17 @@ def test_only_simulators_have_an_info_to_log():
     assert not problems(training=named, topology="threads", backend="gymnasium")
 
 
+def test_an_evaluation_has_a_bound():
+    """S13: greedy actions that push a wall, for ever."""
+    pytest.importorskip("gymnasium")
+    wall = {"env_name": "CliffWalking-v1", "topology": "threads"}
+    told = problems(**wall)
+    assert told.startswith("evaluation_max_steps: CliffWalking-v1 has no time limit")
+    assert problems(backend="gymnasium", **wall) == told
+    bounded = TrainingConfig(evaluation_max_steps=200)
+    assert problems(training=bounded, **wall) == ""
+
+
 @pytest.mark.parametrize("topology", SIMULATED)
 def test_simulators_of_an_actor_or_worker_are_its_share(topology):
     pytest.importorskip("gymnasium")

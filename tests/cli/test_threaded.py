@@ -92,7 +92,7 @@ def test_evaluation_counts_equally_many_episodes_of_each_environment():
     for _ in range(2):
         env = args.make_host_env(random.key(0), 3)
         evaluate = host_evaluator(agent, 4)
-        returns.append(evaluate(env, state.params, random.key(2)))
+        returns.append(evaluate(env, state.params, random.key(2)).returns)
         env.close()
     assert returns[0].shape == (4, 3)
     assert np.all(returns[0] >= 8) and len(np.unique(returns[0])) > 3
@@ -101,7 +101,7 @@ def test_evaluation_counts_equally_many_episodes_of_each_environment():
         host_evaluator(agent, 0)
 
 
-def script(tmp_path, *options):
+def script(tmp_path, *options, **popen):
     command = [
         sys.executable, str(SCRIPT), "--env-name", "CartPole-v1", "--backend",
         "gymnasium", "--runs-dir", str(tmp_path), "--name", "run",
@@ -113,7 +113,7 @@ def script(tmp_path, *options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.PIPE, **popen,
     )  # fmt: skip
 
 
@@ -152,3 +152,38 @@ def test_sigterm_drains_and_saves_and_the_run_goes_on(tmp_path, schedule):
         assert code == 0, output
         whole = json.loads((tmp_path / "whole/run/summary.json").read_text())
         assert summary["state_sha256"] == whole["state_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_a_whole_group_saves(tmp_path, number, code):
+    """R2: what schedulers and terminals do; simulators are in processes."""
+    process = script(tmp_path, "--backend", "processes", start_new_session=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() or not metrics.read_text().count("\n"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    returned, output = finished(process)
+    assert returned == code, output
+    stopped = rows(metrics)[-1]["updates"]
+    assert f"stopped at update {stopped}" in output.replace(",", "")
+    assert (tmp_path / "run" / "checkpoints" / str(stopped)).is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_evaluation_that_would_not_end_is_cut_and_told(tmp_path):
+    """S13: nobody who walks at random comes to the end of CliffWalking in 5 steps."""
+    settings = replace(
+        arguments(tmp_path).training, evaluation_interval=4, evaluation_max_steps=5
+    )
+    args = arguments(tmp_path, env_name="CliffWalking-v1", training=settings)
+    trained = run(args)
+    told = rows(trained.directory.metrics)[0]
+    assert told["sampled_cut"] == told["greedy_cut"] == 2
+    assert trained.summary.evaluation["greedy_cut"] == 2
+    assert -500 <= told["sampled_return"] <= -5

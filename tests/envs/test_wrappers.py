@@ -132,10 +132,10 @@ def test_clipped_rewards_are_limited():
 
 def by_hand(rewards, last, gamma, clip):
     """Rewards over the standard deviation of all discounted returns so far."""
-    returns, seen, scaled = np.zeros(B), [], np.zeros_like(rewards)
+    returns, seen, scaled = 0.0, [], np.zeros(rewards.shape)
     for t in range(len(rewards)):
         returns = np.where(last[t], 0.0, gamma * returns + rewards[t])
-        seen += [returns[b] for b in range(B) if not last[t, b]]
+        seen += [x for x, end in zip(returns, last[t], strict=True) if not end]
         scaled[t] = rewards[t] / np.sqrt(np.var(seen) + 1e-8)
         returns = np.where(last[t + 1], 0.0, returns)
     return np.clip(scaled, -clip, clip)
@@ -173,3 +173,46 @@ def test_a_reward_that_is_not_finite_does_not_enter_the_statistics():
     rewards = rows(wrappers.normalize_rewards(broken, 0.9))[1]
     bad = np.isnan(rewards)
     assert bad[1, 1] and bad.sum() == 1
+
+
+def paid(rewards, gamma, axis=Axis()):
+    """What `normalize_rewards` makes of rewards [T, B] in an episode without end."""
+    env = probes.counter(rewards.shape[1], length=len(rewards) + 1)
+
+    def step(env_state, reward, key):
+        nothing = jnp.zeros(reward.shape, jnp.int32)
+        env_state, after, _, discount = env.step(env_state, nothing, key)
+        return env_state, after, reward, discount
+
+    return run(
+        wrappers.normalize_rewards(env._replace(step=step), gamma, axis), rewards
+    )[1]
+
+
+def test_equal_rewards_are_positive_and_finite_whatever_they_are():
+    """Their variance is 0, not a rounding error, so the scale is 1e-4."""
+    constants = jnp.arange(1, 501) / 100
+    rewards = jnp.broadcast_to(constants[:, None, None], (500, 2, 100))
+    scaled = jax.jit(jax.vmap(lambda rewards: paid(rewards, 0.99)))(rewards)
+    np.testing.assert_array_equal(scaled[:, 0], 10.0)
+    assert np.all(np.isfinite(scaled))
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_an_offset_costs_no_precision(num_devices):
+    rng = np.random.default_rng(0)
+    rewards = np.float32(1e4 * rng.choice([-1, 1], (1, 8)) + rng.normal(size=(3, 8)))
+    rewards[1] = np.float32(1e4 + rng.normal(size=8))
+    expected = by_hand(np.float64(rewards), np.zeros((4, 8), bool), 0.0, 10.0)
+    parts = jnp.stack(np.split(rewards, num_devices, axis=1))
+    some = jax.vmap(lambda x: paid(x, 0.0, Axis("device")), axis_name="device")
+    scaled = np.concatenate(jax.jit(some)(parts), axis=1)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-4)
+
+
+def test_a_reward_too_large_to_be_squared_leaves_the_statistics_as_they_were():
+    rewards = jnp.array([[1.0, 2.0], [3.0, 1e30], [1.0, 2.0], [1.0, 2.0]])
+    scaled = paid(rewards, 0.0)
+    np.testing.assert_allclose(scaled[0], [2.0, 4.0], rtol=1e-4)
+    np.testing.assert_allclose(scaled[1], [6.0, 10.0], rtol=1e-4)
+    np.testing.assert_allclose(scaled[2:], [[2.0, 4.0]] * 2, rtol=1e-4)

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
 from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
 from jaxrl_par.export import ExportError, numpy_actor
-from jaxrl_par.export.numpy_actor import Actor, ActorError, config_hash
+from jaxrl_par.export.folder import _save
+from jaxrl_par.export.numpy_actor import FORMAT, Actor, ActorError, config_hash
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.training.failures import DiskFullError
 from jaxrl_par.types import Box, Discrete, TimeStep
@@ -448,6 +450,70 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
         written(tmp_path, CASES["mlp"])
     assert len(list((tmp_path / "actor").iterdir())) == 2
     assert (tmp_path / "actor" / "config.json").read_text() == "mine"
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    """Also those with the names of an export's, and those that somebody changed."""
+    folder = tmp_path / "actor"
+    folder.mkdir()
+    files, config = {"actor.npz": b"1", "numpy_actor.py": b"2"}, {"format": FORMAT}
+    for name in ("config.json", *files, "step_7.stablehlo", "actor.npz.new"):
+        (folder / name).write_text("mine")
+        with pytest.raises(ExportError, match=rf"such as {name}.*overwrite=True"):
+            _save(folder, files, config, False)
+        assert [x.name for x in folder.iterdir()] == [name]
+        assert (folder / name).read_text() == "mine"
+        (folder / name).unlink()
+    _save(folder, files, config, False)
+    _save(folder, {"actor.npz": b"3"}, config, False)
+    assert sorted(x.name for x in folder.iterdir()) == ["actor.npz", "config.json"]
+    (folder / "actor.npz").write_text("mine now")
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(ExportError, match=r"such as actor.npz"):
+        _save(folder, files, config, False)
+    assert (folder / "actor.npz").read_text() == "mine now"
+    _save(folder, files, config, True)
+    assert (folder / "thesis.tex").read_text() == "mine"
+    assert (folder / "actor.npz").read_bytes() == b"1"
+    with pytest.raises(ExportError, match="such as thesis"):
+        _save(folder, files, config, False)
+
+
+@pytest.mark.parametrize("old", [{}, {"actor.npz": b"0", "step_1.stablehlo": b"0"}])
+def test_an_export_that_was_killed_is_replaced(tmp_path, monkeypatch, old):
+    class KilledError(Exception):
+        pass
+
+    files, config = {"actor.npz": b"1", "step.stablehlo": b"2"}, {"format": FORMAT}
+    whole = {}
+    for count in range(100):
+        folder = tmp_path / f"{count}"
+        if old:
+            _save(folder, old, config, False)
+        calls = []
+
+        def kills(original, calls=calls, count=count):
+            def call(path, *args, **options):
+                calls.append(path)
+                if len(calls) == count:
+                    if original.__name__ == "write_bytes":
+                        original(path, args[0][:0])  # cut off
+                    raise KilledError
+                return original(path, *args, **options)
+
+            return call
+
+        with monkeypatch.context() as patch, suppress(KilledError):
+            for name in ("write_bytes", "replace", "unlink"):
+                patch.setattr(Path, name, kills(getattr(Path, name)))
+            _save(folder, files, config, False)
+        whole[count] = len(calls) < count
+        _save(folder, files, config, False)
+        there = sorted(x.name for x in folder.iterdir())
+        assert there == ["actor.npz", "config.json", "step.stablehlo"]
+        if whole[count] and count:
+            break
+    assert count > 4
 
 
 def test_an_actor_that_was_imported_from_its_folder_is_written_again(tmp_path):

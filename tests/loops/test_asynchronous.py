@@ -238,7 +238,7 @@ def test_accept_applies_a_gradient_of_any_staleness(staleness):
 def test_reject_discards_what_is_staler_than_the_bound(staleness, rejected):
     agent, state, grads = gradient()
     after, metrics = applied(staleness, StalenessConfig("reject", max_staleness=3))
-    expected = state if rejected else jax.jit(agent.apply)(state, grads)
+    expected = state if rejected else jax.jit(agent.apply)(state, grads, {})
     assert_equal(after, expected)
     assert metrics["rejected"] == rejected
     assert metrics["lag"] == staleness and metrics["skipped"] == 0

@@ -210,7 +210,7 @@ def test_a_round_is_what_its_parts_do(teacher):
     grads, _ = jax.jit(partial(own.grad, axis=Axis()))(
         before.teacher, batch, learner_key
     )
-    expected = own.apply(before.teacher, grads)
+    expected = own.apply(before.teacher, grads, {})
 
     def close(actual, expected):
         jax.tree.map(
@@ -232,7 +232,7 @@ def test_a_round_is_what_its_parts_do(teacher):
             said, _ = large.unroll(after.teacher.params, item.memory, steps)
         batch = DistillationBatch(steps, item.carry, *said)
         grads, _ = grad(student, batch, KEY)
-        student = actor.apply(student, grads)
+        student = actor.apply(student, grads, {})
         ages.append(np.mean(1 - item.updates))
     close(after.student.params, student.params)
     assert float(metrics["distil_age"]) == pytest.approx(np.mean(ages))
@@ -300,7 +300,7 @@ def test_devices_share_the_models_and_not_the_replay():
             )[0]
         )
     mean = jax.tree.map(lambda *xs: sum(xs) / num_devices, *grads)
-    expected = actor.apply(before.learner.student, mean)
+    expected = actor.apply(before.learner.student, mean, {})
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5),
         after.learner.student.params,

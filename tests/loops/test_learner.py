@@ -65,7 +65,7 @@ def test_no_gradient_is_accepted_before_the_buffer_is_ready():
     """Two unrolls come with each step: three are kept from the second on."""
     agent = q_agent(ENV)._replace(
         grad=lambda state, batch, key, axis: (jnp.float32(1), Info({})),
-        apply=lambda state, grads: Sum(state.params + grads),
+        apply=lambda state, grads, metrics: Sum(state.params + grads),
     )
     learner = loops.replayed(agent, uniform(4, 1, min_size=3))
     step = TimeStep(jnp.zeros((4, 2, 1)), *(jnp.zeros((4, 2), bool),) * 2)
@@ -86,7 +86,7 @@ def test_a_memory_of_the_learner_reads_every_row_once():
     agent = q_agent(ENV)._replace(
         params=lambda state: state.params,
         grad=lambda state, batch, key, axis: (jnp.sum(batch.carry[1]), Info({})),
-        apply=lambda state, grads: Sum(grads),
+        apply=lambda state, grads, metrics: Sum(grads),
     )
     rows = loops.Remember(
         lambda num_envs: jnp.zeros(num_envs),

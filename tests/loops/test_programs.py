@@ -19,7 +19,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, episodic
-from jaxrl_par.types import Agent, Count, Info, TimeStep
+from jaxrl_par.types import Agent, Count, Info, Mean, TimeStep
 
 # Not Adam: it ignores the gradient's scale and so would hide a sum in place of a mean.
 # The trace holds the gradient that was applied.
@@ -117,7 +117,7 @@ def test_only_the_minibatch_that_is_not_finite_is_skipped():
         act=lambda params, carry, step, key: (jnp.zeros(2, jnp.int32), carry, {}),
         prepare=prepare,
         grad=lambda state, batch, key, axis: (jnp.mean(batch), Info({})),
-        apply=lambda state, grads: OneNumber(state.params + 1.0),
+        apply=lambda state, grads, metrics: OneNumber(state.params + 1.0),
     )
     program = compiled(loops.epochs(agent, 3, 4), env, 4)
     run, metrics = train(program, 3)(jax.jit(program.init)(KEY))
@@ -185,7 +185,7 @@ def test_each_epoch_learns_from_each_item_once_in_a_new_order():
     def grad(state, items, key, axis):
         return (jnp.zeros(12).at[items].add(1.0), items), Info({})
 
-    def apply(state, grads):
+    def apply(state, grads, metrics):
         counts, items = grads
         return Seen(state.params + counts, jnp.concatenate([state.order, items])[3:])
 
@@ -323,7 +323,7 @@ def test_the_gradient_of_a_line_is_that_of_all_its_points(reduction, check_vma):
         return jax.grad(loss)(state.params), Info({})
 
     agent = learner(probes.counter(2))._replace(
-        grad=grad, apply=lambda state, grads: Line(grads), reduction=reduction
+        grad=grad, apply=lambda state, grads, metrics: Line(grads), reduction=reduction
     )
 
     def update(state, batch):
@@ -339,7 +339,7 @@ def test_a_gradient_that_the_agent_averages_inside_is_averaged_once(check_vma):
     """As that of an evolution strategy, which no `jax.grad` computes."""
     agent = learner(probes.counter(2))._replace(
         grad=lambda state, batch, key, axis: (axis.mean(jnp.mean(batch)), Info({})),
-        apply=lambda state, grads: grads,
+        apply=lambda state, grads, metrics: grads,
     )
 
     def update(state, batch):
@@ -445,7 +445,7 @@ def remembering_its_keys():
         initial_carry=lambda num_envs: jnp.zeros((num_envs, 2), jnp.uint32),
         act=act,
         grad=grad,
-        apply=lambda state, grads: Keys(grads),
+        apply=lambda state, grads, metrics: Keys(grads),
         greedy=act,
         reduction="sum",
     )
@@ -547,7 +547,7 @@ def test_minibatches_of_a_trajectory_are_whole_environments(memory):
         now = state
         for lanes in (order[:2], order[2:]):
             grads, _ = agent.grad(now, batch.lanes(jnp.array(lanes)), KEY, Axis())
-            now = agent.apply(now, grads)
+            now = agent.apply(now, grads, {})
         return now
 
     def near(x, y):
@@ -559,3 +559,26 @@ def test_minibatches_of_a_trajectory_are_whole_environments(memory):
     assert sum(equal) == 4
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 4"):
         loops.learn(agent, state, batch, KEY, num_minibatches=3)
+
+
+def test_apply_is_given_the_metrics_of_the_joint_batch():
+    """A coefficient that adapts to them is then the same on all devices."""
+
+    def apply(coefficient, grads, metrics):
+        kl = metrics["kl"].total / metrics["kl"].count
+        rate = jnp.where(kl > 1.5 * 0.02, 2.0, jnp.where(kl < 0.02 / 1.5, 0.5, 1.0))
+        return coefficient * rate
+
+    def grad(state, batch, key, axis):
+        return jnp.mean(batch), Info({"kl": Mean(jnp.sum(batch), jnp.float32(2))})
+
+    agent = learner(probes.counter(2))._replace(grad=grad, apply=apply)
+    learn = partial(loops.update, agent, key=KEY, axis=Axis("device"))
+    for halves, expected in (
+        ([[0.0, 0.0], [0.1, 0.1]], 2.0),
+        ([[0.0, 0.0], [0.02, 0.02]], 0.5),
+        ([[0.0, 0.01], [0.03, 0.04]], 1.0),
+    ):
+        mapped = jax.vmap(lambda s, x: learn(s, x)[0], axis_name="device")
+        after = mapped(jnp.ones(2), jnp.array(halves))
+        np.testing.assert_array_equal(after, [expected] * 2)

@@ -868,8 +868,8 @@ _LOOPS = (
     _m(
         "the last chunk of a budget in environment steps is whole",
         "training/runner.py",
-        "length = min(length, left)",
-        "length = max(length, 1)",
+        "return length if left is None else min(length, left)",
+        "return length",
         "training/test_runner.py::test_environment_steps_can_be_the_budget",
     ),
     _m(
@@ -1049,15 +1049,15 @@ _BRIDGE = (
     _m(
         "the lag is counted after the update",
         "bridge/actor_learner/engine.py",
-        "counted = system.learner.count(batch, version)",
-        "counted = system.learner.count(batch, version + 1)",
+        "counted = learner.count(batch, version)",
+        "counted = learner.count(batch, version + 1)",
         "topologies/test_threads.py::test_no_row_is_older_than_the_bound",
     ),
     _m(
         "parameters are published under the version before",
         "bridge/actor_learner/engine.py",
-        'times.timed("publishing", self._publish, version, run.learner)',
-        'times.timed("publishing", self._publish, version - 1, run.learner)',
+        'times.timed("publishing", stages.publish, version, run.learner)',
+        'times.timed("publishing", stages.publish, version - 1, run.learner)',
         "topologies/test_threads.py::"
         "test_lockstep_acts_with_the_parameters_of_some_updates_before",
     ),
@@ -1377,15 +1377,15 @@ _TRAINING = (
     _m(
         "evaluation: who was faster plays on and counts",
         "training/evaluation.py",
-        "row = jnp.where(counted, state.num_ended, episodes_per_env)",
-        "row = jnp.where(step.last, state.num_ended % episodes_per_env, 10**6)",
+        "row = jnp.where(played, state.num_played, episodes_per_env)",
+        "row = jnp.where(step.last, state.num_played % episodes_per_env, 10**6)",
         "training/test_evaluation.py::test_who_is_done_plays_on_and_does_not_count",
     ),
     _m(
         "evaluation on simulators: it ends when the first is done",
         "training/host_evaluation.py",
-        "while ended.min() < episodes_per_env:",
-        "while ended.max() < episodes_per_env:",
+        "self._played.min() < len(self._returns)",
+        "self._played.max() < len(self._returns)",
         "cli/test_threaded.py::"
         "test_evaluation_counts_equally_many_episodes_of_each_environment",
     ),
@@ -1399,8 +1399,8 @@ _TRAINING = (
     _m(
         "runner: a state that may be spoilt is saved",
         "training/runner.py",
-        "if due and _skipped_in_a_row(run) == 0:",
-        "if due and _skipped_in_a_row(run) >= 0:",
+        "if not _is_donated(run) and _skipped_in_a_row(run) == 0:",
+        "if not _is_donated(run) and _skipped_in_a_row(run) >= 0:",
         "training/test_runner.py::test_a_few_bad_gradients_are_counted",
     ),
     _m(

@@ -375,6 +375,8 @@ def test_pixels_of_type_uint8_are_divided_by_255(torso):
         ({"near": Box((84, 84, 1)), "far": Box((10, 10, 1))}, "conv"),
         (Box((2, 84, 1)), "mlp"),
         (Box((84, 84)), "mlp"),
+        (Box((84, 84), np.dtype(np.uint8)), "shallow"),
+        (Box((4, 84, 84), np.dtype(np.uint8)), "shallow"),
     ],
     ids=str,
 )

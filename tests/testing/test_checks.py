@@ -341,8 +341,8 @@ def learning_from_last_rows(env=COUNTER):
 def applying_in_half_precision():
     right = agent()
 
-    def apply(state, grads):
-        return half_precision(right.apply(state, grads))
+    def apply(state, grads, metrics):
+        return half_precision(right.apply(state, grads, metrics))
 
     return right._replace(apply=apply)
 

@@ -142,7 +142,7 @@ def test_workers_together_follow_the_gradient_of_their_joint_batch():
             parts.append(part)
         batch = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
         grads, _ = agent.grad(state, batch, KEY, Axis())
-        return agent.apply(state, grads)
+        return agent.apply(state, grads, {})
 
     assert_near(after.learner, joint(run.learner, run.local.streams))
     assert differ(after.learner, run.learner)
@@ -177,7 +177,7 @@ def halves(name):
     @jax.jit
     def apply(state, trajectory, grads):
         state = agent.observe(state, trajectory, Axis())
-        return agent.apply(state, grads)
+        return agent.apply(state, grads, {})
 
     return act, gradient, apply
 
@@ -454,7 +454,7 @@ def descent(rate):
         act=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
         greedy=lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry, {}),
         grad=lambda state, batch, key, axis: (state.params, Info({"x": state.params})),
-        apply=lambda state, grads: One(state.params - rate * grads),
+        apply=lambda state, grads, metrics: One(state.params - rate * grads),
     )
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from learners import LEARNERS, distillation
+from toy_workers import ADAPTS
 
 from jaxrl_par.testing import check_equal, equality, probes
 from jaxrl_par.types import Agent, Info
@@ -67,9 +68,15 @@ def test_an_agent_may_keep_a_key():
         act=act,
         greedy=act,
         grad=lambda state, batch, key, axis: (jax.random.normal(state.key), Info({})),
-        apply=lambda state, grads: state._replace(params=state.params + grads),
+        apply=lambda state, grads, metrics: state._replace(params=state.params + grads),
     )
     assert set(check_equal(agent, ENV).values()) == {"bits"}
+
+
+@pytest.mark.slow
+def test_a_coefficient_may_adapt_to_the_updates_metrics():
+    """As that of a KL penalty does, in `apply`, wherever the update happens."""
+    assert set(check_equal(ADAPTS, ENV).values()) == {"bits"}
 
 
 def test_the_class_is_the_strongest_that_holds():

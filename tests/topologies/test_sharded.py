@@ -162,7 +162,7 @@ def test_lanes_of_whole_episodes_are_told_apart_over_all_devices():
         act=lambda params, carry, step, key: (jnp.zeros_like(carry), carry, {}),
         params=lambda state: (),
         grad=lambda state, batch, key, axis: (jnp.float32(0), Info({})),
-        apply=lambda state, grads: state,
+        apply=lambda state, grads, metrics: state,
         observe=lambda state, trajectory, axis: axis.gather(trajectory.carry),
     )
     program = episodic(agent, probes.counter(NUM_ENVS // 4), 3, Axis("data"))

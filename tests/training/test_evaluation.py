@@ -54,7 +54,7 @@ AGENT = Agent(
     initial_carry=lambda num_envs: jnp.zeros(num_envs, jnp.int32),
     act=act,
     grad=lambda state, batch, key, axis: None,
-    apply=lambda state, grads: None,
+    apply=lambda state, grads, metrics: None,
     greedy=greedy,
 )
 
@@ -97,7 +97,11 @@ def test_it_ends_where_episodes_do_not():
         evaluator(AGENT, uneven(None), 2)
     result = evaluator(AGENT, uneven(None), 2, 5)(jnp.int32(1), random.key(0))
     assert not result.complete
-    assert np.isnan(result.returns).any()
+    # An environment whose episode was cut plays no more.
+    cut = result.lengths == 5
+    assert result.num_cut == np.isnan(result.returns).sum() + cut.sum()
+    np.testing.assert_array_equal(result.returns[cut], 5)
+    assert np.isnan(result.returns[1][cut[0]]).all() and (result.lengths[0] == 2).any()
 
 
 def test_arguments_are_checked():

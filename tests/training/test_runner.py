@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import jax
@@ -14,7 +17,9 @@ from jaxrl_par.cli import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
+from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import DiskFullError, TrainingError
+from jaxrl_par.training.interrupts import Interrupted
 from jaxrl_par.training.metrics import read_rows
 from jaxrl_par.training.runner import DivergedError
 
@@ -275,3 +280,149 @@ def test_another_config_is_not_resumed_before_the_first_checkpoint_either(tmp_pa
     with pytest.raises(TrainingError, match="seed: 0 there, 1 now"):
         run_toy(resumed(replace(args, seed=1)))
     assert run_toy(resumed(args)).summary.updates == 20
+
+
+# What is left when something fails ---------------------------------------------------
+
+
+def steps(directory) -> list[int]:
+    return sorted(int(x.name) for x in directory.glob("checkpoints/[0-9]*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    """The hash of the toy's state after 20 updates."""
+    args = Args(training=settings(tmp_path_factory.mktemp("whole")))
+    return state_hash(run_toy(args).run)
+
+
+def fails_to_write(tmp_path):
+    from jaxrl_par.training.metrics import JsonLines
+
+    class Broken(JsonLines):
+        def write(self, row):
+            if row["updates"] == 10:
+                raise OSError(5, "Input/output error")
+            super().write(row)
+
+    return {"jaxrl_par.training.runner.JsonLines": Broken}
+
+
+def fails_to_evaluate(tmp_path):
+    return {}
+
+
+@pytest.mark.parametrize("failure", [fails_to_write, fails_to_evaluate])
+def test_an_error_saves_what_is_whole_and_is_told(
+    tmp_path, capsys, monkeypatch, whole, failure
+):
+    """R5: the learner is whole, so it is saved as for a signal."""
+    for name, broken in failure(tmp_path).items():
+        monkeypatch.setattr(name, broken)
+    changes = {"checkpoint_interval": 0, "evaluation_interval": 5}
+    args = Args(training=settings(tmp_path, **changes))
+    with pytest.raises((CrashError, OSError)):
+        run_toy(args, evaluate=crash_at(10))
+    folder = tmp_path / "runs" / "toy"
+    assert steps(folder) == [0, 10]
+    assert "ended by an error at update 10" in capsys.readouterr().out
+    logged = [row["updates"] for row in read_rows(folder / "metrics.jsonl")]
+    assert logged == ([5] if failure is fails_to_write else [5, 10])
+    monkeypatch.undo()
+    assert state_hash(run_toy(resumed(args)).run) == whole
+    assert "resuming at update 10" in capsys.readouterr().out
+
+
+class Partial(Compiled):
+    """An engine that fails in the middle of the third chunk."""
+
+    fails = True
+
+    def advance(self, run, num_updates):
+        if int(run.progress.updates) == 10 and Partial.fails:
+            self.left = super().advance(run, 3)
+            raise CrashError
+        return super().advance(run, num_updates)
+
+    def rescue(self):
+        return self.left
+
+
+def test_updates_of_a_chunk_that_failed_are_kept(tmp_path, whole):
+    args = Args(training=settings(tmp_path, checkpoint_interval=0))
+
+    def run(args):
+        engine = Partial(toy(), 5)
+        key = random.key(0)
+        return train(engine, args, args.training, key=key, num_updates=20)
+
+    with pytest.raises(CrashError):
+        run(args)
+    Partial.fails = False
+    trained = run(resumed(args))
+    assert steps(trained.directory.path) == [13, 20]
+    rows = read_rows(trained.directory.metrics)
+    # The next chunk ends where it would have.
+    assert [row["updates"] for row in rows] == [5, 10, 13, 15, 20]
+    assert state_hash(trained.run) == whole
+
+
+def test_a_state_that_an_update_used_up_is_not_saved(tmp_path):
+    class Spoils(Compiled):
+        def advance(self, run, num_updates):
+            if int(run.progress.updates) == 10:
+                super().advance(run, num_updates)
+                raise MemoryError("out of memory")
+            return super().advance(run, num_updates)
+
+    args = Args(training=settings(tmp_path, checkpoint_interval=5))
+    with pytest.raises(MemoryError):
+        train(Spoils(toy(), 5), args, args.training, key=random.key(0), num_updates=20)
+    assert steps(tmp_path / "runs" / "toy") == [5, 10]
+
+
+def signals_at(updates: int, number: signal.Signals):
+    """An evaluation in which a signal comes."""
+
+    def evaluate(run):
+        if int(run.progress.updates) >= updates:
+            signal.raise_signal(number)
+            time.sleep(60)
+        return {}
+
+    return evaluate
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGHUP, 129), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+)
+def test_a_signal_ends_an_evaluation_and_the_run_is_saved(
+    tmp_path, capsys, whole, number, code
+):
+    changes = {"checkpoint_interval": 0, "evaluation_interval": 5}
+    args = Args(training=settings(tmp_path, **changes))
+    for updates in (10, 20):
+        with pytest.raises(Interrupted) as ended:
+            again = args if updates == 10 else resumed(args)
+            run_toy(again, evaluate=signals_at(updates, number))
+        assert ended.value.code == code
+        assert f"{number.name}: stopped at update {updates}." in capsys.readouterr().out
+        assert steps(tmp_path / "runs" / "toy")[-1] == updates
+    trained = run_toy(resumed(args), evaluate=lambda run: {"return": 1.0})
+    assert state_hash(trained.run) == whole and trained.summary.evaluation
+
+
+def test_an_error_that_a_signal_led_to_is_the_signal(tmp_path, capsys):
+    """R2: processes of a simulator may end before this one hears."""
+
+    def evaluate(run):
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGTERM]).start()
+        raise ConnectionResetError("Connection reset by peer")
+
+    args = Args(training=settings(tmp_path, evaluation_interval=5))
+    with pytest.raises(Interrupted) as ended:
+        run_toy(args, evaluate=evaluate)
+    assert ended.value.code == 75
+    assert "SIGTERM: stopped at update 5." in capsys.readouterr().out
+    assert steps(tmp_path / "runs" / "toy") == [0, 5]

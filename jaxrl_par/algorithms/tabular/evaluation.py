@@ -23,7 +23,8 @@ from jaxrl_par.algorithms.tabular.mdp import MDP, ActionValues, Policy, Values
 def action_values(mdp: MDP, values: Values) -> ActionValues:
     """Q of one step that is followed by `values`."""
     following = mdp.gamma * jnp.where(mdp.terminal, 0.0, values)
-    q_values = jnp.sum(mdp.transitions * (mdp.rewards + following), axis=-1)
+    gains = mdp.rewards + following[None, None]
+    q_values = jnp.sum(mdp.transitions * gains, axis=-1)
     return jnp.where(mdp.terminal[:, None], 0.0, q_values)
 
 
@@ -95,7 +96,7 @@ def sweep_until(
         change = jnp.max(jnp.abs(values - swept.values))
         return Swept(values, swept.num_sweeps + 1, change)
 
-    first = Swept(jnp.zeros(mdp.terminal.shape), jnp.int32(0), jnp.float32(jnp.inf))
+    first = Swept(jnp.zeros(mdp.terminal.shape), jnp.int32(0), jnp.full((), jnp.inf))
     return jax.lax.while_loop(unfinished, once, first)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import at_least, at_most, not_chosen
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class ThreadsConfig:
         found = not_chosen(self)
         found += at_least(self, num_actors=1, unrolls_per_update=1, queue_size=1)
         found += at_least(self, lag=0, max_lag=0, num_distillers=0)
+        found += at_most(self, num_actors=4096, num_distillers=4096, lag=10**6)
+        found += at_most(self, unrolls_per_update=10**6, queue_size=10**6)
         if self.schedule == "lockstep":
             if self.batch != self.num_actors:
                 found.append(

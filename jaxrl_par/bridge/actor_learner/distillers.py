@@ -114,6 +114,31 @@ class Distillers:
         done = self._supervisor.wait(finished, "end of the lessons")
         return self._student.read().state, done
 
+    def finish(
+        self, version: int, lessons: Any
+    ) -> tuple[State, list[list[Metrics]]] | None:
+        """As `drain`, in this thread, when the others have ended. None if one of them
+        left a lesson half learned.
+
+        Args:
+          version, lessons: what was still to be dispatched; None is nothing.
+        """
+        self._finish_rest()
+        if lessons is not None and self._round is None:
+            self._round = _Round(version, lessons)
+            self._finish_rest()
+        if self._round is not None:
+            return None
+        done, self._done = self._done, []
+        return self._student.read().state, done
+
+    def _finish_rest(self) -> None:
+        while (taken := self._take()) is not None:
+            now, number = taken
+            metrics = learn(self._student, self._distil, now.lessons, number)
+            if self._finish(0, now, number, metrics):
+                self._finish_round(now)
+
     def _work(self, index: int) -> None:
         """The life of a distiller's thread."""
         times = self.times[index]

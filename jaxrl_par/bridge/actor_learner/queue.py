@@ -37,10 +37,11 @@ class Publisher:
     def get(self, version: int) -> Params:
         return self._params[version]
 
-    def older(self, count: int) -> tuple[Params, ...]:
-        """The `count` versions before the newest, oldest first, padded with the oldest
-        one kept."""
-        versions = range(self.newest - count, self.newest)
+    def older(self, count: int, version: int | None = None) -> tuple[Params, ...]:
+        """The `count` versions before `version`, by default the newest, oldest first,
+        padded with the oldest one kept."""
+        version = self.newest if version is None else version
+        versions = range(version - count, version)
         return tuple(self._params[max(v, min(self._params))] for v in versions)
 
 

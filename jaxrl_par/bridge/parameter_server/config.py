@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
-from jaxrl_par.errors import at_least, not_chosen
+from jaxrl_par.errors import at_least, at_most, not_chosen
 from jaxrl_par.loops.asynchronous import StalenessConfig
 
 
@@ -26,6 +26,7 @@ class WorkersConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_chosen(self) + at_least(self, num_workers=1, num_shards=1)
+        found += at_most(self, num_workers=4096, num_shards=4096)
         if self.num_shards > 1 and self.store != "server":
             found.append(
                 f"num_shards is for store = server; {self.store} has one, got"

@@ -1,5 +1,7 @@
 """Workers in threads that share parameters through a store."""
 
+from functools import partial
+
 import jax
 
 from jaxrl_par.bridge.engine import PoolEngine
@@ -7,6 +9,7 @@ from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
+from jaxrl_par.bridge.pool import ActorPool
 from jaxrl_par.bridge.supervision import DeadlineError, Stopped
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.records import Turn
@@ -23,17 +26,21 @@ class ParameterServerEngine(PoolEngine[Worker]):
         self._make_store = make_store
         self._store: stores.Store | None = None
         self._state: State = None
+        self._before: Run | None = None
+        """What `advance` has begun from, until it is done."""
         self._target = 0
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
 
         Raises:
+          RuntimeError: there is a run.
           ValueError: the agent's statistics of data would be lost, or its state cannot
             be divided.
           HangError: an environment is not made in time.
           Exception: as the environment raised it.
         """
+        self._check_new()
         self._system = WorkerSystem(self._parts, key)
         run = self._system.new_run(self._make(self._system))
         self._shards = self._system.shards(run.learner)
@@ -55,20 +62,34 @@ class ParameterServerEngine(PoolEngine[Worker]):
           Exception: what a worker raised, with its own traceback, and a note that names
             the worker, environment and step.
         """
-        if self._store is None:
-            self._start(run)
-        elif run.learner is not self._state:
+        if self._store is not None and run.learner is not self._state:
             raise ValueError(
                 "workers go on with the parameters in their store: advance needs the"
                 " run that it returned last"
             )
-        assert self._store is not None
-        with self._supervisor.working(), self._pool.warning_owner():
-            self._target += num_updates
-            # The owner sees the state only when so many pushes are in, and none is on
-            # its way: then no worker writes.
-            self._store.admit_until(self._target)
-            drained = self._store.drain()
+        self._before = run
+        with self._ended_by_errors():
+            if self._store is None:
+                self._start(run)
+            assert self._store is not None
+            with self._supervisor.working(), self._pool.warning_owner():
+                self._target += num_updates
+                # The owner sees the state only when so many pushes are in, and none is
+                # on its way: then no worker writes.
+                self._store.admit_until(self._target)
+                drained = self._store.drain()
+        self._before = None
+        return self._done(run, drained)
+
+    def rescue(self) -> tuple[Run, Metrics] | None:
+        before, self._before = self._before, None
+        if before is None or self._store is None:
+            return None
+        self.close()  # or workers might still push
+        drained = self._store.settled()
+        return self._done(before, drained) if drained.updates else None
+
+    def _done(self, run: Run, drained: stores.Drained) -> tuple[Run, Metrics]:
         self._state = drained.state
         self._count(drained.updates)
         return self._system.after(run, drained)
@@ -100,25 +121,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
         if isinstance(store, stores.Server):
             store.start()
         self._store = store
-        self._pool.start(self._live)
-
-    def _live(self, worker: Worker) -> None:
-        """The life of a worker's thread."""
-        store, times = self._store, worker.times
-        assert store is not None
-        while True:
-            try:
-                pulled = times.timed("pulling", store.pull, worker.index)
-                done = worker.contribute(pulled.state)
-                # Pushed as a whole or not at all: a worker that fails loses one
-                # gradient, and no other one notices.
-                push = stores.Push(done.given, pulled, done.info, done.after)
-                store.push(worker.index, push, times)
-            except (Stopped, DeadlineError):
-                # Not of the environment: new ones would not help.
-                raise
-            except Exception as error:
-                self._pool.restart(worker, error)
+        self._pool.start(partial(_live, store, self._pool))
 
     def _count(self, updates: list[stores.Update]) -> None:
         """Counts them, and writes them into the record."""
@@ -134,3 +137,22 @@ class ParameterServerEngine(PoolEngine[Worker]):
             tally.env_steps += info.env_steps
             tally.updates += 1
             self._rejected += bool(update.metrics["rejected"])
+
+
+def _live(store: stores.Store, pool: ActorPool[Worker], worker: Worker) -> None:
+    """The life of a worker's thread, which does not know the engine: that can be
+    forgotten, and then ends it."""
+    times = worker.times
+    while True:
+        try:
+            pulled = times.timed("pulling", store.pull, worker.index)
+            done = worker.contribute(pulled.state)
+            # Pushed as a whole or not at all: a worker that fails loses one gradient,
+            # and no other one notices.
+            push = stores.Push(done.given, pulled, done.info, done.after)
+            store.push(worker.index, push, times)
+        except (Stopped, DeadlineError):
+            # Not of the environment: new ones would not help.
+            raise
+        except Exception as error:
+            pool.restart(worker, error)

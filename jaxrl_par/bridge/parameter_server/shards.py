@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.loops import Gradient, asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
-from jaxrl_par.types import Grads, State
+from jaxrl_par.types import Grads, Metrics, State
 
 METRICS = ("grad_norm", "skipped", "rejected", "lag")
 """Metrics of `asynchronous.apply_stale`, in one array: one transfer, not one each."""
@@ -38,7 +38,7 @@ class Shards:
 
     def __init__(
         self,
-        apply: Callable[[State, Grads], State],
+        apply: Callable[[State, Grads, Metrics], State],
         state: State,
         grads: Grads,
         num_shards: int,

@@ -98,18 +98,19 @@ class WorkerSystem(ActorFactory[Worker]):
 
         def gradient(*place: Any) -> tuple[Metrics, Gradient]:
             _, given = asynchronous.gradient(parts.learner, *place)
-            return given.metrics, kinds.without_metrics(given)
+            mean = Mean(jnp.float32(0), jnp.float32(0))
+            metrics = given.metrics | {"episode_return": mean, "episode_length": mean}
+            return metrics, kinds.packed(given._replace(metrics=metrics))
 
         data = jax.eval_shape(parts.learner.start, self._batch)
         metrics, self._given = jax.eval_shape(
             gradient, state, data, self._batch, self._root, count_of(0), np.int32(0)
         )
-        mean = Mean(0, 0)  # pyright: ignore
-        episodes = {"episode_return": mean, "episode_length": mean}
-        self._metrics_tree = jax.tree.structure(metrics | episodes)
-        apply, grads = halves_of(parts.learner, "workers").apply, self._given.grads
-        config = parts.config
-        return Shards(apply, state, grads, config.num_shards, config.staleness)
+        self._metrics_tree = jax.tree.structure(metrics)
+        halves, config = halves_of(parts.learner, "workers"), parts.config
+        apply = partial(kinds.apply_packed, halves.apply, self._metrics_tree)
+        given = (apply, state, self._given.grads)
+        return Shards(*given, config.num_shards, config.staleness)
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
         """Compiles before the first pull, so that no worker is late because of it."""

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import Acting, Actor, ActorState, MakeEnv, count_of
@@ -20,7 +19,7 @@ from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Gradient, Learner, asynchronous
-from jaxrl_par.types import Mean, Metrics, PRNGKey, State, Trajectory
+from jaxrl_par.types import Grads, Mean, Metrics, PRNGKey, State, Trajectory
 
 
 class PushInfo(NamedTuple):
@@ -31,7 +30,7 @@ class PushInfo(NamedTuple):
     generation: int
     """How often its environments had been made anew."""
     metrics: np.ndarray
-    """[M], as `packed`."""
+    """[M], leaf by leaf."""
     env_steps: int
     rows: int
     info: Metrics
@@ -42,7 +41,7 @@ class Computed(NamedTuple):
     """What a worker has made of an unroll."""
 
     given: Gradient
-    """Its gradient, without metrics."""
+    """Its gradient, with metrics as `packed`."""
     info: PushInfo
     after: Any
     """The worker's state after the unroll, for checkpoints."""
@@ -115,11 +114,11 @@ class HostWorker(Actor):
         trajectory = item.trajectory._replace(extras=extras)
         place = self._root, count_of(item.unroll), np.int32(self.index)
         sums = np.array(item.episodes, np.float32)
-        self._data, given, measured = self.times.timed(
+        self._data, given = self.times.timed(
             "gradient", self._gradient, state, self._data, trajectory, sums, *place
         )
         size = trajectory.reward.size
-        info = _info(self, item.unroll, measured, size, item.info)
+        info = _info(self, item.unroll, given, size, item.info)
         after: Any = item.after
         return Computed(given, info, after._replace(data=self._data))
 
@@ -181,9 +180,11 @@ class PureWorker(PooledActor):
 
     def state(self) -> PureState:
         return PureState(
-            np.int32(self.next_unroll), np.int32(self.generation), self._streams,
+            np.int32(self.next_unroll),
+            np.int32(self.generation),
+            self._streams,
             self._data,
-        )  # fmt: skip
+        )
 
     def contribute(self, state: State) -> Computed:
         """The gradient of an unroll, as `HostWorker.contribute`.
@@ -195,10 +196,10 @@ class PureWorker(PooledActor):
         # Not timed: a compiled call comes back. This only asks whether to stop.
         self._activity.end()
         place = self._root, count_of(self.next_unroll), np.int32(self.index)
-        streams, data, given, measured = self.times.timed(
+        streams, data, given = self.times.timed(
             "computing", self._contribute, state, self._streams, self._data, *place
         )
-        info = _info(self, self.next_unroll, measured, self._rows, {})
+        info = _info(self, self.next_unroll, given, self._rows, {})
         # Last: a worker that failed before this is still at the same unroll.
         self._streams, self._data = streams, data
         self.next_unroll += 1
@@ -213,14 +214,18 @@ Worker = HostWorker | PureWorker
 
 
 def _info(
-    worker: Worker, unroll: int, measured: Any, rows: int, told: Metrics
+    worker: Worker, unroll: int, given: Gradient, rows: int, told: Metrics
 ) -> PushInfo:
-    """`measured`: what `packed` packs."""
-    env_steps, *metrics = np.asarray(measured)
+    env_steps, *metrics = np.asarray(given.metrics["packed"])
     return PushInfo(
-        worker.index, unroll, worker.generation, np.array(metrics), int(env_steps),
-        rows, told,
-    )  # fmt: skip
+        worker.index,
+        unroll,
+        worker.generation,
+        np.array(metrics),
+        int(env_steps),
+        rows,
+        told,
+    )
 
 
 class Function:
@@ -241,15 +246,25 @@ class Function:
         return jax.block_until_ready((self._compiled or self._jitted)(*arguments))
 
 
-def packed(given: Gradient) -> Float[Array, " M"]:
-    """Environment steps, then the metrics, leaf by leaf: one transfer, not one each."""
+def packed(given: Gradient) -> Gradient:
+    """With one array of metrics, environment steps before them: one transfer, not one
+    for each."""
     leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
-    return jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
+    numbers = jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
+    accepted = jnp.asarray(given.accepted)
+    return given._replace(metrics={"packed": numbers}, accepted=accepted)
+
+
+def apply_packed(
+    apply: Callable, tree: Any, state: State, grads: Grads, metrics: Metrics
+) -> State:
+    """`Halves.apply` of a `packed` gradient whose metrics had this structure."""
+    return apply(state, grads, tree.unflatten(list(metrics["packed"])[1:]))
 
 
 def gradients(learner: Learner) -> Function:
     """(state, data, trajectory, sums over its episodes [3], root, unroll, worker) ->
-    (data, gradient, what `packed` packs)"""
+    (data, `packed` gradient)"""
 
     def gradient(state: State, data: Any, trajectory: Trajectory, sums: Any, *place):
         data, given = asynchronous.gradient(learner, state, data, trajectory, *place)
@@ -257,8 +272,7 @@ def gradients(learner: Learner) -> Function:
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
         }
-        measured = packed(given._replace(metrics=metrics))
-        return data, without_metrics(given), measured
+        return data, packed(given._replace(metrics=metrics))
 
     return Function(gradient)
 
@@ -280,16 +294,10 @@ def pure_starts(
 
 def pure_gradients(learner: Learner, env: Environment, unroll_length: int) -> Function:
     """(state, environments, data, root, unroll, worker) ->
-    (environments, data, gradient, what `packed` packs)"""
+    (environments, data, `packed` gradient)"""
 
     def contribute(state: State, *rest: Any):
         done = asynchronous.turn(learner, env, unroll_length, state, state, *rest)
-        given = without_metrics(done.gradient)
-        return done.streams, done.data, given, packed(done.gradient)
+        return done.streams, done.data, packed(done.gradient)
 
     return Function(contribute)
-
-
-def without_metrics(given: Gradient) -> Gradient:
-    """What a store needs of it."""
-    return given._replace(metrics={}, accepted=jnp.asarray(given.accepted))

@@ -3,7 +3,7 @@
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.envpool import from_envpool
 from jaxrl_par.envs.host.gymnasium import from_vector
-from jaxrl_par.envs.host.make import Backend, backends, make, problems
+from jaxrl_par.envs.host.make import Backend, backends, make, problems, time_limit
 from jaxrl_par.envs.host.pure import from_pure
 from jaxrl_par.envs.host.single import from_callable
 
@@ -18,4 +18,5 @@ __all__ = [
     "from_vector",
     "make",
     "problems",
+    "time_limit",
 ]

@@ -17,6 +17,7 @@ from jaxrl_par.envs.host.info import EpisodeInfo
 
 _FRAMES = 108_000  # half an hour of play
 _FRAME_SKIP = 4
+MAX_STEPS = _FRAMES // _FRAME_SKIP
 
 
 def atari(
@@ -62,8 +63,7 @@ def atari(
         reward_clipping=False,
         use_fire_reset=False,
     )
-    limit = _FRAMES // _FRAME_SKIP
-    host = ImageHost(vector_env, "NEXT_STEP", seed, name, limit)
+    host = ImageHost(vector_env, "NEXT_STEP", seed, name, MAX_STEPS)
     host.info = EpisodeInfo(info_metrics, name)
     return host
 

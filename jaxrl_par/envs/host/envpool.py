@@ -81,6 +81,17 @@ def check_name(name: str) -> None:
         raise rows.unknown_environment(name, known, "envpool.list_all_envs()")
 
 
+def time_limit(name: str) -> int | None:
+    """Steps of an episode, None without a limit. Raises as `from_envpool`."""
+    check_name(name)
+    return _limit(_package().make_spec(name).config._asdict())
+
+
+def _limit(config: dict[str, Any]) -> int | None:
+    limit = config.get("max_episode_steps", _NO_LIMIT)
+    return None if limit == _NO_LIMIT else int(limit)
+
+
 class ImageHost(VectorHost):
     """Shows images whose channels come first with their channels last."""
 
@@ -94,10 +105,8 @@ class ImageHost(VectorHost):
 
 class _EnvPoolHost(ImageHost):
     def __init__(self, pool: Any, name: str):
-        limit = pool.config.get("max_episode_steps", _NO_LIMIT)
         # Seeds are given when a pool is made; its reset takes none.
-        limit = None if limit == _NO_LIMIT else int(limit)
-        super().__init__(pool, "NEXT_STEP", None, name, limit)
+        super().__init__(pool, "NEXT_STEP", None, name, _limit(pool.config))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         result = super()._call(method, *args, **kwargs)

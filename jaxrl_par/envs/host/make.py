@@ -1,16 +1,19 @@
 """Simulators by name."""
 
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+from jaxrl_par.envs.host import envpool as envpools
 from jaxrl_par.envs.host import rows
-from jaxrl_par.envs.host.atari import atari, game_of
+from jaxrl_par.envs.host.atari import MAX_STEPS, atari, game_of
 from jaxrl_par.envs.host.atari import names as atari_names
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.envpool import check_name, from_envpool
@@ -21,6 +24,11 @@ from jaxrl_par.errors import unknown_name
 Backend = Literal["auto", "gymnasium", "processes", "envpool"]
 
 _MAIN = threading.Lock()
+_SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
+"""As `training.interrupts`."""
 
 
 def backends() -> tuple[str, ...]:
@@ -79,8 +87,8 @@ def make(
         if backend != "processes":
             return from_callable(make_env, num_envs, seed, **told)
         # Not fork, which would copy the threads' locks of jax but not the threads.
-        with _without_main_module():
-            vector_env = AsyncVectorEnv([make_env] * num_envs, context="spawn")
+        with _without_main_module(), _deaf_children():
+            vector_env = AsyncVectorEnv([_apart(make_env)] * num_envs, context="spawn")
         limit = spec.max_episode_steps
         return from_vector(vector_env, seed, max_episode_steps=limit, **told)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -136,10 +144,59 @@ def _without_main_module():
             sys.modules["__main__"] = main
 
 
+@contextmanager
+def _deaf_children():
+    """Processes that start meanwhile do not hear the signals that training answers.
+
+    Schedulers and terminals signal all processes of a group: were simulators to end
+    first, nothing would be left to save.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        # The first process brings another one, and unblocks signals after it.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _apart(make_env: Callable[[], Any]) -> Callable[[], Any]:
+    """`make_env` for such a process: it ends with its parent, which closes its pipe, or
+    by a SIGTERM of its own."""
+    parent = os.getpid()  # where one is made to be looked at
+
+    # A lambda, so that it is sent as it is: a worker that had to import a function from
+    # here would import jax.
+    return lambda: (
+        os.getpid() == parent
+        or (
+            os.setsid(),
+            # Those that came meanwhile are forgotten.
+            [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS],
+            signal.signal(signal.SIGTERM, signal.SIG_DFL),
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        ),
+        make_env(),
+    )[-1]
+
+
 def _not_installed(name: Any) -> ImportError:
     return ImportError(
         f"{name} needs packages that are not installed: pip install 'jaxrl-par[hosts]'"
     )
+
+
+def time_limit(name: str, backend: str) -> int | None:
+    """Environment steps of an episode of a simulator that `make` makes, None without a
+    limit. Nothing is made.
+
+    Raises:
+      ValueError, ImportError: as `make`.
+    """
+    if backend == "envpool":
+        return envpools.time_limit(name)
+    return MAX_STEPS if name.startswith("ALE/") else _spec(name).max_episode_steps
 
 
 def problems(name: str, backend: str) -> list[str]:

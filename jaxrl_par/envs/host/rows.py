@@ -109,7 +109,12 @@ def episode_seed(seed: int, index: int, episode: int) -> int:
 def check_arguments(num_envs: int, seed: int) -> None:
     """Raises a ValueError for numbers that no simulator can be made with."""
     given = {"num_envs": num_envs, "seed": seed}
-    refuse_any(at_least(given, num_envs=1, seed=0))
+    found = [
+        f"{name} must be a whole number, got {x}"
+        for name, x in given.items()
+        if not isinstance(x, int | np.integer) or isinstance(x, bool)
+    ]
+    refuse_any(found or at_least(given, num_envs=1, seed=0))
 
 
 def imported(module: str, package: str, extra: str) -> Any:

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import re
+import signal
 import threading
 import time
 import traceback
@@ -708,3 +709,87 @@ def test_a_failing_simulator_ends_impala_as_clearly(world):
         advance(threads)
     assert "actor 1, Scripted, step 9" in notes(error.value)
     assert not world.unclosed()
+
+
+# What is left of a run, and of an engine --------------------------------------------
+
+
+@pytest.mark.sample(2)
+@by_schedule
+def test_the_run_is_whole_after_the_last_update_that_was_made(world, schedule):
+    error = SimulatorError("out of fuel")
+    whole = advance(engine(World(), **SCHEDULES[schedule]), updates=6)
+    world.before = raising(at(17, actor=1), error)
+    with closing(engine(world, **SCHEDULES[schedule])) as threads:
+        with pytest.raises(SimulatorError):
+            threads.advance(threads.init(KEY), MANY)
+        run, metrics = threads.rescue()
+        assert threads.rescue() is None
+    updates = int(run.progress.updates)
+    assert {len(x) for x in jax.tree.leaves(metrics)} == {updates} and updates >= 1
+    assert sum(x.unroll for x in run.local.actors) >= updates
+    # It goes on from there, with other simulators: in lockstep as if nothing had been.
+    with closing(engine(World(), **SCHEDULES[schedule])) as again:
+        again.init(KEY)
+        again.resume(run)
+        run = advance(again, run, max(6 - updates, 1))
+    if schedule == "in_turn":
+        assert updates == 4
+        np.testing.assert_array_equal(run.learner.params, whole.learner.params)
+
+
+def test_what_an_update_used_up_is_not_rescued(world, monkeypatch):
+    with closing(engine(world)) as threads:
+        run, _ = threads.advance(threads.init(KEY), 1)
+        assert threads.rescue() is None
+
+        def fails(self, run, batch):
+            jax.tree.map(lambda x: x.delete(), run)
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(MeshLearner, "update", fails)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            threads.advance(run, 1)
+        assert threads.rescue() is None
+
+
+def actor_threads() -> list[str]:
+    return [x.name for x in threading.enumerate() if x.name.startswith("actor")]
+
+
+def test_an_engine_that_is_forgotten_ends_its_threads(world):
+    """As when a cell of a notebook runs a second time."""
+    threads = engine(world)
+    run = advance(threads, updates=1)
+    assert len(actor_threads()) == 2
+    with pytest.raises(RuntimeError, match="make another engine"):
+        threads.init(KEY)
+    threads.advance(run, 1)
+    assert len(actor_threads()) == 2
+    threads = engine(world)
+    gc.collect()
+    advance(threads, updates=1)
+    assert len(actor_threads()) == 2
+    del threads
+    gc.collect()
+    assert not actor_threads() and not world.unclosed()
+    with engine(world) as threads:
+        advance(threads, updates=1)
+    assert not actor_threads() and not world.unclosed()
+
+
+def test_an_interrupted_advance_leaves_no_thread(world):
+    threads = engine(world)
+
+    def before(call):
+        if call.kind == "step" and call.step == 9 and call.actor == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    world.before = before
+    with pytest.raises(KeyboardInterrupt):
+        threads.advance(threads.init(KEY), MANY)
+    assert not actor_threads() and not world.unclosed()
+    # A rerun of the cell has those of its own only.
+    world.before = lambda call: None
+    with engine(world) as threads:
+        advance(threads, updates=1)

@@ -1,6 +1,7 @@
 """Workers that are killed, raise, hang or come back: no update is lost, nobody waits
 for ever, and nothing stays behind."""
 
+import gc
 import random
 import threading
 import time
@@ -47,7 +48,7 @@ from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.loops import asynchronous
 from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.networks import actor_critic
-from jaxrl_par.topologies.workers import repeat_recorded
+from jaxrl_par.topologies.workers import repeat_recorded, workers
 from jaxrl_par.training.checkpoints import state_hash
 from jaxrl_par.types import Count, Info
 
@@ -671,3 +672,40 @@ def test_a_record_that_would_lack_its_beginning_is_refused(tmp_path):
         made.advance(made.init(KEY), 1)
         with pytest.raises(RuntimeError, match="record before advance"):
             made.record(tmp_path / "late")
+
+
+# What is left of a run, and of an engine --------------------------------------------
+
+
+@by_store
+def test_the_run_is_whole_after_the_last_push(world, store):
+    world.before = raising(at(17, actor=1), SimulatorError("out of fuel"))
+    with engine(*store, agent=ON_HOST, env=world.make) as working:
+        start = working.init(KEY)
+        with pytest.raises(SimulatorError):
+            working.advance(start, 1_000)
+        run, metrics = working.rescue()
+        assert working.rescue() is None
+    updates = int(run.progress.updates)
+    assert {len(x) for x in jax.tree.leaves(metrics)} == {updates} and updates > 1
+    # All shards have the same number of updates, and workers as many unrolls.
+    assert int(run.learner.updates) == updates
+    assert sum(int(x.unroll) for x in run.local.workers) == updates
+    with engine(*store, agent=ON_HOST, env=World().make) as again:
+        again.init(KEY)
+        with warned("cannot be brought back"):
+            again.resume(run)
+        run, _ = again.advance(run, 3)
+    assert int(run.progress.updates) == updates + 3
+
+
+def test_workers_that_are_forgotten_end(world):
+    def names():
+        return [x.name for x in threading.enumerate() if x.name.startswith("worker")]
+
+    working = workers(learner_of(ON_HOST), world.make, LENGTH, config_of())
+    working.advance(working.init(KEY), 2)
+    assert len(names()) == 2
+    del working
+    gc.collect()
+    assert not names() and not world.unclosed()

@@ -106,7 +106,7 @@ def applied(divided, parts, grads, staleness=0):
 def test_what_is_split_is_joined(name, num_shards):
     agent, state, grads = given(name)
     # All leaves differ from what they are at the start.
-    state = jax.jit(agent.apply)(state, grads[0])
+    state = jax.jit(agent.apply)(state, grads[0], {})
     divided = shards(name, num_shards)
     parts = divided.split(state)
     assert len(parts) == num_shards
@@ -152,7 +152,7 @@ def test_updates_of_the_parts_are_that_of_the_whole(name, num_shards):
     divided, apply = shards(name, num_shards), jax.jit(agent.apply)
     parts = divided.split(state)
     for g in grads:
-        state = passed(apply(state, g), ENV_STEPS)
+        state = passed(apply(state, g, {}), ENV_STEPS)
         parts, metrics = applied(divided, parts, g)
         norm = optax.tree.norm(g)
         for x in metrics:
@@ -173,7 +173,7 @@ def test_without_clipping_those_of_sgd_are_so_bit_for_bit():
     divided = Shards(agent.apply, state, grads[0], 3, StalenessConfig())
     parts, apply = divided.split(state), jax.jit(agent.apply)
     for g in grads:
-        state = apply(state, g)
+        state = apply(state, g, {})
         parts, _ = applied(divided, parts, g)
     assert_equal(divided.join(parts), state)
 

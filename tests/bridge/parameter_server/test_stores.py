@@ -148,7 +148,9 @@ def test_updates_are_told_in_the_order_in_which_they_were_made(kind):
             assert len(updates) == target
     expected = ZEROS
     for update in updates:
-        expected = jax.jit(TOY.apply)(expected, jnp.asarray(update.item, jnp.float32))
+        expected = jax.jit(TOY.apply)(
+            expected, jnp.asarray(update.item, jnp.float32), {}
+        )
     np.testing.assert_array_equal(state.params, expected.params)
     np.testing.assert_array_equal(state.trace, expected.trace)
 

@@ -1,6 +1,7 @@
 """Simulators by name, on every backend."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -26,7 +27,18 @@ def test_processes_give_the_rows_of_the_stream(name):
         for process in env._vector_env.processes
     ]
     assert all("numpy" in text and "jaxlib" not in text for text in maps)
+    # Signals for a whole group, or for all processes of a job, are not for them.
+    for process in env._vector_env.processes:
+        assert os.getpgid(process.pid) != os.getpgid(0)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU):
+            os.kill(process.pid, number)
+    env.step(np.zeros(2, np.int32))
+    first, other = env._vector_env.processes
+    first.terminate()
+    first.join(10)
+    assert first.exitcode == -signal.SIGTERM and other.is_alive()
     env.close()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_gymnasium_steps_in_this_thread():

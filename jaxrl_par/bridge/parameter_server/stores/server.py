@@ -71,6 +71,13 @@ class Server(store.Store):
 
         self._enter(hand_over, times)
 
+    def settled(self) -> store.Drained:
+        # The shards' threads have ended, too, each at another push of the line.
+        for index, current in enumerate(self._current):
+            for waiting in list(self._line)[current.pushes - self._first :]:
+                self._update(index, waiting)
+        return super().settled()
+
     @property
     def _pushes(self) -> int:
         return min(x.pushes for x in self._current)

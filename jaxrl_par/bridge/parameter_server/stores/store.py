@@ -29,7 +29,7 @@ class Push(NamedTuple):
     """A gradient on its way."""
 
     given: Gradient
-    """The gradient of all parameters, without metrics."""
+    """The gradient of all parameters."""
     pulled: Pulled
     item: Any
     """What is to be remembered of it."""
@@ -82,6 +82,10 @@ class Store(ABC):
     def drain(self) -> Drained:
         """Waits until there were as many pushes as are admitted."""
         self._supervisor.wait(self._is_full, "updates of workers")
+        return self._drained()
+
+    def settled(self) -> Drained:
+        """What came of all pushes, when the threads of all workers have ended."""
         return self._drained()
 
     def statistics(self) -> dict[str, float]:

@@ -1,0 +1,121 @@
+"""JAX's switches that careful users set: everything still traces, in float32."""
+
+import jax
+import numpy as np
+import pytest
+from learners import LEARNERS, OPTIMIZER, network
+
+from jaxrl_par import loops, random
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.algorithms.impala import ImpalaConfig, impala
+from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.algorithms.tabular import (
+    policy_iteration,
+    random_walk,
+    value_iteration,
+)
+from jaxrl_par.algorithms.vmpo import vmpo
+from jaxrl_par.envs import make
+from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
+from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.types import Box, Discrete, TimeStep, example
+
+SMALL_GTRXL = NetworkConfig(
+    widths=(4,), policy="squashed", memory="gtrxl", memory_width=8,
+    transformer=TransformerConfig(1, 2, 4, 8),
+)  # fmt: skip
+SEPARATE_GRUS = NetworkConfig(widths=(4,), shared=False, memory="gru", memory_width=4)
+
+
+def of(env, config):
+    return actor_critic(env.observation_spec, env.action_spec, config)
+
+
+def corrected(env):
+    config = ImpalaConfig(behaviour_cost=0.1, correction="epsilon")
+    return impala(network(env), OPTIMIZER, config)
+
+
+MORE = {
+    "v-mpo, real numbers": (
+        lambda env: vmpo(network(env), OPTIMIZER), probes.continuous_action(4)
+    ),
+    "ppo, squashed, gtrxl": (
+        lambda env: loops.epochs(ppo(of(env, SMALL_GTRXL), OPTIMIZER), 2, 2),
+        probes.continuous_action(4),
+    ),
+    "n-step a2c, two grus": (
+        lambda env: a2c(of(env, SEPARATE_GRUS), OPTIMIZER, A2CConfig(n_step=3)),
+        probes.clock(4),
+    ),
+    "impala, corrected otherwise": (corrected, probes.continuous_action(4)),
+}  # fmt: skip
+CASES = {name: (made, probes.clock(4)) for name, made in LEARNERS.items()} | MORE
+QUICK = {"x64": ("v-mpo", "ppo, squashed, gtrxl"), "rank": ("q-learning, replay",)}
+
+
+def traced(name):
+    """Shapes of a learner's state after two updates: nothing is compiled."""
+    made, env = CASES[name]
+    program = compiled(made(env), env, 8)
+    return jax.eval_shape(
+        lambda: scanned(program, 2)(program.init(random.key(0)))[0]
+    ).learner
+
+
+def cases(switch):
+    return [x if x in QUICK[switch] else pytest.param(x, marks=pytest.mark.slow)
+            for x in CASES]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", cases("rank"))
+def test_no_rank_is_promoted(name):
+    with jax.numpy_rank_promotion("raise"):
+        traced(name)
+
+
+@pytest.mark.parametrize("name", cases("x64"))
+def test_what_is_learned_is_float32_although_float64_is_enabled(name):
+    with jax.enable_x64(True):
+        dtypes = {x.dtype.name for x in jax.tree.leaves(traced(name))}
+    assert dtypes <= {"float32", "int32", "uint32"}
+
+
+SWITCHES = {
+    "rank": lambda: jax.numpy_rank_promotion("raise"),
+    "x64": lambda: jax.enable_x64(True),
+}
+every_switch = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+
+
+@pytest.mark.slow
+@every_switch
+@pytest.mark.parametrize("torso", ["conv", "shallow", "deep"])
+def test_image_networks_trace(torso, switch):
+    spec, no = Box((36, 36, 3), np.dtype(np.uint8), 0.0, 255.0), np.zeros((2, 3), bool)
+    steps = TimeStep(np.zeros((2, 3, 36, 36, 3), np.uint8), no, no)
+
+    def gradient(key):
+        net = actor_critic(spec, Discrete(3), NetworkConfig(torso=torso))
+        params = net.init(key, jax.tree.map(lambda x: x[0], steps))
+        return jax.grad(lambda p: net.unroll(p, (), steps)[0][1].sum())(params)
+
+    with switch():
+        leaves = jax.tree.leaves(jax.eval_shape(gradient, random.key(0)))
+    assert {x.dtype.name for x in leaves} == {"float32"}
+
+
+@pytest.mark.slow
+@every_switch
+@pytest.mark.parametrize("name", ["IMaze-9x9", "MetaFetch-7x7", "CartPole-v1"])
+def test_environments_and_tables_trace(name, switch):
+    env = make(name, 2)
+
+    def step(key):
+        return env.step(env.reset(key)[0], example(env.action_spec, 2), key)
+
+    with switch():
+        jax.eval_shape(step, random.key(0))
+        jax.eval_shape(lambda: policy_iteration(random_walk(5)))
+        jax.eval_shape(lambda: value_iteration(random_walk(5)))

@@ -1,0 +1,108 @@
+"""Evaluation on simulators: a bound, hangs and signals, in threads that end."""
+
+import os
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from scripted import AGENT, EPISODE, NUM_ENVS, Call, Scripted, World
+from warned import warned
+
+from jaxrl_par.bridge.supervision import HangError, SupervisionConfig
+from jaxrl_par.training.host_evaluation import host_evaluator, simulators
+from jaxrl_par.training.interrupts import Interrupted, interrupts
+
+KEY = jax.random.key(0)
+SOON = SupervisionConfig(env_timeout=0.5, close_seconds=0.5)
+
+
+@pytest.fixture
+def world():
+    before = set(threading.enumerate())
+    world = World()
+    yield world
+    world.released.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def make(world: World) -> Scripted:
+    world.made.append(Scripted(world, 0, 0))
+    return world.made[-1]
+
+
+def play(world, episodes=2, max_steps=None, supervision=SOON):
+    with simulators(lambda: make(world), supervision) as env:
+        return host_evaluator(AGENT, episodes, max_steps, supervision)(env, None, KEY)
+
+
+def hang_in(world: World, kind: str) -> None:
+    def before(call: Call) -> None:
+        if call.kind == kind and call.step >= (kind == "step"):
+            world.hang()
+
+    world.before = before
+
+
+def test_episodes_are_cut_where_they_would_not_end(world):
+    """S13: greedy actions that push a wall."""
+    whole = play(world)
+    assert whole.complete and np.all(whole.returns == EPISODE)
+    nowhere = np.zeros(NUM_ENVS, bool)
+
+    def endless(call, rows):
+        if call.kind == "reset":
+            return rows
+        return (rows[0]._replace(first=nowhere, last=nowhere), *rows[1:])
+
+    world.after = endless
+    cut = play(world, episodes=3, max_steps=20)
+    # The steps that would have begun an episode paid nothing.
+    assert np.all(cut.returns[0] == 18) and np.all(cut.lengths[0] == 20)
+    assert np.isnan(cut.returns[1:]).all() and cut.num_cut == 3 * NUM_ENVS
+    Scripted.max_episode_steps = None
+    try:
+        with pytest.raises(ValueError, match="Scripted has no time limit"):
+            play(world)
+    finally:
+        Scripted.max_episode_steps = EPISODE
+    assert not world.unclosed()
+
+
+@pytest.mark.parametrize("kind", ["reset", "step"])
+def test_a_hang_is_an_error_that_names_it(world, kind):
+    hang_in(world, kind)
+    with pytest.raises(HangError, match=f"evaluation: {kind} has not returned") as info:
+        play(world)
+    assert info.value.__notes__ == ["in an evaluation of Scripted"]
+    assert not world.unclosed()
+
+
+def test_a_close_that_hangs_is_a_warning(world):
+    hang_in(world, "close")
+    with warned("closing Scripted after an evaluation failed with HangError"):
+        assert play(world).complete
+
+
+def test_a_signal_ends_it_though_a_simulator_hangs(world):
+    hang_in(world, "step")
+    patient = SupervisionConfig(env_timeout=60.0, close_seconds=0.5)
+
+    def send():
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    started = time.monotonic()
+    with (
+        interrupts() as signals,
+        pytest.raises(Interrupted) as ended,
+        signals.answered_at_once(lambda: None),
+    ):
+        play(world, supervision=patient)
+    assert ended.value.code == 75 and time.monotonic() - started < 20
+    assert not world.unclosed()
