@@ -29,6 +29,7 @@ TAKES = {
     "ppo_threads": ("compiled", "threads"),
     "reinforce": ("compiled",),
 }
+LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
     "learner": NetworkConfig(
         widths=(8,), memory="gtrxl", memory_width=8,
@@ -123,7 +124,7 @@ def tiny(config, tmp_path, topology, name="run", **options):
         ("a2c", "delayed", {"normalize": True}),
         ("ppo", "threads", {"env_name": "LunarLander-v3", "show_previous": True}),
         ("reinforce", "compiled", {}),
-        ("impala", "compiled", {"network": NetworkConfig(memory="lstm")}),
+        ("impala", "compiled", {"network": LSTM, "num_minibatches": 2}),
         ("actor_learner_distillation", "threads", SMALL),
     ],
 )
