@@ -13,7 +13,7 @@ import pytest
 from toy_training import toy
 
 import jaxrl_par as jp
-from jaxrl_par import cli, presets
+from jaxrl_par import cli, presets, training
 from jaxrl_par.types import Mean
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -90,6 +90,25 @@ def test_the_config_of_the_readme_is_one(tmp_path):
     argv = ["--config", str(tmp_path / "mine.yaml")]
     args = cli.parse(presets.get("ppo").config, argv)
     assert (args.optimizer.learning_rate, args.training.log_interval) == (1e-3, 10)
+
+
+@pytest.mark.slow
+def test_a_run_is_loaded_and_compared_as_the_readme_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = {"evaluation_envs": 2, "evaluation_episodes": 1, "tensorboard": False}
+    preset = presets.get("a2c")
+    kept = training.TrainingConfig(**settings)
+    preset.run(preset.config(total_steps=10_000, training=kept))
+    assert Path("runs/a2c-CartPole-v1/episode.gif").exists()
+    sections = README.partition("## Loading and playing a run\n")[2]
+    sections = sections.partition("\n## Taking")[0]
+    loading, comparing = re.findall(r"```python\n(.*?)```", sections, re.DOTALL)
+    assert len([x for x in loading.splitlines() if x and "import" not in x]) == 3
+    capsys.readouterr()
+    exec(compile(loading + comparing, "README.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "sampled_return" in told and "a2c-CartPole-v1  CartPole-v1" in told
+    assert Path("episode.gif").exists() and Path("comparison.png").exists()
 
 
 def test_train_divides_means_and_says_where_nothing_was_counted():

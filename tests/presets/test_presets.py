@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import cli, presets, random, rollout
+from jaxrl_par import cli, presets, random, rollout, training
 from jaxrl_par.algorithms.impala import ImpalaConfig
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Engine
+from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
@@ -28,6 +29,13 @@ TAKES = {
     "ppo_threads": ("compiled", "threads"),
     "reinforce": ("compiled",),
 }
+LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
+SMALL = {
+    "learner": NetworkConfig(
+        widths=(8,), memory="gtrxl", memory_width=8,
+        transformer=TransformerConfig(num_layers=1, num_heads=2, memory_length=4),
+    )
+}  # fmt: skip
 LATE = ("threads", "workers")
 
 
@@ -116,10 +124,12 @@ def tiny(config, tmp_path, topology, name="run", **options):
         ("a2c", "delayed", {"normalize": True}),
         ("ppo", "threads", {"env_name": "LunarLander-v3", "show_previous": True}),
         ("reinforce", "compiled", {}),
+        ("impala", "compiled", {"network": LSTM, "num_minibatches": 2}),
+        ("actor_learner_distillation", "threads", SMALL),
     ],
 )
-def test_a_preset_trains(name, topology, options, tmp_path):
-    config, _ = parts(name)
+def test_a_preset_trains_and_is_loaded(name, topology, options, tmp_path):
+    config, make_agent = parts(name)
     args = tiny(config, tmp_path, topology, **options)
     if not args.is_pure:
         pytest.importorskip("gymnasium")
@@ -127,6 +137,13 @@ def test_a_preset_trains(name, topology, options, tmp_path):
     trained = presets.get(name).run(args)
     assert trained.summary.updates == 2
     assert set(trained.summary.evaluation) == {"sampled_return", "greedy_return"}
+    learner = cli.compose(args, make_agent)
+    with training.load(trained.directory.path) as run:
+        assert run.update == 2 and run.args.num_envs == 4
+        expected = learner.params(trained.run.learner)
+        jax.tree.map(np.testing.assert_array_equal, run.params, expected)
+        assert run.evaluate() == trained.summary.evaluation
+        run.play(tmp_path / "episode.gif")
 
 
 @pytest.mark.slow
