@@ -30,9 +30,13 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
     """The experiment's learner, for its environments and as long as it trains.
 
     Raises:
-      TrainingError: observations are to be normalised, but no agent was made.
+      TrainingError: observations are to be normalised, but no agent was made; or a
+        network is refused for these environments.
     """
-    made = make_agent(args, args.specs(), args.make_optimizer())
+    try:
+        made = make_agent(args, args.specs(), args.make_optimizer())
+    except RefusedError as error:
+        raise TrainingError(str(error)) from error
     if isinstance(made, Agent):
         return args.make_learner(made)
     if args.normalize:

@@ -48,11 +48,9 @@ def evaluator(
       max_steps: bound of an episode, by default that of `env`.
 
     Raises:
-      ValueError: `episodes_per_env` is below 1; `env` has no bound, or no statistics;
-        the agent was made for other specs.
+      ValueError: `episodes_per_env` is below 1; `env` has no bound, or no statistics.
     """
     refuse(episodes_per_env=episodes_per_env)
-    rollout.refuse_other_specs(agent, env)
     bound = env.max_episode_steps if max_steps is None else max_steps
     statistics = env.episode
     if bound is None:

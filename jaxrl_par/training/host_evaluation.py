@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl_par import rollout
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.checked import checked
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
 
@@ -29,6 +30,7 @@ def host_evaluator(
 
     def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> np.ndarray:
         rollout.refuse_other_specs(agent, env)
+        env = checked(env)
         cpu = jax.local_devices(backend="cpu")[0]
         params, key = jax.device_put((params, key), cpu)
         returns = np.full((episodes_per_env, env.num_envs), np.nan, np.float64)

@@ -23,7 +23,6 @@ from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.types import Box
 
-
 KEY = random.key(0)
 
 
@@ -42,7 +41,7 @@ def test_an_agent_is_refused_where_specs_are_others(name):
         lambda: episodic(agent, env, 4),
         lambda: delayed(agent, env, 4, schedule, num_workers=1),
         lambda: workers(agent, env, 4, WorkersConfig()),
-        lambda: evaluator(agent, env, 1),
+        lambda: evaluator(agent, env, 1)((), KEY),
         lambda: rollout.start(normalize_observations(agent), env, random.key(0)),
         lambda: animate(agent, env, (), "none.gif", random.key(0)),
         lambda: host_evaluator(agent, 1)(from_pure(env, KEY), (), KEY),
