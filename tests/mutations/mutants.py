@@ -1316,8 +1316,8 @@ _ENVS = (
     _m(
         "host: an episode may start in the middle of another",
         "envs/host/unrolls.py",
-        'refuse_where("first", after, after & ~before, ',
-        'refuse_where("first", after, before & ~after, ',
+        '"first", after, after & ~before, "comes',
+        '"first", after, before & ~after, "comes',
         "envs/host/test_unrolls.py::"
         "test_bad_values_are_refused_with_field_environment_and_row",
     ),
