@@ -30,8 +30,9 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
     """The experiment's learner, for its environments and as long as it trains.
 
     Raises:
-      TrainingError: observations are to be normalised, but no agent was made; or there
-        is a policy for continuous actions, but no such action.
+      TrainingError: observations are to be normalised, but no agent was made; there
+        is a policy for continuous actions, but no such action; or a network is refused
+        for these environments.
     """
     specs, policy = args.specs(), args.network.policy
     if isinstance(specs[1], Discrete) and policy != type(args)().network.policy:
@@ -39,7 +40,10 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
             f"network.policy is for continuous actions, and those of {args.env_name}"
             f" are discrete: leave it out, got {policy}"
         )
-    made = make_agent(args, specs, args.make_optimizer())
+    try:
+        made = make_agent(args, specs, args.make_optimizer())
+    except RefusedError as error:
+        raise TrainingError(str(error)) from error
     if isinstance(made, Agent):
         return args.make_learner(made)
     if args.normalize:

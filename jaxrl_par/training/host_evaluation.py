@@ -20,6 +20,7 @@ from jaxrl_par.bridge.supervision import (
     Supervisor,
 )
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.host.checked import checked
 from jaxrl_par.errors import refuse
 from jaxrl_par.training.evaluation import Evaluation, bound_of
 from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
@@ -53,6 +54,7 @@ def host_evaluator(
 
     def evaluate(env: HostEnvironment, params: Params, key: PRNGKey) -> Evaluation:
         rollout.refuse_other_specs(agent, env)
+        env = checked(env)
         bound = bound_of(env.name, env.max_episode_steps, max_steps)
 
         def play(activity: Activity) -> Evaluation:

@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 
+from jaxrl_par import rollout
 from jaxrl_par.envs import from_gymnax, make, names
 from jaxrl_par.envs.gymnax import _spec
 from jaxrl_par.testing import check_environment
-from jaxrl_par.types import Box, Discrete
+from jaxrl_par.types import Agent, Box, Discrete
 
 # MNISTBandit-bsuite downloads its images.
 OFFLINE = [name for name in names() if not name.startswith("MNIST")]
@@ -114,6 +116,70 @@ def test_an_environment_of_ones_own_needs_no_name():
     env = from_gymnax(inner, 3)
     assert env.name == "CartPole-v1" and env.num_envs == 3
     assert env.max_episode_steps == inner.default_params.max_steps_in_episode
+
+
+class Paying:
+    """Pays the action that it gets, whatever it is."""
+
+    name = "paying"
+
+    @property
+    def default_params(self):
+        return gymnax.make("Pendulum-v1")[1]
+
+    def action_space(self, params):
+        return spaces.Box(jnp.array([-1.0, -jnp.inf]), 2.0, (2,))
+
+    def observation_space(self, params):
+        return spaces.Box(0.0, 1.0, (1,))
+
+    def reset_env(self, key, params):
+        return jnp.zeros(1), {"time": 0}
+
+    def step_env(self, key, state, action, params):
+        state = {"time": state["time"] + 1}
+        return jnp.zeros(1), state, action[0] + 10 * action[1], jnp.array(False), {}
+
+    def is_truncated(self, state, params):
+        return False
+
+
+def test_actions_are_done_within_their_bounds():
+    env = from_gymnax(Paying(), 3)
+    action = jnp.array([[5.0, 0.0], [-5.0, -40.0], [0.5, 5.0]])
+    state, _ = env.reset(jax.random.key(0))
+    reward = env.step(state, action, jax.random.key(0))[2]
+    np.testing.assert_allclose(reward, [2, -401, 20.5])
+
+
+@pytest.mark.parametrize("name", ["Reacher-misc", "Swimmer-misc"])
+def test_gymnaxs_own_environments_do_not_get_more(name):
+    env = make(name, 2)
+    spec = env.action_spec
+    state, _ = env.reset(jax.random.key(0))
+    step = jax.jit(env.step)
+    most = jnp.broadcast_to(jnp.asarray(spec.high), (2, *spec.shape))
+    known, found = (
+        step(state, x, jax.random.key(1)) for x in (most, jnp.full_like(most, 100.0))
+    )
+    jax.tree.map(np.testing.assert_array_equal, known, found)
+
+
+def test_what_is_learned_from_is_what_was_sampled():
+    """MountainCarContinuous punishes the square of the action that it gets."""
+    env = make("MountainCarContinuous-v0", 2)
+    agent = Agent(
+        init=lambda key, step: (),
+        initial_carry=lambda num_envs: (),
+        act=lambda params, carry, step, key: (jnp.full((2, 1), 3.0), (), {}),
+        greedy=lambda *args: None,
+        grad=lambda *args: None,
+        apply=lambda state, grads: state,
+    )
+    streams = rollout.start(agent, env, jax.random.key(0))
+    _, trajectory, _ = rollout.unroll(agent, env, (), streams, jax.random.key(1), 3)
+    assert (trajectory.action == 3).all()
+    np.testing.assert_allclose(trajectory.reward, -0.1, rtol=1e-6)
 
 
 def test_unknown_names_are_rejected_with_the_nearest():

@@ -79,6 +79,25 @@ def test_previous_action_and_reward_are_those_of_the_row_before():
     np.testing.assert_array_equal(steps.obs.obs, rows(probes.counter(B))[0].obs)
 
 
+def test_clipped_actions_are_the_nearest_within_bounds():
+    env = wrappers.clip_actions(probes.continuous_action(3))
+    state, step = env.reset(jax.random.key(0))
+    action = jnp.array([[7.0], [-7.0], [0.5]])
+    reward = env.step(state, action, jax.random.key(0))[2]
+    done = np.array([1, -1, 0.5])
+    np.testing.assert_allclose(reward, -np.square(done - step.obs[:, 0]), rtol=1e-5)
+    choices = probes.counter(1)
+    assert wrappers.clip_actions(choices) is choices  # which pay nothing
+
+
+def test_what_is_shown_of_an_action_is_what_was_chosen_and_has_no_bounds():
+    env = wrappers.previous_action_and_reward(make("Pendulum-v1", 2))
+    assert not np.isfinite(env.observation_spec.action.low)
+    state, _ = env.reset(jax.random.key(0))
+    step = env.step(state, jnp.full((2, 1), 5.0), jax.random.key(0))[1]
+    assert (step.obs.action == 5).all()
+
+
 def test_previous_actions_may_be_vectors():
     env = wrappers.previous_action_and_reward(probes.continuous_action(B))
     check_environment(env, 20)

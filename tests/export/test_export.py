@@ -227,6 +227,28 @@ def test_normalised_observations_are_part_of_the_actor(tmp_path):
         assert_close(in_jax.step(step.obs, step.first, ())[0], action)
 
 
+@pytest.mark.parametrize("policy", ["gaussian", "squashed"])
+def test_no_action_is_outside_its_bounds(tmp_path, policy):
+    """Behind an actor may be a robot, and nobody who clips."""
+    low, high = np.float32([-0.25, -np.inf]), np.float32([0.1, 0.5])
+    bounds = Box((2,), low=low, high=high) if policy == "gaussian" else BOUNDED
+    network, params, folder = written(tmp_path, (VECTOR, bounds, {"policy": policy}))
+    step = row(stream(VECTOR), 0)
+    step = step._replace(obs=100 * step.obs)
+    (chosen, _), _ = jax.jit(network.apply)(params, (), step)
+    in_numpy, in_jax = Actor.load(folder), export.load(folder)
+    greedy, _ = in_numpy.step(step.obs, step.first, ())
+    near = np.clip(chosen.mode(), bounds.low, bounds.high)
+    assert_close(greedy, np.float32(near))
+    assert_close(in_jax.step(step.obs, step.first, ())[0], greedy)
+    if policy == "gaussian":
+        assert not np.array_equal(greedy, chosen.mode())
+    obs, first = np.tile(step.obs[:1], (1000, 1)), np.ones(1000, bool)
+    drawn, _ = in_numpy.step(obs, first, (), np.random.default_rng(0))
+    assert ((drawn >= bounds.low) & (drawn <= bounds.high)).all()
+    assert np.isfinite(drawn).all() and len(np.unique(drawn)) > 500
+
+
 def test_sampled_actions_have_the_policys_probabilities(tmp_path):
     _, params, folder = written(tmp_path, CASES["mlp"])
     # Weight 0 for the last action; the first and the second stay.

@@ -1308,7 +1308,7 @@ _ENVS = (
     ),
     _m(
         "host: one integer more is allowed",
-        "envs/host/unrolls.py",
+        "envs/host/admission.py",
         "outside = (x < 0) | (x >= spec.num_values)",
         "outside = (x < 0) | (x > spec.num_values)",
         "envs/host/test_unrolls.py::test_a_choice_is_below_the_number_of_choices",
@@ -1316,10 +1316,34 @@ _ENVS = (
     _m(
         "host: an episode may start in the middle of another",
         "envs/host/unrolls.py",
-        '_refuse("first", after, after & ~before, ',
-        '_refuse("first", after, before & ~after, ',
+        '"first", after, after & ~before, "comes',
+        '"first", after, before & ~after, "comes',
         "envs/host/test_unrolls.py::"
         "test_bad_values_are_refused_with_field_environment_and_row",
+    ),
+    _m(
+        "host: integers wrap",
+        "envs/host/admission.py",
+        "return (array < info.min) | (array > info.max)",
+        "return np.zeros(array.shape, bool)",
+        "envs/host/test_admission.py::"
+        "test_an_observation_that_a_cast_would_change_is_refused",
+    ),
+    _m(
+        "host: a step is not copied before a reset",
+        "envs/host/admission.py",
+        "rows.append(np.array(part) if copy else part)",
+        "rows.append(part)",
+        "envs/host/test_admission.py::"
+        "test_a_reset_beyond_its_mask_is_found_in_memory_that_is_reused",
+    ),
+    _m(
+        "host: actions are sent as they are sampled",
+        "envs/host/rows.py",
+        "within = np.minimum(np.maximum(given, low), high)",
+        "within = given",
+        "envs/host/test_admission.py::"
+        "test_what_is_sent_is_within_bounds_in_the_dtype_of_the_space",
     ),
     _m(
         "host: the first step shows what ended the episode before",
@@ -1437,8 +1461,8 @@ _EXPORT = (
     _m(
         "numpy: a squashed action is not moved to its centre",
         "export/numpy_actor.py",
-        'return settings["centre"] + settings["half_width"] * unit, carry',
-        'return settings["half_width"] * unit, carry',
+        'actions = settings["centre"] + settings["half_width"] * unit',
+        'actions = settings["half_width"] * unit',
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
 )

@@ -10,6 +10,7 @@ import pytest
 from jaxrl_par import envs, random
 from jaxrl_par.distributions import Categorical, DiagNormal, SquashedNormal
 from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.types import Box, Discrete, TimeStep
 
@@ -455,3 +456,12 @@ def test_a_population_of_networks_is_that_of_each_seed():
 def test_what_does_not_fit_is_refused_with_its_reason(specs, action, options, message):
     with pytest.raises(ValueError, match=message):
         actor_critic(specs, action, NetworkConfig(**options))
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "squashed"])
+def test_actions_of_integers_are_refused_with_a_way_out(policy):
+    levels = Box((2,), np.dtype(np.int64), low=-3.0, high=7.0)
+    with pytest.raises(
+        RefusedError, match=r"real numbers, .*int64.*one Discrete action"
+    ):
+        actor_critic(Box((4,)), levels, NetworkConfig(policy=policy))

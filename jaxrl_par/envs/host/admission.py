@@ -15,7 +15,7 @@ finite and within bounds, over a whole unroll, where it costs least: `check_valu
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -258,9 +258,9 @@ class _Leaf:
     def _bounds(self) -> str:
         if isinstance(self.spec, Discrete):
             return f", and is not in {self._low} .. {self._high}"
-        return f" with bounds [{self.spec.low}, {self.spec.high}]"
+        return f" with bounds {_interval(self.spec)}"
 
-    def _lost(self, array: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    def _lost(self, array: np.ndarray, cast: np.ndarray) -> Any:
         """Where a cast to the space's dtype changes what an element is."""
         if self.dtype.kind == "b":
             return np.zeros(array.shape, bool)
@@ -323,7 +323,7 @@ def check_values(name: str, spec: Spec, x: np.ndarray, check_bounds: bool) -> No
         refuse_where(name, x, ~np.isfinite(x), "is not finite")
     if check_bounds and _limits(spec):
         outside = (x < spec.low) | (x > spec.high)
-        refuse_where(name, x, outside, f"is outside [{spec.low}, {spec.high}]")
+        refuse_where(name, x, outside, f"is outside {_interval(spec)}")
 
 
 def refuse_where(name: str, x: np.ndarray, bad: np.ndarray, why: str) -> None:
@@ -337,6 +337,14 @@ def refuse_where(name: str, x: np.ndarray, bad: np.ndarray, why: str) -> None:
     )
     error.row = index[0]
     raise error
+
+
+def _interval(spec: Box) -> str:
+    """The bounds, as two numbers where all elements have the same."""
+    ends = [np.unique(side) for side in (spec.low, spec.high)]
+    if all(end.size == 1 for end in ends):
+        return f"[{ends[0][0]}, {ends[1][0]}]"
+    return f"[{spec.low}, {spec.high}]"
 
 
 def _limits(spec: Box) -> bool:
@@ -431,13 +439,11 @@ def _array(
     return array
 
 
-def _refuse_element(
-    name: str, x: np.ndarray, bad: np.ndarray, where: str, why: str
-) -> None:
-    """Raises for the first bad element."""
+def _refuse_element(name: str, x: Any, bad: Any, where: str, why: str) -> NoReturn:
+    """Raises for the first bad element of an array or a number."""
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     element = f"element {list(index)} " if index else ""
-    raise _refused(name, where, f"{element}{why}: {x[index]}")
+    raise _refused(name, where, f"{element}{why}: {x[index] if index else x}")
 
 
 def _refused(name: str, where: str, why: str) -> BadRowError:

@@ -13,7 +13,7 @@ from jaxrl_par.envs.host.admission import Observations
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
-from jaxrl_par.types import Discrete, Metrics, Obs, TimeStep
+from jaxrl_par.types import Discrete, Metrics, Obs, Spec, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:
@@ -39,6 +39,7 @@ class GymnasiumHost(HostEnvironment):
         self._observations = Observations(observation_space, self._specs)
         self.observation_spec = self._specs
         self.action_spec = spaces.action_spec(action_space, name)
+        self._limits = _limits(self.action_spec, action_space.dtype)
         self._last = np.zeros(num_envs, bool)
         self.info = EpisodeInfo((), name)
 
@@ -92,8 +93,20 @@ class GymnasiumHost(HostEnvironment):
             )
         if isinstance(spec, Discrete):
             return given.astype(np.int64, casting="same_kind") + space.start
-        within = np.minimum(np.maximum(given, spec.low), spec.high)
+        low, high = self._limits
+        within = np.minimum(np.maximum(given, low), high)
         return within.astype(space.dtype, casting="same_kind")
+
+
+def _limits(spec: Spec, dtype: np.dtype) -> tuple[Any, Any]:
+    """Bounds of what is sent: those of the spec, and what the simulator's dtype holds,
+    which may be less than float32 does."""
+    if isinstance(spec, Discrete):
+        return None, None
+    if dtype.kind != "f":
+        return spec.low, spec.high
+    most = np.float32(min(np.finfo(dtype).max, np.finfo(np.float32).max))
+    return np.maximum(spec.low, -most), np.minimum(spec.high, most)
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:

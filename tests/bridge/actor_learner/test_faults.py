@@ -10,6 +10,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -37,6 +38,8 @@ from jaxrl_par.bridge.actor_learner import system
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner
 from jaxrl_par.bridge.supervision import DeadlineError, HangError
 from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.failures import SimulatorError as ExitOfSimulator
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 
 KEY = jax.random.key(0)
@@ -359,6 +362,69 @@ def test_the_default_is_to_raise(world):
         with pytest.raises(SimulatorError):
             advance(threads)
         assert threads.report().restarts == 0
+
+
+@pytest.mark.parametrize("kind", ["make", "reset", "step"])
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
+def test_a_simulator_cannot_end_the_process(world, kind, error):
+    world.before = raising(at(9 if kind == "step" else 0, kind, actor=1), error)
+    with closing(engine(world)) as threads:
+        with pytest.raises(ExitOfSimulator, match="may not end the process") as told:
+            advance(threads)
+        assert f"in {kind} of actor 1" in notes(told.value) or kind == "step"
+        assert "actor 1" in notes(told.value)
+
+
+def test_a_simulator_that_exits_is_made_anew_where_that_was_asked_for(world):
+    world.before = raising(at(9), SystemExit(0))
+    with (
+        closing(engine(world, **RESTARTS)) as threads,
+        warned("made its environments anew after SimulatorError"),
+    ):
+        advance(threads)
+        assert threads.report().restarts == 1
+
+
+def test_an_environment_that_is_not_closed_at_the_end_is_worth_a_warning(world):
+    world.before = raising(lambda call: (call.kind, call.actor) == ("close", 1))
+    threads = engine(world)
+    advance(threads)
+    with warned("actor 1: closing its environments failed with SimulatorError"):
+        threads.close()
+    assert not world.unclosed()
+
+
+def test_two_actors_cannot_have_one_environment(world):
+    shared = Scripted(world, 0, 0)
+    world.make = lambda key: shared
+    with (
+        closing(engine(world)) as threads,
+        pytest.raises(RefusedError, match="would be one object, a Scripted"),
+    ):
+        advance(threads)
+
+
+def test_what_is_no_environment_is_refused(world):
+    world.make = lambda key: "CartPole-v1"
+    with (
+        closing(engine(world)) as threads,
+        pytest.raises(
+            RefusedError, match=r"must give a HostEnvironment, .* 'CartPole-v1'"
+        ),
+    ):
+        advance(threads)
+
+
+def test_a_record_stays_where_it_was_asked_for(world, tmp_path, monkeypatch):
+    """Also where a simulator changes the directory of the process."""
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    world.before = lambda call: os.chdir(elsewhere)
+    with closing(engine(world)) as threads:
+        threads.record(Path("schedule.jsonl"))
+        advance(threads)
+    assert (tmp_path / "schedule.jsonl").stat().st_size
 
 
 def test_an_environment_that_cannot_even_be_closed_is_worth_a_warning(world):

@@ -11,6 +11,7 @@ from toy_simulators import Counter
 
 from jaxrl_par.envs import make, wrappers
 from jaxrl_par.envs.host import from_callable, from_pure
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
 
 
@@ -35,6 +36,26 @@ def test_actions_with_axes():
     steps, actions, *_ = check(env, 10)
     shown = ~steps.first[1:, :, None]
     np.testing.assert_array_equal(steps.obs.action[1:], np.where(shown, actions, 0))
+
+
+def test_actions_outside_their_bounds_are_shown_and_not_refused():
+    class Vector(Counter):
+        action_space = spaces.Box(-1, 1, (2,), np.float64)
+
+        def step(self, action):
+            assert self.action_space.contains(action)
+            return super().step(0)
+
+    env = previous_action_and_reward(from_callable(Vector, 2, 0))
+    rows = UnrollBuffer(env.observation_spec, env.action_spec, 3, 2)
+    rows.write_step(0, env.reset())
+    for t in range(3):
+        action = np.full((2, 2), t - 4, np.float32)
+        step, paid, discount = env.step(rows.write_action(t, action))
+        rows.write_step(t + 1, step)
+        rows.write_reward(t, paid, discount)
+    rows.check()
+    np.testing.assert_array_equal(rows.steps().obs.action[1:], rows.action)
 
 
 def test_it_shows_what_the_pure_wrapper_shows():
