@@ -134,16 +134,11 @@ def train(
                 stack.enter_context(closing(sink))
             loop = _Loop(settings, budget, engine, store, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
-        # Saved as it is: what a signal ends here, a resumed run does again.
-        with signals.answered_at_once(lambda: None):
-            results = evaluate(run) if evaluate else {}
-            summary = _summarize(run, lines, engine, results, directory.path.name)
+        results = _final_results(run, evaluate, signals)
         engine.close()
+        summary = _summarize(run, lines, engine, results, directory.path.name)
         summary.save(directory.summary)
-        print(f"{directory.path}:\n{summary.text()}")
-        if report := engine.report():
-            parallelism.draw(report, directory.parallelism)
-            print(parallelism.text(report))
+        _show_end(summary, engine, directory)
         signals.raise_any()
     return Trained(run, summary, directory)
 
@@ -380,6 +375,26 @@ def _is_donated(run: Run) -> bool:
 def _skipped_in_a_row(run: Run) -> int:
     """The fewest of any member: a population goes on while one of them learns."""
     return int(np.min(jax.device_get(run.progress.skipped_in_a_row)))
+
+
+def _final_results(
+    run: Run, evaluate: Evaluate | None, signals: Signals
+) -> dict[str, float]:
+    """Of a run that is saved: what a signal ends here, a resumed one does again."""
+    try:
+        with signals.answered_at_once(lambda: None):
+            return evaluate(run) if evaluate else {}
+    except Interrupted as ended:
+        name = ended.number.name
+        print(f"{name}: trained, but not evaluated to the end. Go on with --resume")
+        raise
+
+
+def _show_end(summary: Summary, engine: Engine, directory: RunDirectory) -> None:
+    print(f"{directory.path}:\n{summary.text()}")
+    if report := engine.report():
+        parallelism.draw(report, directory.parallelism)
+        print(parallelism.text(report))
 
 
 def _summarize(
