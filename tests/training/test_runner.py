@@ -312,6 +312,7 @@ def fails_to_evaluate(tmp_path):
     return {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("failure", [fails_to_write, fails_to_evaluate])
 def test_an_error_saves_what_is_whole_and_is_told(
     tmp_path, capsys, monkeypatch, whole, failure
@@ -367,6 +368,7 @@ def test_updates_of_a_chunk_that_failed_are_kept(tmp_path, whole):
     assert state_hash(trained.run) == whole
 
 
+@pytest.mark.slow
 def test_a_state_that_an_update_used_up_is_not_saved(tmp_path):
     class Spoils(Compiled):
         def advance(self, run, num_updates):
@@ -393,6 +395,7 @@ def signals_at(updates: int, number: signal.Signals):
     return evaluate
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGHUP, 129), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
