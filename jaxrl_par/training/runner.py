@@ -121,7 +121,7 @@ def train(
         _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
-        run, resumed = _start(engine, store, directory, key)
+        run, resumed = _start(engine, store, directory, key, signals)
         progress = _progress(run)
         if budget.fraction(progress) == 1 and directory.summary.exists():
             summary = Summary.read(directory.summary)
@@ -308,10 +308,20 @@ def _asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
 
 
 def _start(
-    engine: Engine, store: Checkpoints, directory: RunDirectory, key: PRNGKey
+    engine: Engine,
+    store: Checkpoints,
+    directory: RunDirectory,
+    key: PRNGKey,
+    signals: Signals,
 ) -> tuple[Run, bool]:
     """The run to train, and whether it was there before."""
-    run = engine.init(key)
+    try:
+        # There is nothing yet that could be lost.
+        with signals.answered_at_once(lambda: None):
+            run = engine.init(key)
+    except Interrupted as ended:
+        print(f"{ended.number.name}: stopped before training. {store.described()}")
+        raise
     if restored := store.restore(run):
         updates = _progress(restored)["updates"]
         print(f"{directory.path}: resuming at update {updates:,}")

@@ -429,3 +429,18 @@ def test_an_error_that_a_signal_led_to_is_the_signal(tmp_path, capsys):
     assert ended.value.code == 75
     assert "SIGTERM: stopped at update 5." in capsys.readouterr().out
     assert steps(tmp_path / "runs" / "toy") == [0, 5]
+
+
+def test_a_signal_ends_what_is_made_before_training(tmp_path, capsys):
+    class Slow(Compiled):
+        def init(self, key):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(60)
+            return super().init(key)
+
+    args = Args(training=settings(tmp_path))
+    with pytest.raises(Interrupted):
+        engine = Slow(toy(), 5)
+        train(engine, args, args.training, key=random.key(0), num_updates=20)
+    assert "SIGTERM: stopped before training. Noth" in capsys.readouterr().out
+    assert steps(tmp_path / "runs" / "toy") == []
