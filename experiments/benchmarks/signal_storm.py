@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,8 @@ from jaxrl_par.training.directory import write_json
 from jaxrl_par.training.interrupts import EXIT_CODES
 
 SCRIPT = Path(__file__).parent.parent / "a2c.py"
-STEPS = 3200
+STEPS, IMPORT = 3200, 5.0
+"""Environment steps of a run; seconds in which a process imports."""
 RUN = [
     *("--num-envs", "4", "--unroll-length", "8", "--network.widths", "8"),
     *("--log-interval", "5", "--checkpoint-interval", "20", "--no-tensorboard"),
@@ -259,17 +261,17 @@ def undisturbed(path: Path, kind: str, args: Args) -> Whole:
     Raises:
       RuntimeError: it failed.
     """
-    process, times = Process(path, kind, forked=False), [time.monotonic()]
-    for phase in ("compile", "train", "evaluate", "close"):
+    process, times = Process(path, kind), []
+    phases = ("compile", "train", "evaluate", "close")
+    for phase in phases:
         process.wait_for(begins(phase, path), args.timeout)
         times.append(time.monotonic())
     code, out = process.finish(args.timeout)
     times.append(time.monotonic())
     if code:
         raise RuntimeError(out)
-    phases = ("import", "compile", "train", "evaluate", "close")
-    lengths = {x: b - a for x, a, b in zip(phases, times[:-1], times[1:], strict=True)}
-    lengths["checkpoint"] = 0.02
+    lengths = {x: b - a for x, (a, b) in zip(phases, pairwise(times), strict=True)}
+    lengths |= {"import": IMPORT, "checkpoint": 0.02}
     return Whole(json.loads((path / "summary.json").read_text()), lengths)
 
 

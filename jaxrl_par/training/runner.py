@@ -46,7 +46,7 @@ from jaxrl_par.training.summary import (
     peak_memory_bytes,
     xla_threads,
 )
-from jaxrl_par.training.words import option
+from jaxrl_par.training.words import option, switch
 from jaxrl_par.types import Metrics, PRNGKey
 
 Evaluate = Callable[[Run], dict[str, float]]
@@ -142,7 +142,7 @@ def train(
         _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
-        run, resumed = _start(engine, store, directory, key)
+        run, resumed = _start(engine, store, directory, key, signals)
         progress = _progress(run)
         if budget.fraction(progress) == 1 and directory.summary.exists():
             summary = Summary.read(directory.summary)
@@ -155,19 +155,13 @@ def train(
                 stack.enter_context(closing(sink))
             loop = _Loop(settings, budget, engine, store, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
-        # Saved as it is: what a signal ends here, a resumed run does again.
-        with signals.answered_at_once(lambda: None):
-            results = evaluate(run) if evaluate else {}
-            summary = _summarize(run, lines, engine, results, directory.path.name)
+        results = _final_results(run, evaluate, signals)
         loop.keep_best(run, results)
         engine.close()
+        summary = _summarize(run, lines, engine, results, directory.path.name)
         with harmless("the summary"):
             summary.save(directory.summary)
-        print(f"{directory.path}:\n{summary.text()}")
-        if report := engine.report():
-            with harmless("the picture of the parallelism"):
-                parallelism.draw(report, directory.parallelism)
-            print(parallelism.text(report))
+        _show_end(summary, engine, directory)
         signals.raise_any()
     return Trained(run, summary, directory)
 
@@ -365,10 +359,20 @@ def _asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
 
 
 def _start(
-    engine: Engine, store: Checkpoints, directory: RunDirectory, key: PRNGKey
+    engine: Engine,
+    store: Checkpoints,
+    directory: RunDirectory,
+    key: PRNGKey,
+    signals: Signals,
 ) -> tuple[Run, bool]:
     """The run to train, and whether it was there before."""
-    run = engine.init(key)
+    try:
+        # There is nothing yet that could be lost.
+        with signals.answered_at_once(lambda: None):
+            run = engine.init(key)
+    except Interrupted as ended:
+        print(f"{ended.number.name}: stopped before training. {store.described()}")
+        raise
     if restored := store.restore(run):
         updates = _progress(restored)["updates"]
         print(f"{directory.path}: resuming at update {updates:,}")
@@ -443,6 +447,29 @@ def _is_donated(run: Run) -> bool:
 def _skipped_in_a_row(run: Run) -> int:
     """The fewest of any member: a population goes on while one of them learns."""
     return int(np.min(jax.device_get(run.progress.skipped_in_a_row)))
+
+
+def _final_results(
+    run: Run, evaluate: Evaluate | None, signals: Signals
+) -> dict[str, float]:
+    """Of a run that is saved: what a signal ends here, a resumed one does again."""
+    try:
+        with signals.answered_at_once(lambda: None):
+            return evaluate(run) if evaluate else {}
+    except Interrupted as ended:
+        name = ended.number.name
+        print(
+            f"{name}: trained, but not evaluated to the end. Go on with {switch('resume')}"
+        )
+        raise
+
+
+def _show_end(summary: Summary, engine: Engine, directory: RunDirectory) -> None:
+    print(f"{directory.path}:\n{summary.text()}")
+    if report := engine.report():
+        with harmless("the picture of the parallelism"):
+            parallelism.draw(report, directory.parallelism)
+        print(parallelism.text(report))
 
 
 def _summarize(

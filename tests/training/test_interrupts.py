@@ -199,6 +199,7 @@ with interrupts.interrupts(lambda: "all is saved") as stop:
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [

@@ -23,6 +23,8 @@ with output.lasting_output():
         print("a line", number, flush=number % 2 == 0)
     print("an error", file=sys.stderr)
     print("not flushed")
+# What comes later is lost as well, and no error.
+print("afterwards", flush=True)
 open("done", "w").close()
 """
 

@@ -145,3 +145,18 @@ def test_killed_runs_of_a2c_resume_to_the_same_bits():
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["equal"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_random_signals_in_any_phase_end_clearly():
+    script = ROOT / "experiments" / "benchmarks" / "signal_storm.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--num-signals", "4", "--seed", "3"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=880,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 clear ends of 4" in done.stdout

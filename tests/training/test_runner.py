@@ -312,6 +312,7 @@ def fails_to_evaluate(tmp_path):
     return {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("failure", [fails_to_write, fails_to_evaluate])
 def test_an_error_saves_what_is_whole_and_is_told(
     tmp_path, capsys, monkeypatch, whole, failure
@@ -367,6 +368,7 @@ def test_updates_of_a_chunk_that_failed_are_kept(tmp_path, whole):
     assert state_hash(trained.run) == whole
 
 
+@pytest.mark.slow
 def test_a_state_that_an_update_used_up_is_not_saved(tmp_path):
     class Spoils(Compiled):
         def advance(self, run, num_updates):
@@ -393,6 +395,7 @@ def signals_at(updates: int, number: signal.Signals):
     return evaluate
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGHUP, 129), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
@@ -426,3 +429,18 @@ def test_an_error_that_a_signal_led_to_is_the_signal(tmp_path, capsys):
     assert ended.value.code == 75
     assert "SIGTERM: stopped at update 5." in capsys.readouterr().out
     assert steps(tmp_path / "runs" / "toy") == [0, 5]
+
+
+def test_a_signal_ends_what_is_made_before_training(tmp_path, capsys):
+    class Slow(Compiled):
+        def init(self, key):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(60)
+            return super().init(key)
+
+    args = Args(training=settings(tmp_path))
+    with pytest.raises(Interrupted):
+        engine = Slow(toy(), 5)
+        train(engine, args, args.training, key=random.key(0), num_updates=20)
+    assert "SIGTERM: stopped before training. Noth" in capsys.readouterr().out
+    assert steps(tmp_path / "runs" / "toy") == []

@@ -677,6 +677,7 @@ def test_a_record_that_would_lack_its_beginning_is_refused(tmp_path):
 # What is left of a run, and of an engine --------------------------------------------
 
 
+@pytest.mark.sample(2)
 @by_store
 def test_the_run_is_whole_after_the_last_push(world, store):
     world.before = raising(at(17, actor=1), SimulatorError("out of fuel"))
