@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import at_least, not_chosen, refuse
+from jaxrl_par.errors import RefusedError, at_least, not_chosen, refuse, told
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import GTrXL, TransformerConfig
@@ -85,6 +85,12 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
       ValueError: it is, and why.
     """
     refuse(config)
+    for leaf in _leaves(observation_spec):
+        if not isinstance(leaf, Spec):
+            raise RefusedError(
+                "observation_spec must be a Box, a Discrete or a tree of them, as"
+                f" env.observation_spec is, got {told(leaf)}"
+            )
     _check_images(observation_spec, config.torso)
 
 
@@ -202,7 +208,7 @@ def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
 
 
-def _leaves(specs: Specs) -> list[Spec]:
+def _leaves(specs: Specs) -> list[Any]:
     return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
 
 
