@@ -47,8 +47,13 @@ def actor_critic(
     """
     check(observation_spec, config)
     if config.policy == "squashed" and isinstance(action_spec, Box):
-        if not action_spec.bounded:
-            raise ValueError("a squashed policy needs bounds for every action")
+        with np.errstate(over="ignore"):
+            width = np.float32(action_spec.high) - np.float32(action_spec.low)
+        if not np.all(np.isfinite(width) & (width > 0)):
+            raise ValueError(
+                "a squashed policy needs a lower and a higher bound for every action,"
+                f" whose distance is finite in float32, got {action_spec}"
+            )
     elif not isinstance(action_spec, Box | Discrete):
         raise ValueError(f"actions must be Box or Discrete, not {action_spec!r}")
     if len(action_spec.shape) != isinstance(action_spec, Box):

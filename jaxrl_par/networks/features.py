@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen, refuse
+from jaxrl_par.errors import (
+    ReadIf,
+    RefusedError,
+    at_least,
+    at_most,
+    not_chosen,
+    refuse,
+    told,
+)
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
@@ -94,6 +102,12 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
       ValueError: it is, and why.
     """
     refuse(config)
+    for leaf in _leaves(observation_spec):
+        if not isinstance(leaf, Spec):
+            raise RefusedError(
+                "observation_spec must be a Box, a Discrete or a tree of them, as"
+                f" env.observation_spec is, got {told(leaf)}"
+            )
     _check_images(observation_spec, config.torso)
 
 
@@ -215,7 +229,7 @@ def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=1)
 
 
-def _leaves(specs: Specs) -> list[Spec]:
+def _leaves(specs: Specs) -> list[Any]:
     return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
 
 

@@ -105,15 +105,15 @@ _RETURNS = (
     _m(
         "n-step returns sum one reward more",
         "returns.py",
-        "for _ in range(n):",
-        "for _ in range(n + 1):",
+        "jax.lax.fori_loop(0, n, one_more",
+        "jax.lax.fori_loop(0, n + 1, one_more",
         "test_returns.py::test_n_step_follows_its_definition",
     ),
     _m(
         "gae counts the row after an episode",
         "returns.py",
-        "_decayed_sum(jnp.where(last, 0.0, deltas), lambda_ * discounts)",
-        "_decayed_sum(deltas, lambda_ * discounts)",
+        "return _decayed_sum(deltas, lambda_ * discounts, last)",
+        "return _decayed_sum(deltas, lambda_ * discounts, last & False)",
         "test_returns.py::test_rows_that_are_last_have_advantage_zero",
     ),
     _m(
@@ -126,17 +126,18 @@ _RETURNS = (
     _m(
         "lambda is cut by the bar of c",
         "returns.py",
-        "cs = lambda_ * jnp.minimum(max_c, ratios)",
-        "cs = jnp.minimum(max_c, lambda_ * ratios)",
+        "errors = _decayed_sum(deltas, lambda_ * cs * discounts, last)",
+        "decay = jnp.minimum(max_c, lambda_ * rhos) * discounts\n"
+        "    errors = _decayed_sum(deltas, decay, last)",
         "test_returns.py::test_vtrace_is_the_sum_of_the_paper",
     ),
     _m(
-        "V-trace corrects the row after an episode",
+        "the discount of a last row lets the next episode through",
         "returns.py",
-        "rhos = jnp.where(last, 0.0, jnp.minimum(max_rho, ratios))",
-        "rhos = jnp.minimum(max_rho, ratios)",
-        "test_returns.py::test_vtrace_is_the_sum_of_the_paper",
-        "test_returns.py::test_vtrace_on_policy_is_gae",
+        "x, decay = (jnp.where(last, 0.0, rows) for rows in (x, decay))",
+        "x = jnp.where(last, 0.0, x)",
+        "test_returns.py::"
+        "test_rows_that_are_last_let_nothing_through_whatever_their_discount",
     ),
     _m(
         "the policy's bar is by default that of c",
@@ -166,8 +167,8 @@ _LOSSES = (
     _m(
         "the surrogate is the optimistic one",
         "losses.py",
-        "return -jnp.minimum(ratios * advantages, clipped * advantages)",
-        "return -jnp.maximum(ratios * advantages, clipped * advantages)",
+        "loses = advantages < 0.0",
+        "loses = advantages > 0.0",
         "test_losses.py::test_clipped_surrogate_is_the_pessimistic_gain",
     ),
     _m(
@@ -183,38 +184,38 @@ _DISTRIBUTIONS = (
     _m(
         "the divergence of categoricals is the other way round",
         "distributions.py",
-        "return jnp.sum(jnp.exp(log_probs) * difference, axis=0)",
-        "return jnp.sum(-jnp.exp(other._log_probs_first) * difference, axis=0)",
+        "difference = log_probs - other._log_probs_first",
+        "difference = other._log_probs_first - log_probs",
         "test_distributions.py::test_categorical_kl_follows_its_definition",
     ),
     _m(
         "the distance of means is in the wrong one's deviations",
         "distributions.py",
-        "distance = (self.mean - other.mean) * jnp.exp(-other.log_std)",
-        "distance = (self.mean - other.mean) * jnp.exp(-self.log_std)",
+        "distance = (mean - other_mean) * jnp.exp(-other_log_std)",
+        "distance = (mean - other_mean) * jnp.exp(-log_std)",
         "test_distributions.py::test_kl_is_the_mean_log_ratio_and_zero_to_itself",
         "test_distributions.py::test_normal_kl_of_a_moved_mean_is_a_quadratic_form",
     ),
     _m(
         "the entropy of a normal distribution misses one half",
         "distributions.py",
-        "jnp.sum(self.log_std + 0.5 * (_LOG_2PI + 1.0), axis=-1)",
-        "jnp.sum(self.log_std + 0.5 * _LOG_2PI, axis=-1)",
+        "jnp.sum(_precise(self).log_std + 0.5 * (_LOG_2PI + 1.0), axis=-1)",
+        "jnp.sum(_precise(self).log_std + 0.5 * _LOG_2PI, axis=-1)",
         "test_distributions.py::test_entropy_is_the_mean_of_minus_log_prob",
     ),
     _m(
         "the density of a squashed action forgets the width of its bounds",
         "distributions.py",
-        "return jnp.log(self.half_width) + log_slope",
-        "return log_slope",
+        "log_slope += jnp.log(_precise(self).half_width)",
+        "pass",
         "test_distributions.py::"
         "test_squashed_density_is_the_derivative_of_its_cdf_and_integrates_to_one",
     ),
     _m(
         "the entropy of a squashed policy falls with the slope",
         "distributions.py",
-        "return self._normal.entropy() + slope",
-        "return self._normal.entropy() - slope",
+        "return self._normal.entropy() + jnp.sum(log_slope, axis=-1)",
+        "return self._normal.entropy() - jnp.sum(log_slope, axis=-1)",
         "test_distributions.py::test_squashed_entropy_is_exact_for_small_deviations",
     ),
     _m(
@@ -292,6 +293,52 @@ _ALGORITHMS = (
         "target=advantages + values[:-1],",
         "algorithms/test_ppo.py::"
         "test_advantages_are_normalised_over_all_devices_and_targets_are_not",
+    ),
+    _m(
+        "ppo: gamma is ignored",
+        "algorithms/ppo.py",
+        "discounts=config.gamma * trajectory.discount,",
+        "discounts=trajectory.discount,",
+        "algorithms/test_ppo.py::test_targets_of_two_rows_are_these",
+    ),
+    _m(
+        "ppo: the entropy bonus is a fine",
+        "algorithms/ppo.py",
+        "- config.entropy_cost * entropies,",
+        "+ config.entropy_cost * entropies,",
+        "algorithms/test_ppo.py::"
+        "test_the_loss_and_its_gradient_are_those_of_the_equations",
+    ),
+    _m(
+        "ppo: old values and targets are swapped",
+        "algorithms/ppo.py",
+        "values, rows.value, rows.target, config.clip",
+        "values, rows.target, rows.value, config.clip",
+        "algorithms/test_ppo.py::"
+        "test_the_loss_and_its_gradient_are_those_of_the_equations",
+    ),
+    _m(
+        "ppo: values are clipped although that is off",
+        "algorithms/ppo.py",
+        "if config.clip_values:",
+        "if config.clip_values or True:",
+        "algorithms/test_ppo.py::"
+        "test_the_loss_and_its_gradient_are_those_of_the_equations",
+    ),
+    _m(
+        "reinforce: the entropy bonus is a fine",
+        "algorithms/reinforce.py",
+        "total = policy_losses - config.entropy_cost * entropies",
+        "total = policy_losses + config.entropy_cost * entropies",
+        "algorithms/test_reinforce.py::test_an_entropy_bonus_pulls_towards_more_of_it",
+    ),
+    _m(
+        "reinforce: the policy's gradient flows into the baseline",
+        "algorithms/reinforce.py",
+        "baseline = jax.lax.stop_gradient(values)",
+        "baseline = values",
+        "algorithms/test_reinforce.py::"
+        "test_a_learned_baseline_regresses_on_the_return_and_is_no_part_of_the_policy",
     ),
     _m(
         "v-mpo: the better half is without the median",
@@ -460,8 +507,8 @@ _PARTS = (
     _m(
         "moments are of a device's own rows",
         "statistics.py",
-        "return axis.mean(total) / safe",
-        "return total / safe",
+        "axis.mean((number, jax.tree.map(total, rows)))",
+        "(axis.mean(number), jax.tree.map(total, rows))",
         "test_statistics.py::test_moments_are_those_of_all_rows_that_are_kept",
     ),
     _m(
@@ -517,8 +564,8 @@ _PARTS = (
     _m(
         "what is explored is never the best action",
         "exploration.py",
-        "rate / q_values.shape[-1] + (1.0 - rate) * greedy",
-        "rate * (1.0 - best) / q_values.shape[-1] + (1.0 - rate) * greedy",
+        "rate * possible + (1.0 - rate) * greedy",
+        "rate * possible * (greedy == 0.0) + (1.0 - rate) * greedy",
         "test_exploration.py::"
         "test_epsilon_greedy_explores_all_actions_and_breaks_ties_evenly",
     ),
@@ -612,8 +659,8 @@ _NETWORKS = (
     _m(
         "gru: the reset gate leaves the candidate's bias alone",
         "networks/memory.py",
-        "n = jnp.tanh(n + r * (n_h + candidate_bias))",
-        "n = jnp.tanh(n + r * n_h + candidate_bias)",
+        "n = jnp.tanh(n + r * (n_h + candidate_bias[None]))",
+        "n = jnp.tanh(n + r * n_h + candidate_bias[None])",
         "networks/test_memory.py::test_memory_follows_its_equations",
     ),
     _m(
@@ -652,8 +699,8 @@ _NETWORKS = (
     _m(
         "gtrxl: an episode's start is one step too early",
         "networks/gtrxl.py",
-        "start = jax.lax.cummax(jnp.where(first, time, -length))",
-        "start = jax.lax.cummax(jnp.where(first, time - 1, -length))",
+        "start = jax.lax.cummax(jnp.where(first, time, -length[None]))",
+        "start = jax.lax.cummax(jnp.where(first, time - 1, -length[None]))",
         "networks/test_gtrxl.py::test_nothing_before_a_first_step_changes_an_output",
     ),
     _m(
@@ -717,10 +764,10 @@ _NETWORKS = (
     ),
     _m(
         "pixels are not scaled down",
-        "networks/features.py",
-        "x = x.astype(dtype) / 255 if spec.dtype == np.uint8 else x.astype(dtype)",
-        "x = x.astype(dtype)",
-        "networks/test_actor_critic.py::test_pixels_of_type_uint8_are_divided_by_255",
+        "networks/observations.py",
+        "return x / (width if np.ptp(width) else width.flat[0])",
+        "return x",
+        "networks/test_observations.py::test_integers_are_scaled_by_their_bounds",
     ),
     _m(
         "asymmetric: the critic goes on from the actor's new memory",
@@ -1234,8 +1281,8 @@ _ENVS = (
     _m(
         "the newest reward is discounted too",
         "envs/wrappers.py",
-        "gamma * env_state.returns + reward)",
-        "gamma * (env_state.returns + reward))",
+        "returns = gamma * env_state.returns + reward",
+        "returns = gamma * (env_state.returns + reward)",
         "envs/test_wrappers.py::test_normalized_rewards_follow_their_definition",
     ),
     _m(

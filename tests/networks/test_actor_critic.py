@@ -21,6 +21,8 @@ ARMS, BOUNDED, FREE = (
     Box((2,), low=np.array([-2.0, 0.0]), high=np.array([2.0, 5.0])),
     Box((2,)),
 )
+POINT = Box((2,), low=np.array([-2.0, 1.0]), high=np.array([2.0, 1.0]))
+HUGE = Box((2,), low=-3.4e38, high=3.4e38)
 PREVIOUS = WithPrevious({"map": IMAGE, "place": INTEGER}, ARMS, Box(()))
 PIXELS, SQUARE = Box((36, 37, 2), np.dtype(np.uint8)), Box((9, 8, 2))
 ATARI = Box((84, 84, 4), np.dtype(np.uint8))
@@ -448,7 +450,10 @@ def test_a_population_of_networks_is_that_of_each_seed():
         (Box((84, 7, 1)), ARMS, {"torso": "deep"}, "at least 8 x 8"),
         (Box((35, 84, 1)), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
         ((ATARI, SQUARE), ARMS, {"torso": "shallow"}, "at least 36 x 36"),
-        (VECTOR, FREE, {"policy": "squashed"}, "needs bounds for every action"),
+        (VECTOR, FREE, {"policy": "squashed"}, "a lower and a higher bound"),
+        (VECTOR, POINT, {"policy": "squashed"}, "whose distance is finite in float32"),
+        (VECTOR, HUGE, {"policy": "squashed"}, "whose distance is finite in float32"),
+        ({"a": 3}, FREE, {}, "observation_spec must be a Box, .*, got int: 3"),
         (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
         (VECTOR, Box(()), {}, "one integer or a vector of numbers"),
     ],
