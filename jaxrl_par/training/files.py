@@ -46,6 +46,8 @@ def writing(path: Path, num_bytes: int) -> Iterator[None]:
     """
     try:
         yield
+    except TrainingError:
+        raise  # it says already what could not be written
     except Exception as error:
         if _says_full(error):
             raise DiskFullError(
