@@ -457,10 +457,8 @@ def _final_results(
         with signals.answered_at_once(lambda: None):
             return evaluate(run) if evaluate else {}
     except Interrupted as ended:
-        name = ended.number.name
-        print(
-            f"{name}: trained, but not evaluated to the end. Go on with {switch('resume')}"
-        )
+        told = f"{ended.number.name}: trained, but not evaluated to the end"
+        print(f"{told}. Go on with {switch('resume')}")
         raise
 
 
