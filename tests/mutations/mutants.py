@@ -1544,7 +1544,7 @@ _CLI = (
         "cli/config.py",
         "parsed = _parse(base, command.argv)",
         "parsed = base",
-        "cli/test_files.py::test_options_go_over_a_file_and_the_file_over_defaults",
+        "cli/test_config_files.py::test_options_go_over_a_file_and_the_file_over_defaults",
     ),
     _m(
         "a preset that is unknown is tried",

@@ -189,10 +189,10 @@ def test_an_unroll_has_a_length():
 
 
 def test_more_shards_than_parameters_are_refused():
-    config = WorkersConfig(1, "server", 10_000)
+    config = WorkersConfig(1, "server", 4096)
     engine = workers(agent_of("q"), ENV, LENGTH, config)
     try:
-        with pytest.raises(ValueError, match="the number of parameters, got 10000"):
+        with pytest.raises(ValueError, match="the number of parameters, got 4096"):
             engine.init(KEY)
     finally:
         engine.close()

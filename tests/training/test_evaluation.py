@@ -114,7 +114,7 @@ def taking_turns() -> Environment:
         episode = episode + was_last
         left = jnp.where(was_last, length(episode), left - 1)
         reward = jnp.where(was_last, 0.0, 1.0)
-        discount = jnp.where(left == 0, 0.0, 1.0)
+        discount = jnp.where(was_last | (left == 0), 0.0, 1.0)
         return (episode, left), show(left, was_last), reward, discount
 
     made = Environment(reset, step, 2, Box((1,)), Discrete(2), "taking_turns", 20)
@@ -129,8 +129,9 @@ def test_later_shorter_episodes_do_not_replace_those_that_count():
     np.testing.assert_array_equal(result.lengths, expected)
     env = from_pure(taking_turns(), random.key(0))
     env.plan(jax.random.split(random.key(0), 100))
-    returns = host_evaluator(AGENT, 2)(env, jnp.int32(1), random.key(0))
-    np.testing.assert_array_equal(returns, expected)
+    result = host_evaluator(AGENT, 2)(env, jnp.int32(1), random.key(0))
+    np.testing.assert_array_equal(result.returns, expected)
+    np.testing.assert_array_equal(result.lengths, expected)
 
 
 def test_it_ends_where_episodes_do_not():

@@ -12,7 +12,7 @@ import pytest
 from toy_training import Args, run_toy, toy
 
 from jaxrl_par import random
-from jaxrl_par.cli.config import load
+from jaxrl_par.cli import load
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import identity
