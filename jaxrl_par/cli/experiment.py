@@ -16,8 +16,8 @@ from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.loops import Learner
 from jaxrl_par.training import Trained
+from jaxrl_par.training.loop import Evaluate
 from jaxrl_par.training.provenance import experiment_name
-from jaxrl_par.training.runner import Evaluate
 
 
 class Experiment(NamedTuple):

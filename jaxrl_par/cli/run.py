@@ -15,8 +15,9 @@ from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.evaluation import Evaluation, in_pieces, mean_return
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.loaded import draw_episode
+from jaxrl_par.training.loop import Evaluate
 from jaxrl_par.training.provenance import experiment_name
-from jaxrl_par.training.runner import Evaluate, Trained
+from jaxrl_par.training.runner import Trained
 from jaxrl_par.types import Agent, Params, PRNGKey
 
 

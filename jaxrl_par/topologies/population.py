@@ -102,15 +102,18 @@ def population(
         return Member(_in_classes_of(program, run), own, program)
 
     def best(run: Run, scores: Scores) -> Member:
-        scores = np.asarray(scores)
-        if scores.shape != (size,) or np.all(np.isnan(scores)):
-            raise ValueError(
-                f"scores must be one number for each of {size} members, got {scores}"
-            )
-        return member(run, int(np.nanargmax(scores)))
+        return member(run, _best_of(np.asarray(scores), size))
 
     step = _on_devices(jax.vmap(step_one), mesh, axis)
     return Population(Program(init, step), member, best)
+
+
+def _best_of(scores: np.ndarray, size: int) -> int:
+    if scores.shape != (size,) or np.all(np.isnan(scores)):
+        raise ValueError(
+            f"scores must be one number for each of {size} members, got {scores}"
+        )
+    return int(np.nanargmax(scores))
 
 
 def _values(name: str, numbers: Any) -> Array:

@@ -914,7 +914,7 @@ _LOOPS = (
     ),
     _m(
         "the last chunk of a budget in environment steps is whole",
-        "training/runner.py",
+        "training/loop.py",
         "return length if left is None else min(length, left)",
         "return length",
         "training/test_runner.py::test_environment_steps_can_be_the_budget",
@@ -1030,8 +1030,8 @@ _TOPOLOGIES = (
     _m(
         "population: what is no number wins",
         "topologies/population.py",
-        "return member(run, int(np.nanargmax(scores)))",
-        "return member(run, int(np.argmax(scores)))",
+        "return int(np.nanargmax(scores))",
+        "return int(np.argmax(scores))",
         "topologies/test_population.py::"
         "test_best_never_picks_a_score_that_is_no_number",
     ),
@@ -1462,21 +1462,21 @@ _TRAINING = (
     ),
     _m(
         "runner: a population stops with its worst member",
-        "training/runner.py",
+        "training/loop.py",
         "np.min(jax.device_get(run.progress.skipped_in_a_row))",
         "np.max(jax.device_get(run.progress.skipped_in_a_row))",
         "training/test_runner.py::test_a_population_goes_on_while_one_member_learns",
     ),
     _m(
         "runner: a state that may be spoilt is saved",
-        "training/runner.py",
-        "if not _is_donated(run) and _skipped_in_a_row(run) == 0:",
-        "if not _is_donated(run) and _skipped_in_a_row(run) >= 0:",
+        "training/loop.py",
+        "if not is_donated(run) and skipped_in_a_row(run) == 0:",
+        "if not is_donated(run) and skipped_in_a_row(run) >= 0:",
         "training/test_runner.py::test_a_few_bad_gradients_are_counted",
     ),
     _m(
         "runner: the last chunk is as long as all others",
-        "training/runner.py",
+        "training/budget.py",
         "missing = self.amount - progress[self.unit]",
         "missing = self.amount",
         "training/test_runner.py::test_the_program_is_what_was_trained",
