@@ -185,7 +185,7 @@ def test_args_may_be_of_any_kind(tmp_path):
         ({"args": 42}, RefusedError, "a config is a dataclass, a mapping"),
         ({"args": {"f": print}}, RefusedError, "config.f cannot be written as JSON"),
         ({"args": {"x": {"y": float("inf")}}}, RefusedError, "x.y must be finite"),
-        ({"num_updates": 0}, ValueError, "at least 1"),
+        ({"num_updates": 0}, ValueError, "a whole number of 1"),
         ({"num_updates": 10**30}, ValueError, "a whole number"),
         (
             {"program": toy()._replace(init=lambda key: 1 / 0)},
