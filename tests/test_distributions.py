@@ -490,7 +490,7 @@ def test_every_method_has_the_batch_shape_and_works_compiled_and_mapped(make):
     )
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @every_kind
 def test_a_distribution_can_be_sliced_and_returned(make):
     policy = make((5, 3))

@@ -75,6 +75,7 @@ def test_no_rank_is_promoted(name):
         traced(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases("x64"))
 def test_what_is_learned_is_float32_although_float64_is_enabled(name):
     with jax.enable_x64(True):

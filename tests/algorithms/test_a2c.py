@@ -61,7 +61,7 @@ def loss(params, batch, net, config):
     return jax.jit(partial(module.loss, network=net, config=config))(params, batch)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

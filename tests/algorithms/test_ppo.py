@@ -53,7 +53,7 @@ def mean_return(env, network, config, num_updates=100):
     return float(total[half:].sum() / count[half:].sum())
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 def test_keeps_the_promises_of_an_agent(probe, memory):
@@ -337,9 +337,9 @@ def test_minibatches_must_divide_the_rows():
     env = probes.observation_reward(4)
     _, agent = make(env)
     program = compiled(epochs(agent, 1, 3), env, 5)
-    run = program.init(random.key(0))
+    run = jax.eval_shape(program.init, random.key(0))
     with pytest.raises(ValueError, match="num_minibatches = 3 does not divide the 20"):
-        program.step(run)
+        jax.eval_shape(program.step, run)
 
 
 def test_wrong_numbers_are_named():

@@ -400,7 +400,7 @@ GREEDY = QConfig(
 )
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @every_method
 def test_finds_what_is_paid_later(method):
     env = probes.delayed_reward(16)
@@ -427,6 +427,7 @@ def test_learns_that_a_time_limit_is_no_end(method):
     np.testing.assert_allclose(jnp.max(q_values, axis=-1), 5.0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_boltzmann_solves_the_contextual_bandit():
     env = probes.observation_reward(16)
     config = replace(GREEDY, exploration="boltzmann", inverse_temperature=20.0)

@@ -191,7 +191,7 @@ def test_every_baseline_learns_the_bandit(baseline):
     assert float(total[-30:].sum() / count[-30:].sum()) > 0.95
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 def test_keeps_the_promises_of_an_agent(probe, memory):

@@ -125,7 +125,7 @@ def eta_loss(eta, advantages, epsilon):
     return eta * epsilon + eta * jnp.log(jnp.mean(jnp.exp(advantages / eta)))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("probe", "memory"),
     [(probes.observation_reward, "lstm"), (probes.continuous_action, "none")],
@@ -180,6 +180,7 @@ def test_the_half_is_of_rows_that_are_not_last_and_holds_all_ties():
     assert np.all(psi[np.isfinite(psi)] == 0)
 
 
+@pytest.mark.slow
 def test_rows_that_are_all_last_teach_nothing():
     _, agent, state, trajectory = acted(probes.counter)
     steps = trajectory.steps
@@ -356,6 +357,7 @@ def test_the_target_is_renewed_every_so_many_updates():
         np.testing.assert_allclose(kernel, jax.tree.leaves(first)[0] - update, 1e-4)
 
 
+@pytest.mark.slow
 def test_a_new_state_can_be_donated():
     env = probes.counter(2)
     _, agent = make(env)
@@ -421,6 +423,7 @@ def test_the_policy_that_acted_counts_only_where_it_has_a_cost():
     assert "behaviour_kl" in gradient(costly, state, trajectory)[1].metrics
 
 
+@pytest.mark.slow
 def test_numbers_of_the_config_may_be_traced():
     net, _, state, trajectory = acted(probes.counter)
     numbers = {"epsilon_eta": 0.05, "behaviour_cost": 0.5, "vtrace_lambda": 0.5}

@@ -152,6 +152,7 @@ def test_actions_are_done_within_their_bounds():
     np.testing.assert_allclose(reward, [2, -401, 20.5])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["Reacher-misc", "Swimmer-misc"])
 def test_gymnaxs_own_environments_do_not_get_more(name):
     env = make(name, 2)

@@ -232,6 +232,7 @@ def test_it_keeps_the_contract():
     check_environment(make("IMaze-5x5", 4, max_steps_in_episode=12), 80)
 
 
+@pytest.mark.slow
 def test_it_can_be_used_as_any_environment_of_gymnax():
     env = IMaze(5)
     obs, state = env.reset(random.key(0))
@@ -301,6 +302,7 @@ def test_the_picture_shows_maze_window_and_heading():
         assert 0 < upper.sum() < lower.sum() / 2
 
 
+@pytest.mark.slow
 def test_each_environment_of_a_stream_can_be_drawn():
     env = make("IMaze-5x5", 8)
     env_state, _ = jax.jit(env.reset)(random.key(0))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl_par import cli, presets
+
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 PROBE = """
 import runpy, sys
@@ -35,39 +37,53 @@ def test_a_wrong_environment_gets_the_nearest_name(script):
     assert "did you mean 'CartPole-v1'" in refused(script, "--env-name", "Cartpole-v1")
 
 
-def test_a_misspelled_option_gets_the_nearest_name():
-    assert "did you mean '--num-envs'" in refused("ppo.py", "--num-evns", "3")
-
-
-def test_all_wrong_values_are_listed_at_once():
-    options = "--unroll-length 0 --optimizer.learning-rate -1 --ppo.gamma 2"
-    message = refused("ppo.py", *options.split())
-    assert "unroll_length must be at least 1, got 0" in message
-    assert "optimizer.learning_rate must be above 0, got -1.0" in message
-    assert "ppo.gamma must be in [0, 1], got 2.0" in message
-
-
-def test_minibatches_that_do_not_divide_are_refused():
-    options = "--num-envs 6 --num-minibatches 4 --network.memory lstm"
-    message = refused("ppo.py", *options.split())
-    assert "num_minibatches must divide the 6 rows or sequences" in message
-
-
+@pytest.mark.slow
 def test_members_that_devices_cannot_share_are_refused():
     message = refused("sweep.py", "--num-devices", "5")
     assert "num_devices must divide the 12 members, got 5" in message
 
 
-def test_models_that_do_not_fit_are_refused():
+@pytest.fixture
+def told(capsys):
+    """What an experiment says to options that it refuses."""
+
+    def told(experiment, options):
+        with pytest.raises(SystemExit) as stop:
+            cli.parse(presets.get(experiment).config, options.split())
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return told
+
+
+def test_a_misspelled_option_gets_the_nearest_name(told):
+    assert "did you mean '--num-envs'" in told("ppo", "--num-evns 3")
+
+
+def test_all_wrong_values_are_listed_at_once(told):
+    options = "--unroll-length 0 --optimizer.learning-rate -1 --ppo.gamma 2"
+    message = told("ppo", options)
+    assert "unroll_length must be at least 1, got 0" in message
+    assert "optimizer.learning_rate must be above 0, got -1.0" in message
+    assert "ppo.gamma must be in [0, 1], got 2.0" in message
+
+
+def test_minibatches_that_do_not_divide_are_refused(told):
+    options = "--num-envs 6 --num-minibatches 4 --network.memory lstm"
+    message = told("ppo", options)
+    assert "num_minibatches must divide the 6 rows or sequences" in message
+
+
+def test_models_that_do_not_fit_are_refused(told):
     options = "--env-name IMaze-8x8 --learner.memory-width 30 --distillation.capacity 0"
-    message = refused("actor_learner_distillation.py", *options.split())
+    message = told("actor_learner_distillation", options)
     assert "did you mean 'IMaze-9x9'" in message
     assert "learner." in message and "multiple of the 4 heads" in message
     assert "distillation.capacity must be at least 1, got 0" in message
 
 
-def test_a_replay_that_trajectories_do_not_fill_is_refused():
-    message = refused("actor_learner_distillation.py", "--distillation.capacity", "100")
+def test_a_replay_that_trajectories_do_not_fill_is_refused(told):
+    message = told("actor_learner_distillation", "--distillation.capacity 100")
     assert "distillation.capacity must be a multiple of the 64 environments" in message
 
 

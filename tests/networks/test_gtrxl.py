@@ -374,6 +374,7 @@ def test_nothing_before_a_first_step_changes_an_output(acting):
     np.testing.assert_array_equal(clean, dirty)
 
 
+@pytest.mark.slow
 def test_absolute_time_does_not_matter():
     """The same episode, after more steps of others or wherever the ring begins."""
     n = net()

@@ -100,6 +100,7 @@ def test_convolution_has_the_gradients_of_jax_elsewhere_than_on_cpu(monkeypatch)
     assert_close(pooled, jax.grad(lambda x: jnp.sum(jnp.sin(_plain_pool(x))))(x))
 
 
+@pytest.mark.slow
 def test_convolution_and_pooling_of_a_population_are_those_of_each_member():
     x, kernel, bias, *settings = arguments(CONVOLUTIONS[0])
 

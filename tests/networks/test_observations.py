@@ -83,6 +83,7 @@ def test_integers_are_scaled_by_their_bounds(spec, given, expected):
     np.testing.assert_allclose(found[0], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_of_a_console_does_not_saturate_a_fresh_network():
     """Unscaled, one unit of a hundred is not saturated."""
     net, step = parameters(Box((128,), BYTE))

@@ -214,7 +214,7 @@ def test_rewards_of_wrapped_environments_may_differ_from_the_statistics():
 # Networks ------------------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "shared"),
     [("none", True), ("lstm", True), ("gru", False), ("gtrxl", True)],

@@ -393,7 +393,7 @@ def test_members_of_a_population_have_delays_of_their_own():
         many.member(runs, 4)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [(0, 4), (0, -1), (3, 0), (-1, 0)])
 def test_a_traced_turn_that_does_not_fit_is_skipped(bad):
     schedule = schedules.in_turn(3, 8)

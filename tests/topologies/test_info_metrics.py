@@ -73,6 +73,7 @@ def measured(engine, record):
     return jax.tree.map(lambda *xs: np.concatenate(xs), *metrics)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("made", [with_threads, with_workers])
 def test_they_are_means_over_the_episodes_of_each_update(made, tmp_path):
     """The time of a last step is the length of the episode."""
@@ -90,6 +91,7 @@ def test_they_are_means_over_the_episodes_of_each_update(made, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again["success_rate"], rate)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("made", [with_threads, with_workers])
 def test_no_success_rate_where_none_is_told(made):
     metrics = measured(made(make_silent), None)

@@ -101,7 +101,7 @@ def is_exact(name, store):
     return store != "server of 3" or "sgd" in name or name in ("q", "sarsa", "n_step")
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", AGENTS)
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("on_host", [False, True], ids=["pure", "host"])

@@ -73,6 +73,7 @@ def test_episodes_are_cut_where_they_would_not_end(world):
     assert not world.unclosed()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["reset", "step"])
 def test_a_hang_is_an_error_that_names_it(world, kind):
     hang_in(world, kind)

@@ -93,6 +93,7 @@ def test_a_signal_ends_a_compilation_and_says_what_was_saved(tmp_path, number, c
     assert "--resume" in out
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_compilation_before_training_began(tmp_path):
     process = start(tmp_path, TRAINING, "--seed", "1")
     returned, out = ends(process, signal.SIGTERM)
@@ -221,6 +222,7 @@ def test_a_second_signal_ends_at_once(numbers, code):
     assert f"{numbers[0].name}: ended at once. all is saved" in out
 
 
+@pytest.mark.slow
 def test_who_signals_a_process_and_its_group_asks_once():
     process = alone(WAITS)
     process.send_signal(signal.SIGTERM)

@@ -82,7 +82,7 @@ def test_pictures_and_logs_that_cannot_be_written_do_not_end_a_run(tmp_path, cap
     assert told.count("warning: the summary: ") == 1
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "removed"])
 def test_a_folder_that_is_gone_is_made_again_for_what_was_learned(
     tmp_path, capsys, how
@@ -137,6 +137,7 @@ def test_checkpoints_are_saved_by_the_clock_and_change_nothing(tmp_path):
     assert TrainingConfig().checkpoint_minutes == 5
 
 
+@pytest.mark.slow
 def test_the_best_by_evaluation_is_kept(tmp_path):
     best = settings(tmp_path, evaluation_interval=5, keep_best=True)
     args = Args(num_updates=30, training=best)

@@ -102,6 +102,7 @@ def test_what_acts_comes_back_and_nothing_is_written(made):
     assert before == {x: x.stat().st_mtime_ns for x in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_any_checkpoint_that_was_kept_can_be_had(made):
     folder = made.directory.path
     rows = [json.loads(x) for x in made.directory.metrics.read_text().splitlines()]

@@ -228,7 +228,7 @@ def test_environment_steps_can_be_the_budget(tmp_path):
         train(toy(), args, args.training, key=random.key(0), **budget)
     with pytest.raises(ValueError, match="num_updates or total_env_steps"):
         train(toy(), args, args.training, key=random.key(0))
-    with pytest.raises(ValueError, match="a whole number of 1 to 10*; got 0"):
+    with pytest.raises(ValueError, match=r"a whole number of 1 to 10*; got 0"):
         train(toy(), args, args.training, key=random.key(0), num_updates=0)
 
 
@@ -271,6 +271,7 @@ def test_a_population_goes_on_while_one_member_learns(tmp_path):
     assert trained.summary.updates == 20 and trained.summary.skipped == 17
 
 
+@pytest.mark.slow
 def test_another_config_is_not_resumed_before_the_first_checkpoint_either(tmp_path):
     args = Args(training=settings(tmp_path))
     directory = run_toy(args).directory
@@ -349,6 +350,7 @@ class Partial(Compiled):
         return self.left
 
 
+@pytest.mark.slow
 def test_updates_of_a_chunk_that_failed_are_kept(tmp_path, whole):
     args = Args(training=settings(tmp_path, checkpoint_interval=0))
 
@@ -395,7 +397,7 @@ def signals_at(updates: int, number: signal.Signals):
     return evaluate
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGHUP, 129), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],

@@ -29,6 +29,7 @@ def stopped(tmp_path, capsys) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stop_is_no_exit_where_somebody_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(Interrupted):
         stopped(tmp_path, capsys)

@@ -546,6 +546,7 @@ def test_an_actor_that_was_replaced_does_nothing_when_it_comes_back(world, then)
     assert threads.report().abandoned == [] and not world.unclosed()
 
 
+@pytest.mark.slow
 def test_a_successor_that_hangs_while_it_is_made_is_replaced_too(world):
     hung = []
 
@@ -761,6 +762,7 @@ def test_starts_and_stops_leave_nothing(cycles):
 # A real agent ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failing_simulator_ends_impala_as_clearly(world):
     network = actor_critic(
         Scripted.observation_spec, Scripted.action_spec, NetworkConfig(widths=(4,))
@@ -780,7 +782,7 @@ def test_a_failing_simulator_ends_impala_as_clearly(world):
 # What is left of a run, and of an engine --------------------------------------------
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @by_schedule
 def test_the_run_is_whole_after_the_last_update_that_was_made(world, schedule):
     error = SimulatorError("out of fuel")

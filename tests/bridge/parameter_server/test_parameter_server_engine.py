@@ -180,7 +180,7 @@ def test_who_is_killed_in_a_push_takes_nothing_with_it_but_its_gradient(
     assert len({x.split(",")[0] for x in places}) >= 2 and len(places) >= 6
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*made its environments anew:UserWarning")
 @pytest.mark.parametrize("line", range(1, 30))
 def test_a_race_without_locks_goes_on_without_who_is_killed(line, tmp_path):
@@ -393,7 +393,7 @@ def test_the_owner_gets_the_error_of_making_an_environment(world, kind):
     assert not world.unclosed()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @by_store
 def test_who_hangs_is_named(world, store):
     world.before = hanging(world, at(9, actor=1))
@@ -677,7 +677,7 @@ def test_a_record_that_would_lack_its_beginning_is_refused(tmp_path):
 # What is left of a run, and of an engine --------------------------------------------
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @by_store
 def test_the_run_is_whole_after_the_last_push(world, store):
     world.before = raising(at(17, actor=1), SimulatorError("out of fuel"))
