@@ -97,7 +97,7 @@ def test_boltzmann_does_not_overflow(scale):
     assert expected[int(action)] > 0
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("probabilities", "draw"),
     [

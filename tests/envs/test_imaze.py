@@ -101,6 +101,7 @@ def test_either_goal_and_the_deadline_pay_what_they_should():
     assert (play(env, one_short, state, way[:9])[0][-1] == -5).all()
 
 
+@pytest.mark.slow
 def test_the_deadline_terminates_the_stream_as_a_goal_does():
     env = make("IMaze-5x5", 2, max_steps_in_episode=3, reward_timeout=-1)
     env_state, advance = env.reset(random.key(0))[0], jax.jit(env.step)
@@ -208,6 +209,7 @@ def test_colours_and_sides_are_independent_and_fair():
     assert (state.heading == NORTH).all() and not state.time.any()
 
 
+@pytest.mark.slow
 def test_every_environment_and_episode_draws_its_own_maze():
     num_envs, num_episodes = 64, 40
     env = make("IMaze-5x5", num_envs, max_steps_in_episode=1)

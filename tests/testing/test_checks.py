@@ -204,6 +204,7 @@ def test_broken_environments_are_rejected(message):
         check_environment(BROKEN_ENVIRONMENTS[message], 20)
 
 
+@pytest.mark.slow
 def test_rewards_of_wrapped_environments_may_differ_from_the_statistics():
     env = scale_rewards(COUNTER, 2.0)
     check_environment(env, 20, rewards_changed=True)

@@ -17,7 +17,7 @@ ENV = probes.clock(2)
 # XLA fuses what reads parameters out of a ring in another way.
 ROUNDED = {("v-mpo", "delayed")}
 
-QUICK = ("a2c, normalised", "impala, lstm")
+QUICK = ("a2c, normalised",)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_a_hang_is_an_error_that_names_it(world, kind):
     assert not world.unclosed()
 
 
+@pytest.mark.slow
 def test_a_close_that_hangs_is_a_warning(world):
     hang_in(world, "close")
     with warned("closing Scripted after an evaluation failed with HangError"):

@@ -232,6 +232,7 @@ def test_who_signals_a_process_and_its_group_asks_once():
     assert sent(process, signal.SIGINT)[0] == 75
 
 
+@pytest.mark.slow
 def test_what_python_does_not_come_back_from_is_saved_and_ended():
     """As an evaluation within one compiled call: another thread saves."""
     process = alone("""

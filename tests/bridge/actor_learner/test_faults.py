@@ -503,7 +503,7 @@ def wait_for(ready) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @by_schedule
 def test_an_actor_that_hangs_is_replaced(world, schedule):
     world.before = hanging(world, at(9))
@@ -521,7 +521,7 @@ def test_an_actor_that_hangs_is_replaced(world, schedule):
     assert threads.report().abandoned == ["actor 0"]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["goes on", "raises"])
 def test_an_actor_that_was_replaced_does_nothing_when_it_comes_back(world, then):
     def before(call):

@@ -700,6 +700,7 @@ def test_the_run_is_whole_after_the_last_push(world, store):
     assert int(run.progress.updates) == updates + 3
 
 
+@pytest.mark.slow
 def test_workers_that_are_forgotten_end(world):
     def names():
         return [x.name for x in threading.enumerate() if x.name.startswith("worker")]
