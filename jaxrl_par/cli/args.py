@@ -28,6 +28,7 @@ from jaxrl_par.errors import (
     either,
     not_a_seed,
     problems,
+    refuse_any,
     unknown_name,
     unread,
 )
@@ -206,11 +207,17 @@ class Args:
         return show(env) if self.show_previous else env
 
     def specs(self) -> tuple[Specs, Spec]:
-        """Specs of observations and actions, from an environment that is closed."""
+        """Specs of observations and actions, from an environment that is closed.
+
+        Raises:
+          RefusedError: an evaluation in such environments might never end.
+        """
         if self.is_pure:
             return self.make_env(1).specs
         env = self.make_host_env(jax.random.key(self.seed), 1)
         env.close()
+        # Of a script's own simulators, the limit is known only now.
+        refuse_any(self._endless_problems(env.max_episode_steps))
         return env.specs
 
     def make_optimizer(
@@ -310,7 +317,7 @@ class Args:
         simulated = self.topology in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")
         if self.backend is not None:
-            found = unknown or self._endless_problems()
+            found = unknown or self._endless_problems(self._known_limit())
             return found if simulated else []
         if unknown:
             found = environment_problems(self.env_name)
@@ -319,7 +326,7 @@ class Args:
             (pure,), (simulator,) = found, unknown
             return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
         if simulated:
-            return self._endless_problems()
+            return self._endless_problems(self._known_limit())
         return [self._cannot_compile()]
 
     def _cannot_compile(self) -> str:
@@ -330,9 +337,11 @@ class Args:
             f" {self.topology} cannot compile{instead}"
         )
 
-    def _endless_problems(self) -> list[str]:
-        """That an evaluation of this simulator might never end."""
-        known = host.time_limit(self.env_name, self.backend or "auto")
+    def _known_limit(self) -> int | None:
+        return host.time_limit(self.env_name, self.backend or "auto")
+
+    def _endless_problems(self, known: int | None) -> list[str]:
+        """That an evaluation of a simulator with this time limit might never end."""
         if known is not None or self.training.evaluation_max_steps is not None:
             return []
         return [

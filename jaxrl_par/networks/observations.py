@@ -53,8 +53,9 @@ def channels_last(spec: Spec, x: Num[Array, "N ..."]) -> Num[Array, "N H W C"]:
     return jnp.moveaxis(x, 1, -1) if where == "first" else x
 
 
-def scaled(spec: Box, x: Num[Array, "N ..."]) -> Num[Array, "N ..."]:
+def scaled(spec: Box, x: Num[Array | np.ndarray, "N ..."]) -> Num[Array, "N ..."]:
     """Integers from their bounds to [0, 1], in float32; real numbers as they are."""
+    x = jnp.asarray(x)
     if not np.issubdtype(spec.dtype, np.integer):
         return x
     low, width = (np.broadcast_to(y, spec.shape)[None] for y in scale(spec))

@@ -58,6 +58,10 @@ def small(experiment, tmp_path, **options):
 def test_a_simulator_of_ones_own_trains_under_its_name(topology, tmp_path):
     args = small(ARM, tmp_path, topology=topology)
     assert args.problems() == [] and not args.is_pure
+    with pytest.raises(RefusedError, match=r"evaluation_max_steps: My/Arm has no time"):
+        ARM.run(args)
+    bounded = replace(args.training, evaluation_max_steps=10)
+    args = replace(args, training=bounded)
     trained = ARM.run(args)
     assert trained.summary.evaluation["sampled_return"] == 3
     assert trained.directory.path.name == "test_own_environments-My-Arm"

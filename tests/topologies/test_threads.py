@@ -94,7 +94,7 @@ def synchronous(learner, num_devices, num_updates):
     return run, jax.tree.map(lambda *xs: np.stack(xs), *metrics)
 
 
-@pytest.mark.slow
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", AGENTS)
 def test_lockstep_without_lag_is_the_synchronous_program(name):
     """Bit for bit: one actor is one program alone."""

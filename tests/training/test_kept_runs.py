@@ -3,6 +3,7 @@ a folder is gone, or a file was changed by hand."""
 
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -239,24 +240,31 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path):
     try:
         while "finished" not in told and pages < 200:
             pages += 3
+            # orbax's threads of a save that failed may still write, in this process:
+            # each run has a folder of its own, and goes on a moment later.
+            best, auto = (
+                replace(x, training=replace(x.training, name=f"toy-{pages}"))
+                for x in (best, auto)
+            )
             resize(f"{4 * pages}k")
             try:
                 assert state_hash(run(best).run) == whole
                 told.add("finished")
             except TrainingError as error:
                 told.add(type(error).__name__)
+                time.sleep(0.5)
                 assert "no room to write" in str(error)
-                saved = sorted(mounted.glob("toy/checkpoints/[0-9]*[0-9]"))
+                saved = sorted(mounted.glob(f"toy-{pages}/checkpoints/[0-9]*[0-9]"))
                 if saved:
                     same = identity(best, best.training)
-                    store = mounted / "toy" / "checkpoints"
+                    store = mounted / f"toy-{pages}" / "checkpoints"
                     with Checkpoints(store, same, read_only=True) as store:
                         assert store.restore(first) is not None
                         store.restore_best(first)
             resize("8m")
             again = run(auto)
             assert state_hash(again.run) == whole
-            shutil.rmtree(mounted / "toy")
+            shutil.rmtree(mounted / f"toy-{pages}")
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
     assert told == {"DiskFullError", "finished"} and pages > 20
