@@ -3,6 +3,7 @@ tests are slow."""
 
 import gc
 import os
+import threading
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,3 +72,17 @@ def bounded_memory():
         if pages * os.sysconf("SC_PAGESIZE") > MOST_MEMORY:
             jax.clear_caches()
             gc.collect()
+
+
+@pytest.fixture
+def world():
+    """A scripted one. Its hanging calls end with the test, as do then their threads."""
+    from scripted import World  # after the import hook
+
+    before = set(threading.enumerate())
+    world = World()
+    yield world
+    world.released.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,6 +1,6 @@
 """A program that is quick to compile and has every kind of leaf; also as a script."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -106,3 +106,33 @@ def run_toy(args: Args, **options):
 
 if __name__ == "__main__":
     main(run_toy, Args)
+
+
+def settings(tmp_path, **changes) -> TrainingConfig:
+    base = TrainingConfig(
+        runs_dir=str(tmp_path / "runs"),
+        name="toy",
+        log_interval=5,
+        checkpoint_interval=10,
+        tensorboard=False,
+    )
+    return replace(base, **changes)
+
+
+def resumed(args: Args, **changes) -> Args:
+    return replace(args, training=replace(args.training, resume=True, **changes))
+
+
+class CrashError(Exception):
+    """Ends a run as a crash would."""
+
+
+def crash_at(updates: int):
+    """An evaluation that does it."""
+
+    def evaluate(run):
+        if int(run.progress.updates) >= updates:
+            raise CrashError
+        return {}
+
+    return evaluate

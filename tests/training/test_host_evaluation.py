@@ -19,17 +19,6 @@ KEY = jax.random.key(0)
 SOON = SupervisionConfig(env_timeout=0.5, close_seconds=0.5)
 
 
-@pytest.fixture
-def world():
-    before = set(threading.enumerate())
-    world = World()
-    yield world
-    world.released.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
-        assert not thread.is_alive()
-
-
 def make(world: World) -> Scripted:
     world.made.append(Scripted(world, 0, 0))
     return world.made[-1]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import pytest
-from toy_training import Args, run_toy, toy
+from toy_training import Args, CrashError, crash_at, resumed, run_toy, settings, toy
 
 from jaxrl_par import random
 from jaxrl_par.cli import load
@@ -20,36 +20,6 @@ from jaxrl_par.training.directory import identity
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.metrics import read_rows
-
-
-def settings(tmp_path, **changes) -> TrainingConfig:
-    base = TrainingConfig(
-        runs_dir=str(tmp_path / "runs"),
-        name="toy",
-        log_interval=5,
-        checkpoint_interval=10,
-        tensorboard=False,
-    )
-    return replace(base, **changes)
-
-
-def resumed(args: Args, **changes) -> Args:
-    return replace(args, training=replace(args.training, resume=True, **changes))
-
-
-class CrashError(Exception):
-    """Ends a run as a crash would."""
-
-
-def crash_at(updates: int):
-    """An evaluation that does it."""
-
-    def evaluate(run):
-        if int(run.progress.updates) >= updates:
-            raise CrashError
-        return {}
-
-    return evaluate
 
 
 def at_update(number: int, action):

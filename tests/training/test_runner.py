@@ -10,11 +10,20 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import pytest
-from toy_training import Args, Part, run_toy, toy
+from toy_training import (
+    Args,
+    CrashError,
+    Part,
+    crash_at,
+    resumed,
+    run_toy,
+    settings,
+    toy,
+)
 
 from jaxrl_par import random
 from jaxrl_par.cli import load
-from jaxrl_par.training import TrainingConfig, train
+from jaxrl_par.training import train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
 from jaxrl_par.training.engines import Compiled
@@ -22,36 +31,6 @@ from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.interrupts import Interrupted
 from jaxrl_par.training.loop import DivergedError
 from jaxrl_par.training.metrics import read_rows
-
-
-def settings(tmp_path, **changes) -> TrainingConfig:
-    base = TrainingConfig(
-        runs_dir=str(tmp_path / "runs"),
-        name="toy",
-        log_interval=5,
-        checkpoint_interval=10,
-        tensorboard=False,
-    )
-    return replace(base, **changes)
-
-
-def resumed(args: Args, **changes) -> Args:
-    return replace(args, training=replace(args.training, resume=True, **changes))
-
-
-class CrashError(Exception):
-    """Ends a run as a crash would."""
-
-
-def crash_at(updates: int):
-    """An evaluation that does it."""
-
-    def evaluate(run):
-        if int(run.progress.updates) >= updates:
-            raise CrashError
-        return {}
-
-    return evaluate
 
 
 def test_a_run_leaves_everything_in_its_folder(tmp_path):

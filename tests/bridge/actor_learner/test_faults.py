@@ -78,18 +78,6 @@ def compiled_once(monkeypatch):
     monkeypatch.setattr(MeshLearner, "compile", compile_once)
 
 
-@pytest.fixture
-def world():
-    """Its hanging calls end with the test, as do then their threads."""
-    before = set(threading.enumerate())
-    world = World()
-    yield world
-    world.released.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
-        assert not thread.is_alive()
-
-
 @contextmanager
 def closing(engine):
     """Closes in the end; all is freed then, of whatever came back."""

@@ -61,18 +61,6 @@ def compiled_once(monkeypatch):
     share_compiled(monkeypatch)
 
 
-@pytest.fixture
-def world():
-    """Its hanging calls end with the test, as do then their threads."""
-    before = set(threading.enumerate())
-    world = World()
-    yield world
-    world.released.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
-        assert not thread.is_alive()
-
-
 def digest(run):
     return state_hash(jax.device_put(run))
 
