@@ -1,7 +1,6 @@
 """A2C, which solves CartPole in seconds. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.a2c import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("a2c")

@@ -1,7 +1,6 @@
 """A3C, on CartPole by default: A2C on asynchronous workers. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.a3c import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("a3c")

@@ -1,7 +1,6 @@
 """Actor-learner distillation: a transformer learns, an LSTM acts. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.actor_learner_distillation import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("actor_learner_distillation")

@@ -1,7 +1,6 @@
 """IMPALA, on Breakout-MinAtar by default. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.impala import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("impala")

@@ -1,7 +1,6 @@
 """PPO on devices, or with actors in threads: CartPole by default. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.ppo import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("ppo")

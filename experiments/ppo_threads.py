@@ -1,7 +1,6 @@
 """PPO with actor threads in lockstep: solves LunarLander. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.ppo_threads import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("ppo_threads")

@@ -1,7 +1,6 @@
 """Sample-parallel policy gradient: whole episodes. Try `--help`."""
 
-from jaxrl_par import cli
-from jaxrl_par.presets.reinforce import EXPERIMENT
+from jaxrl_par import presets
 
 if __name__ == "__main__":
-    cli.launch(EXPERIMENT)
+    presets.launch("reinforce")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from jaxrl_par import __version__, presets
 from jaxrl_par.envs import catalogue
 from jaxrl_par.errors import nearest
+from jaxrl_par.exit_codes import ended_at_once
 
 _USAGE = """\
 usage: jaxrl-par EXPERIMENT [OPTIONS]    trains; EXPERIMENT --help lists the options
@@ -41,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     name, *rest = argv or ["--help"]
     if name in presets.SUMMARIES:
-        cli = import_module("jaxrl_par.cli")
-        cli.launch(presets.get(name), rest, program=f"jaxrl-par {name}")
+        presets.launch(name, rest, program=f"jaxrl-par {name}")
         return
     try:
         if name in ("-h", "--help"):
@@ -93,7 +93,7 @@ def _later(module: str, function: str) -> Callable[[Sequence[str]], None]:
     """A command that needs JAX, or what is as slow to import."""
 
     def run(rest: Sequence[str]) -> None:
-        with import_module("jaxrl_par.cli").sentences():
+        with ended_at_once(), import_module("jaxrl_par.cli").sentences():
             getattr(import_module(module), function)(rest)
 
     return run

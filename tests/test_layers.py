@@ -9,6 +9,7 @@ MAY_IMPORT = {
     "types": {"axis"},
     "elapsed": {"types"},
     "errors": set(),
+    "exit_codes": set(),
     "lazy": set(),
     "pipes": set(),
     "random": {"types", "errors"},
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     "training": {
         "types",
         "errors",
+        "exit_codes",
         "lazy",
         "random",
         "envs",
@@ -45,13 +47,21 @@ MAY_IMPORT = {
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"algorithms", "loops", "topologies", "training"},
-    "presets": {"types", "axis", "errors", "envs", "networks", "optimizers"}
+    "presets": {
+        "types",
+        "axis",
+        "errors",
+        "exit_codes",
+        "envs",
+        "networks",
+        "optimizers",
+    }
     | {"algorithms", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
-MAY_IMPORT["__main__"] = {"errors", "envs", "presets", "__version__"}
+MAY_IMPORT["__main__"] = {"errors", "exit_codes", "envs", "presets", "__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

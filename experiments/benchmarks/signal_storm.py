@@ -30,8 +30,8 @@ from fault_injection import table
 
 from jaxrl_par.cli import parse
 from jaxrl_par.errors import at_least
+from jaxrl_par.exit_codes import EXIT_CODES
 from jaxrl_par.training.directory import write_json
-from jaxrl_par.training.interrupts import EXIT_CODES
 
 SCRIPT = Path(__file__).parent.parent / "a2c.py"
 STEPS, IMPORT = 3200, 5.0

@@ -46,7 +46,7 @@ def main(
 
     Raises:
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
-        error was printed. As `Interrupted`, one of `interrupts.EXIT_CODES` after a
+        error was printed. As `Interrupted`, one of `exit_codes.EXIT_CODES` after a
         signal, such as 75 after SIGTERM and 130 after Ctrl-C.
     """
     with lasting_output(), sentences(), exits():

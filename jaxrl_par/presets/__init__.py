@@ -4,10 +4,12 @@ Each is a module that no other needs, imported when it is asked for: its `Args`,
 makes its agent, and `EXPERIMENT`, both as one value.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from jaxrl_par.errors import unknown_name
+from jaxrl_par.exit_codes import ended_at_once
 
 if TYPE_CHECKING:
     from jaxrl_par.cli import Experiment
@@ -35,3 +37,19 @@ def get(name: str) -> "Experiment":
     if name not in SUMMARIES:
         raise unknown_name("experiment", name, SUMMARIES)
     return import_module(f"jaxrl_par.presets.{name}").EXPERIMENT
+
+
+def launch(
+    name: str, argv: Sequence[str] | None = None, program: str | None = None
+) -> None:
+    """Runs the experiment of that name with the settings of the command line.
+
+    Args:
+      argv, program: as for `cli.launch`.
+
+    Raises:
+      RefusedError: there is none.
+      SystemExit: as `cli.launch`. A signal ends the process with its code from here on.
+    """
+    with ended_at_once():
+        import_module("jaxrl_par.cli").launch(get(name), argv, program)

@@ -18,17 +18,7 @@ from functools import partial
 
 import jax
 
-EXIT_CODES = {
-    signal.SIGTERM: 75,
-    signal.SIGINT: 130,
-    signal.SIGHUP: 129,
-    signal.SIGUSR1: 75,
-    signal.SIGUSR2: 75,
-    signal.SIGXCPU: 75,
-}
-"""75 is EX_TEMPFAIL of sysexits.h: a scheduler may start the job again. Ctrl-C and a
-terminal that closes have the codes that shells give them. SIGQUIT is left to end a
-process as it is."""
+from jaxrl_par.exit_codes import EXIT_CODES, end_at_once, heard
 
 COMPILER_GRACE = 10.0
 """Seconds that a compilation, or what else Python waits for, may still take when a
@@ -191,7 +181,7 @@ def exits() -> Iterator[None]:
 def ignore_signals() -> None:
     """To the end of the process: what a script had to do is done, and nothing is left
     to be stopped."""
-    for number in _heard():
+    for number in heard(_is_handler):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -223,20 +213,9 @@ def _compilations() -> Iterator[Since]:
         jax.monitoring.unregister_event_duration_listener(ends)
 
 
-def _heard() -> list[signal.Signals]:
-    """Signals that are ours to handle. SIGTERM and Ctrl-C always; the others neither if
-    they are ignored, as SIGHUP by nohup, nor if a program has a handler of its own."""
-
-    def ours(number: signal.Signals) -> bool:
-        now = signal.getsignal(number)
-        always = number in (signal.SIGTERM, signal.SIGINT)
-        return always or now == signal.SIG_DFL or _is_handler(now)
-
-    return [number for number in EXIT_CODES if ours(number)]
-
-
 def _is_handler(function: object) -> bool:
-    return isinstance(getattr(function, "__self__", None), Signals)
+    ours = isinstance(getattr(function, "__self__", None), Signals)
+    return ours or function is end_at_once
 
 
 @contextmanager
@@ -248,7 +227,7 @@ def _caught_by(signals: Signals) -> Iterator[Signals]:
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     receiver.settimeout(0.5)
-    handlers = {n: signal.signal(n, signals.hear) for n in _heard()}
+    handlers = {n: signal.signal(n, signals.hear) for n in heard(_is_handler)}
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     watch = partial(_watch, receiver, signals)
     thread = threading.Thread(target=watch, name="signals", daemon=True)

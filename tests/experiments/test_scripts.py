@@ -12,7 +12,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 @pytest.mark.parametrize("name", presets.SUMMARIES)
 def test_the_script_of_a_preset_runs_it_and_does_nothing_else(name):
     text = (EXPERIMENTS / f"{name}.py").read_text()
-    assert f"from jaxrl_par.presets.{name} import EXPERIMENT\n" in text
+    assert text.endswith(f'if __name__ == "__main__":\n    presets.launch("{name}")\n')
     assert len([x for x in text.splitlines() if x]) <= 5
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxrl_par.exit_codes import EXIT_CODES
 from jaxrl_par.training import interrupts
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def test_a_signal_ends_a_compilation_before_training_began(tmp_path):
 
 
 def test_a_signal_before_training_ends_a_script_with_its_code():
-    for number, code in interrupts.EXIT_CODES.items():
+    for number, code in EXIT_CODES.items():
         with pytest.raises(interrupts.Interrupted) as caught, interrupts.exits():
             os.kill(os.getpid(), number)
             time.sleep(5)
@@ -122,10 +123,10 @@ def test_a_compilation_that_ends_in_time_ends_nothing(monkeypatch):
 
 
 def test_listeners_and_handlers_are_gone_at_the_end():
-    before = {n: signal.getsignal(n) for n in interrupts.EXIT_CODES}
+    before = {n: signal.getsignal(n) for n in EXIT_CODES}
     with interrupts.interrupts(), interrupts.exits():
         assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
-    assert {n: signal.getsignal(n) for n in interrupts.EXIT_CODES} == before
+    assert {n: signal.getsignal(n) for n in EXIT_CODES} == before
     with interrupts.interrupts() as stop:
         pass
     assert stop() is None
