@@ -89,6 +89,19 @@ def ladder(
     return jnp.asarray(choices, jnp.float32)[indices]
 
 
+def geometric_ladder(
+    num_envs: int, base: float = 0.4, exponent: float = 7.0
+) -> Float[Array, " num_envs"]:
+    """A rate for each of N environments, base^(1 + exponent i / (N - 1)).
+
+    From `base`, which is also that of a single one, to base^(1 + exponent).
+
+    Source: Horgan et al., arXiv:1803.00933, section 3.1.
+    """
+    rung = np.arange(num_envs) / max(num_envs - 1, 1)
+    return jnp.asarray(base ** (1.0 + exponent * rung), jnp.float32)
+
+
 def shares(num_choices: int, weights: Sequence[float]) -> Float[np.ndarray, " C"]:
     """Weights, one for each choice, divided by their sum.
 

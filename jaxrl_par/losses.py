@@ -39,6 +39,19 @@ def row_means(last: Bool[Array, "*N"], **rows: Rows) -> Metrics:
     return {name: row_mean(x, last) for name, x in rows.items()}
 
 
+def of_sequences(
+    errors: Float[Array, "L *K"], last: Bool[Array, "L *K"], eta: float
+) -> Float[Array, "*K"]:
+    """eta max |error| + (1 - eta) mean |error| of each sequence, over its rows that are
+    not `last`; 0 where all are.
+
+    Source: Kapturowski et al., R2D2 (ICLR 2019), section 2.3.
+    """
+    sizes = jnp.where(last, 0.0, jnp.abs(errors))
+    number = jnp.maximum(jnp.sum(~last, axis=0), 1)
+    return eta * jnp.max(sizes, axis=0) + (1.0 - eta) * jnp.sum(sizes, axis=0) / number
+
+
 def in_use(cost: Any) -> bool:
     """Whether a weight is not 0, or may not be because it is traced."""
     return not isinstance(cost, int | float) or cost != 0

@@ -15,7 +15,7 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import uniform
+from jaxrl_par.replay import Windows, uniform
 from jaxrl_par.types import Agent
 
 # Annealed, so that a topology that counts other environment steps has other rates.
@@ -49,7 +49,7 @@ def distillation(env: Environment) -> Learner:
 
 def replayed_q(env: Environment) -> Learner:
     """Q-learning from a small replay."""
-    buffer = uniform(4, 3, 2, constant_carry=True, min_size=3)
+    buffer = uniform(4, 3, Windows(1, constant_carry=True), min_size=3)
     return loops.replayed(q_agent(env, "q"), buffer)
 
 

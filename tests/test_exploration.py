@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par import random
+from jaxrl_par import exploration, random
 from jaxrl_par.exploration import (
     boltzmann,
     boltzmann_probabilities,
@@ -182,3 +182,11 @@ def test_the_choices_of_a_ladder_may_be_traced():
 def test_wrong_weights_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         ladder(4, CHOICES, weights)
+
+
+def test_the_geometric_ladder_has_a_rung_for_each_environment():
+    """Fact sheet of Ape-X, N = 8; one alone explores as the first of many."""
+    expected = [0.4, 0.16, 0.064, 0.0256, 0.01024, 0.004096, 0.0016384, 0.00065536]
+    rungs = exploration.geometric_ladder(8)
+    np.testing.assert_allclose(rungs, expected, rtol=1e-6)
+    np.testing.assert_allclose(exploration.geometric_ladder(1), [0.4], rtol=1e-6)

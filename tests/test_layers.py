@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
     "rollout": {"types", "errors", "envs"},
-    "replay": {"types", "axis", "errors"},
+    "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},

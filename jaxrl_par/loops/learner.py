@@ -137,7 +137,8 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
             sampled, drawn = buffer.sample(data, trajectory, sample_key, axis)
             batch, ready = agent.prepare(state, sampled, axis), buffer.ready(data)
             state, info = update(agent, state, batch, grad_key, axis, accepted=ready)
-            return (state, buffer.update(data, drawn, info)), info.metrics
+            data = buffer.update(data, drawn, info, axis)
+            return (state, data), info.metrics
 
         if updates_per_step == 1:
             (state, data), metrics = once((state, data), key)
@@ -154,7 +155,8 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         batch = agent.prepare(state, sampled, Axis())
         grads, info = agent.grad(state, batch, grad_key, Axis())
         given = (grads, info.metrics, trajectory.env_steps, buffer.ready(data))
-        return buffer.update(data, drawn, info), Gradient(*given)
+        data = buffer.update(data, drawn, info, Axis())
+        return data, Gradient(*given)
 
     halves = Halves(contribute, agent.apply, agent.observe)
     possible = halves if updates_per_step == 1 else None

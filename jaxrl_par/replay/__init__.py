@@ -1,6 +1,17 @@
 """What is kept of what was acted: pure functions of pytrees of arrays."""
 
 from jaxrl_par.replay.buffers import Buffer, fresh, uniform
+from jaxrl_par.replay.priorities import PriorityConfig
+from jaxrl_par.replay.prioritised import prioritised
 from jaxrl_par.replay.ring import Ring
+from jaxrl_par.replay.windows import Windows
 
-__all__ = ["Buffer", "Ring", "fresh", "uniform"]
+__all__ = [
+    "Buffer",
+    "PriorityConfig",
+    "Ring",
+    "Windows",
+    "fresh",
+    "prioritised",
+    "uniform",
+]

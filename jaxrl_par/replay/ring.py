@@ -23,6 +23,13 @@ class Ring(NamedTuple):
     """Where the next item goes."""
     size: Int[Array, ""]
     """Items that there are."""
+    laps: Int[Array, ""]
+    """How often it was written to its end."""
+
+    def generation(self, slot: Int[Array, " K"]) -> Int[Array, " K"]:
+        """How often each of these slots was written: an item that was overwritten since
+        is known by another number."""
+        return self.laps + (slot < self.next)
 
 
 def empty(batch: PyTree, capacity: int) -> Ring:
@@ -41,7 +48,7 @@ def empty(batch: PyTree, capacity: int) -> Ring:
             f" time, got {capacity}"
         )
     items = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), batch)
-    return Ring(items, jnp.int32(0), jnp.int32(0))
+    return Ring(items, jnp.int32(0), jnp.int32(0), jnp.int32(0))
 
 
 def add(ring: Ring, batch: PyTree) -> Ring:
@@ -66,7 +73,8 @@ def add(ring: Ring, batch: PyTree) -> Ring:
 
     items = jax.tree.map(write, ring.items, batch)
     size = jnp.minimum(ring.size + num_items, capacity)
-    return Ring(items, (ring.next + num_items) % capacity, size)
+    end = ring.next + num_items
+    return Ring(items, end % capacity, size, ring.laps + end // capacity)
 
 
 def sample(ring: Ring, key: PRNGKey, num_items: int) -> PyTree:

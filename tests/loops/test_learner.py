@@ -14,7 +14,7 @@ from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.axis import Axis
 from jaxrl_par.loops import schedules
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
-from jaxrl_par.replay import fresh, uniform
+from jaxrl_par.replay import Windows, fresh, uniform
 from jaxrl_par.testing import check_learns, probes
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
@@ -23,6 +23,7 @@ from jaxrl_par.types import Info, TimeStep, Trajectory
 
 ENV = probes.clock(4)
 SMALL = NetworkConfig(widths=(8,))
+WINDOWS = Windows(1, constant_carry=True)
 KEY = random.key(0)
 
 
@@ -46,7 +47,7 @@ def differ(x, y):
 @pytest.mark.slow
 def test_nothing_is_applied_before_the_buffer_is_ready():
     """Four unrolls come with each step: nine are kept from the third on."""
-    learner = loops.replayed(q_agent(ENV), uniform(16, 6, 2, min_size=9))
+    learner = loops.replayed(q_agent(ENV), uniform(16, 6, WINDOWS, min_size=9))
     start, run, metrics = trained(learner, 2)
     unchanged = start.learner._replace(elapsed=run.learner.elapsed)
     assert not differ(run.learner, unchanged)
@@ -109,7 +110,7 @@ def test_a_memory_of_the_learner_reads_every_row_once():
 
 
 def test_several_updates_from_each_trajectory_are_several_batches():
-    learner = loops.replayed(q_agent(ENV), uniform(16, 6, 2), updates_per_step=3)
+    learner = loops.replayed(q_agent(ENV), uniform(16, 6, WINDOWS), updates_per_step=3)
     _, run, metrics = trained(learner, 4)
     assert int(run.learner.opt_state[0].count) == 12
     assert int(run.progress.updates) == 4
@@ -120,7 +121,7 @@ def test_several_updates_from_each_trajectory_are_several_batches():
 @pytest.mark.slow
 def test_q_learning_from_a_replay_learns_what_its_actions_are_worth():
     env = probes.delayed_reward(8)
-    buffer = uniform(64, 16, 2, constant_carry=True, min_size=16)
+    buffer = uniform(64, 16, WINDOWS, min_size=16)
     learner = loops.replayed(q_agent(env), buffer, updates_per_step=2)
     check_learns(learner, env, 0.9, num_updates=150)
 
@@ -156,7 +157,7 @@ def test_one_gradient_at_a_time_is_what_halves_are_for():
 
 @pytest.mark.slow
 def test_each_worker_has_a_replay_of_its_own():
-    learner = loops.replayed(q_agent(ENV), uniform(16, 6, 2, min_size=5))
+    learner = loops.replayed(q_agent(ENV), uniform(16, 6, WINDOWS, min_size=5))
     program = delayed(learner, ENV, 5, schedules.in_turn(2, 4), num_workers=2)
     run, metrics = jax.jit(lambda key: scanned(program, 5)(program.init(key)))(KEY)
     np.testing.assert_array_equal(run.local.data.size, [12, 8])

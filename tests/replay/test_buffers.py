@@ -1,5 +1,7 @@
 """Buffers: which rows a batch is of, and that a window is a piece of a stream."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
-from jaxrl_par.replay import fresh, uniform
+from jaxrl_par.replay import Windows, fresh, prioritised, uniform
 from jaxrl_par.types import Info, TimeStep, Trajectory
 
 KEY = random.key(0)
@@ -33,6 +35,18 @@ def filled(buffer, numbers, carry=True):
     return data
 
 
+def unlasting(buffer, numbers):
+    """As `filled`, but no row is `last`."""
+    data = buffer.init(jax.eval_shape(lambda: unroll(0)))
+    for number in numbers:
+        given = unroll(number)
+        no = jnp.zeros_like(given.steps.last)
+        data = buffer.add(
+            data, (), given._replace(steps=TimeStep(given.steps.obs, no, no))
+        )
+    return data
+
+
 def drawn(buffer, data, key=KEY):
     return jax.jit(lambda data: buffer.sample(data, unroll(9), key, Axis())[0])(data)
 
@@ -42,36 +56,27 @@ def test_what_is_fresh_is_the_newest_trajectory_and_nothing_is_kept():
     data = buffer.add(buffer.init(newest), (), newest)
     assert data == () and buffer.ready(data)
     assert buffer.sample(data, newest, KEY, Axis())[0] is newest
-    assert buffer.update(data, (), Info({})) == ()
+    assert buffer.update(data, (), Info({}), Axis()) == ()
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize(
-    ("length", "carry", "constant_carry", "starts"),
-    [
-        (1, False, False, {0, 1, 2, 3, 4, 5}),
-        (None, True, False, {0}),
-        (2, True, False, {0}),
-        (2, True, True, {0, 1, 2, 3, 4}),
-    ],
-)
-def test_a_window_is_a_piece_of_an_unroll_with_its_carry(
-    length, carry, constant_carry, starts
-):
-    """It starts where the carry is known: in row 0, unless it stays the same."""
-    buffer = uniform(12, 300, length, constant_carry=constant_carry)
-    batch = drawn(buffer, filled(buffer, [1, 2], carry))
-    rows = length or LENGTH
-    assert batch.reward.shape == (rows, 300)
-    assert batch.steps.obs.shape == (rows + 1, 300)
+def test_a_batch_is_of_windows_of_unrolls():
+    buffer = uniform(12, 300, Windows(2, constant_carry=True))
+    batch = drawn(buffer, filled(buffer, [1, 2]))
+    assert batch.reward.shape == (2, 300)
     first = np.asarray(batch.reward[0])
-    np.testing.assert_array_equal(batch.steps.obs, first + np.arange(rows + 1)[:, None])
+    np.testing.assert_array_equal(batch.steps.obs, first + np.arange(3)[:, None])
     np.testing.assert_array_equal(batch.steps.last, batch.steps.obs % 2 == 0)
-    for leaf in (batch.action, batch.discount, batch.extras["log_prob"]):
-        np.testing.assert_array_equal(leaf, batch.reward)
-    assert set((first % 10).tolist()) == starts
-    if carry:
-        np.testing.assert_array_equal(batch.carry["rate"], first - first % 10)
+    assert set((first % 10).tolist()) == {0, 2, 4}
+    np.testing.assert_array_equal(batch.carry["rate"], first - first % 10)
+
+
+@pytest.mark.parametrize("make", [uniform, prioritised])
+def test_transitions_are_trained_equally_often_and_look_ahead_as_far_as_they_can(make):
+    """Windows of three steps of an unroll of six: neither end is trained less."""
+    buffer = make(12, 6000, Windows(1, lookahead=2, constant_carry=True))
+    batch = drawn(buffer, unlasting(buffer, [1, 2]))
+    counts = Counter((np.asarray(batch.reward[0]) % 10).tolist())
+    assert all(abs(counts[row] - 1000) < 150 for row in range(LENGTH))
 
 
 def test_all_lanes_of_the_newest_unrolls_are_drawn():
@@ -93,12 +98,13 @@ def test_it_is_ready_when_enough_is_kept():
     [
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"windows": Windows(0)}, "length must be at least 1, got 0"),
         ({"min_size": 7}, "min_size must be at most capacity = 6, got 7"),
-        ({"length": 7}, "length must be at most 6, got 7"),
+        ({"windows": Windows(4)}, "length must divide the 6 rows"),
         ({"capacity": 4}, "multiple of the 3 items"),
     ],
 )
-def test_bad_settings_are_refused(options, message):
+@pytest.mark.parametrize("make", [uniform, prioritised])
+def test_bad_settings_are_refused(make, options, message):
     with pytest.raises(ValueError, match=message):
-        filled(uniform(**({"capacity": 6, "batch_size": 2} | options)), [])
+        filled(make(**({"capacity": 6, "batch_size": 2} | options)), [])

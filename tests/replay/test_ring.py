@@ -77,3 +77,12 @@ def test_items_of_another_kind_are_refused():
     half = items(0, 4) | {"rows": jnp.zeros((4, 3), jnp.float16)}
     with pytest.raises(ValueError, match=r"got float16\[3\]"):
         ring.add(replay, half)
+
+
+def test_an_item_that_was_overwritten_has_another_generation():
+    """Also where the ring was written exactly once around, or more often."""
+    replay, slots = ring.empty(items(0, 2), 4), jnp.arange(4)
+    for writes in range(1, 12):
+        replay = ring.add(replay, items(2 * writes, 2))
+        expected = [(writes + 1) // 2] * 2 + [writes // 2] * 2
+        assert np.asarray(replay.generation(slots)).tolist() == expected

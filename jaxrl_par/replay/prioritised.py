@@ -1,0 +1,229 @@
+"""Prioritised replay: windows with larger errors are drawn more often.
+
+On a mesh each device keeps a share of the unrolls, and draws are those of all shares
+together: whoever has much of the mass gives many of the windows, which then travel to
+the devices that learn from them.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.losses import of_sequences
+from jaxrl_par.replay import ring, sum_tree
+from jaxrl_par.replay.buffers import Buffer, refuse_sizes
+from jaxrl_par.replay.priorities import PriorityConfig, mass
+from jaxrl_par.replay.sum_tree import SumTree
+from jaxrl_par.replay.windows import Windows
+from jaxrl_par.types import Count, Info, PRNGKey, State, Trajectory
+
+
+class Prioritised(NamedTuple):
+    """Unrolls, and the probability of each of their windows."""
+
+    unrolls: ring.Ring
+    tree: SumTree
+    """Masses of the windows, those of slot 0 first."""
+    largest: Float[Array, ""]
+    """The largest priority that was given until now, at least 1."""
+    updates: Count
+    """Updates that were applied."""
+    ranked: Float[Array, "..."]
+    """Priorities of all windows where ranks decide; -1 where there is none. Else []."""
+
+
+class Drawn(NamedTuple):
+    """Windows of a joint batch of K, of all devices."""
+
+    index: Int[Array, " K"]
+    """In the tree of the device that has them."""
+    mine: Bool[Array, " K"]
+    """Whether that is this device."""
+    generation: Int[Array, " K"]
+    """Of their slots, when they were drawn."""
+
+
+def prioritised(
+    capacity: int,
+    batch_size: int,
+    windows: Windows = Windows(),
+    config: PriorityConfig = PriorityConfig(),
+    *,
+    min_size: int = 1,
+) -> Buffer:
+    """Keeps the newest unrolls, and draws windows of them by their priorities.
+
+    Batches have importance weights in `extras["weight"]`, [L, K]. One draw falls into
+    each of K equal parts of the mass. Windows whose trained rows are all `last` are
+    never drawn. A priority that is not finite is not taken: the window keeps its old
+    one, and a newcomer has the maximal one.
+
+    Args:
+      capacity, windows, min_size: as for `uniform`. Sizes are those of one device.
+      batch_size: windows that one device learns from.
+
+    Raises:
+      ValueError: as `uniform`; or, from `init`, if priorities are not recorded that
+        should be.
+    """
+    refuse_sizes(capacity, batch_size, windows, min_size)
+    refuse(config)
+    ranks = config.kind == "rank"
+
+    def init(shapes: Trajectory) -> Prioritised:
+        windows.refuse(shapes)
+        if config.first == "recorded" and "priority" not in shapes.extras:
+            raise RefusedError(
+                'first priorities are to be recorded, and extras["priority"] is not'
+                f" among {sorted(shapes.extras)}: take maximal ones"
+            )
+        unrolls = ring.empty(jax.eval_shape(_kept, shapes), capacity)
+        number = capacity * windows.each(shapes.reward.shape[0])
+        ranked = jnp.full(number if ranks else 0, -1.0)
+        one = jnp.float32(1.0)
+        return Prioritised(unrolls, sum_tree.empty(number), one, Count.zero(), ranked)
+
+    def _kept(trajectory: Trajectory) -> Trajectory:
+        extras = {n: x for n, x in trajectory.extras.items() if n != "priority"}
+        return windows.kept(trajectory._replace(extras=extras))
+
+    def add(data: Prioritised, state: State, trajectory: Trajectory) -> Prioritised:
+        rows, lanes = trajectory.reward.shape
+        each, trained = windows.each(rows), windows.trained(rows)
+
+        def by_window(x: Array) -> Array:  # [trained, lanes, windows]
+            return jnp.moveaxis(x.reshape(each, trained, lanes), 0, -1)
+
+        last = by_window(trajectory.rows.last)
+        priority = jnp.broadcast_to(data.largest, (lanes, each))
+        if config.first == "recorded":
+            given = of_sequences(
+                by_window(trajectory.extras["priority"]), last, config.eta
+            )
+            priority = jnp.where(jnp.isfinite(given), given, priority)
+        nothing = jnp.all(last, axis=0).reshape(-1)
+        priority = priority.reshape(-1)
+        index = data.unrolls.next * each + jnp.arange(lanes * each, dtype=jnp.int32)
+        data = data._replace(
+            unrolls=ring.add(data.unrolls, _kept(trajectory)),
+            largest=jnp.maximum(data.largest, jnp.max(priority)),
+        )
+        if ranks:
+            given = jnp.where(nothing, -1.0, priority)
+            ranked = data.ranked.at[index].set(given)
+            tree = sum_tree.of(_rank_masses(ranked, config.alpha))
+            return data._replace(ranked=ranked, tree=tree)
+        masses = jnp.where(nothing, 0.0, mass(priority, config))
+        return data._replace(tree=sum_tree.write(data.tree, index, masses))
+
+    def sample(data: Prioritised, newest: Trajectory, key: PRNGKey, axis: Axis):
+        drawn, masses = _draw(data, key, batch_size, axis, each=_each(data))
+        slot, window = drawn.index // _each(data), drawn.index % _each(data)
+        batch = windows.cut(data.unrolls.items, slot, window)
+        generation = data.unrolls.generation(slot)
+        batch = _exchanged(batch, drawn.mine, batch_size, axis)
+        beta = _beta(data.updates, config)
+        # N and the total are the same for all, and divided out.
+        least = jnp.min(masses, initial=jnp.inf, where=masses > 0.0)
+        weight = jnp.where(masses > 0.0, (least / masses) ** beta, 0.0)
+        weight = jax.lax.dynamic_slice_in_dim(
+            weight, axis.index * batch_size, batch_size
+        )
+        weight = jnp.broadcast_to(weight, batch.reward.shape)
+        batch = batch._replace(extras=batch.extras | {"weight": weight})
+        return batch, drawn._replace(generation=generation)
+
+    def _each(data: Prioritised) -> int:
+        return windows.each(data.unrolls.items.reward.shape[1])
+
+    def update(data: Prioritised, drawn: Drawn, info: Info, axis: Axis) -> Prioritised:
+        if info.priorities is None:
+            raise RefusedError(
+                "a prioritised buffer needs Info.priorities, which this agent's grad"
+                " does not give: take replay.uniform"
+            )
+        priority = axis.gather(jax.lax.stop_gradient(info.priorities))
+        slot = drawn.index // _each(data)
+        same = data.unrolls.generation(slot) == drawn.generation
+        learned = ready(data)
+        taken = drawn.mine & same & jnp.isfinite(priority) & learned
+        largest = jnp.max(priority, initial=0.0, where=taken)
+        data = data._replace(
+            largest=jnp.maximum(data.largest, largest),
+            updates=data.updates.add(jnp.int32(learned)),
+        )
+        if ranks:
+            size = data.ranked.size
+            where = jnp.where(taken, drawn.index, size)
+            ranked = data.ranked.at[where].set(0.0, mode="drop")
+            return data._replace(ranked=ranked.at[where].max(priority, mode="drop"))
+        masses = mass(jnp.where(taken, priority, 0.0), config)
+        tree = sum_tree.write(data.tree, drawn.index, masses, taken)
+        return data._replace(tree=tree)
+
+    def ready(data: Prioritised) -> Bool[Array, ""]:
+        return data.unrolls.size >= min_size
+
+    return Buffer(init, add, sample, update, ready)
+
+
+def _draw(
+    data: Prioritised, key: PRNGKey, batch_size: int, axis: Axis, each: int
+) -> tuple[Drawn, Float[Array, " K"]]:
+    """Windows of the joint batch, and the mass of each."""
+    tree, number = data.tree, batch_size * axis.size
+    if axis.name is not None:  # all devices draw the same
+        raw = axis.gather(jax.random.key_data(key)[None])[0]
+        key = jax.random.wrap_key_data(raw, impl=jax.random.key_impl(key))
+    strata_key, fresh_key = jax.random.split(key)
+    ends = jnp.cumsum(axis.gather(tree.total[None]))
+    position = sum_tree.strata(strata_key, number) * ends[-1]
+    device = jnp.sum(ends[:-1, None] <= position, axis=0, dtype=jnp.int32)
+    before = jnp.concatenate([jnp.zeros(1), ends])[device]
+    fresh = jax.random.uniform(fresh_key, (sum_tree.num_levels(tree), number))
+    index = sum_tree.find(tree, position - before, ends[-1] / number, fresh)
+    mine = device == axis.index
+    masses = axis.sum(jnp.where(mine, tree.levels[0][index], 0.0))
+    return Drawn(index, mine, jnp.zeros_like(index)), masses
+
+
+def _exchanged(
+    batch: Trajectory, mine: Bool[Array, " K"], batch_size: int, axis: Axis
+) -> Trajectory:
+    """This device's part of the joint batch, from what each device has of it."""
+    if axis.name is None:
+        return batch
+
+    def one(dim: int, x: Array) -> Array:
+        kept = mine.reshape(*[1] * dim, -1, *[1] * (x.ndim - dim - 1))
+        given = x.astype(jnp.int32) if x.dtype == jnp.bool_ else x
+        whole = axis.sum(jnp.where(kept, given, jnp.zeros_like(given)))
+        begin = axis.index * batch_size
+        part = jax.lax.dynamic_slice_in_dim(whole, begin, batch_size, axis=dim)
+        return part.astype(x.dtype)
+
+    return batch.along_lanes(one)
+
+
+def _beta(updates: Count, config: PriorityConfig) -> Float[Array, ""]:
+    if config.beta_updates is None:
+        return jnp.float32(config.beta)
+    millions, units = (jnp.asarray(x, jnp.float32) for x in updates)
+    done = jnp.minimum((millions * 1e6 + units) / config.beta_updates, 1.0)
+    return config.beta + (1.0 - config.beta) * done
+
+
+def _rank_masses(priorities: Float[Array, " N"], alpha: float) -> Float[Array, " N"]:
+    """rank^-alpha, 0 where there is no priority."""
+    order = jnp.argsort(-priorities, stable=True)
+    rank = (
+        jnp.zeros(priorities.size, jnp.int32)
+        .at[order]
+        .set(jnp.arange(1, priorities.size + 1, dtype=jnp.int32), unique_indices=True)
+    )
+    masses = rank.astype(jnp.float32) ** jnp.float32(-alpha)
+    return jnp.where(priorities < 0.0, 0.0, masses)
