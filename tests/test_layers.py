@@ -46,7 +46,7 @@ MAY_IMPORT = {
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "loops", "topologies", "training"},
+    | {"algorithms", "replay", "loops", "topologies", "training"},
     "presets": {
         "types",
         "axis",

@@ -1,4 +1,4 @@
-"""DQN against its equations by hand, with memory that can be followed, and on probes."""
+"""DQN against its equations by hand, with memory to be followed, and on probes."""
 
 from functools import partial
 from operator import itemgetter

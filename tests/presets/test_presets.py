@@ -23,6 +23,7 @@ TAKES = {
     "a3c": ALL,
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
+    "dqn": ("compiled", "threads"),
     "impala": ("compiled", "threads"),
     "impala_threads": ("compiled", "threads"),
     "ppo": ("compiled", "threads"),

@@ -1,0 +1,123 @@
+"""What experiments share that learn from replay."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxrl_par.cli.args import Args
+from jaxrl_par.errors import ReadIf, at_least
+from jaxrl_par.loops import Learner, replayed, without_halves
+from jaxrl_par.replay import Buffer, PriorityConfig, Windows, prioritised, uniform
+from jaxrl_par.types import Agent
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is kept, and how much is learned from it."""
+
+    read_if: ClassVar[ReadIf] = {"priorities": ("prioritised", (True,))}
+    """What each of these fields is for: another one, and its values."""
+
+    capacity: int = 10_240
+    """Rows that are kept, by all devices or workers together: whole unrolls, so it is a
+    multiple of the rows that a step of training adds."""
+    min_size: int = 1_280
+    """Rows that are kept before anything is learned; rounded up to whole unrolls."""
+    batch_size: int = 128
+    """Windows in a batch, of all devices together. A worker draws as many of its own."""
+    updates_per_step: int = 1
+    """Batches in each step of training."""
+    prioritised: bool = False
+    """Draw by priorities; otherwise each window as often as every other."""
+    priorities: PriorityConfig = PriorityConfig()
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        counts = {"capacity": 1, "min_size": 1, "batch_size": 1, "updates_per_step": 1}
+        found = at_least(self, **counts)
+        if not found and self.min_size > self.capacity:
+            told = f"min_size must be at most capacity = {self.capacity}"
+            found.append(f"{told}, got {self.min_size}")
+        return found
+
+
+@dataclass(frozen=True)
+class ReplayArgs(Args):
+    """An experiment whose learner keeps what was acted."""
+
+    replay: ReplayConfig = ReplayConfig()
+
+    @property
+    def windows(self) -> Windows:
+        """Which rows of an unroll a batch has."""
+        raise NotImplementedError
+
+    @property
+    def shares(self) -> int:
+        """Devices or workers that each keep a part."""
+        if self.topology in ("compiled", "threads"):
+            return self.num_devices
+        return self.workers.num_workers
+
+    @property
+    def rows_added(self) -> int:
+        """Rows of all shares that a step of training adds."""
+        lanes = self.lanes * (
+            1 if self.topology in ("compiled", "threads") else self.shares
+        )
+        return lanes * self.unroll_length
+
+    def largest_product(self) -> int:
+        windows = self.windows
+        rows = windows.burn_in + windows.trained(self.unroll_length)
+        learned = self.replay.batch_size * (rows + windows.lookahead)
+        acted = super().largest_product()
+        return max(acted, acted * learned // self.rows_per_update)
+
+    def make_buffer(self) -> Buffer:
+        """That of one device or worker."""
+        given, length = self.replay, self.unroll_length
+        sizes = (
+            given.capacity // self.shares // length,
+            given.batch_size // (self.shares if self._is_joint else 1),
+            self.windows,
+        )
+        min_size = -(-given.min_size // (self.shares * length))
+        if given.prioritised:
+            return prioritised(*sizes, given.priorities, min_size=min_size)
+        return uniform(*sizes, min_size=min_size)
+
+    def make_learner(self, agent: Agent) -> Learner:
+        """How the agent learns: from batches of what is kept."""
+        count = self.replay.updates_per_step
+        buffer = self.make_buffer()
+        return replayed(self.normalized(agent), buffer, updates_per_step=count)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if found or self.replay.problems() or self.windows.problems():
+            return found
+        return self._buffer_problems()
+
+    def _buffer_problems(self) -> list[str]:
+        given, added, found = self.replay, self.rows_added, []
+        if given.capacity % added:
+            below = given.capacity // added * added
+            near = " or ".join(str(x) for x in (below, below + added) if x)
+            found.append(
+                f"replay.capacity must be a multiple of the {added} rows that a step of"
+                f" training adds, such as {near}, got {given.capacity}"
+            )
+        if self._is_joint and given.batch_size % self.shares:
+            told = "replay.batch_size must be a multiple of num_devices"
+            found.append(f"{told} = {self.shares}, got {given.batch_size}")
+        if self.unroll_length % self.windows.trained(self.unroll_length):
+            found.append(
+                f"unroll_length must be a multiple of the {self.windows.length} rows of"
+                f" a window, got {self.unroll_length}"
+            )
+        if not self._is_joint and given.updates_per_step > 1:
+            found.append(
+                f"replay.updates_per_step must be 1 here, got {given.updates_per_step}:"
+                f" {without_halves(self.topology)}. Several are for compiled or threads"
+            )
+        return found

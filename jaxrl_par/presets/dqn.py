@@ -1,0 +1,82 @@
+"""DQN from replay, on devices or with actors in threads: CartPole by default.
+
+`--replay.prioritised`, `--dqn.n-step 3` and `--dueling` make it what Ape-X learns.
+With `--network.memory lstm`, `--sequence`, `--dqn.burn-in` and `--dqn.rescale` it is
+R2D2's learner.
+"""
+
+from dataclasses import dataclass, replace
+
+import optax
+
+from jaxrl_par import cli
+from jaxrl_par.algorithms.dqn import DQNConfig, dqn
+from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
+from jaxrl_par.networks import NetworkConfig, q_network
+from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.replay import Windows
+from jaxrl_par.types import Agent, Spec, Specs
+
+
+@dataclass(frozen=True)
+class Args(ReplayArgs):
+    """Deep Q-networks: double, dueling, n-step, prioritised, with memory."""
+
+    num_envs: int = 10
+    unroll_length: int = 8
+    total_steps: int = 300_000
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, max_grad_norm=10.0)
+    network: NetworkConfig = NetworkConfig(widths=(120, 84))
+    dqn: DQNConfig = DQNConfig(target_period=50, anneal_steps=25_000)
+    dueling: bool = False
+    """Values as that of the state, and advantages of the actions."""
+    sequence: int | None = None
+    """With memory: rows of a sequence that are trained, which must divide
+    `unroll_length`. None: all of an unroll."""
+    replay: ReplayConfig = ReplayConfig(
+        capacity=10_240, min_size=1_280, updates_per_step=8
+    )
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the network has."""
+        return self.network.memory != "none"
+
+    @property
+    def windows(self) -> Windows:
+        ahead = self.dqn.n_step - 1
+        if not self.has_memory:
+            # The carry is a rate of exploration.
+            return Windows(1, 0, ahead, constant_carry=True)
+        return Windows(self.sequence, self.dqn.burn_in, ahead)
+
+    def problems(self) -> list[str]:
+        """What is out of range, or for networks of another kind."""
+        usual = type(self)().network
+        found = super().problems() + [
+            f"network.{name} is for actor-critics: leave it out, got {value}"
+            for name in ("shared", "policy")
+            if (value := getattr(self.network, name)) != getattr(usual, name)
+        ]
+        if self.has_memory:
+            return found
+        return found + [
+            f"{name} is for networks with memory: leave it out, got {value}"
+            for name, value in (
+                ("sequence", self.sequence),
+                ("dqn.burn_in", self.dqn.burn_in),
+            )
+            if value
+        ]
+
+
+def make_agent(
+    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+) -> Agent:
+    """DQN for these observations and actions."""
+    network = q_network(*specs, args.network, dueling=args.dueling)
+    starts = args.has_memory and args.windows.each(args.unroll_length) > 1
+    return dqn(network, optimizer, replace(args.dqn, record_carry=starts))
+
+
+EXPERIMENT = cli.Experiment(Args, make_agent)
