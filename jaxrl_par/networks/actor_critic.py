@@ -139,4 +139,5 @@ class _Heads(nn.Module):
             return DiagNormal(mean, log_std)
         low = jnp.broadcast_to(jnp.asarray(self.action.low, jnp.float32), mean.shape)
         high = jnp.broadcast_to(jnp.asarray(self.action.high, jnp.float32), mean.shape)
-        return SquashedNormal(mean, log_std, (low + high) / 2, (high - low) / 2)
+        # A sum of bounds may be too large for float32, where their distance is not.
+        return SquashedNormal(mean, log_std, low / 2 + high / 2, (high - low) / 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -108,6 +109,11 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
                 "observation_spec must be a Box, a Discrete or a tree of them, as"
                 f" env.observation_spec is, got {told(leaf)}"
             )
+    if not sum(prod(leaf.shape) for leaf in _leaves(observation_spec)):
+        raise RefusedError(
+            f"a network needs something to read, and observations are"
+            f" {observation_spec}: show a constant, such as one 0"
+        )
     _check_images(observation_spec, config.torso)
 
 
