@@ -57,9 +57,10 @@ def clip_actions(env: Environment) -> Environment:
     spec = env.action_spec
     if not isinstance(spec, Box):
         return env
+    bounds = spec.inner
 
     def step(env_state, action, key):
-        low, high = (jnp.broadcast_to(x, action.shape) for x in (spec.low, spec.high))
+        low, high = (jnp.broadcast_to(x, action.shape) for x in bounds)
         within = jnp.clip(action, low, high).astype(action.dtype)
         return env.step(env_state, within, key)
 

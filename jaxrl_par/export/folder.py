@@ -247,7 +247,7 @@ def _within(spec: Spec, action: Array) -> Array:
     """The nearest action within the bounds: a robot may have nobody else to clip it."""
     if isinstance(spec, Discrete):
         return action
-    low, high = (jnp.broadcast_to(x, action.shape) for x in (spec.low, spec.high))
+    low, high = (jnp.broadcast_to(x, action.shape) for x in spec.inner)
     return jnp.clip(action, low, high).astype(action.dtype)
 
 
@@ -359,7 +359,8 @@ def _spec(spec: Spec, name: str) -> dict[str, Any]:
     shared = {"name": name, "shape": spec.shape, "dtype": str(np.dtype(spec.dtype))}
     if isinstance(spec, Discrete):
         return shared | {"kind": "discrete", "num_values": spec.num_values}
-    bounds = {"low": _bound(spec.low), "high": _bound(spec.high)}
+    low, high = spec.inner if name == "action" else (spec.low, spec.high)
+    bounds = {"low": _bound(low), "high": _bound(high)}
     box = shared | {"kind": "box", "channels": layout(spec)} | bounds
     if np.issubdtype(spec.dtype, np.integer):
         low, width = scale(spec)

@@ -109,11 +109,11 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
                 "observation_spec must be a Box, a Discrete or a tree of them, as"
                 f" env.observation_spec is, got {told(leaf)}"
             )
-    if not sum(prod(leaf.shape) for leaf in _leaves(observation_spec)):
-        raise RefusedError(
-            f"a network needs something to read, and observations are"
-            f" {observation_spec}: show a constant, such as one 0"
-        )
+        if not prod(leaf.shape):
+            raise RefusedError(
+                f"a network has nothing to read in {leaf}: leave such arrays out, or"
+                " show a constant in place of nothing"
+            )
     _check_images(observation_spec, config.torso)
 
 
