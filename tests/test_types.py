@@ -101,7 +101,9 @@ def test_a_box_is_shown_in_a_line():
     assert "\n" not in repr({"pixels": pixels, "many": many})
 
 
-@pytest.mark.parametrize("bound", [0.1, -0.1, 0.7, 1e-50, 1e39, 0.5, np.inf, 16777217.0])
+@pytest.mark.parametrize(
+    "bound", [0.1, -0.1, 0.7, 1e-50, 1e39, 0.5, np.inf, 16777217.0]
+)
 def test_inner_bounds_are_the_nearest_that_float32_has_within(bound):
     low, high = Box((), np.dtype(np.float64), low=bound, high=bound).inner
     assert low.dtype == high.dtype == np.float32
