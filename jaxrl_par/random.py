@@ -88,7 +88,7 @@ def permutation(key: PRNGKey, n: int) -> Int[Array, " n"]:
         return jax.random.permutation(key, n)
     height, width = np.uint32(rows), np.uint32(n // rows)
     row, column = jnp.divmod(jnp.arange(n, dtype=jnp.uint32), width)
-    for salt in jax.random.bits(key, (8, 2)):
+    for salt in jax.random.bits(key, (8, 2), jnp.uint32):
         row = (row + _hash(column, salt[0]) % height) % height
         column = (column + _hash(row, salt[1]) % width) % width
     return (row * width + column).astype(jnp.int32)

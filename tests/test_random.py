@@ -178,3 +178,10 @@ def test_the_largest_seed_is_another_one():
     key = inspect.unwrap(random.key)
     bits = {int(jax.random.bits(key(seed))) for seed in seeds}
     assert len(bits) == len(seeds)
+
+
+def test_a_permutation_is_the_same_although_numbers_may_have_64_bits():
+    order = random.permutation(random.key(3), 512)
+    with jax.enable_x64(True):
+        again = random.permutation(random.key(3), 512)
+    np.testing.assert_array_equal(order, again)
