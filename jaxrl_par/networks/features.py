@@ -114,6 +114,12 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
                 f"a network has nothing to read in {leaf}: leave such arrays out, or"
                 " show a constant in place of nothing"
             )
+        if len(leaf.shape) > 3 and config.torso != "mlp":
+            raise RefusedError(
+                f"images are [height, width, channels], and not {leaf}: put a stack of"
+                " them into the channels (gymnasium.wrappers.TransformObservation does"
+                " it), or say torso = mlp, which reads numbers in any order"
+            )
     _check_images(observation_spec, config.torso)
 
 
