@@ -456,6 +456,7 @@ def test_a_population_of_networks_is_that_of_each_seed():
         ({"a": 3}, FREE, {}, "observation_spec must be a Box, .*, got int: 3"),
         (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
         (VECTOR, Box(()), {}, "one integer or a vector of numbers"),
+        (Box((4, 84, 84, 3), np.dtype(np.uint8)), ARMS, {}, "a stack of them into the"),
         (
             {"a": Box((2,)), "b": Box((2, 0))},
             ARMS,
