@@ -108,6 +108,7 @@ class Categorical(NamedTuple):
 
     def kl(self, other: "Categorical") -> Float[Array, "*B"]:
         """KL(self || other), infinite where only `other` makes an action impossible."""
+        _check_kinds(self, other)
         log_probs = self._log_probs_first
         probs = jnp.exp(log_probs)
         difference = log_probs - other._log_probs_first
@@ -131,7 +132,7 @@ class DiagNormal(NamedTuple):
         return action, self.log_prob(action)
 
     def mode(self) -> Float[Array, "*B A"]:
-        return self.mean
+        return _precise(self).mean
 
     def log_prob(self, action: Float[Array, "*B A"]) -> Float[Array, "*B"]:
         mean, log_std = _precise(self)
@@ -143,6 +144,7 @@ class DiagNormal(NamedTuple):
 
     def kl(self, other: "DiagNormal") -> Float[Array, "*B"]:
         """KL(self || other)."""
+        _check_kinds(self, other)
         mean, log_std = _precise(self)
         other_mean, other_log_std = _precise(other)
         log_ratio = log_std - other_log_std
@@ -225,7 +227,17 @@ class SquashedNormal(NamedTuple):
 
     def kl(self, other: "SquashedNormal") -> Float[Array, "*B"]:
         """KL(self || other), which squashing by the same bounds leaves unchanged."""
+        _check_kinds(self, other)
         return self._normal.kl(other._normal)
+
+
+def _check_kinds(one: Any, other: Any) -> None:
+    kinds = [type(x).__name__ for x in (one, other)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"policies of one kind have a KL, and not {kinds[0]} and {kinds[1]}: give"
+            " both networks the same `policy` and actions"
+        )
 
 
 def _mean_size(mean: Array, std: Array) -> Array:

@@ -199,14 +199,14 @@ def _refused(
     ]
 
 
-def not_a_seed(*, lowest: int = 0, **seeds: Any) -> list[str]:
-    """A line for each that is no whole number from `lowest` to `LARGEST_SEED`."""
-    told = f"a whole number in [{lowest}, {LARGEST_SEED}]"
+def not_a_seed(**seeds: Any) -> list[str]:
+    """A line for each that is no whole number from 0 to `LARGEST_SEED`."""
+    told = f"a whole number in [0, {LARGEST_SEED}]"
     return [
         f"{label} must be {told}, got {_shown(value)}"
         for name in seeds
         for label, value in _known(seeds, name)
-        if not _fits(value, int) or not lowest <= value <= LARGEST_SEED
+        if not _fits(value, int) or not 0 <= value <= LARGEST_SEED
     ]
 
 

@@ -120,7 +120,9 @@ def shares(num_choices: int, weights: Sequence[float]) -> Float[np.ndarray, " C"
 
 
 def possible_values(q_values: QValues) -> QValues:
-    """The values, or 0 for each action of a row in which none is possible."""
+    """The values, or 0 for each action of a row in which none is possible, in float32
+    if they had fewer digits."""
+    q_values = q_values.astype(jnp.promote_types(q_values.dtype, jnp.float32))
     none = jnp.max(q_values, axis=-1, keepdims=True) == -jnp.inf
     return jnp.where(none, 0.0, q_values)
 
@@ -132,10 +134,13 @@ def _uniform(chosen: Bool[Array, "*B A"]) -> Probabilities:
 def _logits(q_values: QValues, inverse_temperature: Rates) -> Float[Array, "*B A"]:
     q_values = possible_values(q_values)
     # The largest is subtracted first: times a large rho, it would overflow.
-    below = q_values - jnp.max(q_values, axis=-1, keepdims=True)
+    largest = jnp.max(q_values, axis=-1, keepdims=True)
+    below = jnp.maximum(q_values - largest, jnp.finfo(q_values.dtype).min)
+    # Infinity less itself would be no number.
+    below = jnp.where(q_values == largest, 0.0, below)
     # What is impossible stays so, also for rho = 0.
     scaled = _for_rows(inverse_temperature, q_values) * below
-    return jnp.where(below == -jnp.inf, -jnp.inf, scaled)
+    return jnp.where(q_values == -jnp.inf, -jnp.inf, scaled)
 
 
 def _for_rows(rates: Rates, q_values: QValues) -> Float[Array, "*B 1"]:

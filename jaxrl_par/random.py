@@ -41,15 +41,15 @@ def key(seed: int | Array) -> PRNGKey:
     It is that key where JAX's default backend is no CPU.
 
     Args:
-      seed: a whole number of 32 bits; may be traced, as in a population. As for JAX,
-        -1 is 2**32 - 1.
+      seed: a whole number in [0, 2**32 - 1]; may be traced, as in a population.
 
     Raises:
-      RefusedError: it is none. JAX would leave out higher bits: 2**32 would be 0.
+      RefusedError: it is none. JAX leaves out higher bits, so that 2**32 would be 0,
+        and -1 would be 2**32 - 1.
     """
     if not isinstance(seed, Tracer):
         known = np.asarray(seed)[()] if isinstance(seed, jax.Array) else seed
-        refuse_any(not_a_seed(lowest=-(2**31), seed=known))
+        refuse_any(not_a_seed(seed=known))
     if jax.default_backend() != "cpu":
         return jax.random.key(seed, impl="threefry2x32")
     return jax.random.wrap_key_data(_seed(seed), impl=_implementation())
@@ -88,7 +88,7 @@ def permutation(key: PRNGKey, n: int) -> Int[Array, " n"]:
         return jax.random.permutation(key, n)
     height, width = np.uint32(rows), np.uint32(n // rows)
     row, column = jnp.divmod(jnp.arange(n, dtype=jnp.uint32), width)
-    for salt in jax.random.bits(key, (8, 2)):
+    for salt in jax.random.bits(key, (8, 2), jnp.uint32):
         row = (row + _hash(column, salt[0]) % height) % height
         column = (column + _hash(row, salt[1]) % width) % width
     return (row * width + column).astype(jnp.int32)

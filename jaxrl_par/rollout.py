@@ -4,23 +4,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from jaxrl_par import specs
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import (
     Agent,
-    Box,
     Carry,
-    Discrete,
     EnvState,
     Mean,
     Params,
     PRNGKey,
-    Spec,
-    Specs,
     TimeStep,
     Trajectory,
 )
@@ -49,22 +44,8 @@ def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None
     Raises:
       RefusedError: it was made for others.
     """
-    if agent.specs is None:
-        return
-    made, given = (
-        [_leaves(specs) for specs in both] for both in (agent.specs, env.specs)
-    )
-    alike = made[0].keys() == given[0].keys() and made[1].keys() == given[1].keys()
-    if alike:
-        observations = [(x, given[0][path]) for path, x in made[0].items()]
-        actions = [(x, given[1][path]) for path, x in made[1].items()]
-        alike = all(_alike(*pair) for pair in observations + actions)
-        alike = alike and all(_same_bounds(*pair) for pair in actions)
-    if not alike:
-        raise RefusedError(
-            f"the agent was made for {_told(agent.specs)}; {env.name} has"
-            f" {_told(env.specs)}. Make its network from the specs of this environment"
-        )
+    remedy = "Make its network from the specs of this environment"
+    specs.refuse_others(agent.specs, env.specs, "the agent", f"{env.name} has", remedy)
 
 
 def start(
@@ -196,39 +177,3 @@ def _ended(episode, last) -> Episodes:
     total_return = jnp.sum(jnp.where(last, episode.return_, 0.0))
     total_length = jnp.sum(jnp.where(last, episode.length, 0).astype(jnp.float32))
     return Episodes(Mean(total_return, count), Mean(total_length, count))
-
-
-def _leaves(specs: Specs) -> dict[str, Spec]:
-    leaves = jax.tree.leaves_with_path(specs, is_leaf=lambda x: isinstance(x, Spec))
-    return {jax.tree_util.keystr(path): spec for path, spec in leaves}
-
-
-def _alike(a: Spec, b: Spec) -> bool:
-    """Arrays of one kind, bounds aside."""
-    if isinstance(a, Discrete) or isinstance(b, Discrete):
-        return a == b
-    return a.shape == b.shape and np.dtype(a.dtype) == np.dtype(b.dtype)
-
-
-def _same_bounds(a: Spec, b: Spec) -> bool:
-    if not (isinstance(a, Box) and isinstance(b, Box)):
-        return True
-    pairs = (a.low, b.low), (a.high, b.high)
-    return all(np.all(np.float32(x) == np.float32(y)) for x, y in pairs)
-
-
-def _told(specs: tuple[Specs, Spec]) -> str:
-    """Observations and actions in words, without the bounds of large arrays."""
-
-    def told(spec: Spec) -> str:
-        if isinstance(spec, Discrete):
-            return f"one of {spec.num_values}"
-        low, high = np.min(spec.low), np.max(spec.high)
-        return f"{np.dtype(spec.dtype)} {spec.shape} in [{low:.4g}, {high:.4g}]"
-
-    kinds = zip(("observations", "actions"), specs, strict=True)
-    parts = []
-    for kind, part in kinds:
-        leaves = [f"{path} {told(x)}".strip() for path, x in _leaves(part).items()]
-        parts.append(f"{kind} {', '.join(leaves)}")
-    return " and ".join(parts)

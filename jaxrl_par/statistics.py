@@ -39,10 +39,15 @@ def moments(rows: PyTree, keep: Bool[Array, "*N"], axis: Axis) -> Moments:
     safe = jnp.maximum(count, SMALLEST_COUNT)
     means = jax.tree.map(lambda x: x / safe, totals)
     # Around the mean: a mean of squares less a squared mean would lose the digits.
-    squares = jax.tree.map(
-        lambda x, m: total(jnp.square(x - jnp.broadcast_to(m, x.shape))), rows, means
+    centred = jax.tree.map(lambda x, m: x - jnp.broadcast_to(m, x.shape), rows, means)
+    squares = jax.tree.map(lambda x: total(jnp.square(x)), centred)
+    # A mean is rounded, and equal numbers would all deviate from it by the same.
+    offsets, squares = axis.mean((jax.tree.map(total, centred), squares))
+    offsets, squares = (jax.tree.map(lambda x: x / safe, y) for y in (offsets, squares))
+    means = jax.tree.map(jnp.add, means, offsets)
+    variances = jax.tree.map(
+        lambda x, y: jnp.maximum(x - jnp.square(y), 0.0), squares, offsets
     )
-    variances = jax.tree.map(lambda x: x / safe, axis.mean(squares))
     return Moments(count, means, variances)
 
 

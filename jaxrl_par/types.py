@@ -235,6 +235,16 @@ class Box:
         """Every element has a finite lower and upper bound."""
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
+    @property
+    def inner(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) in float32, rounded inwards: what is within is within the bounds,
+        as the nearest float32 to a bound of float64 may not be."""
+        up, wide = np.float32(np.inf), (np.asarray(self.low), np.asarray(self.high))
+        with np.errstate(over="ignore"):
+            low, high = (x.astype(np.float32) for x in wide)
+        low = np.where(low < wide[0], np.nextafter(low, up), low)
+        return low, np.where(high > wide[1], np.nextafter(high, -up), high)
+
 
 def _bounds(values: np.ndarray | float) -> str:
     """In a few words, however many there are."""

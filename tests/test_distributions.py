@@ -501,3 +501,14 @@ def test_a_distribution_can_be_sliced_and_returned(make):
         head.log_prob(action[:-1]), policy.log_prob(action)[:-1], rtol=1e-6
     )
     np.testing.assert_allclose(head.entropy(), policy.entropy()[:-1], rtol=1e-6)
+
+
+def test_a_mode_has_the_dtype_of_a_sample():
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), normal((2,)))
+    assert half.mode().dtype == half.sample(jax.random.key(0)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("one", "other"), [(normal, squashed), (squashed, normal)])
+def test_policies_of_two_kinds_have_no_kl(one, other):
+    with pytest.raises(ValueError, match="policies of one kind have a KL, and not"):
+        one().kl(other())

@@ -190,3 +190,15 @@ def test_the_geometric_ladder_has_a_rung_for_each_environment():
     rungs = exploration.geometric_ladder(8)
     np.testing.assert_allclose(rungs, expected, rtol=1e-6)
     np.testing.assert_allclose(exploration.geometric_ladder(1), [0.4], rtol=1e-6)
+
+
+def test_infinite_and_huge_values_have_probabilities():
+    q_values = jnp.array([[np.inf, 1.0, np.inf], [3e38, -3e38, -np.inf]])
+    for rho, expected in (
+        (0.0, [[1 / 3] * 3, [0.5, 0.5, 0.0]]),
+        (1.0, [[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]]),
+    ):
+        found = boltzmann_probabilities(q_values, rho)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    half = boltzmann_probabilities(q_values.astype(jnp.bfloat16), 1.0)
+    assert half.dtype == jnp.float32

@@ -16,19 +16,20 @@ MAY_IMPORT = {
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},
+    "specs": {"types", "errors"},
     "targets": {"types"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
-    "networks": {"types", "errors", "distributions"},
+    "networks": {"types", "errors", "specs", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
     "envs": {"types", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
-    "rollout": {"types", "errors", "envs"},
+    "rollout": {"types", "errors", "specs", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed"},
+    | {"elapsed", "specs"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},

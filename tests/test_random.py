@@ -83,7 +83,7 @@ def test_draws_under_vmap_are_those_of_jax(draw):
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(-(2**31), 2**32 - 1), data=st.integers(0, 2**32 - 1))
+@given(seed=st.integers(0, 2**32 - 1), data=st.integers(0, 2**32 - 1))
 def test_any_seed_and_fold_are_those_of_jax(seed, data):
     ours, expected = (
         jax.random.key_data(jax.random.fold_in(key, jnp.uint32(data)))
@@ -162,8 +162,10 @@ def test_more_than_a_counter_can_number_is_refused():
 
 
 @pytest.mark.parametrize(
-    "seed", [2**32, 2**63, 10**400, -(2**31) - 1, 1.0, 1.5, True, jnp.float32(1.0)]
-)
+    "seed",
+    [2**32, 2**63, 10**400, -1, -(2**31), 1.0, 1.5, True, jnp.float32(1.0),
+     jnp.int32(-1), np.int64(-1), jnp.arange(2)],
+)  # fmt: skip
 def test_a_seed_of_which_bits_would_be_lost_is_refused(seed):
     """JAX takes 0 and 2**32 for the same seed, and says nothing."""
     key = inspect.unwrap(random.key)  # without the checks that tests add
@@ -176,3 +178,10 @@ def test_the_largest_seed_is_another_one():
     key = inspect.unwrap(random.key)
     bits = {int(jax.random.bits(key(seed))) for seed in seeds}
     assert len(bits) == len(seeds)
+
+
+def test_a_permutation_is_the_same_although_numbers_may_have_64_bits():
+    order = random.permutation(random.key(3), 512)
+    with jax.enable_x64(True):
+        again = random.permutation(random.key(3), 512)
+    np.testing.assert_array_equal(order, again)

@@ -96,3 +96,12 @@ def test_means_over_devices_find_the_kth_largest_of_all(num_devices, ties):
     found = on_devices(one, jnp.float32(x), keep)
     for row in found:
         np.testing.assert_array_equal(row, kept)
+
+
+@pytest.mark.parametrize("number", [1e4 / 3, -123456.7, 3e7])
+@pytest.mark.parametrize("num_rows", [3, 100, 1000])
+def test_equal_numbers_do_not_deviate_though_their_mean_is_rounded(number, num_rows):
+    x, keep = jnp.full(num_rows, number, jnp.float32), jnp.ones(num_rows, bool)
+    found = jax.jit(lambda: statistics.moments(x, keep, Axis()))()
+    assert float(found.mean) == float(x[0])
+    assert not np.any(statistics.standardized(x, keep, Axis()))

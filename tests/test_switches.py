@@ -120,3 +120,11 @@ def test_environments_and_tables_trace(name, switch):
         jax.eval_shape(step, random.key(0))
         jax.eval_shape(lambda: policy_iteration(random_walk(5)))
         jax.eval_shape(lambda: value_iteration(random_walk(5)))
+
+
+@pytest.mark.slow
+def test_an_environment_of_gymnax_that_promotes_ranks_traces():
+    with jax.numpy_rank_promotion("raise"):
+        env = make("Swimmer-misc", 2)
+        state, _ = jax.eval_shape(env.reset, random.key(0))
+        jax.eval_shape(env.step, state, example(env.action_spec, 2), random.key(0))

@@ -99,3 +99,17 @@ def test_a_box_is_shown_in_a_line():
     assert repr(many) == "Box((20,), float32, [-19 .. 0] to 1)"
     assert "nothing to inf" in repr(Box((0,), low=np.zeros(0)))
     assert "\n" not in repr({"pixels": pixels, "many": many})
+
+
+@pytest.mark.parametrize(
+    "bound", [0.1, -0.1, 0.7, 1e-50, 1e39, 0.5, np.inf, 16777217.0]
+)
+def test_inner_bounds_are_the_nearest_that_float32_has_within(bound):
+    low, high = Box((), np.dtype(np.float64), low=bound, high=bound).inner
+    assert low.dtype == high.dtype == np.float32
+    assert np.float64(low) >= bound >= np.float64(high)
+    # The next ones outwards are not within.
+    outwards = np.nextafter([low, high], np.float32([-np.inf, np.inf]))
+    below, above = np.float64(outwards)
+    assert below < bound or low == -np.inf
+    assert above > bound or high == np.inf

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import above, lacking, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import Agent, Batch, Carry, Obs, PRNGKey, TimeStep, Trajectory
 
@@ -31,7 +32,15 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
 
     Args:
       clip: bound of the magnitude of what it sees.
+
+    Raises:
+      RefusedError: `agent` is none, or `clip` not above 0.
     """
+    makes = "an Agent, as algorithms make"
+    refuse_any(
+        lacking(makes, "init", "act", "grad", "apply", agent=agent)
+        + above({"clip": clip}, clip=0)
+    )
 
     def show(statistics: Moments, step: TimeStep) -> TimeStep:
         return step._replace(obs=normalized(statistics, step.obs, clip))

@@ -195,8 +195,6 @@ def make_batch(
     policy = jax.tree.map(lambda x: x[:-1], policy)
     (old_policy, _), _ = network.unroll(state.target_params, carry, trajectory.rows)
     log_ratios = policy.log_prob(trajectory.action) - trajectory.extras["log_prob"]
-    # A `last` row's action is ignored, and its ratio could overflow.
-    log_ratios = jnp.where(last, 0.0, log_ratios)
     estimates = returns.vtrace(
         rewards=trajectory.reward,
         discounts=config.gamma * trajectory.discount,

@@ -23,7 +23,7 @@ class ReplayConfig:
     min_size: int = 1_280
     """Rows that are kept before anything is learned; rounded up to whole unrolls."""
     batch_size: int = 128
-    """Windows in a batch, of all devices together. A worker draws as many of its own."""
+    """Windows in a batch, of all devices together. Each worker draws as many."""
     updates_per_step: int = 1
     """Batches in each step of training."""
     prioritised: bool = False
@@ -54,17 +54,18 @@ class ReplayArgs(Args):
     @property
     def shares(self) -> int:
         """Devices or workers that each keep a part."""
-        if self.topology in ("compiled", "threads"):
-            return self.num_devices
-        return self.workers.num_workers
+        return self.num_devices if self._is_joint else self.workers.num_workers
 
     @property
     def rows_added(self) -> int:
-        """Rows of all shares that a step of training adds."""
-        lanes = self.lanes * (
-            1 if self.topology in ("compiled", "threads") else self.shares
-        )
+        """Rows that a step of training adds, or of workers a turn of each."""
+        lanes = self.lanes * (1 if self._is_joint else self.shares)
         return lanes * self.unroll_length
+
+    @property
+    def _is_joint(self) -> bool:
+        """Whether devices share each batch; workers have batches of their own."""
+        return self.topology in ("compiled", "threads")
 
     def largest_product(self) -> int:
         windows = self.windows

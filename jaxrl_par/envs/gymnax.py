@@ -8,6 +8,8 @@ Some environments of gymnax take actions outside their own bounds, and pay for t
 Here they get the nearest one within.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -23,6 +25,18 @@ from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
 
 
+def _promoting(function: Callable) -> Callable:
+    """Lets gymnax's own code promote ranks, where a user forbids it to everyone."""
+
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return function(*args, **options)
+
+    return called
+
+
+@_promoting
 def from_gymnax(
     env: Any, num_envs: int, params: Any = None, name: str | None = None
 ) -> Environment:
@@ -41,6 +55,7 @@ def from_gymnax(
     action_spec = _spec(env.action_space(params))
     strong_dtypes = _strong_dtypes(env, params)
 
+    @_promoting
     def reset(key):
         keys = jax.random.split(key, num_envs)
         obs, state = strong_dtypes(jax.vmap(env.reset_env, (0, None))(keys, params))
@@ -60,6 +75,7 @@ def from_gymnax(
         obs, state = strong_dtypes((obs, state))
         return (state, last), TimeStep(obs, was_last, last), reward, discount
 
+    @_promoting
     def step(env_state, action, key):
         step_keys, reset_keys = jax.random.split(key, (2, num_envs))
         fresh = jax.vmap(env.reset_env, (0, None))(reset_keys, params)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.errors import above, not_between, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
 
@@ -56,9 +57,11 @@ def clip_actions(env: Environment) -> Environment:
     spec = env.action_spec
     if not isinstance(spec, Box):
         return env
+    bounds = spec.inner
 
     def step(env_state, action, key):
-        within = jnp.clip(action, spec.low, spec.high).astype(action.dtype)
+        low, high = (jnp.broadcast_to(x, action.shape) for x in bounds)
+        within = jnp.clip(action, low, high).astype(action.dtype)
         return env.step(env_state, within, key)
 
     return env._replace(step=step)
@@ -81,15 +84,17 @@ def previous_action_and_reward(env: Environment) -> Environment:
     what is shown has no bounds. Source: Wang et al., arXiv:1611.05763, section 2.1.
     """
 
+    specs = with_previous(env.specs)
+
     def show(step: TimeStep, action: Action, reward: Array) -> TimeStep:
-        def cleared(x):
+        def cleared(x, spec):
             first = step.first.reshape(-1, *[1] * (x.ndim - 1))
-            return jnp.where(first, jnp.zeros_like(x), x)
+            return jnp.where(first, jnp.zeros_like(x), x).astype(spec.dtype)
 
-        obs = WithPrevious(step.obs, cleared(action), cleared(reward))
-        return step._replace(obs=obs)
+        action, reward = cleared(action, specs.action), cleared(reward, specs.reward)
+        return step._replace(obs=WithPrevious(step.obs, action, reward))
 
-    return _showing(env, with_previous(env.specs), show)
+    return _showing(env, specs, show)
 
 
 def with_previous(specs: tuple[Specs, Spec]) -> WithPrevious:
@@ -175,11 +180,17 @@ def normalize_rewards(
     A return that is not finite is not counted, and a new sum starts behind it.
 
     Args:
+      gamma: discount of the returns; it may be traced.
       axis: the statistics are merged over it in every step.
       clip: bound of the magnitude of the result.
 
+    Raises:
+      RefusedError: `gamma` is not in [0, 1], or `clip` not above 0.
+
     Source: Engstrom et al., arXiv:2005.12729, section 3, 'reward scaling'.
     """
+    given = {"gamma": gamma, "clip": clip}
+    refuse_any(not_between(given, gamma=(0, 1)) + above(given, clip=0))
 
     def reset(key):
         inner, step = env.reset(key)

@@ -247,14 +247,18 @@ def _within(spec: Spec, action: Array) -> Array:
     """The nearest action within the bounds: a robot may have nobody else to clip it."""
     if isinstance(spec, Discrete):
         return action
-    return jnp.clip(action, spec.low, spec.high).astype(action.dtype)
+    low, high = (jnp.broadcast_to(x, action.shape) for x in spec.inner)
+    return jnp.clip(action, low, high).astype(action.dtype)
 
 
 def _normalized(arrays, index: int, x: Array, config: Mapping[str, Any]) -> Array:
     """The input as `algorithms.normalize` shows it."""
     if f"statistics.mean.{index}" not in arrays:
         return x
-    mean, variance = (arrays[f"statistics.{n}.{index}"] for n in ("mean", "variance"))
+    mean, variance = (
+        jnp.broadcast_to(arrays[f"statistics.{n}.{index}"], x.shape)
+        for n in ("mean", "variance")
+    )
     clip = config["normalization"]["clip"]
     return jnp.clip((x - mean) * jax.lax.rsqrt(variance + 1e-8), -clip, clip)
 
@@ -355,7 +359,8 @@ def _spec(spec: Spec, name: str) -> dict[str, Any]:
     shared = {"name": name, "shape": spec.shape, "dtype": str(np.dtype(spec.dtype))}
     if isinstance(spec, Discrete):
         return shared | {"kind": "discrete", "num_values": spec.num_values}
-    bounds = {"low": _bound(spec.low), "high": _bound(spec.high)}
+    low, high = spec.inner if name == "action" else (spec.low, spec.high)
+    bounds = {"low": _bound(low), "high": _bound(high)}
     box = shared | {"kind": "box", "channels": layout(spec)} | bounds
     if np.issubdtype(spec.dtype, np.integer):
         low, width = scale(spec)

@@ -252,7 +252,7 @@ class _Weights:
         high = _bounds(action["high"], size, np.inf)
         self.bounds = low, high
         if network["policy"] == "squashed":
-            settings |= {"centre": (low + high) / 2, "half_width": (high - low) / 2}
+            settings |= {"centre": low / 2 + high / 2, "half_width": (high - low) / 2}
         return settings
 
 

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxrl_par import specs
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
@@ -134,9 +135,17 @@ def distillation(
       network: the teacher's.
 
     Raises:
-      ValueError: the config is out of range.
+      ValueError: the config is out of range, or student and teacher were made for
+        other observations or actions.
     """
     refuse(config)
+    specs.refuse_others(
+        student.specs,
+        teacher.specs,
+        "the student",
+        "its teacher was made for",
+        "Make both networks from the specs of one environment",
+    )
     given = _Given(student, teacher, network, config)
     start, teach = partial(_start, given), partial(_teacher, given)
     draw, distil = partial(_draw, given), partial(_distil, given)

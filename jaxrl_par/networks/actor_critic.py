@@ -47,8 +47,9 @@ def actor_critic(
     """
     check(observation_spec, config)
     if config.policy == "squashed" and isinstance(action_spec, Box):
+        low, high = action_spec.inner
         with np.errstate(over="ignore"):
-            width = np.float32(action_spec.high) - np.float32(action_spec.low)
+            width = high - low
         if not np.all(np.isfinite(width) & (width > 0)):
             raise ValueError(
                 "a squashed policy needs a lower and a higher bound for every action,"
@@ -137,6 +138,6 @@ class _Heads(nn.Module):
         log_std = jnp.broadcast_to(log_std, mean.shape)
         if self.policy == "gaussian":
             return DiagNormal(mean, log_std)
-        low = jnp.broadcast_to(jnp.asarray(self.action.low, jnp.float32), mean.shape)
-        high = jnp.broadcast_to(jnp.asarray(self.action.high, jnp.float32), mean.shape)
-        return SquashedNormal(mean, log_std, (low + high) / 2, (high - low) / 2)
+        low, high = (jnp.broadcast_to(x, mean.shape) for x in self.action.inner)
+        # A sum of bounds may be too large for float32, where their distance is not.
+        return SquashedNormal(mean, log_std, low / 2 + high / 2, (high - low) / 2)

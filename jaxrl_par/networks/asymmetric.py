@@ -10,6 +10,7 @@ et al., arXiv:1710.06542, for the idea.
 import jax
 import jax.numpy as jnp
 
+from jaxrl_par import specs
 from jaxrl_par.networks.base import Network
 from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
 
@@ -24,7 +25,17 @@ def asymmetric(actor: Network, critic: Network) -> Network:
     Args:
       actor, critic: map steps to (distribution of the action, values [...]). The
         critic's policy is not used, nor are the actor's values.
+
+    Raises:
+      RefusedError: they were made for other observations or actions.
     """
+    specs.refuse_others(
+        actor.specs,
+        critic.specs,
+        "the actor",
+        "its critic was made for",
+        "Make both from the specs of one environment",
+    )
 
     def init(key: PRNGKey, step: TimeStep) -> Params:
         actor_key, critic_key = jax.random.split(key)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -107,6 +108,17 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
             raise RefusedError(
                 "observation_spec must be a Box, a Discrete or a tree of them, as"
                 f" env.observation_spec is, got {told(leaf)}"
+            )
+        if not prod(leaf.shape):
+            raise RefusedError(
+                f"a network has nothing to read in {leaf}: leave such arrays out, or"
+                " show a constant in place of nothing"
+            )
+        if len(leaf.shape) > 3 and config.torso != "mlp":
+            raise RefusedError(
+                f"images are [height, width, channels], and not {leaf}: put a stack of"
+                " them into the channels (gymnasium.wrappers.TransformObservation does"
+                " it), or say torso = mlp, which reads numbers in any order"
             )
     _check_images(observation_spec, config.torso)
 

@@ -1,15 +1,19 @@
 """Normalised observations: the statistics are those of what was seen."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxrl_par import envs, random, rollout
 from jaxrl_par.algorithms import normalize as module
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.statistics import Moments
 from jaxrl_par.topologies.compiled import compiled, scanned
@@ -82,3 +86,11 @@ def test_integers_are_left_alone():
     statistics = Moments(jnp.ones(()), jnp.float32(5.0), jnp.float32(4.0))
     obs = jnp.array([1, 2], jnp.int32)
     np.testing.assert_array_equal(module.normalized(statistics, obs, 10.0), obs)
+
+
+def test_what_is_no_agent_or_bound_is_refused():
+    normalize = inspect.unwrap(normalize_observations)  # without the tests' checks
+    with pytest.raises(RefusedError, match=r"^agent must be an Agent, as algorithms"):
+        normalize(compiled(AGENT, ENV, 1))
+    with pytest.raises(RefusedError, match=r"^clip must be above 0, got -1\.0"):
+        normalize(AGENT, clip=-1.0)

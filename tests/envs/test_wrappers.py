@@ -7,8 +7,9 @@ import pytest
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import make, wrappers
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment, probes
-from jaxrl_par.types import Discrete
+from jaxrl_par.types import Box, Discrete
 
 T, B = 11, 4
 # Different in each environment, as counter's rewards are not without actions.
@@ -235,3 +236,42 @@ def test_a_reward_too_large_to_be_squared_leaves_the_statistics_as_they_were():
     np.testing.assert_allclose(scaled[0], [2.0, 4.0], rtol=1e-4)
     np.testing.assert_allclose(scaled[1], [6.0, 10.0], rtol=1e-4)
     np.testing.assert_allclose(scaled[2:], [[2.0, 4.0]] * 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"gamma": 99.0}, {"gamma": 0.9, "clip": -1.0}])
+def test_numbers_that_normalise_nothing_are_refused(options):
+    with pytest.raises(RefusedError, match=r"must be (in \[0, 1\]|above 0), got"):
+        wrappers.normalize_rewards(probes.counter(B), **options)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bfloat16, jnp.bool_])
+@pytest.mark.parametrize(
+    "spec", [Discrete(4, dtype=np.dtype(np.uint8)), Box((), np.dtype(np.float16))]
+)
+def test_what_led_to_an_observation_is_shown_in_the_dtypes_of_its_spec(dtype, spec):
+    """An environment of one's own may pay integers and number actions in bytes."""
+    inner = probes.counter(B)
+
+    def step(env_state, action, key):
+        env_state, step, reward, discount = inner.step(env_state, action, key)
+        return env_state, step, reward.astype(dtype), discount
+
+    env = wrappers.previous_action_and_reward(
+        inner._replace(step=step, action_spec=spec)
+    )
+    state, step = env.reset(jax.random.key(0))
+    after = jax.eval_shape(env.step, state, ACTIONS[0], jax.random.key(0))[1]
+    assert jax.tree.map(lambda x: x.dtype, step) == jax.tree.map(
+        lambda x: x.dtype, after
+    )
+
+
+def test_actions_of_several_numbers_are_clipped_although_no_rank_is_promoted():
+    spec = Box((2,), low=np.array([-1.0, -2.0]), high=np.array([0.1, 2.0]))
+    inner = probes.counter(B)
+    done = inner._replace(action_spec=spec, step=lambda env_state, action, key: action)
+    with jax.numpy_rank_promotion("raise"):
+        action = wrappers.clip_actions(done).step(None, jnp.full((B, 2), 5.0), None)
+    # The float32 below 0.1, which is within, as the nearest is not.
+    near = np.nextafter(np.float32(0.1), np.float32(0))
+    np.testing.assert_array_equal(action, np.float32([[near, 2.0]] * B))

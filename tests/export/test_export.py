@@ -230,7 +230,8 @@ def test_normalised_observations_are_part_of_the_actor(tmp_path):
 @pytest.mark.parametrize("policy", ["gaussian", "squashed"])
 def test_no_action_is_outside_its_bounds(tmp_path, policy):
     """Behind an actor may be a robot, and nobody who clips."""
-    low, high = np.float32([-0.25, -np.inf]), np.float32([0.1, 0.5])
+    # 0.1 of float64, than which that of float32 is larger.
+    low, high = np.array([-0.25, -np.inf]), np.array([0.1, 0.5])
     bounds = Box((2,), low=low, high=high) if policy == "gaussian" else BOUNDED
     network, params, folder = written(tmp_path, (VECTOR, bounds, {"policy": policy}))
     step = row(stream(VECTOR), 0)
@@ -240,12 +241,16 @@ def test_no_action_is_outside_its_bounds(tmp_path, policy):
     greedy, _ = in_numpy.step(step.obs, step.first, ())
     near = np.clip(chosen.mode(), bounds.low, bounds.high)
     assert_close(greedy, np.float32(near))
-    assert_close(in_jax.step(step.obs, step.first, ())[0], greedy)
+    in_jax_too = np.asarray(in_jax.step(step.obs, step.first, ())[0])
+    assert_close(in_jax_too, greedy)
+    for x in np.float64([greedy, in_jax_too]):
+        assert ((x >= bounds.low) & (x <= bounds.high)).all()
     if policy == "gaussian":
         assert not np.array_equal(greedy, chosen.mode())
     obs, first = np.tile(step.obs[:1], (1000, 1)), np.ones(1000, bool)
     drawn, _ = in_numpy.step(obs, first, (), np.random.default_rng(0))
-    assert ((drawn >= bounds.low) & (drawn <= bounds.high)).all()
+    inside = (np.float64(drawn) >= bounds.low) & (np.float64(drawn) <= bounds.high)
+    assert inside.all()
     assert np.isfinite(drawn).all() and len(np.unique(drawn)) > 500
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import loops, random, rollout
+from jaxrl_par import envs, loops, random, rollout
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import DistillationConfig, Teacher
 from jaxrl_par.networks import (
     NetworkConfig,
@@ -403,6 +404,16 @@ def test_bad_settings_are_refused(options, problem):
             parts(DistillationConfig(**options))[1], environment(), LENGTH
         )
         jax.eval_shape(program.init, KEY)
+
+
+@pytest.mark.parametrize("other", [envs.make("Acrobot-v1", 4), probes.counter(4)])
+def test_a_student_of_other_specs_than_its_teacher_is_refused(other):
+    of_other = actor_critic(other.observation_spec, other.action_spec, SMALL)
+    large = network(LARGE)
+    teacher = Teacher(large.initial_carry, large.unroll)
+    agents = distilled(of_other, optax.sgd(1.0)), impala(large, optax.sgd(1.0))
+    with pytest.raises(RefusedError, match=r"the student was made for .*; its teacher"):
+        loops.distillation(*agents, teacher, CONFIG)
 
 
 @pytest.mark.slow

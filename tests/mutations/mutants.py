@@ -134,7 +134,7 @@ _RETURNS = (
     _m(
         "the discount of a last row lets the next episode through",
         "returns.py",
-        "x, decay = (jnp.where(last, 0.0, rows) for rows in (x, decay))",
+        "x, decay = (jnp.where(last, 0.0, rows) for rows in _precise(x, decay))",
         "x = jnp.where(last, 0.0, x)",
         "test_returns.py::"
         "test_rows_that_are_last_let_nothing_through_whatever_their_discount",
@@ -498,6 +498,28 @@ _PARTS = (
         "test_targets.py::test_a_target_that_follows_goes_its_share_of_the_way",
     ),
     _m(
+        "actions differ by their lower bounds alone",
+        "specs.py",
+        "pairs = (a.low, b.low), (a.high, b.high)",
+        "pairs = ((a.low, b.low),)",
+        "topologies/test_specs.py::test_specs_of_any_number_of_environments_meet",
+    ),
+    _m(
+        "equal numbers deviate by what their mean is rounded",
+        "statistics.py",
+        "means = jax.tree.map(jnp.add, means, offsets)",
+        "means = means",
+        "test_statistics.py::"
+        "test_equal_numbers_do_not_deviate_though_their_mean_is_rounded",
+    ),
+    _m(
+        "an ignored signal is heard",
+        "exit_codes.py",
+        "always = number in (signal.SIGTERM, signal.SIGINT)",
+        "always = True",
+        "test_exit_codes.py::test_what_is_ignored_stays_so_and_all_handlers_come_back",
+    ),
+    _m(
         "merged variances weigh the distance of means too much",
         "statistics.py",
         "+ share * (1.0 - share) * jnp.square(new_mean - old_mean)",
@@ -758,8 +780,8 @@ _NETWORKS = (
     _m(
         "squashed: the scale is the whole width",
         "networks/actor_critic.py",
-        "SquashedNormal(mean, log_std, (low + high) / 2, (high - low) / 2)",
-        "SquashedNormal(mean, log_std, (low + high) / 2, high - low)",
+        "SquashedNormal(mean, log_std, low / 2 + high / 2, (high - low) / 2)",
+        "SquashedNormal(mean, log_std, low / 2 + high / 2, high - low)",
         "networks/test_actor_critic.py::test_continuous_policies_start_in_the_middle",
     ),
     _m(

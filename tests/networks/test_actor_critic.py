@@ -456,6 +456,13 @@ def test_a_population_of_networks_is_that_of_each_seed():
         ({"a": 3}, FREE, {}, "observation_spec must be a Box, .*, got int: 3"),
         (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
         (VECTOR, Box(()), {}, "one integer or a vector of numbers"),
+        (Box((4, 84, 84, 3), np.dtype(np.uint8)), ARMS, {}, "a stack of them into the"),
+        (
+            {"a": Box((2,)), "b": Box((2, 0))},
+            ARMS,
+            {},
+            r"nothing to read in Box\(\(2, 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_reason(specs, action, options, message):
@@ -470,3 +477,13 @@ def test_actions_of_integers_are_refused_with_a_way_out(policy):
         RefusedError, match=r"real numbers, .*int64.*one Discrete action"
     ):
         actor_critic(Box((4,)), levels, NetworkConfig(policy=policy))
+
+
+def test_bounds_whose_sum_float32_does_not_hold_have_a_centre():
+    config = NetworkConfig(widths=(), policy="squashed")
+    net = actor_critic(Box((1,)), Box((1,), low=2e38, high=3e38), config)
+    no = jnp.zeros(1, bool)
+    step = TimeStep(jnp.zeros((1, 1)), no, no)
+    params = net.init(random.key(0), step)
+    policy = net.apply(params, (), step)[0][0]
+    np.testing.assert_allclose(policy.centre, 2.5e38, rtol=1e-6)

@@ -71,6 +71,8 @@ def test_specs_of_any_number_of_environments_meet():
     rollout.refuse_other_specs(made_for("Pendulum-v1"), env)
     anyone = made_for("CartPole-v1")._replace(specs=None)
     rollout.refuse_other_specs(anyone, env)
-    wider = env._replace(action_spec=Box((1,), low=-3.0, high=3.0))
-    with pytest.raises(RefusedError, match=r"in \[-2, 2\].* in \[-3, 3\]"):
-        rollout.refuse_other_specs(made_for("Pendulum-v1"), wider)
+    for low, high in ((-3, 2), (-2, 3)):
+        wider = env._replace(action_spec=Box((1,), low=float(low), high=float(high)))
+        told = rf"in \[-2, 2\].* in \[{low}, {high}\]"
+        with pytest.raises(RefusedError, match=told):
+            rollout.refuse_other_specs(made_for("Pendulum-v1"), wider)

@@ -64,11 +64,9 @@ def action_spec(space: Any, name: str) -> Spec:
         box = _box(space, name)
         if space.dtype.kind != "f":
             return box
-        low, high = np.asarray(box.low), np.asarray(box.high)
-        low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
-        high = np.where(
-            high > space.high, np.nextafter(high, -np.float32(np.inf)), high
-        )
+        pairs = (box.low, space.low), (box.high, space.high)
+        low, high = (np.where(np.isinf(x), x, given) for x, given in pairs)
+        low, high = Box(box.shape, box.dtype, low, high).inner
         return Box(box.shape, np.dtype(np.float32), low, high)
     raise ValueError(
         f"the action space of {name} is not supported: {space}. Use Discrete or Box"
