@@ -1405,9 +1405,9 @@ _ENVS = (
 _TRAINING = (
     _m(
         "checkpoints: the hash of a leaf is not compared",
-        "training/checkpoints.py",
-        'if leaf != manifest["leaves"][name]:',
-        'if leaf["shape"] != manifest["leaves"][name]["shape"]:',
+        "training/manifests.py",
+        'if leaf != content["leaves"][name]:',
+        'if leaf["shape"] != content["leaves"][name]["shape"]:',
         "training/test_checkpoints.py::"
         "test_a_damaged_step_falls_back_to_the_one_before",
         "training/test_checkpoints.py::"
