@@ -5,8 +5,10 @@ orbax writes into a temporary folder and renames it, so a step is whole or absen
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from jaxrl_par.training.failures import (
 from jaxrl_par.training.files import FileError, make_folder, read_json, writing
 from jaxrl_par.training.manifests import Leaves, checked
 from jaxrl_par.training.words import option
+
+_LATE = 0.3  # seconds in which all that orbax began to read is read
 
 MARKER = "JAXRL_PAR_CHECKPOINTS"
 """File that says whose folder it is."""
@@ -122,7 +126,8 @@ class Steps:
     def _read(self, step: int, item: str, arguments: Any) -> Any:
         try:
             composite = ocp.args.Composite(**{item: arguments})
-            return self._manager.restore(step, args=composite)[item]
+            with _late_readers():
+                return self._manager.restore(step, args=composite)[item]
         # orbax raises whatever its parts do, bare `Exception` among it.
         except Exception as error:
             found = f"{self.path(step) / item} cannot be read: {_said(error)}"
@@ -202,6 +207,26 @@ def _claim(directory: Path) -> None:
     make_folder(directory)
     with writing(marker, 1):
         marker.touch()
+
+
+@contextmanager
+def _late_readers() -> Iterator[None]:
+    """Keeps quiet about arrays that are still being read when another one could not be:
+    orbax has then closed the event loop, which Python would tell with a trace."""
+    hook = sys.unraisablehook
+
+    def tell_others(about: "sys.UnraisableHookArgs") -> None:
+        if str(about.exc_value) != "Event loop is closed":
+            hook(about)
+
+    sys.unraisablehook = tell_others
+    try:
+        yield
+    except Exception:
+        time.sleep(_LATE)
+        raise
+    finally:
+        sys.unraisablehook = hook
 
 
 def _said(error: Exception) -> str:
