@@ -112,7 +112,8 @@ def train(
         lines = JsonLines(directory.metrics, progress(run)["updates"])
         sinks = _sinks(lines, directory, args, settings, run, resumed)
         with _closed(sinks), display(directory.path.name) as show:
-            loop = Loop(settings, budget, engine, store, sinks, lines, show, signals)
+            about = settings, budget, engine, directory, store
+            loop = Loop(*about, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
@@ -221,11 +222,11 @@ def _sinks(
 
 def _final_results(
     run: Run, evaluate: Evaluate | None, signals: Signals
-) -> dict[str, float]:
+) -> metrics.Results:
     """Of a run that is saved: what a signal ends here, a resumed one does again."""
     try:
         with signals.answered_at_once(lambda: None):
-            return evaluate(run) if evaluate else {}
+            return metrics.results(evaluate(run)) if evaluate else {}
     except Interrupted as ended:
         told = f"{ended.number.name}: trained, but not evaluated to the end"
         print(f"{told}. Go on with {switch('resume')}")
@@ -239,7 +240,7 @@ def _finished(run: Run, directory: RunDirectory) -> Trained:
 
 
 def _end(
-    loop: Loop, run: Run, results: dict[str, float], directory: RunDirectory
+    loop: Loop, run: Run, results: metrics.Results, directory: RunDirectory
 ) -> Summary:
     """Writes and shows what the run comes to; its threads end before."""
     loop.keep_best(run, results)
@@ -256,7 +257,7 @@ def _end(
 
 
 def _summarize(
-    run: Run, lines: JsonLines, engine: Engine, results: dict[str, float], name: str
+    run: Run, lines: JsonLines, engine: Engine, results: metrics.Results, name: str
 ) -> Summary:
     done = progress(run)
     seconds = lines.rows[-1].get("seconds", 0.0) if lines.rows else 0.0
@@ -271,5 +272,5 @@ def _summarize(
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(jax.device_get(run.progress.skipped))),
         state_sha256=state_hash(run),
-        evaluation={n: metrics.scalar(metrics.finite(x)) for n, x in results.items()},
+        evaluation={name: metrics.scalar(x) for name, x in results.items()},
     )
