@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, lacking, refuse_any
 from jaxrl_par.types import (
     Agent,
     Box,
@@ -47,8 +47,9 @@ def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None
     Bounds of observations may differ.
 
     Raises:
-      RefusedError: it was made for others.
+      RefusedError: it was made for others, or is no agent.
     """
+    refuse_any(lacking("an Agent, as algorithms make", "act", "specs", agent=agent))
     if agent.specs is None:
         return
     made, given = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.admission import BadRowError
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import RefusedError, refuse, refuse_any, told
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
@@ -86,7 +86,8 @@ def train(
         to train on.
 
     Raises:
-      ValueError: settings or a count are out of range; there is not just one budget.
+      ValueError: settings or a count are out of range; there is not just one budget;
+        something else is given than is asked for.
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
@@ -94,6 +95,7 @@ def train(
         saved as far as it was whole.
     """
     refuse(settings)
+    _check_parts(key, evaluate, extends)
     budget = budget_of(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
     directory = open_directory(args, settings, default_name, extends)
@@ -118,6 +120,17 @@ def train(
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
     return Trained(run, summary, directory)
+
+
+def _check_parts(key: Any, evaluate: Any, extends: Any) -> None:
+    found = []
+    if not isinstance(key, jax.Array):
+        found.append(f"key must be one, as random.key(0) is, got {told(key)}")
+    if evaluate is not None and not callable(evaluate):
+        found.append(f"evaluate must be a function of a run, got {told(evaluate)}")
+    if isinstance(extends, str):
+        found.append(f"extends must be a tuple of names, got {extends!r}")
+    refuse_any(found)
 
 
 def _engine(program: Program | Engine, chunk: int) -> Engine:
