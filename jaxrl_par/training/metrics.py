@@ -17,6 +17,7 @@ from jaxtyping import Array, Shaped
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError, tell
 from jaxrl_par.training.files import (
+    FileError,
     parse_json,
     read_bytes,
     shortened,
@@ -130,7 +131,7 @@ class JsonLines:
         self._written = 0  # rows, and the bytes that they take
         self._num_bytes = 0
         with self._telling():
-            self.rows = [row for row in read_rows(path) if row["updates"] <= updates]
+            self.rows = [row for row in self._read() if row["updates"] <= updates]
             self._rewrite()
 
     def write(self, row: Row) -> None:
@@ -154,6 +155,14 @@ class JsonLines:
         self.flush()
         if self._file is not None:
             self._file.close()
+
+    def _read(self) -> list[Row]:
+        try:
+            return read_rows(self.path)
+        except FileError:
+            if self.path.is_file():  # which may be read another time
+                self.path.replace(self.path.with_name(f"unread-{self.path.name}"))
+            raise
 
     def _rewrite(self) -> None:
         if self._file is not None:

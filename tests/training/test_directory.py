@@ -1,6 +1,9 @@
 """The folder of a run: taken by one, and left to nobody's harm."""
 
 import json
+import os
+import shutil
+import subprocess
 import threading
 from argparse import Namespace
 from dataclasses import replace
@@ -234,3 +237,31 @@ def test_a_place_that_is_gone_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "gone").rmdir()
     with pytest.raises(FileError, match="runs cannot be written: no such file"):
         open_directory(None, settings(tmp_path, runs_dir="runs"), "run")
+
+
+def test_a_place_without_permission_is_a_sentence(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    before = os.geteuid()
+    if before:
+        runs.chmod(0)
+    else:  # who may do everything
+        os.seteuid(2**16 - 2)
+    try:
+        with pytest.raises(FileError, match="cannot be written: permission denied"):
+            open_directory(None, settings(tmp_path), "run")
+    finally:
+        os.seteuid(before)
+        runs.chmod(0o700)
+
+
+def test_a_file_system_for_reading_alone_is_a_sentence(tmp_path):
+    (tmp_path / "runs").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,ro", "tmpfs", tmp_path / "runs"]
+    if shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        with pytest.raises(FileError, match="cannot be written: read-only file system"):
+            open_directory(None, settings(tmp_path), "run")
+    finally:
+        subprocess.run(["umount", tmp_path / "runs"], check=True)

@@ -1,6 +1,8 @@
 """Metrics: exact means, and a file without duplicates, gaps or NaN."""
 
+import errno
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +116,26 @@ def test_resuming_drops_later_rows_and_the_torn_one(tmp_path):
     lines.write(row(15, 2.0))
     lines.close()
     assert read_rows(path) == [row(5), row(10), row(15, 2.0)] == lines.rows
+
+
+def test_rows_that_cannot_be_read_are_put_aside(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "metrics.jsonl"
+    lines = JsonLines(path)
+    lines.write(row(5))
+    lines.close()
+    before = path.read_bytes()
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        lines = JsonLines(path, updates=5)
+        lines.write(row(10))
+        lines.close()
+    assert "cannot be read: input/output error" in capsys.readouterr().err
+    assert (tmp_path / "unread-metrics.jsonl").read_bytes() == before
+    assert [x["updates"] for x in read_rows(path)] == [10]
 
 
 def test_a_line_that_is_no_row_is_named(tmp_path):
