@@ -230,6 +230,7 @@ def test_nobody_has_to_read_the_last_words():
     process = alone("""
 with interrupts.interrupts(lambda: "all is saved") as stop:
     print("begins", flush=True)
+    time.sleep(0.5)  # until who waits for that has read it
     os.set_blocking(1, False)
     while True:
         try:
