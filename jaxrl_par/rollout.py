@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, PyTree
 from jaxrl_par import specs
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.errors import lacking, refuse_any
 from jaxrl_par.types import (
     Agent,
     Carry,
@@ -42,8 +43,9 @@ def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None
     Bounds of observations may differ.
 
     Raises:
-      RefusedError: it was made for others.
+      RefusedError: it was made for others, or is no agent.
     """
+    refuse_any(lacking("an Agent, as algorithms make", "act", "specs", agent=agent))
     remedy = "Make its network from the specs of this environment"
     specs.refuse_others(agent.specs, env.specs, "the agent", f"{env.name} has", remedy)
 

@@ -78,16 +78,25 @@ def configure_jax() -> None:
     """Sets what a script wants of JAX, before a device is used.
 
     Compiled programs are kept in `~/.cache/jaxrl_par`, or where
-    JAX_COMPILATION_CACHE_DIR says. On CPU a scheduler is turned off that may deadlock
-    in vmapped training. What the user has set stays.
+    JAX_COMPILATION_CACHE_DIR says; nowhere if the user has no home. On CPU a scheduler
+    is turned off that may deadlock in vmapped training. What the user has set stays.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _SCHEDULER not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_SCHEDULER}=false".strip()
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    if not jax.config.values["jax_compilation_cache_dir"] and (cache := _cache()):
         jax.config.update("jax_compilation_cache_dir", str(cache / "jaxrl_par"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _cache() -> Path | None:
+    """Where programs of this user keep what they can make again."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # as for users of a container that no one has named
+        return None
 
 
 def choose_threads(args: Args) -> None:

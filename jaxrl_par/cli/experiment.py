@@ -14,9 +14,8 @@ from jaxrl_par.cli.run import evaluations, train
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import RefusedError, problems
-from jaxrl_par.loops import Learner
+from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import Trained
-from jaxrl_par.training.loop import Evaluate
 from jaxrl_par.training.provenance import experiment_name
 
 
@@ -90,7 +89,9 @@ class Experiment(NamedTuple):
         """What learns. Raises as `compose`."""
         return compose(args, self.make_agent)
 
-    def evaluations(self, args: Args, learner: Learner) -> Evaluate:
+    def evaluations(
+        self, args: Args, learner: Learner
+    ) -> Callable[[Run], dict[str, float]]:
         """As `train` evaluates."""
         return evaluations(args, learner)
 

@@ -3,7 +3,6 @@
 Everything that is wrong with a file is found before anything is refused.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -14,6 +13,7 @@ import tyro
 from jaxrl_par.cli.fields import Config, fields_of, fits, must_be, options
 from jaxrl_par.errors import nearest, problems
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import parse_json
 from jaxrl_par.training.provenance import KEY, experiment_name
 
 
@@ -92,7 +92,7 @@ def _values(path: Path, wrong: list[str]) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return parse_json(text, once)
     except ValueError as error:
         wrong.append(f"it is not JSON: {error}")
         return None

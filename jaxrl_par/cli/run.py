@@ -15,7 +15,6 @@ from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.evaluation import Evaluation, in_pieces, mean_return
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.loaded import draw_episode
-from jaxrl_par.training.loop import Evaluate
 from jaxrl_par.training.provenance import experiment_name
 from jaxrl_par.training.runner import Trained
 from jaxrl_par.types import Agent, Params, PRNGKey
@@ -44,7 +43,7 @@ def train(args: Args, learner: Learner) -> Trained:
     return trained
 
 
-def evaluations(args: Args, learner: Learner) -> Evaluate:
+def evaluations(args: Args, learner: Learner) -> Callable[[Run], dict[str, float]]:
     """Mean returns of sampled and greedy actions, with the same starts each time, and
     how many episodes were cut, if any were."""
     agent = learner.actor

@@ -1,6 +1,5 @@
 """What studies and benchmarks have in common: cases that are kept, and the machine."""
 
-import json
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import write_json
+from jaxrl_par.training.files import make_folder, read_object, write_json
 
 _VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "NPROC")
 _LIBRARIES = ("jax", "jaxlib", "flax", "gymnax", "numpy")
@@ -29,14 +28,14 @@ def kept_cases(
 
     Raises:
       TrainingError: there is no case at all.
-      DiskFullError: a case cannot be written.
+      FileError, DiskFullError: a case cannot be written, or one that was is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, run in planned:
         path = folder / f"{name}.json"
         if not path.exists():
             write_json(path, run())
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [read_object(path) for path in sorted(folder.glob("*.json"))]
     if not found:
         raise TrainingError(f"no case has been trained in {folder}")
     return found

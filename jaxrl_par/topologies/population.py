@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import not_a_seed, refuse_any
+from jaxrl_par.errors import lacking, not_a_seed, refuse_any
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -64,9 +64,16 @@ def population(
       mesh: shares the members over devices, which then need no communication at all.
 
     Raises:
-      ValueError: arrays differ in length, the devices do not divide the members, or a
-        seed is out of range.
+      ValueError: arrays differ in length, the devices do not divide the members, a
+        seed is out of range, or something else is given than is asked for.
     """
+    by_name = "arrays by name, as grid returns them"
+    makes = "a function that makes a Program"
+    refuse_any(
+        lacking(makes, "__call__", make_program=make_program)
+        + lacking(by_name, "items", hyperparameters=hyperparameters)
+        + ([] if mesh is None else lacking("a Mesh", "axis_names", mesh=mesh))
+    )
     if "seed" in hyperparameters:
         refuse_any(not_a_seed(seed=np.asarray(hyperparameters["seed"]).tolist()))
     values = {name: _values(name, x) for name, x in hyperparameters.items()}
@@ -79,7 +86,10 @@ def population(
         raise ValueError(f"{mesh.size} devices cannot share {size} members evenly")
 
     def init_one(values: dict[str, Array], key: PRNGKey) -> Run:
-        return make_program(values).init(key)._replace(settings=values)
+        program = make_program(values)
+        made = lacking("a Program, as compiled returns it", "init", "step", it=program)
+        refuse_any(f"make_program: {line}" for line in made)
+        return program.init(key)._replace(settings=values)
 
     def step_one(run: Run) -> tuple[Run, Metrics]:
         program = make_program(run.settings)

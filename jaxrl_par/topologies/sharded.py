@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, lacking, refuse_any
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -59,7 +59,14 @@ def sharded(program: Program, mesh: Mesh, axis: Axis = Axis("data")) -> Program:
     Returns:
       A program whose `Run.local` has a leading device axis on every leaf. All else of
       the run, and the metrics, are replicated.
+
+    Raises:
+      RefusedError: either is something else.
     """
+    refuse_any(
+        lacking("a Program, as compiled returns it", "init", "step", program=program)
+        + lacking("a Mesh, as data_mesh returns it", "axis_names", mesh=mesh)
+    )
     run_spec: Any = Run(P(), P(axis.name), P(), P(), P())  # pyright: ignore
 
     def init(key: PRNGKey) -> Run:

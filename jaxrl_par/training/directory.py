@@ -13,13 +13,16 @@ from jaxrl_par.training.comparison import differences, leaves, listed, to_json
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import (
     LOCK,
+    UNFINISHED,
     FileError,
     Hold,
     check_free,
     line_of,
     make_folder,
+    read_bytes,
     read_object,
     shortened,
+    write_bytes,
     write_json,
     writing,
 )
@@ -57,7 +60,19 @@ class RunDirectory(AbstractContextManager):
     def __enter__(self) -> "RunDirectory":
         """Raises HeldError if another run writes here; it says which."""
         self._hold = Hold(self.path)
+        self._content = read_bytes(self.config)
         return self
+
+    def come_back(self) -> None:
+        """Makes the folder anew, with the config, if it was moved or removed.
+
+        Raises:
+          FileError, DiskFullError: it cannot be made.
+        """
+        if make_folder(self.path):
+            self._hold.release()
+            self._hold = Hold(self.path)
+            write_bytes(self.config, self._content)
 
     def __exit__(self, *exception: object) -> None:
         """Lets others write here. A new folder without a checkpoint is removed."""
@@ -106,8 +121,8 @@ def open_directory(
     """
     refuse_any(name_problems(default, "default_name"))
     content = recorded(args, settings)
-    runs = Path(settings.runs_dir).absolute()
-    with writing(runs, 1):  # also where looking is not allowed
+    with writing(Path(settings.runs_dir), 1):  # also where looking is not allowed
+        runs = Path(settings.runs_dir).absolute()
         path = _to_resume(settings, runs, default)
         new = path is None
         if path is None:
@@ -194,7 +209,8 @@ def _check_empty(path: Path, *, held: bool = False) -> None:
 
 def _check_run(directory: RunDirectory) -> None:
     known = {directory.config.name, directory.checkpoints.name}
-    there = {x.name for x in directory.path.iterdir()} - {LOCK}
+    found = directory.path.iterdir()
+    there = {x.name.removesuffix(UNFINISHED) for x in found} - {LOCK}
     if there and not there & known:
         raise RunFolderError(
             f"{directory.path} is not the folder of a run: it holds {min(there)}, and"

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.types import Agent, Params, PRNGKey
 
@@ -69,7 +70,7 @@ def evaluator(
 
     Raises:
       ValueError: a count is below 1; `env` has no bound, or no statistics; the agent
-        was made for other specs.
+        was made for other specs; something else is given than is asked for.
     """
     player, max_rows = _player(agent, env, episodes_per_env, max_steps)
 
@@ -152,6 +153,7 @@ def _player(
 ) -> tuple[_Player, int]:
     """With the most rows that it can have."""
     refuse(episodes_per_env=episodes_per_env)
+    refuse_others(env)
     rollout.refuse_other_specs(agent, env)
     bound = bound_of(env.name, env.max_episode_steps, max_steps)
     statistics = env.episode

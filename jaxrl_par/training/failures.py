@@ -12,6 +12,14 @@ class DiskFullError(TrainingError):
     """Nothing more can be written."""
 
 
+class CheckpointError(TrainingError):
+    """Checkpoints cannot be used as asked."""
+
+
+class DamagedError(Exception):
+    """One step cannot be trusted; the one before may do."""
+
+
 def tell(text: str) -> None:
     """A line about what went wrong, with which training goes on."""
     line = " ".join(text.split())

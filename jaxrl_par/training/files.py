@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,9 @@ from jaxrl_par.training.words import option, switch
 
 LOCK = "lock"
 """Name of the file that says who writes to a folder."""
+
+UNFINISHED = ".new"
+"""How the name ends of a file that is being written; a kill may leave it."""
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 # Libraries in C++ report the system's error only as text.
@@ -77,7 +80,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
       DiskFullError, FileError: the old file, if there was one, is as it was.
     """
-    temporary = path.with_name(f"{path.name}.new")
+    temporary = path.with_name(path.name + UNFINISHED)
     with writing(path, len(data)):
         try:
             with temporary.open("wb") as file:
@@ -162,8 +165,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(
+    text: str | bytes, once: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
     """JSON as the standard has it: no NaN, no number beyond float64, no name twice.
+
+    Args:
+      once: makes an object of its (name, value), in place of refusing a name that is
+        there twice.
 
     Raises:
       ValueError: the text is none.
@@ -173,7 +182,7 @@ def parse_json(text: str | bytes) -> Any:
             text,
             parse_constant=_refuse_constant,
             parse_float=_finite,
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=once or _without_duplicates,
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

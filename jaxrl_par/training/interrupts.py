@@ -19,6 +19,7 @@ from functools import partial
 import jax
 
 from jaxrl_par.exit_codes import EXIT_CODES, end_at_once, heard
+from jaxrl_par.training.output import can_write
 
 COMPILER_GRACE = 10.0
 """Seconds that a compilation, or what else Python waits for, may still take when a
@@ -133,7 +134,8 @@ class Signals:
             # A progress display has hidden the cursor.
             cursor = "\x1b[?25h" if sys.stdout.isatty() else ""
             text = f"{cursor}\n{number.name}: {how}. {words}\n"
-            os.write(sys.stdout.fileno(), text.encode())
+            if can_write(sys.stdout, 0.0):  # else it would wait for who reads
+                os.write(sys.stdout.fileno(), text.encode())
         os._exit(EXIT_CODES[number])
 
 

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxrl_par.loops import Engine, Run
 from jaxrl_par.training import metrics
 from jaxrl_par.training.budget import Budget
 from jaxrl_par.training.checkpoints import Checkpoints
+from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import Show
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import Signals
@@ -20,8 +21,8 @@ from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Metrics
 
-Evaluate = Callable[[Run], dict[str, float]]
-"""Results by name, such as `evaluation_return`."""
+Evaluate = Callable[[Run], Mapping[str, Any]]
+"""Numbers by name, such as `evaluation_return`; of a population, lists of them."""
 
 _SCORE = "evaluation_return"
 """The result by which runs are compared; the first where none has that name."""
@@ -37,6 +38,7 @@ class Loop(NamedTuple):
     settings: TrainingConfig
     budget: Budget
     engine: Engine
+    directory: RunDirectory
     store: Checkpoints
     sinks: Sequence[Sink]
     lines: JsonLines
@@ -51,7 +53,8 @@ class Loop(NamedTuple):
                 self.signals.raise_any()
                 run, measured = self.engine.advance(run, self._length(row))
                 row = self._row(row, run, measured, watch.seconds())
-                row |= self._evaluated(run, row["updates"], evaluate)
+                results = self._evaluated(run, row["updates"], evaluate)
+                row = metrics.joined(row, results)
                 self._log(row)
                 self._check_finite(run, row["updates"])
                 if self._is_due(row, time.monotonic() - saved):
@@ -83,21 +86,24 @@ class Loop(NamedTuple):
 
     def _evaluated(
         self, run: Run, updates: int, evaluate: Evaluate | None
-    ) -> dict[str, metrics.Value]:
+    ) -> metrics.Results:
         interval = self.settings.evaluation_interval
         if not (evaluate and interval and updates % interval == 0):
             return {}
         with self.signals.answered_at_once(lambda: self._write(run)):
-            results = evaluate(run)
+            results = metrics.results(evaluate(run))
         self.keep_best(run, results)
-        return {name: metrics.finite(x) for name, x in results.items()}
+        return results
 
-    def keep_best(self, run: Run, results: Mapping[str, float]) -> None:
+    def keep_best(self, run: Run, results: metrics.Results) -> None:
         """Keeps the run if no evaluation before was as good."""
         if not self.settings.keep_best or not results or skipped_in_a_row(run):
             return
-        score = results.get(_SCORE, next(iter(results.values())))
+        score = metrics.scalar(results.get(_SCORE, next(iter(results.values()))))
+        if score is None:
+            return
         with self.signals.saving:
+            self.directory.come_back()
             self.store.save_best(progress(run)["updates"], run, score)
 
     def _row(
@@ -113,7 +119,7 @@ class Loop(NamedTuple):
         }
         if report := self.engine.report():
             row |= report.row()
-        return row | metrics.summarize(measured)
+        return metrics.joined(row, metrics.summarize(measured))
 
     def _log(self, row: metrics.Row) -> None:
         for sink in self.sinks:
@@ -131,6 +137,7 @@ class Loop(NamedTuple):
                 self._write(run)
 
     def _write(self, run: Run) -> None:
+        self.directory.come_back()
         self.store.save(progress(run)["updates"], run)
 
     def _keep(self, run: Run, row: metrics.Row, error: BaseException) -> None:

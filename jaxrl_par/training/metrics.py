@@ -12,10 +12,12 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError, tell
 from jaxrl_par.training.files import (
+    FileError,
     parse_json,
     read_bytes,
     shortened,
@@ -28,6 +30,8 @@ Value = int | float | None | list[float | None]
 """A list has a number for each member of a population; None is no finite number."""
 Row = dict[str, Any]
 """`updates`, `env_steps`, `seconds`, `steps_per_second`, and a `Value` a metric."""
+Results = dict[str, Value]
+"""Of an evaluation, by name."""
 
 _NEEDED = {"updates": (int,), "env_steps": (int,)}
 """What every row has, and its types."""
@@ -46,14 +50,55 @@ class Sink(Protocol):
 
 
 def summarize(
-    metrics: Mapping[str, Float[Array | np.ndarray, "..."] | Mean],
+    metrics: Mapping[str, Shaped[Array | np.ndarray, "..."] | Mean],
 ) -> dict[str, Value]:
     """Means over the updates of a chunk, the leading axis; None where not finite.
 
     A `Mean` is the sum of its totals over the sum of its counts, so that every episode
     weighs the same, and None where nothing was counted.
+
+    Raises:
+      RefusedError: a metric is no real number.
     """
+    for name, value in metrics.items():
+        parts = value if isinstance(value, Mean) else [value]
+        kinds = [getattr(x, "dtype", type(x)) for x in parts]
+        if wrong := [x for x in kinds if not _is_number(x)]:
+            raise RefusedError(f"metric {name!r} must be real numbers, got {wrong[0]}")
     return {name: _mean(value) for name, value in jax.device_get(metrics).items()}
+
+
+def results(returned: Any) -> Results:
+    """What an evaluation returned, as rows have it: numbers of Python, NumPy or JAX.
+
+    Raises:
+      RefusedError: it is something else.
+    """
+    if not isinstance(returned, Mapping):
+        found = f"{type(returned).__name__} {returned!r:.60}"
+        raise RefusedError(f"evaluate must return numbers by name, got {found}")
+    numbers = {name: _numbers(value) for name, value in returned.items()}
+    for name, value in numbers.items():
+        if not isinstance(name, str) or value is None:
+            raise RefusedError(
+                f"evaluate must return numbers by name, got {returned[name]!r:.60} for"
+                f" {name!r}"
+            )
+    return {n: _finite(x.tolist()) for n, x in numbers.items() if x is not None}
+
+
+def joined(row: Row, more: Mapping[str, Value]) -> Row:
+    """A row with more of it.
+
+    Raises:
+      RefusedError: both have something of the same name.
+    """
+    if twice := sorted(row.keys() & more.keys()):
+        raise RefusedError(
+            f"a row of metrics has its own {twice[0]}: call that of the program or of"
+            " its evaluation otherwise"
+        )
+    return {**row, **more}
 
 
 def total(count: Count) -> int:
@@ -86,7 +131,7 @@ class JsonLines:
         self._written = 0  # rows, and the bytes that they take
         self._num_bytes = 0
         with self._telling():
-            self.rows = [row for row in read_rows(path) if row["updates"] <= updates]
+            self.rows = [row for row in self._read() if row["updates"] <= updates]
             self._rewrite()
 
     def write(self, row: Row) -> None:
@@ -110,6 +155,14 @@ class JsonLines:
         self.flush()
         if self._file is not None:
             self._file.close()
+
+    def _read(self) -> list[Row]:
+        try:
+            return read_rows(self.path)
+        except FileError:
+            if self.path.is_file():  # which may be read another time
+                self.path.replace(self.path.with_name(f"unread-{self.path.name}"))
+            raise
 
     def _rewrite(self) -> None:
         if self._file is not None:
@@ -235,13 +288,31 @@ def _mean(value: Any) -> Value:
         mean = np.divide(totals, counts, out=unknown, where=counts > 0)
     else:
         mean = np.mean(value, axis=0, dtype=np.float64)
-    return finite(mean.tolist())
+    return _finite(mean.tolist())
 
 
-def finite(value: Any) -> Value:
+def _numbers(value: Any) -> np.ndarray | None:
+    """One, or one for each member; None if it is something else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of several lengths
+        return None
+    good = array.ndim < 2 and _is_number(array.dtype)
+    return array.astype(np.float64) if good else None
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether float64 can hold what is of this dtype, or type."""
+    try:
+        return bool(jax.numpy.can_cast(kind, np.float64, "same_kind"))
+    except TypeError:  # it is no dtype
+        return False
+
+
+def _finite(value: Any) -> Value:
     """The number, or numbers; None in place of those that are not finite."""
     if isinstance(value, list):
-        return [scalar(finite(x)) for x in value]
+        return [scalar(_finite(x)) for x in value]
     return value if math.isfinite(value) else None
 
 

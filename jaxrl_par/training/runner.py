@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.admission import BadRowError
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import RefusedError, refuse, refuse_any, told
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
@@ -86,7 +86,8 @@ def train(
         to train on.
 
     Raises:
-      ValueError: settings or a count are out of range; there is not just one budget.
+      ValueError: settings or a count are out of range; there is not just one budget;
+        something else is given than is asked for.
       TrainingError: the folder or a checkpoint cannot be used, the disk is full, or
         (`DivergedError`) gradients stay not finite.
       Interrupted: a signal came; the run was saved.
@@ -94,6 +95,7 @@ def train(
         saved as far as it was whole.
     """
     refuse(settings)
+    _check_parts(key, evaluate, extends)
     budget = budget_of(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
     directory = open_directory(args, settings, default_name, extends)
@@ -112,11 +114,23 @@ def train(
         lines = JsonLines(directory.metrics, progress(run)["updates"])
         sinks = _sinks(lines, directory, args, settings, run, resumed)
         with _closed(sinks), display(directory.path.name) as show:
-            loop = Loop(settings, budget, engine, store, sinks, lines, show, signals)
+            about = settings, budget, engine, directory, store
+            loop = Loop(*about, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
     return Trained(run, summary, directory)
+
+
+def _check_parts(key: Any, evaluate: Any, extends: Any) -> None:
+    found = []
+    if not isinstance(key, jax.Array):
+        found.append(f"key must be one, as random.key(0) is, got {told(key)}")
+    if evaluate is not None and not callable(evaluate):
+        found.append(f"evaluate must be a function of a run, got {told(evaluate)}")
+    if isinstance(extends, str):
+        found.append(f"extends must be a tuple of names, got {extends!r}")
+    refuse_any(found)
 
 
 def _engine(program: Program | Engine, chunk: int) -> Engine:
@@ -221,11 +235,11 @@ def _sinks(
 
 def _final_results(
     run: Run, evaluate: Evaluate | None, signals: Signals
-) -> dict[str, float]:
+) -> metrics.Results:
     """Of a run that is saved: what a signal ends here, a resumed one does again."""
     try:
         with signals.answered_at_once(lambda: None):
-            return evaluate(run) if evaluate else {}
+            return metrics.results(evaluate(run)) if evaluate else {}
     except Interrupted as ended:
         told = f"{ended.number.name}: trained, but not evaluated to the end"
         print(f"{told}. Go on with {switch('resume')}")
@@ -239,7 +253,7 @@ def _finished(run: Run, directory: RunDirectory) -> Trained:
 
 
 def _end(
-    loop: Loop, run: Run, results: dict[str, float], directory: RunDirectory
+    loop: Loop, run: Run, results: metrics.Results, directory: RunDirectory
 ) -> Summary:
     """Writes and shows what the run comes to; its threads end before."""
     loop.keep_best(run, results)
@@ -256,7 +270,7 @@ def _end(
 
 
 def _summarize(
-    run: Run, lines: JsonLines, engine: Engine, results: dict[str, float], name: str
+    run: Run, lines: JsonLines, engine: Engine, results: metrics.Results, name: str
 ) -> Summary:
     done = progress(run)
     seconds = lines.rows[-1].get("seconds", 0.0) if lines.rows else 0.0
@@ -271,5 +285,5 @@ def _summarize(
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(jax.device_get(run.progress.skipped))),
         state_sha256=state_hash(run),
-        evaluation={n: metrics.scalar(metrics.finite(x)) for n, x in results.items()},
+        evaluation={name: metrics.scalar(x) for name, x in results.items()},
     )

@@ -35,7 +35,7 @@ def test_it_trains_evaluates_and_draws(tmp_path, devices):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "a2c-CartPole-v1"
     assert {path.name for path in folder.iterdir()} == {
-        *("checkpoints", "config.json", "curve.png", "episode.gif"),
+        *("checkpoints", "config.json", "curve.png", "episode.gif", "lock"),
         *("metrics.jsonl", "summary.json", "tensorboard"),
     }
     summary = json.loads((folder / "summary.json").read_text())

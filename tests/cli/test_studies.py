@@ -7,6 +7,7 @@ import pytest
 
 from jaxrl_par.cli import kept_cases, machine
 from jaxrl_par.training import TrainingError
+from jaxrl_par.training.files import FileError
 
 
 def test_a_study_goes_on_with_what_is_missing(tmp_path):
@@ -36,6 +37,13 @@ def test_a_study_goes_on_with_what_is_missing(tmp_path):
 def test_a_study_without_a_case_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="no case has been trained in"):
         kept_cases(tmp_path / "cases", [])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": NaN}', '{"x": 1, "x": 2}'])
+def test_a_case_that_is_damaged_is_told_by_its_file(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FileError, match=r"a\.json"):
+        kept_cases(tmp_path, [])
 
 
 def test_the_machine_is_described_as_json_can_hold_it():

@@ -1426,10 +1426,17 @@ _ENVS = (
 
 _TRAINING = (
     _m(
+        "exit_codes: signals that are ignored, as by nohup, are heard",
+        "exit_codes.py",
+        "return always or now == signal.SIG_DFL or is_ours(now)",
+        "return always or now != end_at_once or is_ours(now)",
+        "test_exit_codes.py::test_what_is_ignored_stays_so_and_all_handlers_come_back",
+    ),
+    _m(
         "checkpoints: the hash of a leaf is not compared",
-        "training/checkpoints.py",
-        'if leaf != manifest["leaves"][name]:',
-        'if leaf["shape"] != manifest["leaves"][name]["shape"]:',
+        "training/manifests.py",
+        'if leaf != content["leaves"][name]:',
+        'if leaf["shape"] != content["leaves"][name]["shape"]:',
         "training/test_checkpoints.py::"
         "test_a_damaged_step_falls_back_to_the_one_before",
         "training/test_checkpoints.py::"

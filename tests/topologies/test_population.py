@@ -1,5 +1,6 @@
 """A member of a population computes what it would compute alone."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +140,21 @@ def test_wrong_populations_are_rejected():
     run = jax.jit(many.program.init)(random.key(0))
     with pytest.raises(ValueError, match="no member 8 in a population of 8"):
         many.member(run, 8)
+
+
+def test_wrong_things_are_named():
+    seeds = {"seed": np.arange(2)}
+    for match, arguments in {
+        "make_program must be a function .* got int: 1": (1, seeds),
+        "hyperparameters must be arrays by name, .* list": (dict, [1, 2]),
+        "mesh must be a Mesh, got int: 2": (dict, seeds, 2),
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            # As users call it: the tests check types first.
+            inspect.unwrap(population)(*arguments)
+    many = population(dict, seeds)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"make_program: it must be a Program, .* d"):
+        jax.eval_shape(many.program.init, random.key(0))
 
 
 @pytest.mark.parametrize("num_devices", [None, 2])

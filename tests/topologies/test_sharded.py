@@ -1,5 +1,7 @@
 """Data parallelism changes where a program runs, not what it computes."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +171,13 @@ def test_lanes_of_whole_episodes_are_told_apart_over_all_devices():
     program = sharded(program, data_mesh(4))
     run, _ = jax.jit(lambda key: program.step(program.init(key)))(random.key(0))
     np.testing.assert_array_equal(run.learner, np.arange(NUM_ENVS))
+
+
+def test_wrong_things_are_named():
+    # As users call it: the tests check types first.
+    untyped = inspect.unwrap(sharded)
+    program = compiled(a2c(network(), optax.sgd(0.1), A2CConfig()), ENV, 2)
+    with pytest.raises(ValueError, match=r"mesh must be a Mesh, .* got int: 2"):
+        untyped(program, 2)
+    with pytest.raises(ValueError, match=r"program must be a Program, .* Environment"):
+        untyped(ENV, data_mesh(1))

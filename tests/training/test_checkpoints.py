@@ -21,9 +21,9 @@ from toy_training import toy
 
 from jaxrl_par import random
 from jaxrl_par.loops import Run
-from jaxrl_par.training import checkpoints
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.failures import DiskFullError
+from jaxrl_par.training.steps import remove_unfinished
 
 CONFIG = {"seed": 0, "part": {"rate": 0.1}}
 PROGRAM = toy()
@@ -291,7 +291,7 @@ def test_what_a_failed_save_left_is_removed_though_its_writers_go_on(
             late.mkdir(parents=True)
 
     monkeypatch.setattr(shutil, "rmtree", beside_a_writer)
-    checkpoints._remove_unfinished(tmp_path)
+    remove_unfinished(tmp_path)
     assert len(calls) == 3 and not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,9 @@
 """The folder of a run: taken by one, and left to nobody's harm."""
 
 import json
+import os
+import shutil
+import subprocess
 import threading
 from argparse import Namespace
 from dataclasses import replace
@@ -15,7 +18,7 @@ from jaxrl_par.errors import RefusedError
 from jaxrl_par.training import TrainingConfig, train
 from jaxrl_par.training.directory import RunFolderError, open_directory
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import FileError, HeldError, Hold
+from jaxrl_par.training.files import FileError, HeldError, Hold, read_object
 
 
 def settings(tmp_path, **changes) -> TrainingConfig:
@@ -216,3 +219,49 @@ def test_a_lock_alone_is_no_run(tmp_path):
         with open_directory(args, args.training, "toy") as directory:
             assert directory.config.exists()
         directory.path.mkdir(exist_ok=True)
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_goes_on(tmp_path):
+    folder = tmp_path / "runs" / "toy"
+    folder.mkdir(parents=True)
+    for name in ("lock", "config.json.new"):
+        (folder / name).write_text("{")
+    chosen = settings(tmp_path, name="toy", auto_resume=True)
+    directory = open_directory(None, chosen, "run")
+    assert read_object(directory.config)["training"]["name"] == "toy"
+
+
+def test_a_place_that_is_gone_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileError, match="runs cannot be written: no such file"):
+        open_directory(None, settings(tmp_path, runs_dir="runs"), "run")
+
+
+def test_a_place_without_permission_is_a_sentence(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    before = os.geteuid()
+    if before:
+        runs.chmod(0)
+    else:  # who may do everything
+        os.seteuid(2**16 - 2)
+    try:
+        with pytest.raises(FileError, match="cannot be written: permission denied"):
+            open_directory(None, settings(tmp_path), "run")
+    finally:
+        os.seteuid(before)
+        runs.chmod(0o700)
+
+
+def test_a_file_system_for_reading_alone_is_a_sentence(tmp_path):
+    (tmp_path / "runs").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,ro", "tmpfs", tmp_path / "runs"]
+    if shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        with pytest.raises(FileError, match="cannot be written: read-only file system"):
+            open_directory(None, settings(tmp_path), "run")
+    finally:
+        subprocess.run(["umount", tmp_path / "runs"], check=True)

@@ -1,15 +1,18 @@
 """Evaluation: as many episodes of every environment, and none by its length."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par import random
+from jaxrl_par import random, rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import episode_statistics
 from jaxrl_par.training import evaluate, evaluator
+from jaxrl_par.training.evaluation import _player
 from jaxrl_par.training.host_evaluation import host_evaluator
 from jaxrl_par.types import Agent, Box, Discrete, TimeStep
 
@@ -153,6 +156,15 @@ def test_arguments_are_checked():
         evaluator(AGENT, uneven(), 0)
     with pytest.raises(ValueError, match="episode_statistics"):
         evaluator(AGENT, uneven()._replace(episode=None), 1)
+
+
+def test_wrong_things_are_named():
+    # As users call it: the tests check types first.
+    of_other_specs = inspect.unwrap(rollout.refuse_other_specs)
+    with pytest.raises(ValueError, match=r"agent must be an Agent, .* got NoneType"):
+        of_other_specs(None, uneven())
+    with pytest.raises(ValueError, match=r"env must be an Environment, .* got Agent"):
+        inspect.unwrap(_player)(AGENT, AGENT, 1, None)
 
 
 def test_a_population_is_a_vmap():

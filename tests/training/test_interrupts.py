@@ -160,6 +160,8 @@ monitoring = types.SimpleNamespace(
     unregister_scalar_listener=print, unregister_event_duration_listener=print,
 )
 sys.modules["jax"] = types.SimpleNamespace(monitoring=monitoring)
+folder = sys.modules["jaxrl_par.training"] = types.ModuleType("jaxrl_par.training")
+folder.__path__ = ["{ROOT / "jaxrl_par" / "training"}"]
 spec = importlib.util.spec_from_file_location(
     "interrupts", "{ROOT / "jaxrl_par" / "training" / "interrupts.py"}"
 )
@@ -221,6 +223,31 @@ def test_a_second_signal_ends_at_once(numbers, code):
     returned, out = sent(process, numbers[-1])
     assert returned == code
     assert f"{numbers[0].name}: ended at once. all is saved" in out
+
+
+def test_nobody_has_to_read_the_last_words():
+    """As of a terminal that Ctrl-S holds, or a pager."""
+    process = alone("""
+with interrupts.interrupts(lambda: "all is saved") as stop:
+    print("begins", flush=True)
+    time.sleep(0.5)  # until who waits for that has read it
+    os.set_blocking(1, False)
+    while True:
+        try:
+            os.write(1, bytes(4096))
+        except BlockingIOError:
+            break
+    os.set_blocking(1, True)
+    while True:
+        time.sleep(0.05)
+""")
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        time.sleep(1)
+        process.send_signal(number)
+    try:
+        assert process.wait(30) == 75
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow

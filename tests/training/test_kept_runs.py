@@ -19,6 +19,7 @@ from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_h
 from jaxrl_par.training.directory import identity
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import HeldError, Hold
 from jaxrl_par.training.metrics import read_rows
 
 
@@ -61,11 +62,23 @@ def test_a_folder_that_is_gone_is_made_again_for_what_was_learned(
     args = Args(training=settings(tmp_path, evaluation_interval=5))
     folder = tmp_path / "runs" / "toy"
 
+    before = []
+
     def take():
+        before.append((folder / "config.json").read_bytes())
         folder.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(folder)
 
-    trained = run_toy(args, evaluate=at_update(15, take))
+    def held():
+        with pytest.raises(HeldError):
+            Hold(folder)
+
+    def evaluate(run):
+        at_update(20, held)(run)
+        return at_update(10, take)(run)
+
+    trained = run_toy(args, evaluate=evaluate)
     assert "checkpoints was moved or removed" in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == before[0]
     assert len(read_rows(folder / "metrics.jsonl")) == 4
     again = run_toy(resumed(args))
     assert state_hash(again.run) == state_hash(trained.run)

@@ -1,12 +1,15 @@
 """Output that goes away ends nothing, not even the code with which Python ends."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from jaxrl_par.training import output
 from jaxrl_par.training.output import lasting_output
 
 ROOT = Path(__file__).parents[2]
@@ -69,3 +72,36 @@ def test_the_streams_are_restored_and_other_errors_are_told(capsys):
         sys.stdout.write(3)
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr().out == "shown\n"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_nobody_waits_for_long_for_who_does_not_read(monkeypatch, comes_back):
+    """As a terminal that Ctrl-S holds, and a pager: what is lost is told by nobody."""
+    monkeypatch.setattr(output, "PATIENCE", 0.2)
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with lasting_output():
+            for number in range(2000):
+                print("lost", number, flush=True)
+            if comes_back:
+                os.read(reader, 2**20)
+                print("there again", flush=True)
+    with open(reader, "rb") as left:
+        text = left.read()
+    assert b"lost" not in text
+    assert (b"there again" in text) == comes_back
+
+
+def test_letters_that_the_encoding_lacks_end_nothing(monkeypatch):
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, "ascii"))
+    with lasting_output():
+        print("größe ▁▄█")
+    assert file.getvalue() == b"gr??e ???\n"

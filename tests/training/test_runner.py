@@ -1,5 +1,6 @@
 """The runner: what it leaves behind, and that stopping it changes nothing."""
 
+import inspect
 import json
 import shutil
 import signal
@@ -23,6 +24,7 @@ from toy_training import (
 
 from jaxrl_par import random
 from jaxrl_par.cli import load
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.training import train
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.directory import RunFolderError, identity, open_directory
@@ -108,6 +110,19 @@ def test_an_existing_run_is_not_overwritten(tmp_path):
     run_toy(args)
     with pytest.raises(RunFolderError, match=r"resume=True, or .*another name"):
         run_toy(args)
+
+
+def test_wrong_things_are_named_before_a_folder_is_made(tmp_path):
+    wrong = {
+        "key": (0, "key must be one, as random.key"),
+        "evaluate": (3, "evaluate must be a function of a run, got int: 3"),
+        "extends": ("num_updates", "extends must be a tuple of names"),
+    }
+    for name, (value, message) in wrong.items():
+        arguments = {"key": random.key(0), "num_updates": 5} | {name: value}
+        with pytest.raises(RefusedError, match=message):
+            inspect.unwrap(train)(toy(), None, settings(tmp_path), **arguments)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_to_resume_is_an_error(tmp_path):

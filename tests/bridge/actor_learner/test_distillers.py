@@ -176,6 +176,26 @@ def test_an_error_while_publishing_is_one_too():
             room.dispatch(0, 1)
 
 
+@pytest.mark.parametrize("num_distillers", [1, 3])
+def test_lessons_that_ended_threads_have_left_are_learned(num_distillers):
+    with a_class(num_distillers) as room:
+        room.dispatch(0)
+    student, done = room.distillers.finish(2, room.lessons(1))
+    assert sorted(number for number, *_ in room.seen) == list(range(2 * NUM_LESSONS))
+    assert [[int(x["lesson"]) for x in row] for row in done] == [
+        room.lessons(update).tolist() for update in (0, 1)
+    ]
+    assert room.published == [(n, n * NUM_LESSONS) for n in (1, 2)]
+    assert student["count"] == 2 * NUM_LESSONS
+
+
+def test_a_lesson_that_is_half_learned_spoils_the_student():
+    with a_class(1, fail) as room, pytest.raises(ArithmeticError):
+        room.dispatch(0, 1)
+        room.distillers.drain()
+    assert room.distillers.finish(3, room.lessons(2)) is None
+
+
 def test_nobody_waits_for_ever_for_a_distiller():
     go_on = threading.Event()
     with a_class(1, lambda number: go_on.wait(30), patience=0.5) as room:
@@ -404,6 +424,35 @@ def test_an_error_of_a_distiller_ends_the_run():
     finally:
         made.close()
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_distillers", [0, 1])
+def test_whole_updates_are_rescued_when_one_fails(num_distillers):
+    """Bit for bit what a run has that ends there; what was left to distil is done."""
+    config = replace(LOCKSTEP, lag=1, num_distillers=num_distillers)
+    whole, _ = advanced(engine(config), 3)
+    made = engine(config)
+    try:
+        run = made.init(KEY)
+        learner, calls = made._system.learner, []
+        update = learner.update
+
+        def fails(run, batch):
+            calls.append(batch)
+            if len(calls) == 4:
+                raise ArithmeticError("cannot learn from this")
+            return update(run, batch)
+
+        learner.update = fails
+        with pytest.raises(ArithmeticError, match="cannot learn from this"):
+            made.advance(run, 8)
+        rescued, metrics = made.rescue()
+        assert made.rescue() is None
+    finally:
+        made.close()
+    assert state_hash(rescued) == state_hash(whole)
+    assert all(len(x) == 3 for x in jax.tree.leaves(metrics))
 
 
 @pytest.mark.slow
