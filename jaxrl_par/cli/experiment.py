@@ -31,6 +31,8 @@ class Experiment(NamedTuple):
     make_agent: MakeAgent
     leave: Callable[[Any, Learner, Trained], None] = lambda *_: None
     """(args, learner, trained): writes what a run leaves besides, such as an actor."""
+    train: Callable[[Any, Learner], Trained] = train
+    """(args, learner): by default trains that learner where the settings say."""
 
     @property
     def name(self) -> str:
@@ -101,6 +103,6 @@ class Experiment(NamedTuple):
           TrainingError, Interrupted: as `compose` and `train`.
         """
         learner = self.learner(args)
-        trained = train(args, learner)
+        trained = self.train(args, learner)
         self.leave(args, learner, trained)
         return trained
