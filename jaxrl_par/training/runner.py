@@ -188,10 +188,9 @@ def _start(
         )
     # Something good to go back to, whatever happens in the first chunk.
     store.save(0, run)
-    if own := named(run.settings):
-        write_json(
-            directory.members, {n: np.asarray(x).tolist() for n, x in own.items()}
-        )
+    if run.settings:
+        own = {name: np.asarray(x).tolist() for name, x in named(run.settings).items()}
+        write_json(directory.members, own)
     return run, False
 
 

@@ -110,6 +110,8 @@ class Comparison:
         Raises:
           TrainingError: it cannot be written there, or as what the name's end says.
         """
+        if not Path(path).suffix:  # which would be given one
+            raise TrainingError(f"{path} has no end that says of what kind: take .png")
         panels: dict[str, list[plots.Band]] = {}
         for group in self.groups:
             label = f"{group.name} ({_seeds(group.num_seeds)})"
@@ -142,14 +144,14 @@ class Comparison:
 
 
 def compare(
-    folders: Iterable[str | Path], metric: str = "episode_return"
+    folders: str | Path | Iterable[str | Path], metric: str = "episode_return"
 ) -> Comparison:
     """Reads runs, finished or not, and puts seeds of the same experiment together.
 
     What cannot be read is left out, and said in the notes.
 
     Args:
-      folders: those of runs, or folders that have those of runs in them.
+      folders: those of runs, or folders that have those of runs in them, or one.
       metric: one that `metrics.jsonl` has.
 
     Raises:
@@ -157,6 +159,8 @@ def compare(
     """
     notes: list[str] = []
     runs: list[Reading] = []
+    if isinstance(folders, str | Path):
+        folders = [folders]
     for path in _run_folders([Path(folder) for folder in folders]):
         try:
             runs += read(path, metric)

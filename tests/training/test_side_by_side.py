@@ -238,6 +238,18 @@ def test_the_picture_has_a_panel_for_each_environment_and_a_band(tmp_path):
     )
 
 
+def test_one_folder_is_one_and_not_its_letters(tmp_path):
+    path = leave(tmp_path / "a")
+    told = compare([path]).text()
+    assert compare(str(path)).text() == compare(path).text() == told
+
+
+def test_a_picture_without_an_end_is_refused_and_not_renamed(tmp_path):
+    with pytest.raises(TrainingError, match=r"curves has no end .* take .png"):
+        compare([leave(tmp_path / "a")]).draw(tmp_path / "curves")
+    assert [x.name for x in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path):
     found = compare([leave(tmp_path / "a")])
     for path in (tmp_path / "none" / "x.png", tmp_path / "x.wav"):
