@@ -38,7 +38,7 @@ class RefusedError(ValueError):
     shows it without a trace."""
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> RefusedError:
+def unknown_name(kind: str, name: Any, allowed: Iterable[str]) -> RefusedError:
     """The error for a name that is not among those allowed, for the caller to raise."""
     allowed = sorted(allowed)
     hint = nearest(name, allowed) or "."
@@ -213,9 +213,13 @@ def not_a_seed(**seeds: Any) -> list[str]:
 def not_chosen(config: Any) -> list[str]:
     """A line for each field annotated as a `Literal` that is none of its choices."""
     found = []
-    for name, hint in get_type_hints(type(config)).items():
-        choices, value = get_args(hint), getattr(config, name)
-        if "Literal" in str(hint) and value not in choices:
+    hints = get_type_hints(type(config))
+    for name in (field.name for field in fields(config)):
+        value, hint = getattr(config, name), hints[name]
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        choices = [x for y in options if get_origin(y) is Literal for x in get_args(y)]
+        nothing = value is None and NoneType in options
+        if choices and value not in choices and not nothing:
             found.append(f"{name}: {unknown_name('choice', value, map(str, choices))}")
     return found
 

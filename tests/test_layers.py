@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "types",
         "axis",
         "errors",
+        "random",
         "exit_codes",
         "envs",
         "networks",

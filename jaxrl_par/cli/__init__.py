@@ -2,13 +2,14 @@
 
 from jaxrl_par.cli.args import Args, Topology, environment_problems
 from jaxrl_par.cli.config import parse
-from jaxrl_par.cli.entry import configure_jax, launch, main, sentences
+from jaxrl_par.cli.entry import configure_jax, main, sentences
 from jaxrl_par.cli.epochs import EpochArgs
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Flat
 from jaxrl_par.cli.files import ConfigError, load
+from jaxrl_par.cli.launch import launch
 from jaxrl_par.cli.place import compose, place
-from jaxrl_par.cli.run import train
+from jaxrl_par.cli.run import draw, train
 from jaxrl_par.cli.studies import kept_cases, machine
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Topology",
     "compose",
     "configure_jax",
+    "draw",
     "environment_problems",
     "kept_cases",
     "launch",

@@ -27,6 +27,7 @@ from jaxrl_par.errors import (
     at_most,
     either,
     not_a_seed,
+    not_chosen,
     problems,
     refuse_any,
     unknown_name,
@@ -242,9 +243,11 @@ class Args:
         """What is out of range, or belongs to another topology."""
         counts = {"num_envs": 1, "unroll_length": 1, "total_steps": 1, "xla_threads": 0}
         low = at_least(self, num_devices=1, **counts) + at_most(self, **_HIGHEST)
+        found = low + not_a_seed(seed=self.seed)
+        if unknown := not_chosen(self):  # all else depends on it
+            return found + unknown
         countable = not (low or self.threads.problems() or self.workers.problems())
-        found = low + not_a_seed(seed=self.seed) + self._topology_problems()
-        found += self._environment_problems()
+        found += self._topology_problems() + self._environment_problems()
         return found + (self._size_problems() if countable else [])
 
     def unread(self, name: str) -> str:

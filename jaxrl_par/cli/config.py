@@ -17,14 +17,13 @@ import tyro
 
 from jaxrl_par.cli.fields import Config, must_be, options
 from jaxrl_par.cli.files import ConfigError, over
+from jaxrl_par.cli.help import help_of
 from jaxrl_par.errors import nearest, problems
 from jaxrl_par.training.provenance import KEY, experiment_name
 
-_ABOUT_FILES = """
-
+_ABOUT_FILES = """\
 --config FILE takes settings from the config.json of a run, or from YAML; options go \
-over them. --print-config prints the settings as JSON, and ends.
-"""
+over them. --print-config prints the settings as JSON, and ends."""
 
 
 class _Command(NamedTuple):
@@ -38,13 +37,17 @@ class _Command(NamedTuple):
 
 
 def parse(
-    config: type[Config], argv: Sequence[str] | None = None, program: str | None = None
+    config: type[Config],
+    argv: Sequence[str] | None = None,
+    program: str | None = None,
+    about: str = "",
 ) -> Config:
     """The config that the command line asks for.
 
     Args:
       argv: by default that of the process.
       program: how the help calls the command; by default as it was started.
+      about: what the help says besides.
 
     Raises:
       SystemExit: code 2 after all that is wrong was printed; 0 after `--help` and
@@ -58,10 +61,9 @@ def parse(
         wrong += [f"{command.config}: {line}" for line in in_file]
         in_file = problems(base, unnamed=tyro.conf.OmitArgPrefixes)
     if {"-h", "--help"} & set(command.argv) and not wrong:
-        about = (config.__doc__ or "") + _ABOUT_FILES
-        return tyro.cli(
-            config, args=command.argv, default=base, prog=program, description=about
-        )
+        called = program or Path(sys.argv[0]).name
+        print(help_of(base, called, "\n\n".join([_ABOUT_FILES, about])))
+        raise SystemExit(0)
     parsed = _parse(base, command.argv)
     if parsed is None:
         parsed, refused = _parse_each(base, command.argv)

@@ -12,7 +12,6 @@ import jax
 
 from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
-from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.cli.fields import Config
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.training.failures import TrainingError
@@ -24,25 +23,17 @@ _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 
-def launch(
-    experiment: Experiment,
-    argv: Sequence[str] | None = None,
-    program: str | None = None,
-) -> None:
-    """Runs an experiment with the settings of the command line. As `main`."""
-    main(experiment.run, experiment.config, argv, program)
-
-
 def main(
     run: Callable[[Config], object],
     config: type[Config],
     argv: Sequence[str] | None = None,
     program: str | None = None,
+    about: str = "",
 ) -> None:
     """Runs anything with the config of the command line.
 
     Args:
-      argv, program: as for `parse`.
+      argv, program, about: as for `parse`.
 
     Raises:
       SystemExit: code 2 if the command line is wrong, 1 if training cannot go on; the
@@ -51,7 +42,7 @@ def main(
     """
     with lasting_output(), sentences(), exits():
         configure_jax()
-        args = parse(config, argv, program)
+        args = parse(config, argv, program, about)
         if isinstance(args, Args):
             choose_threads(args)
         run(args)

@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from jaxrl_par import training
 from jaxrl_par.cli.entry import configure_jax
+from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.training import video
 from jaxrl_par.training.interrupts import exits
 
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Plays a run of a preset, in the environments that it was trained in."""
+    """Plays a run, in the environments that it was trained in."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """That of the run."""
     checkpoint: str = "newest"
     """newest, best (by evaluation, where the run kept it), or the number of an
@@ -27,15 +29,23 @@ class EvaluateArgs:
     """Write a greedy episode there, as .gif, or as .mp4 where there is an encoder."""
 
 
-def evaluate_command(argv: Sequence[str] | None = None) -> None:
+def evaluate_command(
+    argv: Sequence[str],
+    experiment: Experiment | None = None,
+    program: str = "jaxrl-par evaluate",
+) -> None:
     """Prints the results of the run that a command line names.
+
+    Args:
+      experiment: of which the run is; by default the preset that its folder names.
+      program: how the help calls the command.
 
     Raises:
       SystemExit: the command line is wrong.
       TrainingError, RefusedError: the run cannot be loaded, or not be filmed.
       Interrupted: a signal came.
     """
-    args = tyro.cli(EvaluateArgs, args=argv, prog="jaxrl-par evaluate")
+    args = tyro.cli(EvaluateArgs, args=argv, prog=program)
     with exits():
         configure_jax()
         if args.film is not None:
@@ -43,7 +53,10 @@ def evaluate_command(argv: Sequence[str] | None = None) -> None:
         named = args.checkpoint
         checkpoint = int(named) if named.isdecimal() else named
         with training.load(
-            args.folder, checkpoint=checkpoint, member=args.member
+            args.folder,
+            experiment=experiment,
+            checkpoint=checkpoint,
+            member=args.member,
         ) as run:
             print(f"{run.path}, after update {run.update:,}:")
             for name, result in run.evaluate().items():

@@ -13,9 +13,10 @@ from jaxrl_par.cli.place import MakeAgent, compose
 from jaxrl_par.cli.run import evaluations, train
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.errors import RefusedError, problems
+from jaxrl_par.errors import RefusedError, problems, refuse
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import Trained
+from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.provenance import experiment_name
 
 
@@ -30,6 +31,8 @@ class Experiment(NamedTuple):
     make_agent: MakeAgent
     leave: Callable[[Any, Learner, Trained], None] = lambda *_: None
     """(args, learner, trained): writes what a run leaves besides, such as an actor."""
+    train: Callable[[Any, Learner], Trained] = train
+    """(args, learner): by default trains that learner where the settings say."""
 
     @property
     def name(self) -> str:
@@ -99,9 +102,14 @@ class Experiment(NamedTuple):
         """Composes what the settings ask for, and trains it.
 
         Raises:
+          TrainingError: the settings are out of range.
           TrainingError, Interrupted: as `compose` and `train`.
         """
+        try:
+            refuse(args)
+        except RefusedError as error:
+            raise TrainingError(str(error)) from error
         learner = self.learner(args)
-        trained = train(args, learner)
+        trained = self.train(args, learner)
         self.leave(args, learner, trained)
         return trained

@@ -68,8 +68,11 @@ def _stem(experiment: str) -> str:
 
 
 def _values(path: Path, wrong: list[str]) -> Any:
-    """What the file says; None, and a reason in `wrong`, if nothing can be read."""
-    if path.suffix not in (".json", ".yaml", ".yml"):
+    """What the file says; None, and a reason in `wrong`, if nothing can be read.
+
+    Without an end of the name, as of a pipe, it is YAML, in which JSON is written, too.
+    """
+    if path.suffix not in (".json", ".yaml", ".yml", ""):
         wrong.append("its name must end in .json, .yaml or .yml")
         return None
     try:
@@ -80,7 +83,15 @@ def _values(path: Path, wrong: list[str]) -> Any:
     except UnicodeDecodeError:
         wrong.append("it is no text in UTF-8")
         return None
-    if path.suffix != ".json":
+    try:
+        return _parsed(text, path.suffix == ".json", wrong)
+    except RecursionError:
+        wrong.append("it is nested too deeply")
+        return None
+
+
+def _parsed(text: str, is_json: bool, wrong: list[str]) -> Any:
+    if not is_json:
         from jaxrl_par.cli import yaml12
 
         return yaml12.loads(text, wrong)

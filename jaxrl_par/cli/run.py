@@ -39,7 +39,7 @@ def train(args: Args, learner: Learner) -> Trained:
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif:
-        _draw(args, learner, trained)
+        draw(args, learner, trained)
     return trained
 
 
@@ -83,7 +83,8 @@ def evaluation_key(run: Run) -> jax.Array:
     return jax.random.fold_in(run.key, np.uint32(0xFFFFFFFF))
 
 
-def _draw(args: Args, learner: Learner, trained: Trained) -> None:
+def draw(args: Args, learner: Learner, trained: Trained) -> None:
+    """A greedy episode into the folder of the run, where it can be drawn."""
     path = trained.directory.animation
     can_draw = not args.is_pure or animation.can_draw(args.make_env(1))
     if can_draw and not path.exists():

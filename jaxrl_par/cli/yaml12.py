@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 _TAG = "tag:yaml.org,2002:"
+_OURS = "value:"
+"""Of values that are no text. Who writes !!int means what the library would read."""
 
 
 def loads(text: str, wrong: list[str]) -> Any:
@@ -25,12 +27,18 @@ def loads(text: str, wrong: list[str]) -> Any:
         wrong.append(f"it is no YAML{line}: {error.problem}")
     except yaml.YAMLError as error:
         wrong.append(f"it is no YAML: {str(error).partition(chr(10))[0]}")
+    except ValueError as error:  # an integer of many thousand digits
+        wrong.append(f"it is no YAML: {error}")
     return None
 
 
 class _Loader(yaml.SafeLoader):
     # Emptied: those of the library are of YAML 1.1, dates among them.
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+    yaml_constructors = {  # noqa: RUF012
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
+    }
     wrong: list[str]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -43,6 +51,10 @@ class _Loader(yaml.SafeLoader):
                     self.wrong.append(told)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _word(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool | None:
+    return {"true": True, "false": False}.get(str(node.value).lower())
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
@@ -59,5 +71,5 @@ for _name, _words, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("number", f"{_NUMBER}|{_SPECIAL}", list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_words})$"), _first)
-_Loader.add_constructor(f"{_TAG}number", _number)
+    _Loader.add_implicit_resolver(_OURS + _name, re.compile(f"(?:{_words})$"), _first)
+    _Loader.add_constructor(_OURS + _name, _number if _name == "number" else _word)

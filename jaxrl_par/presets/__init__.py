@@ -25,6 +25,7 @@ SUMMARIES = {
     "dqn": "DQN from replay, prioritised if asked: CartPole-v1",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
+    "sweep": "a grid or random search of A2C in one program: CartPole-v1",
 }
 """What each runs, and where by default."""
 

@@ -51,6 +51,7 @@ class RunDirectory(AbstractContextManager):
         self.animation = path / "episode.gif"
         self.parallelism = path / "parallelism.png"
         self.schedule = path / "schedule.jsonl"
+        self.members = path / "members.json"
         self.checkpoints = path / "checkpoints"
         self.actor = path / "actor"
         self.tensorboard = path / "tensorboard"

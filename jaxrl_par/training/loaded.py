@@ -16,7 +16,7 @@ import jax
 from jaxrl_par import random
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, nearest
 from jaxrl_par.loops import Learner, Run, new_run
 from jaxrl_par.training import animation, filming
 from jaxrl_par.training.checkpoints import BEST, Checkpoints
@@ -24,6 +24,7 @@ from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import read_object
 from jaxrl_par.training.provenance import KEY
+from jaxrl_par.training.words import switch
 from jaxrl_par.types import Agent, Params, PRNGKey, Spec, Specs, TimeStep, example
 
 _PRESETS = "jaxrl_par.presets"
@@ -142,14 +143,19 @@ def load(
     """
     directory = RunDirectory(Path(folder))
     if not directory.config.exists():
-        raise TrainingError(f"{folder} is no folder of a run: it has no config.json")
+        raise _no_run(Path(folder))
     if experiment is None:
         experiment = _preset(directory)
     best = checkpoint == BEST
     if not best and checkpoint != "newest" and type(checkpoint) is not int:
         raise RefusedError(
             "checkpoint must be 'newest', 'best' or the number of an update, got"
-            f" {checkpoint!r}"
+            f" {checkpoint!r}{nearest(str(checkpoint), ['newest', BEST])}"
+        )
+    if best and not (directory.checkpoints / BEST).exists():
+        raise TrainingError(
+            f"{folder} has no best checkpoint: {switch('keep_best')} keeps one while a"
+            " run trains"
         )
     args = experiment.settings(directory.config)
     learner = experiment.learner(args)
@@ -173,6 +179,17 @@ def draw_episode(
         filming.film(agent, env, params, path, key)
     finally:
         env.close()
+
+
+def _no_run(folder: Path) -> TrainingError:
+    """The error for a path that is not a run's, with runs that may be meant."""
+    told = f"{folder} is no folder of a run: it has no config.json"
+    inside = sorted(x.parent.name for x in folder.glob("*/config.json"))
+    if inside:
+        shown = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5)
+        return TrainingError(f"{told}. Runs in it: {shown}")
+    beside = [x.parent.name for x in folder.parent.glob("*/config.json")]
+    return TrainingError(f"{told}{nearest(folder.name, beside)}")
 
 
 def _preset(directory: RunDirectory) -> Experiment:

@@ -41,10 +41,13 @@ class Reading(NamedTuple):
     """The hash of the final state, None for a run that is not finished."""
     notes: tuple[str, ...]
     """What looks wrong, in a sentence each."""
+    members: str = ""
+    """Which those of a larger population are, by their hyperparameters."""
 
 
-def read(path: Path, metric: str) -> Reading:
-    """The run in a folder, with one of its metrics.
+def read(path: Path, metric: str) -> list[Reading]:
+    """The run in a folder, with one of its metrics: several of a population whose
+    members differ in more than their seeds.
 
     Raises:
       TrainingError: it is no folder of a run, or has no row with the metric.
@@ -55,18 +58,64 @@ def read(path: Path, metric: str) -> Reading:
     steps, values = _curve(path, rows, metric, notes)
     summary = _read_summary(directory, notes)
     end = rows[-1]
-    return Reading(
+    whole = Reading(
         path,
         _of_the_experiment(config),
         config.get("seed"),
         steps / len(values),
-        values[np.isfinite(values).any(axis=1)],
+        values,
         int(end["env_steps"]),
         _number(end.get("seconds")),
         {n: x for n, x in _part(summary, "evaluation").items() if _is_number(x)},
         summary.get("state_sha256"),
         tuple(notes),
     )
+    parts = _apart(whole, _read_members(directory, len(values)))
+    return [
+        one._replace(values=known)
+        for one in parts
+        if len(known := one.values[np.isfinite(one.values).any(axis=1)])
+    ]
+
+
+def _read_members(directory: RunDirectory, count: int) -> list[dict[str, Any]]:
+    """What members differ in, but for their seeds; empty if nothing is known."""
+    if not directory.members.exists():
+        return []
+    values = read_object(directory.members)
+    values.pop("seed", None)
+    for name, x in values.items():
+        if not isinstance(x, list) or len(x) != count or not all(map(_is_number, x)):
+            raise TrainingError(
+                f"{directory.members}: {name} must be a list of {count} numbers"
+            )
+    # As they were asked for: float32 has 7 digits.
+    rounded = {n: [float(f"{number:.7g}") for number in x] for n, x in values.items()}
+    differ = {n: x for n, x in rounded.items() if len(set(x)) > 1}
+    return [{n: x[i] for n, x in differ.items()} for i in range(count)]
+
+
+def _apart(whole: Reading, members: list[dict[str, Any]]) -> list[Reading]:
+    """The run, or what it has of each kind of members."""
+    kinds: dict[str, list[int]] = {}
+    for index, values in enumerate(members):
+        told = ", ".join(f"{n} = {x:.4g}" for n, x in values.items())
+        kinds.setdefault(told, []).append(index)
+    if len(kinds) < 2:
+        return [whole]
+    return [
+        whole._replace(
+            config=whole.config | {"members": members[own[0]]},
+            values=whole.values[own],
+            env_steps=whole.env_steps * len(own) // len(members),
+            # The results are of all members together.
+            evaluation={},
+            state=whole.state and f"{whole.state}, {told}",
+            notes=whole.notes if own[0] == 0 else (),
+            members=told,
+        )
+        for told, own in kinds.items()
+    ]
 
 
 def _read_config(directory: RunDirectory) -> dict[str, Any]:

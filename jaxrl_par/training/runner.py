@@ -21,6 +21,7 @@ from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
 from jaxrl_par.training.budget import budget_of
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
+from jaxrl_par.training.comparison import named
 from jaxrl_par.training.decoration import Aside, WeightsAndBiases, harmless
 from jaxrl_par.training.directory import (
     RunDirectory,
@@ -31,6 +32,7 @@ from jaxrl_par.training.directory import (
 from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.files import write_json
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.loop import Evaluate, Loop, asked_by, progress
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
@@ -200,6 +202,9 @@ def _start(
         )
     # Something good to go back to, whatever happens in the first chunk.
     store.save(0, run)
+    if run.settings:
+        own = {name: np.asarray(x).tolist() for name, x in named(run.settings).items()}
+        write_json(directory.members, own)
     return run, False
 
 

@@ -2,7 +2,7 @@
 
 Runs whose configs differ in nothing but the seed, and in how they are kept, are seeds
 of one group. A population's members count as a seed each, at an equal share of its
-environment steps.
+environment steps; those that differ in more are groups of their own.
 """
 
 import json
@@ -110,6 +110,8 @@ class Comparison:
         Raises:
           TrainingError: it cannot be written there, or as what the name's end says.
         """
+        if not Path(path).suffix:  # which would be given one
+            raise TrainingError(f"{path} has no end that says of what kind: take .png")
         panels: dict[str, list[plots.Band]] = {}
         for group in self.groups:
             label = f"{group.name} ({_seeds(group.num_seeds)})"
@@ -142,14 +144,14 @@ class Comparison:
 
 
 def compare(
-    folders: Iterable[str | Path], metric: str = "episode_return"
+    folders: str | Path | Iterable[str | Path], metric: str = "episode_return"
 ) -> Comparison:
     """Reads runs, finished or not, and puts seeds of the same experiment together.
 
     What cannot be read is left out, and said in the notes.
 
     Args:
-      folders: those of runs, or folders that have those of runs in them.
+      folders: those of runs, or folders that have those of runs in them, or one.
       metric: one that `metrics.jsonl` has.
 
     Raises:
@@ -157,23 +159,26 @@ def compare(
     """
     notes: list[str] = []
     runs: list[Reading] = []
+    if isinstance(folders, str | Path):
+        folders = [folders]
     for path in _run_folders([Path(folder) for folder in folders]):
         try:
-            runs.append(read(path, metric))
+            runs += read(path, metric)
         except TrainingError as error:
             notes.append(f"Left out: {error}")
     if not runs:
         told = "".join(f"\n  {note}" for note in notes) or " no folder was given"
         raise TrainingError(f"there is nothing to compare:{told}")
     notes += [note for run in runs for note in run.notes]
-    names = Counter(run.path.name for run in runs)
+    names = Counter(path.name for path in {run.path for run in runs})
     grouped: dict[str, list[Reading]] = {}
     for run in _distinct(runs, notes):
         grouped.setdefault(json.dumps(run.config, sort_keys=True), []).append(run)
     groups = []
     for seeds in grouped.values():
-        path = seeds[0].path
+        path, members = seeds[0].path, seeds[0].members
         name = path.name if names[path.name] == 1 else str(path)
+        name = f"{name}: {members}" if members else name
         groups.append(Group(name, tuple(seeds)))
     notes += [note for group in groups for note in _noticed(group)]
     if len(environments := {group.environment for group in groups}) > 1:
@@ -215,11 +220,9 @@ def _noticed(group: Group) -> Iterator[str]:
     for seed, count in seeds.items():
         if count > 1:
             yield f"{group.name}: {count} runs have the seed {seed}, and count as many"
-    if members := sum(len(run.values) for run in group.runs if len(run.values) > 1):
-        yield (
-            f"{group.name}: {members} members of populations count as a seed each,"
-            " whatever they differ in"
-        )
+    populations = [run for run in group.runs if len(run.values) > 1 and not run.members]
+    if members := sum(len(run.values) for run in populations):
+        yield (f"{group.name}: {members} members of populations count as a seed each")
     last = [float(run.steps[-1]) for run in group.runs]
     if not len(group.curve[0]):
         yield f"{group.name} has no curve: there is no step at which all its seeds are"

@@ -20,7 +20,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
-from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.summary import xla_threads
 
 TOPOLOGIES = get_args(cli.Topology)
@@ -215,6 +215,32 @@ def test_topologies_of_a_script_are_named_where_another_is_refused():
     assert problems(InThreads, topology="workers") == (
         "topology must be compiled or threads here, got workers: it has no halves"
     )
+
+
+@pytest.mark.parametrize(
+    ("preset", "misspelled", "said"),
+    [
+        ("a2c", {"topology": "thread"}, "topology: .*; did you mean 'threads'"),
+        ("a2c", {"backend": "envpol"}, "backend: .*; did you mean 'envpool'"),
+        ("a2c", {"env_name": "CartPol-v1"}, "env_name: .* mean 'CartPole-v1'"),
+        (
+            "actor_learner_distillation",
+            {"method": "distilation"},
+            "method: .* mean 'distillation'",
+        ),
+        ("actor_learner_distillation", {"algorithm": "vmpoo"}, "mean 'vmpo'"),
+    ],
+)
+def test_a_misspelled_choice_is_refused_in_python_before_anything_is_made(
+    preset, misspelled, said
+):
+    experiment = presets.get(preset)
+    args = experiment.config()
+    for name, value in misspelled.items():
+        # What a user types is not checked on its way, as it is in these tests.
+        object.__setattr__(args, name, value)
+    with pytest.raises(TrainingError, match=said):
+        experiment.run(args)
 
 
 def test_a_preset_may_have_settings_of_a_topology_that_is_not_chosen():

@@ -129,6 +129,13 @@ training: {resume: 1, log_interval: 0, nmae: x}
         ("x.yaml", "seed: !!python/name:os.system", "it is no YAML, line 1: could not"),
         ("x.yaml", "? [1]\n: 2", "it is no YAML, line 1: found unhashable key"),
         ("x.yaml", "seed: \x00", "it is no YAML: unacceptable character"),
+        ("x.yaml", f"seed: {'9' * 5000}", "it is no YAML: Exceeds the limit"),
+        ("x.yaml", "seed: !!int 0o17", "it is no YAML, line 1: could not determine"),
+        ("x.yaml", "seed: !!bool maybe", "it is no YAML, line 1: could not determine"),
+        ("x.yaml", "a: &a [*b]", "it is no YAML, line 1: found undefined alias 'b'"),
+        ("x.yaml", "part: {<<: {rate: 1}}", "unknown field 'part.<<'"),
+        ("x.yaml", "a: " + "[" * 5000, "it is nested too deeply"),
+        ("x.json", "[" * 100_000, "it is nested too deeply"),
         ("x.toml", "seed = 1", "its name must end in .json, .yaml or .yml"),
     ],
 )
@@ -138,6 +145,16 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(
     path = written(tmp_path / name, text)
     (line,) = refused(capsys, "--config", path)
     assert line.startswith(f"{path}: {said}")
+
+
+def test_a_file_may_be_a_pipe_and_an_anchor_is_what_it_stands_for(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(Args, ["--seed", "3", "--name", "x: y", "--print-config"])
+    path = written(tmp_path / "fd63", capsys.readouterr().out)
+    expected = parse(Args, ["--seed", "3", "--name", "x: y"])
+    assert parse(Args, ["--config", path]) == expected
+    args = read("seed: &n 3\nwork: *n\npart: &p {rate: 2}\n", tmp_path)
+    assert args == replace(Args(), seed=3, work=3, part=Part(rate=2.0))
 
 
 def test_a_file_must_be_there_and_be_one(tmp_path, capsys):

@@ -29,6 +29,7 @@ TAKES = {
     "ppo": ("compiled", "threads"),
     "ppo_threads": ("compiled", "threads"),
     "reinforce": ("compiled",),
+    "sweep": ("compiled",),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
@@ -146,6 +147,25 @@ def test_a_preset_trains_and_is_loaded(name, topology, options, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, run.params, expected)
         assert run.evaluate() == trained.summary.evaluation
         run.play(tmp_path / "episode.gif")
+
+
+@pytest.mark.slow
+def test_a_sweep_is_loaded_by_its_members_and_compared_by_their_settings(tmp_path):
+    config, _ = parts("sweep")
+    args = tiny(config, tmp_path, "compiled", learning_rates=(1e-3, 1e-2))
+    args = replace(args, entropy_costs=(1e-4,), total_steps=400)
+    trained = presets.get("sweep").run(args)
+    members = range(args.num_members)
+    folder, params = trained.directory.path, trained.run.learner.params
+    for member in members:
+        with training.load(folder, member=member) as run:
+            expected = jax.tree.map(lambda x, i=member: x[i], params)
+            jax.tree.map(np.testing.assert_array_equal, run.params, expected)
+    assert set(run.evaluate()) == {"sampled_return", "greedy_return"}
+    with pytest.raises(TrainingError, match="member must be 0 to 3"):
+        training.load(folder)
+    rates = [group.name for group in training.compare([folder]).groups]
+    assert rates == ["run: learning_rate = 0.001", "run: learning_rate = 0.01"]
 
 
 @pytest.mark.slow

@@ -156,6 +156,23 @@ def test_folders_that_are_no_run_are_refused_in_a_sentence(made, tmp_path):
         training.load(tmp_path)
 
 
+def test_the_nearest_run_and_checkpoint_are_told(tmp_path):
+    for name in ("ppo-CartPole-v1", "a2c-CartPole-v1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    meant = tmp_path / "ppo-CartPole-v1"
+    with pytest.raises(TrainingError, match="; did you mean 'ppo-CartPole-v1'"):
+        load(tmp_path / "ppo-CartPole-v2")
+    with pytest.raises(TrainingError, match="in it: a2c-CartPole-v1, ppo-CartPole-v1"):
+        load(tmp_path)
+    with pytest.raises(TrainingError, match=r"it has no config\.json$"):
+        load(tmp_path / "nothing-like-it")
+    with pytest.raises(RefusedError, match="got 'bset'; did you mean 'best'"):
+        load(meant, checkpoint="bset")
+    with pytest.raises(TrainingError, match="has no best checkpoint: keep_best=True"):
+        load(meant, checkpoint="best")
+
+
 def test_another_learner_is_refused(made):
     class Other(Experiment):
         def learner(self, args):

@@ -94,8 +94,34 @@ def test_members_of_a_population_are_seeds_at_their_share_of_the_steps(tmp_path)
     assert group.runs[0].env_steps == 200
     assert found.notes == (
         f"{tmp_path / 'a'}: 1 of 4 members have no 'episode_return'",
-        "a: 3 members of populations count as a seed each, whatever they differ in",
+        "a: 3 members of populations count as a seed each",
     )
+
+
+def test_members_that_differ_in_more_than_their_seeds_are_groups(tmp_path):
+    for name, seeds in (("a", [0, 1]), ("b", [2, 3])):
+        returns = [[1.0, 2.0, None, 4.0], [5.0, 6.0, None, 8.0]]
+        path = leave(tmp_path / name, returns=returns)
+        own = {"rate": np.float32([0.1, 0.2, 0.2, 0.1]).tolist(), "cost": [3] * 4}
+        members = own | {"seed": [*seeds, *seeds]}
+        (path / "members.json").write_text(json.dumps(members))
+    found = compare([tmp_path])
+    first, second = found.groups
+    assert (first.name, second.name) == ("a: rate = 0.1", "a: rate = 0.2")
+    assert [len(run.values) for run in first.runs + second.runs] == [2, 2, 1, 1]
+    assert (first.end.mean, second.end.mean) == (np.mean([5, 5, 8, 8]), 6)
+    assert [run.env_steps for run in first.runs] == [100, 100]
+    np.testing.assert_array_equal(first.runs[0].steps, [25, 50])
+    assert found.differences == {"members.rate": (0.1, 0.2)}
+    assert "10" not in found.text().splitlines()[0]  # of all members together
+
+
+@pytest.mark.parametrize("rates", ["[0.1]", "0.1", '["x", "y"]', "[1, null]"])
+def test_hyperparameters_that_are_none_are_told(rates, tmp_path):
+    path = leave(tmp_path / "a", returns=[[1.0, 2.0]])
+    (path / "members.json").write_text(f'{{"rate": {rates}}}')
+    with pytest.raises(TrainingError, match="rate must be a list of 2 numbers"):
+        compare([path])
 
 
 def test_copies_are_left_out_and_equal_seeds_are_told(tmp_path):
@@ -210,6 +236,18 @@ def test_the_picture_has_a_panel_for_each_environment_and_a_band(tmp_path):
     assert both.notes == (
         "These are of several environments, a panel each: CartPole-v1, Pendulum-v1",
     )
+
+
+def test_one_folder_is_one_and_not_its_letters(tmp_path):
+    path = leave(tmp_path / "a")
+    told = compare([path]).text()
+    assert compare(str(path)).text() == compare(path).text() == told
+
+
+def test_a_picture_without_an_end_is_refused_and_not_renamed(tmp_path):
+    with pytest.raises(TrainingError, match=r"curves has no end .* take .png"):
+        compare([leave(tmp_path / "a")]).draw(tmp_path / "curves")
+    assert [x.name for x in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path):

@@ -201,9 +201,9 @@ def time_limit(name: str, backend: str) -> int | None:
 
 def problems(name: str, backend: str) -> list[str]:
     """Why `make` would refuse these names, without making anything."""
+    if backend not in backends():
+        return [f"backend: {unknown_name('backend', backend, backends())}"]
     try:
-        if backend not in backends():
-            raise unknown_name("backend", backend, backends())
         if backend == "envpool":
             check_name(name)
         elif name.startswith("ALE/"):

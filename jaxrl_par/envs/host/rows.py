@@ -146,5 +146,8 @@ def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueE
     known = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), lowered, n=8, cutoff=0.4)
+    if not close:
+        told = f"unknown environment {name!r}, and none of {len(known)} is like it"
+        return ValueError(f"{told}; all: {listing}")
     error = unknown_name("environment", name, [lowered[match] for match in close])
     return ValueError(f"{error} (the nearest of {len(known)}; all: {listing})")
