@@ -6,7 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
-    "types": {"axis"},
+    "specs": set(),
+    "types": {"axis", "specs"},
     "elapsed": {"types"},
     "errors": set(),
     "exit_codes": set(),
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "exploration": {"types"},
     "networks": {"types", "errors", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "axis", "errors", "statistics", "lazy"},
+    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
     "rollout": {"types", "errors", "envs"},

@@ -19,14 +19,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, Spec, Specs
 
+Obs = Any
 Where = Callable[[int | None], str]
 """Names an environment, with episode and step, or all of them where it is None."""
 _RESULTS = {
     "step": "(observation, reward, terminated, truncated, info)",
     "reset": "(observation, info)",
 }
+_WAY_OUT = (
+    "wrap the simulator in one that returns these; for the interface of Gym before"
+    " 0.26, shimmy has GymV21CompatibilityV0"
+)
 _EXACT = 2**53
 """Up to here float64 holds every integer."""
 
@@ -59,9 +64,16 @@ def admitted_results(
         found = f"{results[-1]!r:.60} for info, which is a dict"
     raise BadRowError(
         f"{method} of {where(index)} must return {_RESULTS[method]}, and returned"
-        f" {found}: wrap the simulator in one that returns these; for the interface of"
-        " Gym before 0.26, shimmy has GymV21CompatibilityV0"
+        f" {found}: {_WAY_OUT}"
     )
+
+
+def way_out(error: BaseException, method: str) -> str:
+    """What to do where a wrapper fails, in words of its own, because the simulator
+    within returns another number of results; empty for other errors."""
+    if not isinstance(error, ValueError) or "values to unpack" not in str(error):
+        return ""
+    return f". If {method} does not return {_RESULTS[method]}: {_WAY_OUT}"
 
 
 def admitted_reward(reward: Any, index: int, where: Where) -> Any:
@@ -141,6 +153,11 @@ class Observations:
                 place[row] = part
             else:
                 place[row] = leaf.declared(part, leaf.shape, lambda: where(index))
+
+    def one(self, rows: list[np.ndarray]) -> Obs:
+        """What was written into the first row, as the space declares it."""
+        parts = iter(rows)
+        return map_leaves(lambda _: next(parts)[0], self._specs)
 
     def batch(
         self, rows: list[np.ndarray], where: Where, indices: np.ndarray | None = None

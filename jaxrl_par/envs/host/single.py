@@ -14,6 +14,7 @@ from jaxrl_par.envs.host.admission import (
     admitted_flag,
     admitted_results,
     admitted_reward,
+    way_out,
 )
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
@@ -229,7 +230,7 @@ class _SingleHost(rows.GymnasiumHost):
                 raise RuntimeError(f"{self.name} is closed")
             results = getattr(self._envs[i], method)(*args, **kwargs)
         except BaseException as error:
-            raise_from(error, f"in {self._where(i)}")
+            raise_from(error, f"in {self._where(i)}{way_out(error, method)}")
         if type(results) is tuple and len(results) == 5 and type(results[4]) is dict:
             return results  # of a step; most are right, and cost no call
         return admitted_results(results, method, self._where, i)

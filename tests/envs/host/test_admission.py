@@ -4,10 +4,12 @@ what loses nothing comes through."""
 import re
 from decimal import Decimal
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from toy_simulators import Returns
 
 from jaxrl_par.envs.host import from_callable, from_vector
 from jaxrl_par.envs.host.admission import BadRowError
@@ -417,3 +419,20 @@ def test_integers_are_sent_within_bounds():
 def test_choices_that_32_bits_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="32 bits cannot hold"):
         from_callable(lambda: Sim(spaces.Discrete(2**40)), 1, 0)
+
+
+@pytest.mark.parametrize("adapter", ["single", "vector"])
+def test_a_wrapper_that_meets_the_old_interface_is_told_the_way_out(adapter):
+    class Old(Returns):
+        def step(self, action):
+            return super().step(action)[1:]
+
+    def make():
+        return gymnasium.wrappers.TimeLimit(Old(), 9)
+
+    single = adapter == "single"
+    env = from_callable(make, 1, 0) if single else from_vector(SyncVectorEnv([make]), 0)
+    env.reset()
+    with pytest.raises(ValueError, match="expected 5, got 4") as error:
+        env.step(np.zeros(1, np.int32))
+    assert "shimmy has GymV21CompatibilityV0" in error.value.__notes__[0]
