@@ -253,24 +253,30 @@ class _Leaf:
         if self._is_settled:
             return x
         if self._has_range:
-            outside = self._outside(x)
-            if outside.any():
-                row = int(np.argwhere(outside)[0, 0])
-                index = row if indices is None else int(indices[row])
-                why = f"is not in {self._low} .. {self._high}"
-                _refuse_element(self.path, x[row], outside[row], where(index), why)
-            if self._is_choice:
-                x = x - self._low
+            x = self._in_range(x, where, indices)
+        if self.dtype.kind != "f":
+            return x.astype(self.spec.dtype)
         # What is too large becomes infinite, which is refused.
         with np.errstate(over="ignore"):
             return x.astype(self.spec.dtype)
 
-    def _outside(self, x: np.ndarray) -> np.ndarray:
-        """Where an integer is none of its space."""
+    def _in_range(
+        self, x: np.ndarray, where: Where, indices: np.ndarray | None
+    ) -> np.ndarray:
+        """Integers, from 0 on where they are choices."""
+        shifted = x
         if self._is_choice:
+            shifted = x - self._low if self._low else x
             # Unsigned, what is below the start is large: one comparison for both ends.
-            return (x - self._low).view(np.uint64) > self._high - self._low
-        return (x < self._low) | (x > self._high)
+            outside = shifted.view(np.uint64) > self._high - self._low
+        else:
+            outside = (x < self._low) | (x > self._high)
+        if np.count_nonzero(outside):
+            row = int(np.argwhere(outside)[0, 0])
+            index = row if indices is None else int(indices[row])
+            why = f"is not in {self._low} .. {self._high}"
+            _refuse_element(self.path, x[row], outside[row], where(index), why)
+        return shifted
 
     def _bounds(self) -> str:
         if isinstance(self.spec, Discrete):
@@ -309,6 +315,15 @@ def map_leaves(function: Callable[..., Any], specs: Specs, *others: Any) -> Any:
         parts = zip(specs, *others, strict=True)
         return tuple(map_leaves(function, *part) for part in parts)
     return function(specs, *others)
+
+
+def refuse_nan(action: np.ndarray, where: Where) -> None:
+    """Raises a BadRowError for the first action [B, ...] that is no number: a simulator
+    would show NaN from then on, and a robot might move."""
+    missing = np.isnan(action)
+    if np.count_nonzero(missing):
+        index = int(np.argwhere(missing)[0, 0])
+        raise _refused("action", where(index), f"is not finite: {action[index]}")
 
 
 def admit_array(name: str, place: np.ndarray, given: Any) -> None:

@@ -13,6 +13,7 @@ from toy_simulators import Returns
 
 from jaxrl_par.envs.host import from_callable, from_vector
 from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.types import Box, Discrete
 
 PLACE = "environment 1 of sim, episode 0, step 2"
@@ -436,3 +437,27 @@ def test_a_wrapper_that_meets_the_old_interface_is_told_the_way_out(adapter):
     with pytest.raises(ValueError, match="expected 5, got 4") as error:
         env.step(np.zeros(1, np.int32))
     assert "shimmy has GymV21CompatibilityV0" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("adapter", ["single", "vector"])
+def test_an_action_that_is_no_number_reaches_no_simulator(adapter):
+    class Robot(Returns):
+        action_space = spaces.Box(-1, 1, (2,), np.float64)
+
+        def step(self, action):
+            assert np.isfinite(action).all(), action
+            return super().step(action)
+
+    if adapter == "single":
+        env = from_callable(Robot, 2, 0, name="robot")
+    else:
+        env = from_vector(SyncVectorEnv([Robot, Robot]), 0, name="robot")
+    env.reset()
+    action = np.array([[0.5, -np.inf], [np.inf, 9.0]], np.float32)
+    env.step(action)  # the nearest that is allowed
+    action[1, 0] = np.nan
+    with pytest.raises(BadRowError, match="action of environment 1 of robot, episode"):
+        env.step(action)
+    rows = UnrollBuffer(env.observation_spec, env.action_spec, 3, 2)
+    with pytest.raises(BadRowError, match="action of environment 1 in row 2 is not"):
+        rows.write_action(2, action)
