@@ -144,7 +144,9 @@ class Observations:
                 if obs.shape == leaf.shape:
                     rows[0][row] = obs
                     return
-            elif leaf.is_declared(obs, leaf.shape):
+            elif (
+                type(obs) is int and leaf.is_choice and -_EXACT <= obs <= _EXACT
+            ) or leaf.is_declared(obs, leaf.shape):
                 rows[0][row] = obs
                 return
         parts = self._parts(obs, lambda: where(index))
@@ -204,12 +206,12 @@ class _Leaf:
 
     def __init__(self, path: str, spec: Spec, space: Any):
         self.path, self.spec, self.shape = path, spec, spec.shape
-        self._is_choice = isinstance(spec, Discrete)
-        self.dtype = np.dtype(np.int64 if self._is_choice else space.dtype)
+        self.is_choice = isinstance(spec, Discrete)
+        self.dtype = np.dtype(np.int64 if self.is_choice else space.dtype)
         bits = type(space).__name__ == "MultiBinary"
         self._kinds = {"f": "fiu", "b": "b"}.get(self.dtype.kind, "iub"[: 2 + bits])
         narrowed = self.dtype != spec.dtype and self.dtype.kind in "iu"
-        self._has_range = self._is_choice or narrowed
+        self._has_range = self.is_choice or narrowed
         self._low = self._high = 0
         if isinstance(spec, Discrete):
             self._low = int(space.start)
@@ -224,7 +226,7 @@ class _Leaf:
     def is_declared(self, x: Any, shape: tuple[int, ...]) -> bool:
         """Whether it is what the space declares, bounds aside."""
         kind = type(x)
-        if kind is int and self._is_choice:
+        if kind is int and self.is_choice:
             return shape == () and -_EXACT <= x <= _EXACT
         if kind is np.ndarray:
             return x.dtype == self.dtype and x.shape == shape
@@ -265,7 +267,7 @@ class _Leaf:
     ) -> np.ndarray:
         """Integers, from 0 on where they are choices."""
         shifted = x
-        if self._is_choice:
+        if self.is_choice:
             shifted = x - self._low if self._low else x
             # Unsigned, what is below the start is large: one comparison for both ends.
             outside = shifted.view(np.uint64) > self._high - self._low

@@ -37,7 +37,7 @@ class EpisodeInfo:
         """Reads the info of the last step of an episode of environment `lane`."""
         info = info if isinstance(info, Mapping) else {}
         # Short episodes of most simulators, which tell nothing, cost no more than this.
-        if len(self._entries) > 1 or any(name in info for name in _SUCCESS):
+        if len(self._entries) > 1 or _SUCCESS[0] in info or _SUCCESS[1] in info:
             self._add(lambda name: info.get(name, _MISSING), info, lane)
 
     def add_lanes(self, infos: Any, lanes: np.ndarray) -> None:

@@ -218,7 +218,8 @@ class _SingleHost(rows.GymnasiumHost):
         where = self._where
         self._observations.write(obs, i, shown, i, where)
         # Nearly all are right, and cost no call.
-        if type(reward) is not float:
+        small = type(reward) is int and -1 <= reward <= 1
+        if type(reward) is not float and not small:
             reward = admitted_reward(reward, i, where)
         if type(terminated) is not bool:
             terminated = admitted_flag("terminated", terminated, i, where)
@@ -233,8 +234,10 @@ class _SingleHost(rows.GymnasiumHost):
             results = getattr(self._envs[i], method)(*args, **kwargs)
         except BaseException as error:
             raise_from(error, f"in {self._where(i)}{way_out(error, method)}")
-        if type(results) is tuple and len(results) == 5 and type(results[4]) is dict:
-            return results  # of a step; most are right, and cost no call
+        count = 5 if method == "step" else 2
+        is_tuple = type(results) is tuple and len(results) == count
+        if is_tuple and type(results[-1]) is dict:
+            return results  # most are right, and cost no call
         return admitted_results(results, method, self._where, i)
 
     def _where(self, i: int | None) -> str:
