@@ -646,6 +646,13 @@ _PARTS = (
         "jax.tree.map(lambda x: function(0, x), self.carry)",
         "test_types.py::test_joined_trajectories_have_the_lanes_of_all_in_order",
     ),
+    _m(
+        "a box is bounded if one of its sides is",
+        "specs.py",
+        "np.all(np.isfinite(self.low)) and np",
+        "np.all(np.isfinite(self.low)) or np",
+        "test_types.py::test_a_box_is_bounded_if_every_element_is",
+    ),
 )
 
 _NETWORKS = (
