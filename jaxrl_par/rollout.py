@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from jaxrl_par import specs
+from jaxrl_par import compatible
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
@@ -47,7 +47,9 @@ def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None
     """
     refuse_any(lacking("an Agent, as algorithms make", "act", "specs", agent=agent))
     remedy = "Make its network from the specs of this environment"
-    specs.refuse_others(agent.specs, env.specs, "the agent", f"{env.name} has", remedy)
+    compatible.refuse_others(
+        agent.specs, env.specs, "the agent", f"{env.name} has", remedy
+    )
 
 
 def start(

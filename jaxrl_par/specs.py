@@ -1,76 +1,64 @@
-"""Whether two parts were made for the same observations and actions."""
+"""What observations and actions may be. Nothing here imports JAX, so that the processes
+of simulators can know it: others take these names from `types`.
+"""
 
-import jax
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from jaxrl_par.errors import RefusedError
-from jaxrl_par.types import Box, Discrete, Spec, Specs
-
-Both = tuple[Specs, Spec]
-"""(of observations, of actions)"""
+_FEW = 8
+"""Bounds that are shown one by one."""
 
 
-def refuse_others(
-    made: Both | None, given: Both | None, who: str, whom: str, remedy: str
-) -> None:
-    """Accepts parts that were made for the same, or of which one says nothing.
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of one shape, bounded element by element (bounds may be infinite)."""
 
-    Bounds of observations may differ.
+    shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.float32)
+    low: np.ndarray | float = -np.inf
+    high: np.ndarray | float = np.inf
 
-    Args:
-      who, whom: both in words, the second with its verb.
-      remedy: what to do.
+    def __repr__(self) -> str:
+        bounds = f"{_bounds(self.low)} to {_bounds(self.high)}"
+        return f"Box({self.shape}, {self.dtype}, {bounds})"
 
-    Raises:
-      RefusedError: they were made for others.
-    """
-    if made is not None and given is not None and not _same(made, given):
-        raise RefusedError(
-            f"{who} was made for {_told(made)}; {whom} {_told(given)}. {remedy}"
-        )
+    @property
+    def bounded(self) -> bool:
+        """Every element has a finite lower and upper bound."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
-
-def _same(made: Both, given: Both) -> bool:
-    """Arrays of the same kinds by the same names; bounds of observations may differ."""
-    for one, other in zip(made, given, strict=True):
-        a, b = _leaves(one), _leaves(other)
-        if a.keys() != b.keys() or not all(_alike(a[x], b[x]) for x in a):
-            return False
-    actions, others = (_leaves(specs[1]) for specs in (made, given))
-    return all(_same_bounds(actions[x], others[x]) for x in actions)
-
-
-def _leaves(specs: Specs) -> dict[str, Spec]:
-    leaves = jax.tree.leaves_with_path(specs, is_leaf=lambda x: isinstance(x, Spec))
-    return {jax.tree_util.keystr(path): spec for path, spec in leaves}
+    @property
+    def inner(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) in float32, rounded inwards: what is within is within the bounds,
+        as the nearest float32 to a bound of float64 may not be."""
+        up, wide = np.float32(np.inf), (np.asarray(self.low), np.asarray(self.high))
+        with np.errstate(over="ignore"):
+            low, high = (x.astype(np.float32) for x in wide)
+        low = np.where(low < wide[0], np.nextafter(low, up), low)
+        return low, np.where(high > wide[1], np.nextafter(high, -up), high)
 
 
-def _alike(a: Spec, b: Spec) -> bool:
-    """Arrays of one kind, bounds aside."""
-    if isinstance(a, Discrete) or isinstance(b, Discrete):
-        return a == b
-    return a.shape == b.shape and np.dtype(a.dtype) == np.dtype(b.dtype)
+def _bounds(values: np.ndarray | float) -> str:
+    """In a few words, however many there are."""
+    values = np.asarray(values)
+    if not values.size or np.all(values == values.flat[0]):
+        return f"{values.flat[0]:g}" if values.size else "nothing"
+    if values.ndim == 1 and values.size <= _FEW:
+        return f"[{', '.join(f'{x:g}' for x in values)}]"
+    return f"[{values.min():g} .. {values.max():g}]"
 
 
-def _same_bounds(a: Spec, b: Spec) -> bool:
-    if not (isinstance(a, Box) and isinstance(b, Box)):
-        return True
-    pairs = (a.low, b.low), (a.high, b.high)
-    return all(np.all(np.float32(x) == np.float32(y)) for x, y in pairs)
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 .. num_values - 1."""
+
+    num_values: int
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype = np.dtype(np.int32)
 
 
-def _told(specs: Both) -> str:
-    """Observations and actions in words, without the bounds of large arrays."""
-
-    def words(spec: Spec) -> str:
-        if isinstance(spec, Discrete):
-            return f"one of {spec.num_values}"
-        low, high = np.min(spec.low), np.max(spec.high)
-        return f"{np.dtype(spec.dtype)} {spec.shape} in [{low:.4g}, {high:.4g}]"
-
-    kinds = zip(("observations", "actions"), specs, strict=True)
-    parts = []
-    for kind, part in kinds:
-        leaves = [f"{path} {words(x)}".strip() for path, x in _leaves(part).items()]
-        parts.append(f"{kind} {', '.join(leaves)}")
-    return " and ".join(parts)
+Spec = Box | Discrete
+Specs = Any
+"""A pytree whose leaves are specs: a NamedTuple or dict of them, or a single one."""

@@ -9,7 +9,6 @@ of arrays (or of functions), a frozen dataclass is static and never a pytree.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.specs import Box as Box
+from jaxrl_par.specs import Discrete as Discrete
+from jaxrl_par.specs import Spec, Specs
 
 # Names that make signatures read; each algorithm decides what is behind them.
 Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
@@ -209,65 +211,8 @@ class Agent(NamedTuple):
     reduction: Literal["mean", "sum"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum."""
-    specs: "tuple[Specs, Spec] | None" = None
+    specs: tuple[Specs, Spec] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
-
-
-_FEW = 8
-"""Bounds that are shown one by one."""
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Arrays of one shape, bounded element by element (bounds may be infinite)."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype = np.dtype(np.float32)
-    low: np.ndarray | float = -np.inf
-    high: np.ndarray | float = np.inf
-
-    def __repr__(self) -> str:
-        bounds = f"{_bounds(self.low)} to {_bounds(self.high)}"
-        return f"Box({self.shape}, {self.dtype}, {bounds})"
-
-    @property
-    def bounded(self) -> bool:
-        """Every element has a finite lower and upper bound."""
-        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
-
-    @property
-    def inner(self) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high) in float32, rounded inwards: what is within is within the bounds,
-        as the nearest float32 to a bound of float64 may not be."""
-        up, wide = np.float32(np.inf), (np.asarray(self.low), np.asarray(self.high))
-        with np.errstate(over="ignore"):
-            low, high = (x.astype(np.float32) for x in wide)
-        low = np.where(low < wide[0], np.nextafter(low, up), low)
-        return low, np.where(high > wide[1], np.nextafter(high, -up), high)
-
-
-def _bounds(values: np.ndarray | float) -> str:
-    """In a few words, however many there are."""
-    values = np.asarray(values)
-    if not values.size or np.all(values == values.flat[0]):
-        return f"{values.flat[0]:g}" if values.size else "nothing"
-    if values.ndim == 1 and values.size <= _FEW:
-        return f"[{', '.join(f'{x:g}' for x in values)}]"
-    return f"[{values.min():g} .. {values.max():g}]"
-
-
-@dataclass(frozen=True)
-class Discrete:
-    """The integers 0 .. num_values - 1."""
-
-    num_values: int
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype = np.dtype(np.int32)
-
-
-Spec = Box | Discrete
-Specs = Any
-"""A pytree whose leaves are specs: a NamedTuple or dict of them, or a single one."""
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

@@ -6,7 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
-    "types": {"axis"},
+    "specs": set(),
+    "types": {"axis", "specs"},
     "elapsed": {"types"},
     "errors": set(),
     "exit_codes": set(),
@@ -16,20 +17,20 @@ MAY_IMPORT = {
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},
-    "specs": {"types", "errors"},
+    "compatible": {"types", "errors"},
     "targets": {"types"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
-    "networks": {"types", "errors", "specs", "distributions"},
+    "networks": {"types", "errors", "compatible", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "axis", "errors", "statistics", "lazy"},
+    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed"},
-    "rollout": {"types", "errors", "specs", "envs"},
+    "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "specs"},
+    | {"elapsed", "compatible"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},

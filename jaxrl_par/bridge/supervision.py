@@ -17,6 +17,8 @@ from jaxrl_par.errors import ReadIf, above, at_least, at_most, not_chosen
 T = TypeVar("T")
 _TICK = 0.1
 """Seconds between two looks at activities while waiting."""
+_STOPPED = 2.0
+"""A look that comes so many seconds late: nothing ran meanwhile, as after Ctrl-Z."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class Activity:
         """Makes the thread end as soon as its call comes back."""
         with self._lock:
             self.given_up = True
+
+    def forgive(self, seconds: float) -> None:
+        """The call may take so much longer: the process stood still meanwhile."""
+        with self._lock:
+            if self._since is not None:
+                # Not into the future: several threads wait, and each of them notices.
+                self._since = min(self._since + seconds, time.monotonic())
 
     def give_up_if_late(self) -> bool:
         """Whether the call takes longer than it may; if so, it can no longer come back
@@ -200,7 +209,12 @@ class Supervisor:
                     raise DeadlineError(self._late(what, waited))
                 # With an end, as a call that hangs notifies no one: each thread that
                 # waits looks after all activities.
+                before = time.monotonic()
                 self.condition.wait(_TICK)
+                if stopped := _stood_still(before):
+                    started += stopped
+                    for activity in self._activities.values():
+                        activity.forgive(stopped)
 
     def acquire(self, lock: Any) -> None:
         """Takes the lock of `threading`, as `wait` would wait for it.
@@ -208,9 +222,11 @@ class Supervisor:
         Raises:
           DeadlineError, BaseException: as `wait`.
         """
-        started = self.clock()
+        started, before = self.clock(), time.monotonic()
         # In short pieces: a wait for a lock does not end when another thread fails.
         while not lock.acquire(timeout=_TICK):
+            started += _stood_still(before)
+            before = time.monotonic()
             self.check()
             if (waited := self.clock() - started) >= self.patience:
                 raise DeadlineError(self._late("lock", waited))
@@ -268,6 +284,12 @@ class Supervisor:
         activities = list(self._activities.values())
         doing = "; ".join(f"{x.name}: {x.doing}" for x in activities)
         return f"no {what} for {waited:.1f} s. Now: {doing or 'no actor runs'}"
+
+
+def _stood_still(before: float) -> float:
+    """Seconds for which nothing ran, since a wait of one tick began."""
+    late = time.monotonic() - before - _TICK
+    return late if late > _STOPPED else 0.0
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from jaxrl_par.cli.place import place
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.decoration import harmless
-from jaxrl_par.training.evaluation import Evaluation, in_pieces, mean_return
+from jaxrl_par.training.evaluation import Evaluation, in_pieces, results
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.loaded import draw_episode
 from jaxrl_par.training.provenance import experiment_name
@@ -44,17 +44,18 @@ def train(args: Args, learner: Learner) -> Trained:
 
 
 def evaluations(args: Args, learner: Learner) -> Callable[[Run], dict[str, float]]:
-    """Mean returns of sampled and greedy actions, with the same starts each time, and
-    how many episodes were cut, if any were."""
+    """Mean returns of sampled and greedy actions, with the same starts each time, what
+    simulators tell of the episodes, and how many were cut, if any were."""
     agent = learner.actor
     agents = {"sampled": agent, "greedy": agent._replace(act=agent.greedy)}
     play = {name: _playing(args, x) for name, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
         params, key = learner.params(run.learner), evaluation_key(run)
-        played = {name: f(params, key) for name, f in play.items()}
-        cut = {f"{n}_cut": float(x.num_cut) for n, x in played.items() if x.num_cut}
-        return {f"{n}_return": mean_return(x) for n, x in played.items()} | cut
+        played = {name: results(f(params, key)) for name, f in play.items()}
+        return {
+            f"{n}_{what}": x for n, all in played.items() for what, x in all.items()
+        }
 
     return evaluate
 

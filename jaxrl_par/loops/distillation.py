@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxrl_par import specs
+from jaxrl_par import compatible
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
@@ -139,7 +139,7 @@ def distillation(
         other observations or actions.
     """
     refuse(config)
-    specs.refuse_others(
+    compatible.refuse_others(
         student.specs,
         teacher.specs,
         "the student",

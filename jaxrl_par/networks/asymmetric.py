@@ -10,7 +10,7 @@ et al., arXiv:1710.06542, for the idea.
 import jax
 import jax.numpy as jnp
 
-from jaxrl_par import specs
+from jaxrl_par import compatible
 from jaxrl_par.networks.base import Network
 from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
 
@@ -29,7 +29,7 @@ def asymmetric(actor: Network, critic: Network) -> Network:
     Raises:
       RefusedError: they were made for other observations or actions.
     """
-    specs.refuse_others(
+    compatible.refuse_others(
         actor.specs,
         critic.specs,
         "the actor",

@@ -7,7 +7,7 @@ episodes, where these are long. Here every environment contributes equally many.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
-from jaxrl_par.types import Agent, Params, PRNGKey
+from jaxrl_par.types import Agent, Metrics, Params, PRNGKey
 
 _PIECE = 0.5
 """Seconds after which Python hears signals again."""
@@ -33,6 +33,8 @@ class Evaluation(NamedTuple):
     lengths: Int[Array | np.ndarray, "E B"]
     num_cut: Int[Array | np.ndarray, ""]
     """Episodes that did not end within `max_steps`, or were not played for that."""
+    info: Metrics
+    """Means of what simulators told of the episodes that ended."""
 
     @property
     def complete(self) -> bool:
@@ -208,9 +210,14 @@ def _player(
 
 def _result(state: _Playing) -> Evaluation:
     left = state.returns.shape[0] - state.num_played
-    return Evaluation(state.returns, state.lengths, state.num_cut + left.sum())
+    return Evaluation(state.returns, state.lengths, state.num_cut + left.sum(), {})
 
 
-def mean_return(result: Evaluation) -> float:
-    """Over all episodes that were played."""
-    return float(np.nanmean(result.returns))
+def results(result: Evaluation) -> dict[str, float]:
+    """Means over all episodes that were played, and how many were cut if any was."""
+    found = {"return": float(np.nanmean(result.returns))}
+    if not result.complete:
+        found["cut"] = float(result.num_cut)
+    means: dict[str, Any] = {**result.info}
+    told = {n: float(x.total / x.count) for n, x in means.items() if x.count}
+    return found | told

@@ -21,9 +21,10 @@ from jaxrl_par.bridge.supervision import (
 )
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.checked import checked
+from jaxrl_par.envs.host.info import total
 from jaxrl_par.errors import refuse
 from jaxrl_par.training.evaluation import Evaluation, bound_of
-from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep
+from jaxrl_par.types import Agent, Metrics, Params, PRNGKey, TimeStep
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ def host_evaluator(
                     activity.begin("step")
                     step, reward, _ = env.step(action)
                     activity.end()
-                    counts.add(step, reward)
+                    counts.add(step, reward, env)
                     t += 1
             return counts.result()
 
@@ -118,11 +119,12 @@ class _Counts:
         self._bound, self._num_cut = bound, 0
         self._running = np.zeros(num_envs)
         self._length, self._played = np.zeros((2, num_envs), np.int64)
+        self._info: list[Metrics] = []
 
     def missing(self) -> bool:
         return bool(self._played.min() < len(self._returns))
 
-    def add(self, step: TimeStep, reward: np.ndarray) -> None:
+    def add(self, step: TimeStep, reward: np.ndarray, env: HostEnvironment) -> None:
         first, last = np.asarray(step.first), np.asarray(step.last)
         self._running = np.where(first, 0.0, self._running + reward)
         self._length = np.where(first, 0, self._length + 1)
@@ -135,9 +137,12 @@ class _Counts:
         left = np.where(cut, len(self._returns) - self._played, 0)
         self._num_cut += int(left.sum())
         self._played += np.where(cut, left, counts & last)
+        if last.any():
+            self._info.append(env.take_info(counts))
 
     def result(self) -> Evaluation:
-        return Evaluation(self._returns, self._lengths, np.array(self._num_cut))
+        num_cut, info = np.array(self._num_cut), total(self._info) if self._info else {}
+        return Evaluation(self._returns, self._lengths, num_cut, info)
 
 
 def _in_time(

@@ -73,7 +73,7 @@ class Summary:
         lines = {
             "return": _shown(self.episode_return),
             **{
-                n.replace("_", " "): "-" if x is None else f"{x:.1f}"
+                n.replace("_", " "): _shown(x) if "return" in n else _short(x)
                 for n, x in results
             },
             "environment steps": f"{self.env_steps:,}",
@@ -86,6 +86,10 @@ class Summary:
         if self.skipped:
             lines["skipped"] = f"{self.skipped} gradients that were not finite"
         return "\n".join(f"  {name:20} {text}" for name, text in lines.items())
+
+
+def _short(number: float | None) -> str:
+    return "-" if number is None else f"{number:.3g}"
 
 
 def _shown(number: float | None) -> str:

@@ -260,6 +260,29 @@ def test_a_call_that_comes_back_too_late_ends_its_thread(clock):
         cancelled.end()
 
 
+def test_time_for_which_the_process_stood_still_does_not_count(clock, monkeypatch):
+    supervisor, waits = Supervisor(patience=20.0), []
+    activity = Activity("actor 0", limit=5.0)
+    supervisor.watch(activity)
+    activity.begin("step")
+
+    def stopped(timeout):
+        waits.append(timeout)
+        # As between Ctrl-Z and fg.
+        clock.now += 1000 if len(waits) == 3 else timeout
+
+    monkeypatch.setattr(supervisor.condition, "wait", stopped)
+    with supervisor.working():
+        supervisor.wait(lambda: len(waits) == 10 or None, "unroll")
+        assert not activity.given_up
+        # A call that hangs is late all the same, and so is who waits too long.
+        with pytest.raises(HangError):
+            supervisor.wait(never, "unroll")
+        assert 40 < len(waits) < 60
+        with pytest.raises(DeadlineError):
+            supervisor.wait(never, "unroll")
+
+
 def test_a_call_that_hangs_is_an_error_with_its_name(supervisor):
     activity = Activity("actor 3", limit=0.05)
     supervisor.watch(activity)

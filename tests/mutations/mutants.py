@@ -499,7 +499,7 @@ _PARTS = (
     ),
     _m(
         "actions differ by their lower bounds alone",
-        "specs.py",
+        "compatible.py",
         "pairs = (a.low, b.low), (a.high, b.high)",
         "pairs = ((a.low, b.low),)",
         "topologies/test_specs.py::test_specs_of_any_number_of_environments_meet",
@@ -667,6 +667,13 @@ _PARTS = (
         "jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))",
         "jax.tree.map(lambda x: function(0, x), self.carry)",
         "test_types.py::test_joined_trajectories_have_the_lanes_of_all_in_order",
+    ),
+    _m(
+        "a box is bounded if one of its sides is",
+        "specs.py",
+        "np.all(np.isfinite(self.low)) and np",
+        "np.all(np.isfinite(self.low)) or np",
+        "test_types.py::test_a_box_is_bounded_if_every_element_is",
     ),
 )
 

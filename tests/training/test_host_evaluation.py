@@ -5,13 +5,18 @@ import signal
 import threading
 import time
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces
 from scripted import AGENT, EPISODE, NUM_ENVS, Call, Scripted, World
 from warned import warned
 
 from jaxrl_par.bridge.supervision import HangError, SupervisionConfig
+from jaxrl_par.envs.host import from_callable
+from jaxrl_par.envs.host.wrappers import previous_action_and_reward
+from jaxrl_par.training.evaluation import results
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.interrupts import Interrupted, interrupts
 
@@ -60,6 +65,36 @@ def test_episodes_are_cut_where_they_would_not_end(world):
     finally:
         Scripted.max_episode_steps = EPISODE
     assert not world.unclosed()
+
+
+class Short(gymnasium.Env):
+    """Fails after one step, or succeeds after three."""
+
+    observation_space = spaces.Box(0, 9, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length, self.time = length, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        info = {"is_success": self.length == 3, "energy": 2.0 * self.length}
+        over = self.time == self.length
+        return np.zeros(1, np.float32), 1.0, over, False, info
+
+
+def test_every_environment_counts_the_same_in_what_simulators_tell():
+    lengths = iter([1, 3])
+    made = from_callable(lambda: Short(next(lengths)), 2, 0, info_metrics=["energy"])
+    with simulators(lambda: previous_action_and_reward(made), SOON) as env:
+        result = host_evaluator(AGENT, 4, 10, SOON)(env, None, KEY)
+    told = {"return": 2.0, "success_rate": 0.5, "info_energy": 4.0}
+    assert results(result) == told
+    assert result.info["success_rate"] == (4, 8)
 
 
 @pytest.mark.sample(1)

@@ -19,14 +19,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxrl_par.types import Box, Discrete, Obs, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, Spec, Specs
 
+Obs = Any
 Where = Callable[[int | None], str]
 """Names an environment, with episode and step, or all of them where it is None."""
 _RESULTS = {
     "step": "(observation, reward, terminated, truncated, info)",
     "reset": "(observation, info)",
 }
+_WAY_OUT = (
+    "wrap the simulator in one that returns these; for the interface of Gym before"
+    " 0.26, shimmy has GymV21CompatibilityV0"
+)
 _EXACT = 2**53
 """Up to here float64 holds every integer."""
 
@@ -59,9 +64,16 @@ def admitted_results(
         found = f"{results[-1]!r:.60} for info, which is a dict"
     raise BadRowError(
         f"{method} of {where(index)} must return {_RESULTS[method]}, and returned"
-        f" {found}: wrap the simulator in one that returns these; for the interface of"
-        " Gym before 0.26, shimmy has GymV21CompatibilityV0"
+        f" {found}: {_WAY_OUT}"
     )
+
+
+def way_out(error: BaseException, method: str) -> str:
+    """What to do where a wrapper fails, in words of its own, because the simulator
+    within returns another number of results; empty for other errors."""
+    if not isinstance(error, ValueError) or "values to unpack" not in str(error):
+        return ""
+    return f". If {method} does not return {_RESULTS[method]}: {_WAY_OUT}"
 
 
 def admitted_reward(reward: Any, index: int, where: Where) -> Any:
@@ -132,7 +144,9 @@ class Observations:
                 if obs.shape == leaf.shape:
                     rows[0][row] = obs
                     return
-            elif leaf.is_declared(obs, leaf.shape):
+            elif (
+                type(obs) is int and leaf.is_choice and -_EXACT <= obs <= _EXACT
+            ) or leaf.is_declared(obs, leaf.shape):
                 rows[0][row] = obs
                 return
         parts = self._parts(obs, lambda: where(index))
@@ -141,6 +155,11 @@ class Observations:
                 place[row] = part
             else:
                 place[row] = leaf.declared(part, leaf.shape, lambda: where(index))
+
+    def one(self, rows: list[np.ndarray]) -> Obs:
+        """What was written into the first row, as the space declares it."""
+        parts = iter(rows)
+        return map_leaves(lambda _: next(parts)[0], self._specs)
 
     def batch(
         self, rows: list[np.ndarray], where: Where, indices: np.ndarray | None = None
@@ -187,12 +206,12 @@ class _Leaf:
 
     def __init__(self, path: str, spec: Spec, space: Any):
         self.path, self.spec, self.shape = path, spec, spec.shape
-        self._is_choice = isinstance(spec, Discrete)
-        self.dtype = np.dtype(np.int64 if self._is_choice else space.dtype)
+        self.is_choice = isinstance(spec, Discrete)
+        self.dtype = np.dtype(np.int64 if self.is_choice else space.dtype)
         bits = type(space).__name__ == "MultiBinary"
         self._kinds = {"f": "fiu", "b": "b"}.get(self.dtype.kind, "iub"[: 2 + bits])
         narrowed = self.dtype != spec.dtype and self.dtype.kind in "iu"
-        self._has_range = self._is_choice or narrowed
+        self._has_range = self.is_choice or narrowed
         self._low = self._high = 0
         if isinstance(spec, Discrete):
             self._low = int(space.start)
@@ -207,7 +226,7 @@ class _Leaf:
     def is_declared(self, x: Any, shape: tuple[int, ...]) -> bool:
         """Whether it is what the space declares, bounds aside."""
         kind = type(x)
-        if kind is int and self._is_choice:
+        if kind is int and self.is_choice:
             return shape == () and -_EXACT <= x <= _EXACT
         if kind is np.ndarray:
             return x.dtype == self.dtype and x.shape == shape
@@ -236,24 +255,30 @@ class _Leaf:
         if self._is_settled:
             return x
         if self._has_range:
-            outside = self._outside(x)
-            if outside.any():
-                row = int(np.argwhere(outside)[0, 0])
-                index = row if indices is None else int(indices[row])
-                why = f"is not in {self._low} .. {self._high}"
-                _refuse_element(self.path, x[row], outside[row], where(index), why)
-            if self._is_choice:
-                x = x - self._low
+            x = self._in_range(x, where, indices)
+        if self.dtype.kind != "f":
+            return x.astype(self.spec.dtype)
         # What is too large becomes infinite, which is refused.
         with np.errstate(over="ignore"):
             return x.astype(self.spec.dtype)
 
-    def _outside(self, x: np.ndarray) -> np.ndarray:
-        """Where an integer is none of its space."""
-        if self._is_choice:
+    def _in_range(
+        self, x: np.ndarray, where: Where, indices: np.ndarray | None
+    ) -> np.ndarray:
+        """Integers, from 0 on where they are choices."""
+        shifted = x
+        if self.is_choice:
+            shifted = x - self._low if self._low else x
             # Unsigned, what is below the start is large: one comparison for both ends.
-            return (x - self._low).view(np.uint64) > self._high - self._low
-        return (x < self._low) | (x > self._high)
+            outside = shifted.view(np.uint64) > self._high - self._low
+        else:
+            outside = (x < self._low) | (x > self._high)
+        if np.count_nonzero(outside):
+            row = int(np.argwhere(outside)[0, 0])
+            index = row if indices is None else int(indices[row])
+            why = f"is not in {self._low} .. {self._high}"
+            _refuse_element(self.path, x[row], outside[row], where(index), why)
+        return shifted
 
     def _bounds(self) -> str:
         if isinstance(self.spec, Discrete):
@@ -292,6 +317,15 @@ def map_leaves(function: Callable[..., Any], specs: Specs, *others: Any) -> Any:
         parts = zip(specs, *others, strict=True)
         return tuple(map_leaves(function, *part) for part in parts)
     return function(specs, *others)
+
+
+def refuse_nan(action: np.ndarray, where: Where) -> None:
+    """Raises a BadRowError for the first action [B, ...] that is no number: a simulator
+    would show NaN from then on, and a robot might move."""
+    missing = np.isnan(action)
+    if np.count_nonzero(missing):
+        index = int(np.argwhere(missing)[0, 0])
+        raise _refused("action", where(index), f"is not finite: {action[index]}")
 
 
 def admit_array(name: str, place: np.ndarray, given: Any) -> None:

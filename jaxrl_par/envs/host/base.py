@@ -55,9 +55,14 @@ class HostEnvironment(ABC):
     def close(self) -> None:
         """Frees processes, files and memory. A second call does nothing."""
 
-    def take_info(self) -> Metrics:
+    def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
         """Means of what was told in `info` of episodes that ended since the last call,
-        as `envs.host.info` reads it: the same names each time."""
+        as `envs.host.info` reads it: the same names each time.
+
+        Args:
+          lanes: [B] booleans, which environments count; None for all.
+        """
+        del lanes
         return {}
 
     def render(self) -> np.ndarray | None:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Key
 
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.failures import raise_from
 from jaxrl_par.envs.host.unrolls import UnrollBuffer
-from jaxrl_par.types import TimeStep
+from jaxrl_par.types import Metrics, TimeStep
 
 
 def checked(env: HostEnvironment) -> HostEnvironment:
@@ -42,6 +43,12 @@ class _Checked(HostEnvironment):
 
     def close(self) -> None:
         self._env.close()
+
+    def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
+        return self._env.take_info(lanes)
+
+    def render(self) -> np.ndarray | None:
+        return self._env.render()
 
     def plan(self, keys: Key[Array, " T"]) -> None:
         self._env.plan(keys)

@@ -13,15 +13,13 @@ environments end together, all are only reset. An environment may refuse the uns
 action if not all actions are allowed in all states: make it in NEXT_STEP. What a step
 returned is copied before a reset, which may write into the same memory.
 
-`SyncVectorEnv` itself casts what its environments return, such as float64 to the
-float32 that is declared, or the text "False" to true: nobody sees that behind it.
-`from_callable` does.
+Vector environments cast what their environments return, such as float64 to the float32
+that is declared, or the text "False" to true. Those of `SyncVectorEnv`, and of the
+processes that `make` starts, are looked at before; behind an `AsyncVectorEnv` that
+somebody else has made, nobody sees it.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from multiprocessing.connection import wait
 from typing import Any
 
 import jax
@@ -34,14 +32,13 @@ from jaxrl_par.envs.host.admission import (
     admitted_results,
     admitted_rewards,
 )
+from jaxrl_par.envs.host.apart import Admitted
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
 from jaxrl_par.envs.host.info import EpisodeInfo
+from jaxrl_par.envs.host.processes import end, exits
 from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.types import Obs
-
-_GRACE = 1.0
-"""Seconds that a worker process has to end by itself, then after SIGTERM."""
 
 
 def from_vector(
@@ -80,6 +77,8 @@ def from_vector(
     if name is None:
         name = type(inner).__name__ if spec is None else str(spec.id)
     host = VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    if envs := _environments(inner):
+        inner.envs = [Admitted(env, i, host.name) for i, env in enumerate(envs)]
     host.info = EpisodeInfo(info_metrics, host.name)
     return host
 
@@ -108,7 +107,7 @@ class VectorHost(rows.GymnasiumHost):
             return
         inner = vector_env.unwrapped
         if hasattr(inner, "processes"):
-            _end_processes(inner)
+            end(inner)
             return
 
         def close_rest() -> None:
@@ -216,7 +215,7 @@ class VectorHost(rows.GymnasiumHost):
         try:
             results = getattr(vector_env, method)(*args, **kwargs)
         except BaseException as error:
-            place = f"row {self._row}{_failed(vector_env)}"
+            place = f"row {self._row}{exits(vector_env)}"
             raise_from(error, f"in {method} of {self.name}, {place}")
         return admitted_results(results, method, self._where)
 
@@ -300,42 +299,3 @@ def _put(obs: Obs, where: np.ndarray, values: Obs) -> Obs:
 def _equal(where: np.ndarray, a: Obs, b: Obs) -> bool:
     same = jax.tree.map(lambda x, y: np.array_equal(x[where], y[where]), a, b)
     return all(jax.tree.leaves(same))
-
-
-def _failed(vector_env: Any) -> str:
-    """Which worker processes ended, if any did."""
-    processes = getattr(vector_env.unwrapped, "processes", None)
-    if processes is None:
-        return ""
-    # The pipe breaks a little before the process has ended; on a busy machine, seconds.
-    ended = wait([process.sentinel for process in processes], timeout=5 * _GRACE)
-    for process in processes:
-        if process.sentinel in ended:
-            process.join(_GRACE)
-    exits = enumerate(process.exitcode for process in processes)
-    codes = {i: code for i, code in exits if code is not None}
-    return f"; processes of environments that ended, with exit code: {codes}"
-
-
-def _end_processes(vector_env: Any) -> None:
-    """Asks the workers to end, then makes them.
-
-    `AsyncVectorEnv.close` waits without limit for workers that hang in `close` or
-    ignore SIGTERM, and raises before it ends anything if one has died.
-    """
-    for pipe in vector_env.parent_pipes:
-        with suppress(OSError, AttributeError):
-            pipe.send(("close", None))
-    processes = vector_env.processes
-    for end in (lambda process: None, lambda p: p.terminate(), lambda p: p.kill()):
-        for process in processes:
-            if process.is_alive():
-                end(process)
-        deadline = time.monotonic() + _GRACE
-        for process in processes:
-            process.join(max(deadline - time.monotonic(), 0.0))
-    for pipe in vector_env.parent_pipes:
-        if pipe is not None:
-            pipe.close()
-    # What its __del__ looks at.
-    vector_env.closed = True

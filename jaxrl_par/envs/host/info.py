@@ -6,6 +6,7 @@ what it cost. Steps before it are not read, so an entry costs nothing until then
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,28 +33,41 @@ class EpisodeInfo:
         self._told: set[str] = set()
         self._clear()
 
-    def add(self, info: Any) -> None:
-        """Reads the info of the last step of an episode."""
+    def add(self, info: Any, lane: int) -> None:
+        """Reads the info of the last step of an episode of environment `lane`."""
         info = info if isinstance(info, Mapping) else {}
-        self._add(lambda name: info.get(name, _MISSING), info)
+        # Short episodes of most simulators, which tell nothing, cost no more than this.
+        if len(self._entries) > 1 or _SUCCESS[0] in info or _SUCCESS[1] in info:
+            self._add(lambda name: info.get(name, _MISSING), info, lane)
 
     def add_lanes(self, infos: Any, lanes: np.ndarray) -> None:
         """Reads those of several, from `infos` of a vector environment: an array for
         each entry, and perhaps a mask `_entry` of the environments that gave it."""
         infos = infos if isinstance(infos, Mapping) else {}
         for lane in map(int, lanes):
-            self._add(lambda name, lane=lane: _of_lane(infos, name, lane), infos)
+            self._add(partial(_of_lane, infos, lane), infos, lane)
 
-    def take(self) -> Metrics:
-        """Means of all since the last call, with the same names each time."""
-        taken: Metrics = {name: _mean(*sums) for name, sums in self._sums.items()}
+    def take(self, lanes: np.ndarray | None = None) -> Metrics:
+        """Means of all since the last call, with the same names each time.
+
+        Args:
+          lanes: [B] booleans, which environments count; None for all.
+        """
+        taken: Metrics = {}
+        for metric, told in self._told_by.items():
+            numbers = [x for lane, x in told if lanes is None or lanes[lane]]
+            taken[metric] = _mean(sum(numbers), len(numbers))
         self._clear()
         return taken
 
     def _clear(self) -> None:
-        self._sums = {metric: [0.0, 0] for metric in self._entries}
+        self._told_by: dict[str, list[tuple[int, float]]] = {
+            metric: [] for metric in self._entries
+        }
 
-    def _add(self, read: Callable[[str], Any], info: Mapping[str, Any]) -> None:
+    def _add(
+        self, read: Callable[[str], Any], info: Mapping[str, Any], lane: int
+    ) -> None:
         for metric, names in self._entries.items():
             found = ((name, read(name)) for name in names)
             name, value = next((x for x in found if x[1] is not _MISSING), (None, None))
@@ -64,8 +78,7 @@ class EpisodeInfo:
                 shown = f"{value!r:.60}"
                 self._tell(name, f"info[{name!r}] is no finite number: {shown}")
             else:
-                self._sums[metric][0] += number
-                self._sums[metric][1] += 1
+                self._told_by[metric].append((lane, number))
 
     def _tell(self, name: str, what: str) -> None:
         """Warns, once for each entry."""
@@ -101,19 +114,30 @@ def _mean(total: Any, count: Any) -> Mean:
     return Mean(*both)
 
 
-def _of_lane(infos: Mapping[str, Any], name: str, lane: int) -> Any:
-    values, mask = infos.get(name, _MISSING), infos.get(f"_{name}")
-    if values is _MISSING or (mask is not None and not mask[lane]):
+def _of_lane(infos: Mapping[str, Any], lane: int, name: str) -> Any:
+    values: Any = infos.get(name, _MISSING)
+    mask: Any = infos.get(f"_{name}")
+    if values is _MISSING or (_has(mask, lane) and not mask[lane]):
         return _MISSING
     # An entry that is itself a dict has one of arrays in its place.
-    return values[lane] if isinstance(values, np.ndarray | list) else values
+    return values[lane] if _has(values, lane) else values
+
+
+def _has(values: Any, lane: int) -> bool:
+    """Whether there is an element for the environment."""
+    if isinstance(values, np.ndarray):
+        return values.ndim > 0 and lane < len(values)
+    return isinstance(values, list) and lane < len(values)
 
 
 def _number(value: Any) -> float | None:
     """None for what is no number, or not finite. A truth is 0 or 1."""
     if not isinstance(value, int | float) and not hasattr(value, "dtype"):
         return None
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception:  # what a tensor of another library raises, as on its own device
+        return None
     if array.size != 1 or array.dtype.kind not in "biuf":
         return None
     number = float(array.item())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_par.envs.host import spaces
-from jaxrl_par.envs.host.admission import Observations
+from jaxrl_par.envs.host.admission import Observations, refuse_nan
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import at_least, refuse_any, unknown_name
@@ -43,8 +43,8 @@ class GymnasiumHost(HostEnvironment):
         self._last = np.zeros(num_envs, bool)
         self.info = EpisodeInfo((), name)
 
-    def take_info(self) -> Metrics:
-        return self.info.take()
+    def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
+        return self.info.take(lanes)
 
     @abstractmethod
     def _begin(self) -> Obs:
@@ -54,6 +54,10 @@ class GymnasiumHost(HostEnvironment):
     def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
         """(obs, reward, terminated, truncated); where `first`, an episode starts and
         only the observation counts."""
+
+    @abstractmethod
+    def _where(self, index: int | None) -> str:
+        """Names an environment, with episode and step; all of them where it is None."""
 
     def reset(self) -> TimeStep:
         obs = self._begin()
@@ -85,6 +89,7 @@ class GymnasiumHost(HostEnvironment):
         Raises:
           ValueError: the shape is not [size, ...] of the spec.
           TypeError: they are not integers where the space is `Discrete`.
+          BadRowError: one is NaN.
         """
         spec, space, given = self.action_spec, self._action_space, np.asarray(action)
         if given.shape != (size, *spec.shape):
@@ -93,6 +98,7 @@ class GymnasiumHost(HostEnvironment):
             )
         if isinstance(spec, Discrete):
             return given.astype(np.int64, casting="same_kind") + space.start
+        refuse_nan(given, self._where)
         low, high = self._limits
         within = np.minimum(np.maximum(given, low), high)
         return within.astype(space.dtype, casting="same_kind")

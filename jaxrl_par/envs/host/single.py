@@ -14,6 +14,7 @@ from jaxrl_par.envs.host.admission import (
     admitted_flag,
     admitted_results,
     admitted_reward,
+    way_out,
 )
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
@@ -109,19 +110,19 @@ class _SingleHost(rows.GymnasiumHost):
         actions = self._simulator_action(action, self.num_envs)
         self._record(action, first)
         obs = self._observations.empty(self.num_envs)
-        reward = np.zeros(self.num_envs)
-        terminated, truncated = np.zeros((2, self.num_envs), bool)
+        results: list[Any] = [(0.0, False, False, {})] * self.num_envs
         # Copied at once: what the next one returns may be the same memory.
-        for i in range(self.num_envs):
-            if first[i]:
+        for i, begins in enumerate(first.tolist()):
+            if begins:
                 self._start(obs, i, self._episode[i] + 1)
             else:
-                result = self._act(obs, i, actions[i])
-                reward[i], terminated[i], truncated[i], info = result
-                if terminated[i] or truncated[i]:
-                    self.info.add(info)
+                results[i] = result = self._act(obs, i, actions[i])
+                if result[1] or result[2]:
+                    self.info.add(result[3], i)
         batch = self._observations.batch(obs, self._where)
-        return batch, reward, terminated, truncated
+        reward, terminated, truncated, _ = zip(*results, strict=True)
+        flags = np.array((terminated, truncated), bool)
+        return batch, np.array(reward, np.float64), *flags
 
     def close(self) -> None:
         envs, self._envs = self._envs, []
@@ -194,7 +195,7 @@ class _SingleHost(rows.GymnasiumHost):
             return
         running = np.flatnonzero(~first)
         length = np.array(self._length)[running]
-        if np.any(length >= self._actions.shape[1]):
+        if np.count_nonzero(length >= self._actions.shape[1]):
             raise RuntimeError(
                 f"an episode of {self.name} is longer than the"
                 f" {self.max_episode_steps} steps of its spec"
@@ -216,12 +217,15 @@ class _SingleHost(rows.GymnasiumHost):
         shown, reward, terminated, truncated, info = self._call(i, "step", action)
         where = self._where
         self._observations.write(obs, i, shown, i, where)
-        return (
-            admitted_reward(reward, i, where),
-            admitted_flag("terminated", terminated, i, where),
-            admitted_flag("truncated", truncated, i, where),
-            info,
-        )
+        # Nearly all are right, and cost no call.
+        small = type(reward) is int and -1 <= reward <= 1
+        if type(reward) is not float and not small:
+            reward = admitted_reward(reward, i, where)
+        if type(terminated) is not bool:
+            terminated = admitted_flag("terminated", terminated, i, where)
+        if type(truncated) is not bool:
+            truncated = admitted_flag("truncated", truncated, i, where)
+        return reward, terminated, truncated, info
 
     def _call(self, i: int, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -229,9 +233,11 @@ class _SingleHost(rows.GymnasiumHost):
                 raise RuntimeError(f"{self.name} is closed")
             results = getattr(self._envs[i], method)(*args, **kwargs)
         except BaseException as error:
-            raise_from(error, f"in {self._where(i)}")
-        if type(results) is tuple and len(results) == 5 and type(results[4]) is dict:
-            return results  # of a step; most are right, and cost no call
+            raise_from(error, f"in {self._where(i)}{way_out(error, method)}")
+        count = 5 if method == "step" else 2
+        is_tuple = type(results) is tuple and len(results) == count
+        if is_tuple and type(results[-1]) is dict:
+            return results  # most are right, and cost no call
         return admitted_results(results, method, self._where, i)
 
     def _where(self, i: int | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_par.types import Box, Discrete, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, Spec, Specs
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32 = np.finfo(np.float32)

@@ -13,6 +13,7 @@ from jaxrl_par.envs.host.admission import (
     BadRowError,
     admit_array,
     check_values,
+    refuse_nan,
     refuse_where,
 )
 from jaxrl_par.envs.host.rows import time_step
@@ -67,10 +68,13 @@ class UnrollBuffer:
         """Writes what was done in row t, and returns it.
 
         Raises:
-          BadRowError: another shape or dtype than the spec says.
+          BadRowError: another shape or dtype than the spec says, or NaN: no simulator
+            must get it.
         """
         action = np.asarray(action)
         admit_array("action", self.action[t], action)
+        if action.dtype.kind == "f":
+            refuse_nan(action, lambda index: f"environment {index} in row {t}")
         return action
 
     def row(self, t: int) -> TimeStep:

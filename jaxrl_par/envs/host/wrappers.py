@@ -45,8 +45,8 @@ class _PreviousActionAndReward(HostEnvironment):
     def close(self) -> None:
         self._env.close()
 
-    def take_info(self) -> Metrics:
-        return self._env.take_info()
+    def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
+        return self._env.take_info(lanes)
 
     def render(self) -> np.ndarray | None:
         return self._env.render()

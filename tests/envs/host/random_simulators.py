@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from jaxrl_par.envs.host import from_callable, from_vector
 from jaxrl_par.envs.host.rows import episode_seed
@@ -15,7 +15,9 @@ from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
 
 NAME, LENGTH = "sim", 12
-ADAPTERS = ("single", *AutoresetMode)
+MODES = tuple(AutoresetMode)
+ADAPTERS = ("single", *MODES, *(f"sync {mode.name}" for mode in MODES))
+"""One by one, a vector environment of its own kind, and Gymnasium's."""
 
 
 class Fuel(BaseException):
@@ -38,6 +40,8 @@ class Plan:
     benign: bool
     """Whether it comes in other forms that lose nothing."""
     previous: bool
+    tells: list[bool]
+    """Which environments tell of success."""
     fault: str | None
     call: int
     """The call of `step`, or of `reset`, that goes wrong."""
@@ -45,15 +49,19 @@ class Plan:
     struck: str | None = None
     """The field that went wrong, if it did."""
 
+    @property
+    def is_vector(self) -> bool:
+        return self.adapter in MODES
+
 
 def draw(seed: int) -> Plan:
     """A plan; half of them go wrong."""
     rng = np.random.default_rng(seed)
     num_envs = int(rng.integers(1, 5))
     adapter = ADAPTERS[seed % len(ADAPTERS)]
-    faults = [*ANY, *(SINGLE if adapter == "single" else VECTOR)]
-    # Each in turn, so that few plans have all of them.
-    fault = faults[seed // len(ADAPTERS) % len(faults)] if rng.random() < 0.6 else None
+    faults = [*ANY, *(VECTOR if adapter in MODES else SINGLE)]
+    # Each in turn, so that few plans have all of them, and each adapter most.
+    fault = faults[seed % len(faults)] if rng.random() < 0.6 else None
     return Plan(
         rng, adapter, num_envs,
         lengths=[int(x) for x in rng.integers(1, 6, num_envs)],
@@ -63,6 +71,7 @@ def draw(seed: int) -> Plan:
         reuses=bool(rng.random() < 0.5),
         benign=bool(rng.random() < 0.5),
         previous=bool(rng.random() < 0.25),
+        tells=[bool(x) for x in rng.random(num_envs) < 0.5],
         fault=fault,
         call=int(rng.integers(0, 8)),
     )  # fmt: skip
@@ -70,19 +79,23 @@ def draw(seed: int) -> Plan:
 
 def random_space(rng, depth=0):
     kind = rng.integers(0, 6 if depth == 2 else 8)
-    shape = tuple(int(x) for x in rng.integers(1, 4, rng.integers(0, 3)))
+    shape = tuple(
+        int(x) for x in rng.integers(rng.random() > 0.1, 4, rng.integers(0, 3))
+    )
     if kind < 2:
         dtype = (np.float16, np.float32, np.float64)[rng.integers(0, 3)]
         bounds = (-2.0, 3.0) if rng.random() < 0.5 else (-np.inf, np.inf)
         return spaces.Box(*bounds, shape, dtype)
     if kind == 2:
         kinds = (np.uint8, np.int8, np.int32, np.int64, np.uint16)
-        return spaces.Box(0, 100, shape, kinds[rng.integers(0, 5)])
+        dtype = kinds[rng.integers(0, 5)]
+        low = -100 if np.iinfo(dtype).min < 0 and rng.random() < 0.5 else 0
+        return spaces.Box(low, 100, shape, dtype)
     if kind == 3:
         start = int(rng.integers(-5, 5))
         return spaces.Discrete(int(rng.integers(1, 9)), start=start)
     if kind == 4:
-        return spaces.MultiBinary(int(rng.integers(1, 5)))
+        return spaces.MultiBinary([x + 1 for x in shape] or int(rng.integers(1, 5)))
     if kind == 5:
         return spaces.Box(0, 1, shape, np.bool_)
     parts = [random_space(rng, depth + 1) for _ in range(rng.integers(1, 4))]
@@ -111,7 +124,8 @@ def leaf(space, rng):
         return rng.integers(0, 2, space.shape).astype(space.dtype)
     if space.dtype.kind == "f":
         return np.array(rng.uniform(-2, 3, space.shape), space.dtype)
-    return rng.integers(0, 101, space.shape).astype(space.dtype)
+    low = int(space.low.min(initial=0))
+    return rng.integers(low, 101, space.shape).astype(space.dtype)
 
 
 def tree(function, space, *others):
@@ -139,6 +153,10 @@ def ends(plan, i, time):
     return over and ending != "cut", over and ending != "end"
 
 
+def succeeds(plan, i):
+    return plan.lengths[i] % 2 == 1
+
+
 def received(plan, action):
     """What the simulator must get of an action."""
     if isinstance(plan.action, spaces.Discrete):
@@ -152,11 +170,13 @@ def expected(plan, actions, seed):
     streams = []
     for i in range(plan.num_envs):
         episode = time = 0
-        single = plan.adapter == "single"
         rows = []
 
-        def number(i=i, single=single):
-            return episode_seed(seed, i, episode) if single else i  # noqa: B023
+        def number(i=i):
+            if plan.is_vector:
+                return i
+            alone = plan.adapter == "single"
+            return episode_seed(seed, i, episode * alone)  # noqa: B023
 
         obs, last = content(plan, number(), 0, 0)[0], False
         rows.append((obs, True, False, None, None))
@@ -183,16 +203,20 @@ def expected(plan, actions, seed):
 class Single:
     """One environment, with Gymnasium's single interface."""
 
-    spec = None
+    spec = render_mode = None
 
     def __init__(self, plan, buffers, i):
+        self.metadata = {}
         self.plan, self.buffers, self.i = plan, buffers, i
         self.observation_space, self.action_space = plan.observation, plan.action
         self.seed = self.time = None
 
-    def reset(self, *, seed):
-        self.seed, self.time = seed, 0
-        obs, _ = content(self.plan, seed, 0, 0)
+    def reset(self, *, seed=None, options=None):
+        # Vector environments reset by themselves without a seed.
+        if self.seed is None or self.plan.adapter == "single":
+            self.seed = seed
+        self.time = 0
+        obs, _ = content(self.plan, self.seed, 0, 0)
         return struck(self.plan, "reset", (show(self.plan, obs, self.buffers), {}))
 
     def step(self, action):
@@ -205,8 +229,12 @@ class Single:
             action[...] = 99  # it is the simulator's own
         flags = ends(self.plan, self.i, self.time)
         if self.plan.benign:
-            reward, flags = np.float64(reward), tuple(np.bool_(x) for x in flags)
-        results = (show(self.plan, obs, self.buffers), reward, *flags, {})
+            form = int(self.plan.rng.integers(0, 3))
+            reward = (np.float64, np.float32, np.array)[form](reward)
+            flags = tuple((bool, np.bool_, np.array)[form](x) for x in flags)
+        told = self.plan.tells[self.i] and self.time == self.plan.lengths[self.i]
+        info = {"is_success": np.bool_(succeeds(self.plan, self.i))} if told else {}
+        results = (show(self.plan, obs, self.buffers), reward, *flags, info)
         return struck(self.plan, "step", results)
 
     def close(self):
@@ -241,6 +269,7 @@ class Vector(VectorEnv):
 
     def step(self, actions):
         infos, final = {}, [None] * self.num_envs
+        ended = np.zeros(self.num_envs, bool)
         if not self.plan.reuses:
             self.flags, self.rewards = self.flags.copy(), self.rewards.copy()
         for i in range(self.num_envs):
@@ -254,7 +283,7 @@ class Vector(VectorEnv):
             obs, reward = content(self.plan, i, self.time[i], actions[i])
             self.shown[i], self.rewards[i] = obs, reward
             self.flags[:, i] = ends(self.plan, i, self.time[i])
-            self.over[i] = self.flags[:, i].any()
+            self.over[i] = ended[i] = self.flags[:, i].any()
             if self.over[i] and self.plan.adapter is AutoresetMode.SAME_STEP:
                 final[i] = obs
                 infos["final_obs"] = np.empty(self.num_envs, object)
@@ -263,6 +292,12 @@ class Vector(VectorEnv):
             infos["final_obs"][i] = final[i]
         if actions.ndim > 1:
             actions[...] = 99
+        if ended.any():
+            success = np.array([succeeds(self.plan, i) for i in range(self.num_envs)])
+            gives = ended & self.plan.tells
+            told = {"success": np.where(gives, success, 9), "_success": gives}
+            same = self.plan.adapter is AutoresetMode.SAME_STEP
+            infos |= {"final_info": told} if same else told
         results = (self._batch(), self.rewards, *self.flags, infos)
         return struck(self.plan, "step", results)
 
@@ -285,7 +320,7 @@ def show(plan, obs, buffers):
         if plan.reuses:
             buffer[...] = x
             return buffer
-        form = int(plan.rng.integers(0, 4)) * plan.benign
+        form = int(plan.rng.integers(0, 6)) * plan.benign
         narrow = x.dtype.kind == "i" and x.dtype != np.int8
         if form == 1 and x.dtype.kind in "iu" and space.dtype.kind in "iu":
             return x.astype(np.int64)
@@ -293,7 +328,11 @@ def show(plan, obs, buffers):
             return x.astype(np.int8)
         if form == 3 and x.dtype == np.float32:
             return x.astype(np.float64)
-        return x.tolist() if form == 2 and x.dtype != np.float16 else x
+        if form == 4:
+            return x.astype(x.dtype.newbyteorder())
+        if form == 5:
+            return np.stack([x, x, x], -1)[..., 1]
+        return x.tolist() if form == 2 and x.size and x.dtype != np.float16 else x
 
     return tree(one, plan.observation, obs, buffers)
 
@@ -339,6 +378,8 @@ def part(change):
 
 
 def put(x, value, dtype):
+    if not x.size:
+        return None
     x = x.astype(dtype)
     x.flat[-1] = value
     return x
@@ -350,6 +391,12 @@ def out_of_range(space, x):
     if space.dtype.kind in "iu":
         return put(x, np.iinfo(space.dtype).max + 1, np.uint64)
     return None
+
+
+def wraps(space, x):
+    """What 32 bits would take for a value of the space."""
+    wide = x.dtype == np.int64
+    return put(x, 2**32 + int(x.flat[-1]), x.dtype) if wide and x.size else None
 
 
 def below(space, x):
@@ -411,6 +458,7 @@ ANY = {
     "both: none": part(lambda space, x: np.full(x.shape, None, object)),
     "both: range": part(out_of_range),
     "both: below": part(below),
+    "both: wraps": part(wraps),
     "both: nan": part(infinite),
     "both: lossy": part(lossy),
     "both: bounds": part(wrong_bounds),
@@ -449,13 +497,20 @@ VECTOR = {
 
 def adapted(plan, seed):
     """The simulators behind their adapter."""
-    if plan.adapter == "single":
+    if not plan.is_vector:
         zeros = content(plan, 0, 0, 0)[0]
         buffers = tree(lambda _, x: np.empty_like(x), plan.observation, zeros)
         made = iter(range(plan.num_envs))
-        env = from_callable(
-            lambda: Single(plan, buffers, next(made)), plan.num_envs, seed, name=NAME
-        )
+
+        def make():
+            return Single(plan, buffers, next(made))
+
+        if plan.adapter == "single":
+            env = from_callable(make, plan.num_envs, seed, name=NAME)
+        else:
+            mode = AutoresetMode[plan.adapter.partition(" ")[2]]
+            together = SyncVectorEnv([make] * plan.num_envs, autoreset_mode=mode)
+            env = from_vector(together, seed, name=NAME)
     else:
         env = from_vector(Vector(plan), seed, name=NAME)
     return previous_action_and_reward(env) if plan.previous else env
@@ -480,6 +535,14 @@ def driven(env, actions):
         rows.write_action(t, action)
     rows.check()
     return rows
+
+
+def check_told(plan, told, streams):
+    """Success is told of each episode that ended, once."""
+    ends = [sum(last for _, _, last, *_ in stream) for stream in streams]
+    ends = [n * told for n, told in zip(ends, plan.tells, strict=True)]
+    known = [n * succeeds(plan, i) for i, n in enumerate(ends)]
+    assert told == (sum(known), sum(ends))
 
 
 def in_spec(space, x):

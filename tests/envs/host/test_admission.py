@@ -4,13 +4,16 @@ what loses nothing comes through."""
 import re
 from decimal import Decimal
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from toy_simulators import Returns
 
 from jaxrl_par.envs.host import from_callable, from_vector
 from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.types import Box, Discrete
 
 PLACE = "environment 1 of sim, episode 0, step 2"
@@ -417,3 +420,44 @@ def test_integers_are_sent_within_bounds():
 def test_choices_that_32_bits_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="32 bits cannot hold"):
         from_callable(lambda: Sim(spaces.Discrete(2**40)), 1, 0)
+
+
+@pytest.mark.parametrize("adapter", ["single", "vector"])
+def test_a_wrapper_that_meets_the_old_interface_is_told_the_way_out(adapter):
+    class Old(Returns):
+        def step(self, action):
+            return super().step(action)[1:]
+
+    def make():
+        return gymnasium.wrappers.TimeLimit(Old(), 9)
+
+    single = adapter == "single"
+    env = from_callable(make, 1, 0) if single else from_vector(SyncVectorEnv([make]), 0)
+    env.reset()
+    with pytest.raises(ValueError, match="expected 5, got 4") as error:
+        env.step(np.zeros(1, np.int32))
+    assert "shimmy has GymV21CompatibilityV0" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("adapter", ["single", "vector"])
+def test_an_action_that_is_no_number_reaches_no_simulator(adapter):
+    class Robot(Returns):
+        action_space = spaces.Box(-1, 1, (2,), np.float64)
+
+        def step(self, action):
+            assert np.isfinite(action).all(), action
+            return super().step(action)
+
+    if adapter == "single":
+        env = from_callable(Robot, 2, 0, name="robot")
+    else:
+        env = from_vector(SyncVectorEnv([Robot, Robot]), 0, name="robot")
+    env.reset()
+    action = np.array([[0.5, -np.inf], [np.inf, 9.0]], np.float32)
+    env.step(action)  # the nearest that is allowed
+    action[1, 0] = np.nan
+    with pytest.raises(BadRowError, match="action of environment 1 of robot, episode"):
+        env.step(action)
+    rows = UnrollBuffer(env.observation_spec, env.action_spec, 3, 2)
+    with pytest.raises(BadRowError, match="action of environment 1 in row 2 is not"):
+        rows.write_action(2, action)

@@ -23,6 +23,7 @@ def check(seed):
     env = simulators.adapted(plan, seed)
     try:
         rows = simulators.driven(env, actions)
+        told = env.take_info()["success_rate"]
     except Exception as error:
         refused(plan, error)
         return True
@@ -33,6 +34,7 @@ def check(seed):
     assert plan.struck is None or unseen, f"{plan.fault} came through"
     streams = simulators.expected(plan, actions, seed)
     simulators.check_right(plan, rows, streams, actions)
+    simulators.check_told(plan, told, streams)
     return False
 
 
@@ -63,7 +65,7 @@ def sweep(seeds):
 
 
 def test_random_simulators_come_through_or_are_refused():
-    assert 0.2 < sweep(range(120)) < 0.6
+    assert 0.2 < sweep(range(240)) < 0.6
 
 
 @pytest.mark.slow

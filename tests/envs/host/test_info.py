@@ -125,18 +125,24 @@ def test_only_finite_numbers_count(value, number):
     info = EpisodeInfo(["x"], "toy")
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        info.add({"x": value, "success": value})
+        info.add({"x": value, "success": value}, 0)
     assert len(warned) == 2 * (number is None)
     expected = {"info_x": number, "success_rate": number}
     assert means(info.take()) == expected
 
 
-@pytest.mark.parametrize("infos", [None, [], {}, {"x": {"y": np.ones(2)}}, {"x": 3j}])
+@pytest.mark.parametrize(
+    "infos",
+    [
+        *(None, [], {}, {"x": {"y": np.ones(2)}}, {"x": 3j}, {"x": "a", "_x": True}),
+        *({"x": np.array("a"), "_x": None}, {"x": np.array(["a", "b"], object)}),
+    ],
+)
 def test_infos_of_another_kind_count_nothing(infos):
     info = EpisodeInfo(["x"], "toy")
     with pytest.warns(UserWarning, match="'x'"):
         info.add_lanes(infos, np.array([0, 1]))
-        info.add(infos)
+        info.add(infos, 0)
     assert means(info.take()) == {"info_x": None, "success_rate": None}
 
 
@@ -148,11 +154,32 @@ def test_masks_say_which_environments_gave_an_entry():
     assert info.take()["info_x"] == (4, 1)
 
 
+def test_environments_that_do_not_count_are_left_out():
+    info = EpisodeInfo(["x"], "toy")
+    for lane, value in ((0, 1.0), (2, 4.0), (0, 2.0)):
+        info.add({"x": value}, lane)
+    assert info.take(np.array([True, True, False]))["info_x"] == (3, 2)
+    assert info.take()["info_x"] == (0, 0)
+
+
+class Elsewhere:
+    dtype = "float32"
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("on another device")
+
+
+def test_what_cannot_be_an_array_is_no_number():
+    info = EpisodeInfo([], "toy")
+    with pytest.warns(UserWarning, match="'success'. is no finite number"):
+        info.add({"success": Elsewhere()}, 0)
+
+
 def test_success_is_known_by_either_name_and_without_one_nothing_is_logged():
     info = EpisodeInfo([], "toy")
-    info.add({"success": 1.0})
-    info.add({"is_success": False, "success": True})
-    info.add({})
+    info.add({"success": 1.0}, 0)
+    info.add({"is_success": False, "success": True}, 0)
+    info.add({}, 0)
     (told,) = info.take().items()
     assert told == ("success_rate", (1, 2))
     assert known(dict([told])) == dict([told])

@@ -1,5 +1,8 @@
 """Simulators whose rows are known. Worker processes import this: no jax here."""
 
+import multiprocessing
+import os
+import sys
 import time
 
 import gymnasium
@@ -150,3 +153,36 @@ class Batch(VectorEnv):
 
     def _obs(self):
         return {"x": np.stack([self.time, self.resets], 1).astype(np.float32)}
+
+
+class Returns(gymnasium.Env):
+    """Shows images of zeros; from the second step on, one result is another value."""
+
+    observation_space = spaces.Box(0, 255, (2, 2, 1), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, index=1, value=1.0):
+        self.index, self.value, self.time = index, value, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros((2, 2, 1), np.uint8), {}
+
+    def step(self, action):
+        self.time += 1
+        results = [np.zeros((2, 2, 1), np.uint8), 1.0, False, False, {}]
+        if self.time > 1:
+            results[self.index] = self.value
+        return tuple(results)
+
+
+class Exits(Counter):
+    """Ends the process that makes it: one of its own, or where the first is made."""
+
+    def __init__(self, where):
+        super().__init__()
+        apart = multiprocessing.parent_process() is not None
+        if where == "dies" and apart:
+            os._exit(3)
+        if where == "here" or (where == "in its process" and apart):
+            sys.exit(0)

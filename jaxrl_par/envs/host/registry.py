@@ -1,16 +1,13 @@
 """Simulators by name."""
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from multiprocessing import resource_tracker
-from types import ModuleType
 from typing import Any, Literal, get_args
 
+from jaxrl_par.envs.catalogue import is_name
 from jaxrl_par.envs.host import envpool as envpools
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.atari import MAX_STEPS, atari, game_of
@@ -18,17 +15,11 @@ from jaxrl_par.envs.host.atari import names as atari_names
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.envpool import check_name, from_envpool
 from jaxrl_par.envs.host.gymnasium import from_vector
+from jaxrl_par.envs.host.processes import in_processes
 from jaxrl_par.envs.host.single import from_callable
-from jaxrl_par.errors import unknown_name
+from jaxrl_par.errors import RefusedError, unknown_name
 
 Backend = Literal["auto", "gymnasium", "processes", "envpool"]
-
-_MAIN = threading.Lock()
-_SIGNALS = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
-)
-"""As `training.interrupts`."""
 
 
 def backends() -> tuple[str, ...]:
@@ -74,7 +65,6 @@ def make(
         return atari(name, num_envs, seed, info_metrics=info_metrics)
     spec = _spec(name)
     import gymnasium
-    from gymnasium.vector import AsyncVectorEnv
 
     # The spec and not its name, which workers would not know if the script that was
     # started has registered it.
@@ -86,9 +76,7 @@ def make(
     try:
         if backend != "processes":
             return from_callable(make_env, num_envs, seed, **told)
-        # Not fork, which would copy the threads' locks of jax but not the threads.
-        with _without_main_module(), _deaf_children():
-            vector_env = AsyncVectorEnv([_apart(make_env)] * num_envs, context="spawn")
+        vector_env = in_processes(make_env, num_envs, name)
         limit = spec.max_episode_steps
         return from_vector(vector_env, seed, max_episode_steps=limit, **told)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -101,6 +89,11 @@ def _spec(name: str) -> Any:
         import gymnasium
     except ImportError as error:
         raise _not_installed(name) from error
+    if name not in gymnasium.registry and is_name(name):
+        raise RefusedError(
+            f"{name} is a pure environment, and no simulator: use jaxrl_par.envs.make;"
+            " a run takes it without a backend"
+        )
     if name not in gymnasium.registry:
         known = set(gymnasium.registry)
         with suppress(ImportError):
@@ -126,59 +119,6 @@ def _without_a_screen() -> None:
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-
-
-@contextmanager
-def _without_main_module():
-    """Hides the script from `multiprocessing`, whose workers would import it again.
-
-    It imports jax, for seconds and hundreds of megabytes in each worker; and without
-    `if __name__ == "__main__"` it would start the experiment again.
-    """
-    with _MAIN:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-@contextmanager
-def _deaf_children():
-    """Processes that start meanwhile do not hear the signals that training answers.
-
-    Schedulers and terminals signal all processes of a group: were simulators to end
-    first, nothing would be left to save.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        # The first process brings another one, and unblocks signals after it.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _apart(make_env: Callable[[], Any]) -> Callable[[], Any]:
-    """`make_env` for such a process: it ends with its parent, which closes its pipe, or
-    by a SIGTERM of its own."""
-    parent = os.getpid()  # where one is made to be looked at
-
-    # A lambda, so that it is sent as it is: a worker that had to import a function from
-    # here would import jax.
-    return lambda: (
-        os.getpid() == parent
-        or (
-            os.setsid(),
-            # Those that came meanwhile are forgotten.
-            [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS],
-            signal.signal(signal.SIGTERM, signal.SIG_DFL),
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
-        ),
-        make_env(),
-    )[-1]
 
 
 def _not_installed(name: Any) -> ImportError:
