@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "networks",
         "optimizers",
     }
-    | {"algorithms", "loops", "topologies", "training", "export", "cli"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }
