@@ -409,13 +409,6 @@ _ALGORITHMS = (
         "algorithms/test_dqn.py::test_no_gradient_flows_into_what_is_burned_in",
     ),
     _m(
-        "the first rows of an unroll are burned in with nothing",
-        "algorithms/dqn.py",
-        "jnp.where(where, stored,",
-        "jnp.where(where & False, stored,",
-        "algorithms/test_dqn.py::test_the_memory_of_a_window_is_that_of_acting[2]",
-    ),
-    _m(
         "sarsa: where an episode ends the ignored action is taken",
         "algorithms/q_learning.py",
         "mean.at[:-1].set(jnp.where(last[:-1], mean[:-1], taken))",
