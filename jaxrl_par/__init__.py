@@ -11,6 +11,7 @@ from jaxrl_par.lazy import lazily
 if TYPE_CHECKING:
     from jaxrl_par.agents import trained_by
     from jaxrl_par.algorithms.a2c import a2c
+    from jaxrl_par.algorithms.dqn import dqn
     from jaxrl_par.algorithms.impala import impala
     from jaxrl_par.algorithms.ppo import ppo
     from jaxrl_par.algorithms.q_learning import q_learning
@@ -30,6 +31,7 @@ __all__ = [
     "a2c",
     "actor_critic",
     "compiled",
+    "dqn",
     "epochs",
     "impala",
     "make",

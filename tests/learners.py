@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.distilled import distilled
+from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
@@ -15,7 +16,7 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import Windows, uniform
+from jaxrl_par.replay import Windows, prioritised, uniform
 from jaxrl_par.types import Agent
 
 # Annealed, so that a topology that counts other environment steps has other rates.
@@ -53,6 +54,15 @@ def replayed_q(env: Environment) -> Learner:
     return loops.replayed(q_agent(env, "q"), buffer)
 
 
+def prioritised_dqn(env: Environment) -> Learner:
+    """DQN from a small replay, whose windows look ahead beyond their unrolls."""
+    specs = (env.observation_spec, env.action_spec)
+    net = q_network(*specs, NetworkConfig(widths=(4,)), dueling=True)
+    agent = dqn(net, OPTIMIZER, DQNConfig(n_step=2, target_period=2))
+    windows = Windows(1, lookahead=1, constant_carry=True)
+    return loops.replayed(agent, prioritised(4, 3, windows, min_size=3))
+
+
 LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "a2c, normalised": lambda env: normalize_observations(a2c(network(env), OPTIMIZER)),
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
@@ -60,7 +70,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "v-mpo": lambda env: vmpo(network(env), OPTIMIZER),
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
-    "q-learning, replay": replayed_q,
+    "dqn, prioritised": prioritised_dqn,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)

@@ -52,7 +52,7 @@ MORE = {
     "impala, corrected otherwise": (corrected, probes.continuous_action(4)),
 }  # fmt: skip
 CASES = {name: (made, probes.clock(4)) for name, made in LEARNERS.items()} | MORE
-QUICK = {"x64": ("v-mpo", "ppo, squashed, gtrxl"), "rank": ("q-learning, replay",)}
+QUICK = {"x64": ("v-mpo", "ppo, squashed, gtrxl"), "rank": ("dqn, prioritised",)}
 
 
 def traced(name):

@@ -105,15 +105,14 @@ class ThreadsReport(ABC):
         return self.bottleneck()
 
     def row(self) -> dict[str, Any]:
-        """Numbers for `metrics.jsonl`; shares are means over threads of one kind."""
+        """Numbers for `metrics.jsonl` that updates do not measure, as they do their lag;
+        shares are means over threads of one kind."""
         shares = {
             f"{kind}_{doing.replace(' ', '_')}": share
             for kind, threads in self._kinds().items()
             for doing, share in mean_shares(threads).items()
         }
         return {
-            "lag": self.lag(),
-            "lag_max": max(self.lags, default=0),
             "restarts": self.restarts,
             "dropped_rows": self.dropped_rows,
             **self.numbers(),

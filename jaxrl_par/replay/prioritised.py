@@ -182,7 +182,7 @@ def _draw(
     strata_key, fresh_key = jax.random.split(key)
     ends = jnp.cumsum(axis.gather(tree.total[None]))
     position = sum_tree.strata(strata_key, number) * ends[-1]
-    device = jnp.sum(ends[:-1, None] <= position, axis=0, dtype=jnp.int32)
+    device = jnp.sum(ends[:-1, None] <= position[None], axis=0, dtype=jnp.int32)
     before = jnp.concatenate([jnp.zeros(1), ends])[device]
     fresh = jax.random.uniform(fresh_key, (sum_tree.num_levels(tree), number))
     index = sum_tree.find(tree, position - before, ends[-1] / number, fresh)

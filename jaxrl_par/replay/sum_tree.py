@@ -103,10 +103,10 @@ def find(
         ends = jnp.stack(_running(children))  # [16, K]
         number = jnp.arange(_CHILDREN, dtype=jnp.int32)[:, None]
         last = jnp.max(jnp.where(children.T > 0.0, number, 0), axis=0)
-        child = jnp.sum(ends <= position, axis=0, dtype=jnp.int32)
+        child = jnp.sum(ends <= position[None], axis=0, dtype=jnp.int32)
         child = jnp.minimum(child, last)
         mass = jnp.take_along_axis(children, child[:, None], axis=1)[:, 0]
-        before = jnp.max(jnp.where(number < child, ends, 0.0), axis=0)
+        before = jnp.max(jnp.where(number < child[None], ends, 0.0), axis=0)
         position = jnp.where(mass < width, draw * mass, position - before)
         node = node * _CHILDREN + child
     return node

@@ -33,6 +33,7 @@ class ParameterServerReport(ThreadsReport):
         return {
             "worker_steps_per_second": self.steps_per_second,
             "rejected_total": self.rejected,
+            "lag_max": max(self.lags, default=0),
             **self.statistics,
         }
 
