@@ -105,7 +105,7 @@ class ThreadsReport(ABC):
         return self.bottleneck()
 
     def row(self) -> dict[str, Any]:
-        """Numbers for `metrics.jsonl` that updates do not measure, as they do their lag;
+        """Numbers for `metrics.jsonl` that no update measures, as each does its lag;
         shares are means over threads of one kind."""
         shares = {
             f"{kind}_{doing.replace(' ', '_')}": share
