@@ -25,9 +25,9 @@ class Args(ReplayArgs):
     num_envs: int = 10
     unroll_length: int = 8
     total_steps: int = 300_000
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, max_grad_norm=10.0)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=10.0)
     network: NetworkConfig = NetworkConfig(widths=(120, 84))
-    dqn: DQNConfig = DQNConfig(target_period=50, anneal_steps=25_000)
+    dqn: DQNConfig = DQNConfig(polyak_rate=0.01, anneal_steps=25_000)
     dueling: bool = False
     """Values as that of the state, and advantages of the actions."""
     sequence: int | None = None

@@ -110,7 +110,7 @@ class Windows:
             # The unroll's final row ends what is known, unless it ends the window too.
             over = (row >= rows) & (jnp.arange(total + 1) < total)[None]
             steps = steps._replace(
-                last=steps.last | over, first=steps.first | (over & (row > rows))
+                last=steps.last | over, first=steps.first | (row > rows)
             )
             reward, discount = (
                 jnp.where(over[:, :-1], 0.0, x) for x in (batch.reward, batch.discount)

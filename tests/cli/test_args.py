@@ -186,7 +186,8 @@ def test_rules_of_what_is_read_name_fields_and_values_that_there_are():
             assert field in names and other in names and values
             assert not isinstance(values, str)
             hint = get_type_hints(type(config))[other]
-            assert set(values) <= {*get_args(hint)} or None in values
+            choices = (True, False) if hint is bool else get_args(hint)
+            assert set(values) <= {*choices} or None in values
         for name in names:
             if is_dataclass(part := getattr(config, name)):
                 check(part)

@@ -135,7 +135,7 @@ training: {resume: 1, log_interval: 0, nmae: x}
         ("x.yaml", "a: &a [*b]", "it is no YAML, line 1: found undefined alias 'b'"),
         ("x.yaml", "part: {<<: {rate: 1}}", "unknown field 'part.<<'"),
         ("x.yaml", "a: " + "[" * 5000, "it is nested too deeply"),
-        ("x.json", "[" * 100_000, "it is nested too deeply"),
+        ("x.json", "[" * 100_000, "it is not JSON: it is nested too deeply"),
         ("x.toml", "seed = 1", "its name must end in .json, .yaml or .yml"),
     ],
 )

@@ -838,7 +838,8 @@ def test_an_interrupted_advance_leaves_no_thread(world):
     threads = engine(world)
 
     def before(call):
-        if call.kind == "step" and call.step == 9 and call.actor == 1:
+        # Again, much later: Python drops what is raised while it frees an object.
+        if call.kind == "step" and call.step % 1000 == 9 and call.actor == 1:
             signal.raise_signal(signal.SIGINT)
 
     world.before = before
