@@ -22,7 +22,7 @@ from jaxrl_par.types import Agent, Spec, Specs
 class Args(ReplayArgs):
     """Deep Q-networks: double, dueling, n-step, prioritised, with memory."""
 
-    num_envs: int = 10
+    num_envs: int = 8
     unroll_length: int = 8
     total_steps: int = 300_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=10.0)

@@ -892,7 +892,8 @@ _REPLAY = (
         "replay/sum_tree.py",
         "jnp.where(mass < width,",
         "jnp.where(mass < 0,",
-        "replay/test_sum_tree.py::test_small_masses_among_many_large_ones_are_all_within_reach",
+        "replay/test_sum_tree.py::"
+        "test_positions_that_float32_cannot_tell_apart_find_all_items",
     ),
     _m(
         "alpha is left out",

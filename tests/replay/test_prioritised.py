@@ -80,12 +80,14 @@ def test_a_newcomer_has_the_largest_priority_and_alpha_comes_once():
     assert float(data.largest) == 4.0
 
 
+@pytest.mark.slow
 def test_eps_is_within_the_power():
     buffer = prioritised(1, 1, ONE, PriorityConfig(alpha=0.6, eps=1e-6))
     data = learned(buffer, filled(buffer, unroll([0.0])), {0: 0.0})
     np.testing.assert_allclose(data.tree.total, 2.51e-4, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_only_what_is_there_is_drawn_full_or_not():
     buffer = prioritised(4, 400, ONE)
     data = buffer.init(jax.eval_shape(lambda: unroll([0.0])))
@@ -135,6 +137,7 @@ def test_what_was_recorded_is_the_first_priority_of_each_window():
         filled(buffer, unroll([0.0, 1.0], 4))
 
 
+@pytest.mark.slow
 def test_rows_that_are_last_are_never_drawn():
     buffer = prioritised(2, 500, ONE)
     data = filled(buffer, unroll([0.0, 1.0], 4, last=[1, 3]))
@@ -143,6 +146,7 @@ def test_rows_that_are_last_are_never_drawn():
     assert set((np.asarray(batch.reward[0]) * 16 % 16).tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.slow
 def test_ranks_decide_where_they_are_asked_for():
     """Equal priorities rank by their slots."""
     config = PriorityConfig("rank", alpha=1.0)
@@ -199,6 +203,7 @@ def test_draws_and_weights_on_a_mesh_are_those_of_all_shares_together():
     np.testing.assert_array_equal(after, reward + 1 / 16)
 
 
+@pytest.mark.slow
 def test_on_a_mesh_priorities_go_back_to_who_has_the_window():
     buffer = prioritised(4, 4, ONE, EXACT)
 
@@ -214,6 +219,7 @@ def test_on_a_mesh_priorities_go_back_to_who_has_the_window():
     np.testing.assert_array_equal(totals, [46.0, 62.0])
 
 
+@pytest.mark.slow
 def test_one_device_of_a_mesh_draws_what_a_program_alone_draws():
     buffer = prioritised(4, 7, ONE)
     alone, _ = sample(buffer, filled(buffer, unroll(range(4))))

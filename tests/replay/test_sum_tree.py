@@ -53,6 +53,17 @@ def test_neither_end_of_the_mass_finds_an_item_without_any():
     assert all(masses[i] > 0.0 for i in found(masses, positions))
 
 
+def test_positions_that_float32_cannot_tell_apart_find_all_items():
+    """Beside a mass of 2^24, places within the next 16 are multiples of 2."""
+    masses = np.r_[2.0**24, np.zeros(4095), np.full(4096, 1 / 256)]
+    tree = sum_tree.of(jnp.asarray(masses, jnp.float32))
+    position = jnp.asarray(2.0**24 + 2.0 * (np.arange(512) % 8), jnp.float32)
+    fresh = jax.random.uniform(KEY, (sum_tree.num_levels(tree), 512))
+    indices = np.asarray(sum_tree.find(tree, position, 1e5, fresh))
+    assert np.all(indices >= 4096) and len(set(indices.tolist())) > 400
+
+
+@pytest.mark.slow
 def test_small_masses_among_many_large_ones_are_all_within_reach():
     """Their share is 0.0099, and one float32 has too few digits for each of them."""
     half = 500_000
@@ -115,6 +126,7 @@ def test_items_are_drawn_by_their_masses_and_once_in_each_stratum():
     assert len(set((drawn(equal, 100) % 10).tolist())) == 10
 
 
+@pytest.mark.slow
 def test_strata_are_kept_among_very_many_items():
     """Nodes smaller than a stratum are drawn in anew; which of them is not."""
     tree = sum_tree.of(jnp.ones(100_000))
