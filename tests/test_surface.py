@@ -18,7 +18,7 @@ from jaxrl_par.types import Mean
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 OWN_CODE = README.partition("## In your own code\n")[2].partition("\n## ")[0]
-*PROGRAMS, OWN_ENV, OWN_SIMULATOR = re.findall(
+*PROGRAMS, OWN_ENV, OWN_SIMULATOR, REPLAY = re.findall(
     r"```python\n(.*?)```", OWN_CODE, re.DOTALL
 )
 
@@ -54,7 +54,9 @@ def test_two_programs_are_shown_and_the_longer_has_less_than_forty_lines():
     assert len([x for x in second.splitlines() if x]) < 40
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["compiled", "threads"])
+@pytest.mark.parametrize(
+    "program", [*PROGRAMS, REPLAY], ids=["compiled", "threads", "replay"]
+)
 def test_the_programs_of_the_readme_run(program, capsys):
     told, value = run_program(program, capsys).split(":")
     assert told == "mean return" and float(value) > 5

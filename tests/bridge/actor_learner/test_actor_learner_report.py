@@ -65,8 +65,6 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
             "learner_steps_per_second": 90.0,
             "queue_depth": 1.5,
             "uploaded_bytes": 1000,
-            "lag": 0.5,
-            "lag_max": 2,
             "restarts": 0,
             "dropped_rows": 3,
             "actor_acting": 0.65,
@@ -78,4 +76,3 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
             "learner_waiting_for_unrolls": 0.1,
         }
     )
-    assert report(lags={}).row()["lag_max"] == 0

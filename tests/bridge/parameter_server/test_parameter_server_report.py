@@ -70,7 +70,6 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
     assert made.row() == pytest.approx(
         {
             "worker_steps_per_second": 1234.0,
-            "lag": 0.8,
             "lag_max": 3,
             "rejected_total": 7,
             "restarts": 2,
