@@ -59,7 +59,7 @@ class Args(ReplayArgs):
             if (value := getattr(self.network, name)) != getattr(usual, name)
         ]
         if self.has_memory:
-            return found
+            return found + self._burn_in_problems()
         return found + [
             f"{name} is for networks with memory: leave it out, got {value}"
             for name, value in (
@@ -68,6 +68,16 @@ class Args(ReplayArgs):
             )
             if value
         ]
+
+    def _burn_in_problems(self) -> list[str]:
+        length, burn_in = self.windows.trained(self.unroll_length), self.dqn.burn_in
+        if burn_in and length >= self.unroll_length:
+            told = "dqn.burn_in needs several sequences in an unroll: give sequence"
+            return [f"{told} below unroll_length = {self.unroll_length}"]
+        if burn_in > length:
+            told = f"dqn.burn_in must be at most the {length} rows of a sequence"
+            return [f"{told}, got {burn_in}"]
+        return []
 
 
 def make_agent(

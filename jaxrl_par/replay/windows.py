@@ -55,13 +55,18 @@ class Windows:
         """Accepts unrolls of these shapes.
 
         Raises:
-          RefusedError: `length` does not divide their rows, or the carry is not known
-            where windows begin.
+          RefusedError: `length` does not divide their rows, nothing would be burned in,
+            or the carry is not known where windows begin.
         """
         rows = shapes.reward.shape[0]
         if rows % self.trained(rows):
             raise RefusedError(
                 f"length must divide the {rows} rows of an unroll, got {self.length}"
+            )
+        if self.burn_in and self.each(rows) == 1:
+            raise RefusedError(
+                f"burn_in = {self.burn_in} needs several windows in an unroll: the"
+                f" first one has no rows before it, and one has all {rows} rows"
             )
         has_memory = jax.tree.leaves(shapes.carry) and not self.constant_carry
         if has_memory and self.each(rows) > 1 and "carry" not in shapes.extras:

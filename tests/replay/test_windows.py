@@ -97,6 +97,8 @@ def test_a_window_is_refused_where_its_carry_is_not_known():
     Windows(6).refuse(shapes)
     with pytest.raises(ValueError, match="must divide the 6 rows of an unroll, got 4"):
         Windows(4).refuse(shapes)
+    with pytest.raises(ValueError, match="burn_in = 2 needs several windows"):
+        Windows(6, burn_in=2).refuse(shapes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""What replay is asked for on the command line: sizes of each share, and bad ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from jaxrl_par.algorithms.dqn import DQNConfig
+from jaxrl_par.cli.replay import ReplayConfig
+from jaxrl_par.errors import problems
+from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.presets.dqn import Args
+from jaxrl_par.replay import Windows
+from jaxrl_par.topologies.workers import WorkersConfig
+
+SMALL = ReplayConfig(capacity=256, min_size=64, batch_size=32)
+USUAL = Args(replay=SMALL)
+LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, None),
+        ({"num_devices": 4}, None),
+        ({"network": LSTM, "sequence": 4, "dqn": DQNConfig(burn_in=4)}, None),
+        (
+            {"replay": replace(SMALL, capacity=200)},
+            "replay.capacity must be a multiple of the 64 rows that a step of training"
+            " adds, such as 192 or 256, got 200",
+        ),
+        (
+            {"replay": replace(SMALL, capacity=32, min_size=32)},
+            "replay.capacity must be a multiple of the 64 rows that a step of training"
+            " adds, such as 64, got 32",
+        ),
+        (
+            {"replay": replace(SMALL, min_size=257)},
+            "replay.min_size must be at most capacity = 256, got 257",
+        ),
+        (
+            {"num_devices": 4, "replay": replace(SMALL, batch_size=30)},
+            "replay.batch_size must be a multiple of num_devices = 4, got 30",
+        ),
+        (
+            {"network": LSTM, "sequence": 3},
+            "unroll_length must be a multiple of the 3 rows of a window, got 8",
+        ),
+        ({"sequence": 4}, "sequence is for networks with memory: leave it out, got 4"),
+        (
+            {"dqn": DQNConfig(burn_in=2)},
+            "dqn.burn_in is for networks with memory: leave it out, got 2",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_told(changed, wrong):
+    assert problems(replace(USUAL, **changed)) == ([wrong] if wrong else [])
+
+
+def test_a_burn_in_that_has_no_rows_is_told():
+    for sequence, burn_in, wrong in (
+        (4, 5, "must be at most the 4 rows of a sequence, got 5"),
+        (None, 2, "needs several sequences in an unroll: give sequence below"),
+    ):
+        given = {"sequence": sequence, "dqn": DQNConfig(burn_in=burn_in)}
+        (found,) = problems(replace(USUAL, network=LSTM, **given))
+        assert found.startswith("dqn.burn_in " + wrong)
+
+
+def test_a_worker_makes_one_gradient_of_each_unroll():
+    several = replace(SMALL, updates_per_step=2)
+    for given, number in ((SMALL, 0), (several, 1)):
+        args = Args(topology="delayed", replay=given)
+        found = problems(args)
+        assert len(found) == number and all("has no halves" in x for x in found)
+
+
+def test_each_share_keeps_its_part():
+    """Devices learn from parts of a batch; a worker draws a whole one of its own."""
+    joint = Args(num_devices=2, replay=SMALL)
+    assert (joint.shares, joint.rows_added) == (2, 64)
+    each = Args(topology="delayed", replay=SMALL, workers=WorkersConfig(num_workers=4))
+    assert (each.shares, each.rows_added) == (4, 64)
+
+
+def test_windows_are_rows_without_memory_and_sequences_with_it():
+    ahead = replace(USUAL, dqn=DQNConfig(n_step=3))
+    assert ahead.windows == Windows(1, 0, 2, constant_carry=True)
+    memory = replace(ahead, network=LSTM, sequence=4)
+    assert memory.windows == Windows(4, 0, 2)
