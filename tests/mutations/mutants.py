@@ -700,6 +700,13 @@ _PARTS = (
 
 _NETWORKS = (
     _m(
+        "advantages have a mean over the batch",
+        "networks/q_values.py",
+        "jnp.mean(values, axis=1, keepdims=True)",
+        "jnp.mean(values, axis=0, keepdims=True)",
+        "networks/test_q_values.py::test_states_of_a_batch_have_means_of_their_own",
+    ),
+    _m(
         "memory: what is no number survives the start of an episode",
         "networks/memory.py",
         "jax.tree.map(lambda x: jnp.where(first[:, None], 0.0, x), carry)",

@@ -137,3 +137,51 @@ def test_values_start_of_about_unit_size_and_without_bias():
 def test_what_does_not_fit_is_refused_with_its_reason(specs, action, options, message):
     with pytest.raises(ValueError, match=message):
         q_network(specs, action, NetworkConfig(**options))
+
+
+def outputs(advantages, state, num_atoms=None):
+    """Values in two states, which are shown as unit vectors, from a linear network.
+
+    Args:
+      advantages: [2, A] or [2, A, atoms]; state: [2] or [2, atoms].
+    """
+    num_actions = advantages.shape[1]
+    net = q_network(
+        Box((2,)),
+        Discrete(num_actions),
+        NetworkConfig(widths=()),
+        dueling=True,
+        num_atoms=num_atoms,
+    )
+    no = jnp.zeros(2, bool)
+    step = TimeStep(jnp.eye(2), ~no, no)
+    params = net.init(random.key(0), step)
+    given = {"q_values": advantages.reshape(2, -1), "state_value": state.reshape(2, -1)}
+
+    def chosen(path, x):
+        name = jax.tree_util.keystr(path)
+        known = [v for k, v in given.items() if f"'{k}'" in name]
+        return jnp.asarray(known[0], jnp.float32) if known else x
+
+    params = jax.tree_util.tree_map_with_path(chosen, params)
+    return np.asarray(net.apply(params, net.initial_carry(2), step)[0])
+
+
+def test_states_of_a_batch_have_means_of_their_own():
+    """V = 0, A = ((1, 3), (10, 20)); and the fact sheet's V = 1, A = (1, 2, 6)."""
+    advantages = np.array([[1.0, 3.0], [10.0, 20.0]])
+    found = outputs(advantages, np.zeros(2))
+    np.testing.assert_allclose(found, [[-1.0, 1.0], [-5.0, 5.0]], rtol=1e-6)
+    found = outputs(np.array([[1.0, 2.0, 6.0]] * 2), np.ones(2))
+    np.testing.assert_allclose(found[0], [-1.0, 0.0, 4.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("num_atoms", [2, 3])
+def test_atoms_have_means_over_actions(num_atoms):
+    """Also where there are as many atoms as actions."""
+    rng = np.random.default_rng(0)
+    advantages = rng.normal(size=(2, 2, num_atoms))
+    state = rng.normal(size=(2, num_atoms))
+    expected = state[:, None] + advantages - advantages.mean(axis=1, keepdims=True)
+    found = outputs(advantages, state, num_atoms)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
