@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.axis import Axis
@@ -125,7 +126,7 @@ def prioritised(
         slot, window = drawn.index // _each(data), drawn.index % _each(data)
         batch = windows.cut(data.unrolls.items, slot, window)
         generation = data.unrolls.generation(slot)
-        batch = _exchanged(batch, drawn.mine, batch_size, axis)
+        batch = _exchanged(batch, drawn, masses, batch_size, axis)
         beta = _beta(data.updates, config)
         # N and the total are the same for all, and divided out.
         least = jnp.min(masses, initial=jnp.inf, where=masses > 0.0)
@@ -146,7 +147,8 @@ def prioritised(
                 "a prioritised buffer needs Info.priorities, which this agent's grad"
                 " does not give: take replay.uniform"
             )
-        priority = axis.gather(jax.lax.stop_gradient(info.priorities))
+        # Behind the gradient's own collectives.
+        priority = axis.gather(axis.after(info.priorities, info.metrics))
         slot = drawn.index // _each(data)
         same = data.unrolls.generation(slot) == drawn.generation
         learned = ready(data)
@@ -176,37 +178,56 @@ def _draw(
 ) -> tuple[Drawn, Float[Array, " K"]]:
     """Windows of the joint batch, and the mass of each."""
     tree, number = data.tree, batch_size * axis.size
-    if axis.name is not None:  # all devices draw the same
-        raw = axis.gather(jax.random.key_data(key)[None])[0]
-        key = jax.random.wrap_key_data(raw, impl=jax.random.key_impl(key))
+    # All devices draw the same: with the first one's key.
+    key_data = axis.gather(jax.random.key_data(key)[None])[0]
+    key = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
     strata_key, fresh_key = jax.random.split(key)
-    ends = jnp.cumsum(axis.gather(tree.total[None]))
+    total = axis.after(tree.total[None], key_data)
+    ends = jnp.cumsum(axis.gather(total))
     position = sum_tree.strata(strata_key, number) * ends[-1]
     device = jnp.sum(ends[:-1, None] <= position[None], axis=0, dtype=jnp.int32)
     before = jnp.concatenate([jnp.zeros(1), ends])[device]
     fresh = jax.random.uniform(fresh_key, (sum_tree.num_levels(tree), number))
     index = sum_tree.find(tree, position - before, ends[-1] / number, fresh)
-    mine = device == axis.index
-    masses = axis.sum(jnp.where(mine, tree.levels[0][index], 0.0))
+    mass_here = tree.levels[0][index]
+    mine = (device == axis.index) & (mass_here > 0.0)
+    masses = axis.sum(jnp.where(mine, mass_here, 0.0))
     return Drawn(index, mine, jnp.zeros_like(index)), masses
 
 
 def _exchanged(
-    batch: Trajectory, mine: Bool[Array, " K"], batch_size: int, axis: Axis
+    batch: Trajectory, drawn: Drawn, masses: Array, batch_size: int, axis: Axis
 ) -> Trajectory:
     """This device's part of the joint batch, from what each device has of it."""
     if axis.name is None:
         return batch
+    leaves, structure = jax.tree.flatten(batch.lanes_first())
+    rows = [_as_bytes(x) for x in leaves]
+    sizes = np.cumsum([x.shape[1] for x in rows])
+    # As bytes it is one sum, of zeros but for one device, which nothing is rounded in.
+    mine = jnp.where(drawn.mine[:, None], jnp.concatenate(rows, axis=1), jnp.uint8(0))
+    whole = axis.sum(axis.after(mine, masses))
+    begin = axis.index * batch_size
+    own = jax.lax.dynamic_slice_in_dim(whole, begin, batch_size)
+    parts = jnp.split(own, sizes[:-1], axis=1)
+    leaves = [_from_bytes(x, like) for x, like in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, leaves).time_first()
 
-    def one(dim: int, x: Array) -> Array:
-        kept = mine.reshape(*[1] * dim, -1, *[1] * (x.ndim - dim - 1))
-        given = x.astype(jnp.int32) if x.dtype == jnp.bool_ else x
-        whole = axis.sum(jnp.where(kept, given, jnp.zeros_like(given)))
-        begin = axis.index * batch_size
-        part = jax.lax.dynamic_slice_in_dim(whole, begin, batch_size, axis=dim)
-        return part.astype(x.dtype)
 
-    return batch.along_lanes(one)
+def _as_bytes(x: Array) -> Array:
+    """[K, ...] as uint8 [K, N]."""
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    return jax.lax.bitcast_convert_type(x, jnp.uint8).reshape(len(x), -1)
+
+
+def _from_bytes(rows: Array, like: Array) -> Array:
+    """The inverse, of the dtype of `like` and its shape but for the first axis."""
+    shape, size = (len(rows), *like.shape[1:]), like.dtype.itemsize
+    if like.dtype == jnp.bool_:
+        return rows.reshape(shape).astype(jnp.bool_)
+    parts = rows.reshape(*shape, size) if size > 1 else rows.reshape(shape)
+    return jax.lax.bitcast_convert_type(parts, like.dtype)
 
 
 def _beta(updates: Count, config: PriorityConfig) -> Float[Array, ""]:

@@ -919,8 +919,8 @@ _REPLAY = (
     _m(
         "weights are those of each device",
         "replay/prioritised.py",
-        "masses = axis.sum(jnp.where(mine, tree.levels[0][index], 0.0))",
-        "masses = jnp.where(mine, tree.levels[0][index], 0.0)",
+        "masses = axis.sum(jnp.where(mine, mass_here, 0.0))",
+        "masses = jnp.where(mine, mass_here, 0.0)",
         "replay/test_prioritised.py::test_draws_and_weights_on_a_mesh_are_those_of_all_shares_together",
     ),
     _m(

@@ -204,6 +204,36 @@ def test_draws_and_weights_on_a_mesh_are_those_of_all_shares_together():
 
 
 @pytest.mark.slow
+def test_windows_travel_between_devices_bit_for_bit():
+    """Also what a sum of numbers would change: -0, not-a-number, the largest ones."""
+    buffer = prioritised(2, 8, ONE)
+    odd = jnp.array([-0.0, jnp.nan, 3.4e38, 1e-45])
+
+    def with_extras(number):
+        lanes = unroll(2 * number + jnp.arange(2.0))
+        index = (2 * number + jnp.arange(2)).astype(jnp.int32)[None]
+        extras = {
+            "float": odd[index], "half": odd[index].astype(jnp.bfloat16),
+            "byte": (index + 252).astype(jnp.uint8), "flag": index % 2 == 1,
+            "pair": jnp.stack([index, -index], axis=-1),
+        }  # fmt: skip
+        return lanes._replace(extras=extras)
+
+    def one(axis, number):
+        batch, _ = sample(buffer, filled(buffer, with_extras(number[0])), KEY, axis)
+        return jax.tree.map(lambda x: x[0], (batch.reward, batch.extras))
+
+    reward, extras = on_devices(2, one, jnp.arange(2.0))
+    index = np.asarray(reward, int)
+    assert sorted(index.tolist()) == sorted(list(range(4)) * 4)
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x[0], y[0]]),
+                        with_extras(0.0).extras, with_extras(1.0).extras)  # fmt: skip
+    for name, whole in both.items():
+        found, expected = np.asarray(extras[name]), np.asarray(whole)[index]
+        assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.slow
 def test_on_a_mesh_priorities_go_back_to_who_has_the_window():
     buffer = prioritised(4, 4, ONE, EXACT)
 
