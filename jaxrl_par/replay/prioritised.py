@@ -32,7 +32,7 @@ class Prioritised(NamedTuple):
     largest: Float[Array, ""]
     """The largest priority that was given until now, at least 1."""
     updates: Count
-    """Updates that were applied."""
+    """Batches learned from since it was ready, which beta follows."""
     ranked: Float[Array, "..."]
     """Priorities of all windows where ranks decide; -1 where there is none. Else []."""
 
@@ -73,75 +73,95 @@ def prioritised(
     """
     refuse_sizes(capacity, batch_size, windows, min_size)
     refuse(config)
-    ranks = config.kind == "rank"
+    made = _Buffer(capacity, batch_size, windows, config, min_size)
+    return Buffer(made.init, made.add, made.sample, made.update, made.ready)
 
-    def init(shapes: Trajectory) -> Prioritised:
-        windows.refuse(shapes)
-        if config.first == "recorded" and "priority" not in shapes.extras:
+
+class _Buffer(NamedTuple):
+    """The functions of `Buffer`, with what `prioritised` was given."""
+
+    capacity: int
+    batch_size: int
+    windows: Windows
+    config: PriorityConfig
+    min_size: int
+
+    @property
+    def ranks(self) -> bool:
+        """Whether ranks decide, and not sizes."""
+        return self.config.kind == "rank"
+
+    def init(self, shapes: Trajectory) -> Prioritised:
+        self.windows.refuse(shapes)
+        if self.config.first == "recorded" and "priority" not in shapes.extras:
             raise RefusedError(
                 'first priorities are to be recorded, and extras["priority"] is not'
                 f" among {sorted(shapes.extras)}: take maximal ones"
             )
-        unrolls = ring.empty(jax.eval_shape(_kept, shapes), capacity)
-        number = capacity * windows.each(shapes.reward.shape[0])
-        ranked = jnp.full(number if ranks else 0, -1.0)
+        unrolls = ring.empty(jax.eval_shape(self._kept, shapes), self.capacity)
+        number = self.capacity * self.windows.each(shapes.reward.shape[0])
+        ranked = jnp.full(number if self.ranks else 0, -1.0)
         one = jnp.float32(1.0)
         return Prioritised(unrolls, sum_tree.empty(number), one, Count.zero(), ranked)
 
-    def _kept(trajectory: Trajectory) -> Trajectory:
+    def _kept(self, trajectory: Trajectory) -> Trajectory:
         extras = {n: x for n, x in trajectory.extras.items() if n != "priority"}
-        return windows.kept(trajectory._replace(extras=extras))
+        return self.windows.kept(trajectory._replace(extras=extras))
 
-    def add(data: Prioritised, state: State, trajectory: Trajectory) -> Prioritised:
+    def add(
+        self, data: Prioritised, state: State, trajectory: Trajectory
+    ) -> Prioritised:
         rows, lanes = trajectory.reward.shape
-        each, trained = windows.each(rows), windows.trained(rows)
+        each, trained = self.windows.each(rows), self.windows.trained(rows)
 
         def by_window(x: Array) -> Array:  # [trained, lanes, windows]
             return jnp.moveaxis(x.reshape(each, trained, lanes), 0, -1)
 
         last = by_window(trajectory.rows.last)
         priority = jnp.broadcast_to(data.largest, (lanes, each))
-        if config.first == "recorded":
+        if self.config.first == "recorded":
             given = of_sequences(
-                by_window(trajectory.extras["priority"]), last, config.eta
+                by_window(trajectory.extras["priority"]), last, self.config.eta
             )
             priority = jnp.where(jnp.isfinite(given), given, priority)
         nothing = jnp.all(last, axis=0).reshape(-1)
         priority = priority.reshape(-1)
         index = data.unrolls.next * each + jnp.arange(lanes * each, dtype=jnp.int32)
         data = data._replace(
-            unrolls=ring.add(data.unrolls, _kept(trajectory)),
+            unrolls=ring.add(data.unrolls, self._kept(trajectory)),
             largest=jnp.maximum(data.largest, jnp.max(priority)),
         )
-        if ranks:
+        if self.ranks:
             given = jnp.where(nothing, -1.0, priority)
             ranked = data.ranked.at[index].set(given)
-            tree = sum_tree.of(_rank_masses(ranked, config.alpha))
+            tree = sum_tree.of(_rank_masses(ranked, self.config.alpha))
             return data._replace(ranked=ranked, tree=tree)
-        masses = jnp.where(nothing, 0.0, mass(priority, config))
+        masses = jnp.where(nothing, 0.0, mass(priority, self.config))
         return data._replace(tree=sum_tree.write(data.tree, index, masses))
 
-    def sample(data: Prioritised, newest: Trajectory, key: PRNGKey, axis: Axis):
-        drawn, masses = _draw(data, key, batch_size, axis, each=_each(data))
-        slot, window = drawn.index // _each(data), drawn.index % _each(data)
-        batch = windows.cut(data.unrolls.items, slot, window)
+    def sample(self, data: Prioritised, newest: Trajectory, key: PRNGKey, axis: Axis):
+        drawn, masses = _draw(data, key, self.batch_size, axis, each=self._each(data))
+        slot, window = drawn.index // self._each(data), drawn.index % self._each(data)
+        batch = self.windows.cut(data.unrolls.items, slot, window)
         generation = data.unrolls.generation(slot)
-        batch = _exchanged(batch, drawn, masses, batch_size, axis)
-        beta = _beta(data.updates, config)
+        batch = _exchanged(batch, drawn, masses, self.batch_size, axis)
+        beta = _beta(data.updates, self.config)
         # N and the total are the same for all, and divided out.
         least = jnp.min(masses, initial=jnp.inf, where=masses > 0.0)
         weight = jnp.where(masses > 0.0, (least / masses) ** beta, 0.0)
         weight = jax.lax.dynamic_slice_in_dim(
-            weight, axis.index * batch_size, batch_size
+            weight, axis.index * self.batch_size, self.batch_size
         )
         weight = jnp.broadcast_to(weight, batch.reward.shape)
         batch = batch._replace(extras=batch.extras | {"weight": weight})
         return batch, drawn._replace(generation=generation)
 
-    def _each(data: Prioritised) -> int:
-        return windows.each(data.unrolls.items.reward.shape[1])
+    def _each(self, data: Prioritised) -> int:
+        return self.windows.each(data.unrolls.items.reward.shape[1])
 
-    def update(data: Prioritised, drawn: Drawn, info: Info, axis: Axis) -> Prioritised:
+    def update(
+        self, data: Prioritised, drawn: Drawn, info: Info, axis: Axis
+    ) -> Prioritised:
         if info.priorities is None:
             raise RefusedError(
                 "a prioritised buffer needs Info.priorities, which this agent's grad"
@@ -149,28 +169,26 @@ def prioritised(
             )
         # Behind the gradient's own collectives.
         priority = axis.gather(axis.after(info.priorities, info.metrics))
-        slot = drawn.index // _each(data)
+        slot = drawn.index // self._each(data)
         same = data.unrolls.generation(slot) == drawn.generation
-        learned = ready(data)
+        learned = self.ready(data)
         taken = drawn.mine & same & jnp.isfinite(priority) & learned
         largest = jnp.max(priority, initial=0.0, where=taken)
         data = data._replace(
             largest=jnp.maximum(data.largest, largest),
             updates=data.updates.add(jnp.int32(learned)),
         )
-        if ranks:
+        if self.ranks:
             size = data.ranked.size
             where = jnp.where(taken, drawn.index, size)
             ranked = data.ranked.at[where].set(0.0, mode="drop")
             return data._replace(ranked=ranked.at[where].max(priority, mode="drop"))
-        masses = mass(jnp.where(taken, priority, 0.0), config)
+        masses = mass(jnp.where(taken, priority, 0.0), self.config)
         tree = sum_tree.write(data.tree, drawn.index, masses, taken)
         return data._replace(tree=tree)
 
-    def ready(data: Prioritised) -> Bool[Array, ""]:
-        return data.unrolls.size >= min_size
-
-    return Buffer(init, add, sample, update, ready)
+    def ready(self, data: Prioritised) -> Bool[Array, ""]:
+        return data.unrolls.size >= self.min_size
 
 
 def _draw(
