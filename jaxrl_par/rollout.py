@@ -93,11 +93,12 @@ def shapes(agent: Agent, params: Params, step: TimeStep, length: int) -> Traject
 
     def trajectory(params: Params, step: TimeStep) -> Trajectory:
         carry = agent.initial_carry(step.first.shape[0])
-        action, _, extras = agent.act(params, carry, step, jax.random.key(0))
+        action, after, extras = agent.act(params, carry, step, jax.random.key(0))
         action, extras = over_time((action, extras), length)
         number = over_time(jnp.zeros(step.first.shape, jnp.float32), length)
         steps = over_time(step, length + 1)
-        return Trajectory(steps, action, number, number, extras, carry)
+        acted = Trajectory(steps, action, number, number, extras, carry)
+        return acted._replace(extras=agent.complete(params, after, acted))
 
     return jax.eval_shape(trajectory, params, step)
 
@@ -139,6 +140,8 @@ def unroll(
         lambda x, final: jnp.concatenate([x, final[None]]), rows.steps, after.step
     )
     trajectory = rows._replace(steps=steps, carry=streams.carry)
+    extras = agent.complete(params, after.carry, trajectory)
+    trajectory = trajectory._replace(extras=extras)
     return after, trajectory, _ended(episode, steps.last[1:])
 
 

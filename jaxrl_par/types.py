@@ -178,6 +178,11 @@ def nothing(state: State, trajectory: Trajectory, axis: Axis) -> State:
     return state
 
 
+def as_acted(params: Params, carry: Carry, trajectory: Trajectory) -> Extras:
+    """The extras that `act` left: what an agent adds that completes no unroll."""
+    return trajectory.extras
+
+
 class Agent(NamedTuple):
     """An algorithm as pure functions.
 
@@ -211,6 +216,10 @@ class Agent(NamedTuple):
     reduction: Literal["mean", "sum"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum."""
+    complete: Callable[[Params, Carry, Trajectory], Extras] = as_acted
+    """The extras of an unroll, by whoever acted and with the parameters that did, once
+    it knows how it goes on: such as first priorities. The carry is that after the last
+    row. Leaves are [T, B, ...]."""
     specs: tuple[Specs, Spec] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
 

@@ -16,7 +16,7 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import Windows, prioritised, uniform
+from jaxrl_par.replay import PriorityConfig, Windows, prioritised, uniform
 from jaxrl_par.types import Agent
 
 # Annealed, so that a topology that counts other environment steps has other rates.
@@ -55,12 +55,17 @@ def replayed_q(env: Environment) -> Learner:
 
 
 def prioritised_dqn(env: Environment) -> Learner:
-    """DQN from a small replay, whose windows look ahead beyond their unrolls."""
+    """Ape-X from a small replay: windows look ahead beyond their unrolls, and their
+    first priorities are of whoever acted."""
     specs = (env.observation_spec, env.action_spec)
     net = q_network(*specs, NetworkConfig(widths=(4,)), dueling=True)
-    agent = dqn(net, OPTIMIZER, DQNConfig(n_step=2, target_period=2))
+    config = DQNConfig(
+        n_step=2, target_period=2, exploration="ladder", record_priority=True
+    )
+    agent = dqn(net, OPTIMIZER, config)
     windows = Windows(1, lookahead=1, constant_carry=True)
-    return loops.replayed(agent, prioritised(4, 3, windows, min_size=3))
+    recorded = PriorityConfig(first="recorded")
+    return loops.replayed(agent, prioritised(4, 3, windows, recorded, min_size=3))
 
 
 LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {

@@ -20,6 +20,7 @@ al., arXiv:1803.00933, section 3; Kapturowski et al., R2D2 (ICLR 2019), section 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import jax
@@ -38,6 +39,7 @@ from jaxrl_par.types import (
     ActFn,
     Agent,
     Carry,
+    Extras,
     Grads,
     Info,
     Mean,
@@ -93,6 +95,9 @@ class DQNConfig:
     """Share of the maximum in the priority of a sequence, and 1 - eta of the mean."""
     record_carry: bool = False
     """Leave the carry before each row in the extras, for windows that begin there."""
+    record_priority: bool = False
+    """Leave each row's error at the parameters that acted in the extras, as priority.
+    """
 
     def problems(self) -> list[str]:
         unit = ("gamma", "epsilon_start", "epsilon_final", "ladder_base")
@@ -187,6 +192,7 @@ def dqn(
     return Agent(
         *functions,
         params=lambda state: Acting(state.online, state.elapsed),
+        complete=partial(_completed, network, config),
         specs=network.specs,
     )
 
@@ -201,6 +207,8 @@ def _acting(network: Network, config: DQNConfig) -> tuple[ActFn, ActFn]:
             epsilon = annealed(params.elapsed, epsilon, config)
         action = exploration.epsilon_greedy(key, q_values, epsilon)
         extras = {"carry": carry} if config.record_carry else {}
+        if config.record_priority:
+            extras |= {"chosen": _of(action, q_values), "best": _best(q_values)}
         return action, DQNCarry(memory, carry.epsilon), extras
 
     def greedy(params: Acting, carry: DQNCarry, step: TimeStep, key: PRNGKey):
@@ -210,6 +218,33 @@ def _acting(network: Network, config: DQNConfig) -> tuple[ActFn, ActFn]:
         return action, DQNCarry(memory, carry.epsilon), {}
 
     return act, greedy
+
+
+def _completed(
+    network: Network,
+    config: DQNConfig,
+    params: Acting,
+    carry: DQNCarry,
+    trajectory: Trajectory,
+) -> Extras:
+    """The priority of each row, |y[t] - Q(o[t], a[t])|, all with the network that
+    acted: so it is no double estimate. Only the final row is computed for it."""
+    if not config.record_priority:
+        return trajectory.extras
+    extras = dict(trajectory.extras)
+    chosen, best = extras.pop("chosen"), extras.pop("best")
+    final = jax.tree.map(lambda x: x[-1], trajectory.steps)
+    q_values, _ = network.apply(params.online, carry.memory, final)
+    values = jnp.concatenate([best, _best(q_values)[None]])
+    last = trajectory.rows.last
+    ahead = returns.reached(
+        rewards=trajectory.reward,
+        discounts=config.gamma * trajectory.discount,
+        last=last,
+        n=config.n_step,
+    )
+    targets = _bootstrapped(ahead, _rows(values, ahead.index), config)
+    return extras | {"priority": jnp.where(last, 0.0, jnp.abs(targets - chosen))}
 
 
 def annealed(
@@ -248,11 +283,7 @@ def loss(
     best = values.online_ahead if config.double else values.target_ahead
     best = jnp.argmax(exploration.possible_values(best), axis=-1)
     bootstrap = _of(best, exploration.possible_values(values.target_ahead))
-    if config.rescale is not None:
-        bootstrap = returns.unsquashed(bootstrap, config.rescale)
-    targets = ahead.rewards + ahead.discounts * bootstrap
-    if config.rescale is not None:
-        targets = returns.squashed(targets, config.rescale)
+    targets = _bootstrapped(ahead, bootstrap, config)
     last = last[:rows]
     # A `last` row's action may be one that is impossible there, with a value of -inf.
     errors = jnp.where(last, 0.0, jax.lax.stop_gradient(targets) - chosen)
@@ -269,6 +300,17 @@ def loss(
     priorities = losses.of_sequences(errors, last, config.eta)
     info = Info(losses.row_means(last, **told), jax.lax.stop_gradient(priorities))
     return losses.over_rows(weight * sizes, last), info
+
+
+def _bootstrapped(
+    ahead: returns.Reached, values: Float[Array, "L K"], config: DQNConfig
+) -> Float[Array, "L K"]:
+    """Targets, from values in the rows ahead; both as the network learns them."""
+    if config.rescale is None:
+        return ahead.rewards + ahead.discounts * values
+    values = returns.unsquashed(values, config.rescale)
+    targets = ahead.rewards + ahead.discounts * values
+    return returns.squashed(targets, config.rescale)
 
 
 class _Values(NamedTuple):
@@ -327,6 +369,11 @@ def _rows(x: Array, index: Int[Array, "L K"]) -> Array:
     return x[index, jnp.arange(index.shape[1])[None]]
 
 
-def _of(action: Int[Array, "L K"], q_values: Float[Array, "L K A"]):
-    """Q(o[t], a[t]), [L, K]."""
+def _of(action: Int[Array, "*T B"], q_values: Float[Array, "*T B A"]):
+    """Q(o[t], a[t]), [*T, B]."""
     return jnp.take_along_axis(q_values, action[..., None], axis=-1)[..., 0]
+
+
+def _best(q_values: Float[Array, "*T B A"]) -> Float[Array, "*T B"]:
+    """The largest value of a possible action."""
+    return jnp.max(exploration.possible_values(q_values), axis=-1)

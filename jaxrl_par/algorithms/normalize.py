@@ -14,7 +14,16 @@ from jaxtyping import Array
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, lacking, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
-from jaxrl_par.types import Agent, Batch, Carry, Obs, PRNGKey, TimeStep, Trajectory
+from jaxrl_par.types import (
+    Agent,
+    Batch,
+    Carry,
+    Extras,
+    Obs,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+)
 
 
 class Normalized(NamedTuple):
@@ -63,6 +72,9 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
 
         return act
 
+    def complete(params: Normalized, carry: Carry, trajectory: Trajectory) -> Extras:
+        return agent.complete(params.inner, carry, shown(params, trajectory))
+
     def prepare(state: Normalized, trajectory: Trajectory, axis: Axis) -> Batch:
         return agent.prepare(state.inner, shown(state, trajectory), axis)
 
@@ -78,6 +90,7 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         greedy=acting(agent.greedy),
         prepare=prepare,
         observe=observe,
+        complete=complete,
         params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
         apply=lambda state, grads, metrics: Normalized(

@@ -28,6 +28,7 @@ from jaxrl_par.types import (
     PRNGKey,
     TimeStep,
     Trajectory,
+    as_acted,
 )
 
 MakeEnv = Callable[[PRNGKey], HostEnvironment]
@@ -84,6 +85,8 @@ class Acting(NamedTuple):
     """(params, carry, step) -> (extras of a whole unroll, still 0, and the row, 0)"""
     act: Callable
     """(params, carry, (extras, t), step, keys) -> action, carry, (extras, t + 1)"""
+    complete: Callable
+    """As `Agent.complete`."""
 
 
 def acting(agent: Agent, length: int, num_actors: int) -> Acting:
@@ -119,6 +122,7 @@ def acting(agent: Agent, length: int, num_actors: int) -> Acting:
         jax.jit(carry, static_argnums=0),
         jax.jit(extras),
         jax.jit(act, donate_argnums=2),
+        agent.complete if agent.complete is as_acted else jax.jit(agent.complete),
     )
 
 
@@ -267,18 +271,21 @@ class Actor(PooledActor):
                 times.add("acting", acted - before)
                 times.add("environment", now - acted)
                 before = now
-        rows.check(self._check_bounds)
-        self._carry, self._step = carry, rows.row(self._length)
-        return self._complete(rows, old_carry, kept[0], version)
-
-    def _complete(self, rows: UnrollBuffer, carry, extras, version: int) -> Unrolled:
-        assert self.env is not None
-        steps: Any = rows.steps()
-        extras = jax.device_get(extras)
+            rows.check(self._check_bounds)
+            self._carry, self._step = carry, rows.row(self._length)
+            before = times.clock()
+            trajectory = rows.trajectory(kept[0], jax.device_get(old_carry))
+            extras = self._acting.complete(params, carry, trajectory)
+            extras = jax.device_get(extras)
+            times.add("acting", times.clock() - before)
         extras["version"] = np.full(rows.reward.shape, version, np.int32)
-        trajectory = rows.trajectory(extras, jax.device_get(carry))
-        episodes = self._episodes(rows.reward, steps.last)
-        self.env_steps += int(np.sum(~steps.last[:-1]))
+        return self._complete(trajectory._replace(extras=extras), version)
+
+    def _complete(self, trajectory: Trajectory, version: int) -> Unrolled:
+        assert self.env is not None
+        last: Any = trajectory.steps.last
+        episodes = self._episodes(np.asarray(trajectory.reward), last)
+        self.env_steps += int(np.sum(~last[:-1]))
         number = self.next_unroll
         self.next_unroll += 1
         return Unrolled(

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxrl_par.cli.args import Args
 from jaxrl_par.errors import ReadIf, at_least
 from jaxrl_par.loops import Learner, replayed, without_halves
+from jaxrl_par.loops.pace import stuck
 from jaxrl_par.replay import Buffer, PriorityConfig, Windows, prioritised, uniform
 from jaxrl_par.types import Agent
 
@@ -29,6 +30,11 @@ class ReplayConfig:
     prioritised: bool = False
     """Draw by priorities; otherwise each window as often as every other."""
     priorities: PriorityConfig = PriorityConfig()
+
+    @property
+    def needs_recorded(self) -> bool:
+        """Whether first priorities are those of whoever acted."""
+        return self.prioritised and self.priorities.first == "recorded"
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -116,6 +122,11 @@ class ReplayArgs(Args):
                 f"unroll_length must be a multiple of the {self.windows.length} rows of"
                 f" a window, got {self.unroll_length}"
             )
+        if self.topology == "threads" and self.threads.is_decoupled:
+            trained = self.windows.trained(self.unroll_length)
+            trained *= given.batch_size * given.updates_per_step
+            waits = stuck(self.threads.pace, added, trained)
+            found += [f"threads.pace.{line}" for line in waits]
         if not self._is_joint and given.updates_per_step > 1:
             found.append(
                 f"replay.updates_per_step must be 1 here, got {given.updates_per_step}:"

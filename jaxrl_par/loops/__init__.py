@@ -2,19 +2,24 @@
 
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.distillation import DistillationConfig, Teacher, distillation
+from jaxrl_par.loops.elsewhere import (
+    add_from,
+    go_on,
+    lead_from,
+    learn_from,
+    lesson_from,
+)
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.learner import (
     Deferred,
     Gradient,
     Halves,
+    Kept,
     Learner,
     Remember,
     epochs,
     halves_of,
-    lead_from,
-    learn_from,
     learner_of,
-    lesson_from,
     remembering,
     replayed,
     without_halves,
@@ -35,6 +40,7 @@ __all__ = [
     "Engine",
     "Gradient",
     "Halves",
+    "Kept",
     "Learner",
     "Lessons",
     "Parts",
@@ -45,11 +51,13 @@ __all__ = [
     "Run",
     "Stage",
     "Teacher",
+    "add_from",
     "chain",
     "combined",
     "count_skipped",
     "distillation",
     "epochs",
+    "go_on",
     "halves_of",
     "lead_from",
     "learn",

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.elapsed import passed
 from jaxrl_par.errors import RefusedError, refuse, told
-from jaxrl_par.loops.run import Run, advance, count_skipped, step_keys
 from jaxrl_par.loops.updates import learn, observe, update
 from jaxrl_par.replay import Buffer, fresh
 from jaxrl_par.types import (
@@ -82,6 +80,21 @@ class Deferred(NamedTuple):
     """(state, part) -> the state with that part"""
 
 
+class Kept(NamedTuple):
+    """`Learner.learn` in two parts, for those who add and learn at different rates.
+
+    `add` and one `learn` equal one call of it.
+    """
+
+    add: Callable[[State, Data, Trajectory, Axis], tuple[State, Data]]
+    """Without a gradient."""
+    learn: Callable[[State, Data, PRNGKey, Axis], tuple[State, Data, Metrics]]
+    """From what was added until now. Before it is ready nothing is applied."""
+    ready: Callable[[Data], Bool[Array, ""] | bool]
+    rows: Callable[[int], int]
+    """Rows that `learn` trains, of unrolls of so many rows, on one device."""
+
+
 class Learner(NamedTuple):
     """How to learn from one trajectory after the other of B environments."""
 
@@ -100,6 +113,8 @@ class Learner(NamedTuple):
     """For topologies that put time between a gradient and its use."""
     deferred: Deferred | None = None
     """For threads that teach what acts while the rest goes on."""
+    kept: Kept | None = None
+    """For a learner that goes on with what it has, and waits for no actor."""
 
 
 class Remember(NamedTuple):
@@ -128,13 +143,11 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
     """
     refuse(updates_per_step=updates_per_step)
 
-    def learn(state, data, trajectory, key, axis):
-        data = buffer.add(data, state, trajectory)
-
+    def updated(state, data, newest, key, axis):
         def once(now, key):
             state, data = now
             sample_key, grad_key = jax.random.split(key)
-            sampled, drawn = buffer.sample(data, trajectory, sample_key, axis)
+            sampled, drawn = buffer.sample(data, newest, sample_key, axis)
             batch, ready = agent.prepare(state, sampled, axis), buffer.ready(data)
             state, info = update(agent, state, batch, grad_key, axis, accepted=ready)
             data = buffer.update(data, drawn, info, axis)
@@ -142,11 +155,19 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
 
         if updates_per_step == 1:
             (state, data), metrics = once((state, data), key)
-        else:
-            keys = jax.random.split(key, updates_per_step)
-            (state, data), metrics = jax.lax.scan(once, (state, data), keys)
-            metrics = over_updates(metrics)
+            return state, data, metrics
+        keys = jax.random.split(key, updates_per_step)
+        (state, data), metrics = jax.lax.scan(once, (state, data), keys)
+        return state, data, over_updates(metrics)
+
+    def learn(state, data, trajectory, key, axis):
+        data = buffer.add(data, state, trajectory)
+        state, data, metrics = updated(state, data, trajectory, key, axis)
         return observe(agent, state, trajectory, metrics, axis), data, metrics
+
+    def add(state, data, trajectory, axis):
+        data = buffer.add(data, state, trajectory)
+        return agent.observe(state, trajectory, axis), data
 
     def contribute(state, data, trajectory, key):
         data = buffer.add(data, state, trajectory)
@@ -159,8 +180,23 @@ def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Lear
         return data, Gradient(*given)
 
     halves = Halves(contribute, agent.apply, agent.observe)
-    possible = halves if updates_per_step == 1 else None
-    return Learner(agent, agent.init, agent.params, buffer.init, learn, halves=possible)
+    kept = None
+    if (batch_rows := buffer.batch_rows) is not None:
+        kept = Kept(
+            add,
+            learn=lambda state, data, key, axis: updated(state, data, None, key, axis),
+            ready=buffer.ready,
+            rows=lambda rows: updates_per_step * batch_rows(rows),
+        )
+    return Learner(
+        agent,
+        agent.init,
+        agent.params,
+        buffer.init,
+        learn,
+        halves=halves if updates_per_step == 1 else None,
+        kept=kept,
+    )
 
 
 def over_updates(metrics: Metrics) -> Metrics:
@@ -238,55 +274,3 @@ def without_halves(topology: str) -> str:
         " learner has no halves (contribute, apply): it makes several updates of a"
         " trajectory, or carries state from one to the next"
     )
-
-
-def learn_from(
-    learner: Learner, axis: Axis = Axis()
-) -> Callable[[Run, Trajectory], tuple[Run, Metrics]]:
-    """One step of a run that acted elsewhere; its `local` is the learner's data."""
-
-    def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics]:
-        _, key = step_keys(run, axis)
-        given = (run.learner, run.local, trajectory, key, axis)
-        state, data, metrics = learner.learn(*given)
-        run = run._replace(learner=state, local=data)
-        run = advance(run, trajectory, metrics, axis)
-        progress = count_skipped(run.progress, metrics)
-        return run._replace(progress=progress), metrics
-
-    return step
-
-
-def lead_from(
-    deferred: Deferred, axis: Axis = Axis()
-) -> Callable[[Run, Trajectory], tuple[Run, Metrics, Any]]:
-    """As `learn_from`, up to the lessons that are deferred, which it returns.
-
-    What is skipped is counted when they were learned from: see `count_skipped`. For
-    `lesson_from`, each comes with the environment steps that have passed by then.
-    """
-
-    def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
-        _, key = step_keys(run, axis)
-        given = (run.learner, run.local, trajectory, key, axis)
-        state, data, metrics, lessons = deferred.lead(*given)
-        run = run._replace(learner=state, local=data)
-        env_steps = axis.sum(axis.after(trajectory.env_steps, metrics))
-        # All of them with the last one: in `learn_from` they come behind the lessons.
-        number = jax.tree.leaves(lessons)[0].shape[0]
-        passing = jnp.zeros(number, jnp.int32).at[-1].set(env_steps)
-        run = advance(run, trajectory, metrics, axis)
-        return run, metrics, (lessons, passing)
-
-    return step
-
-
-def lesson_from(deferred: Deferred) -> Callable[[State, Any], tuple[State, Metrics]]:
-    """(part, one of the lessons of `lead_from`) -> (part after it, metrics)"""
-
-    def learned(part: State, given: Any) -> tuple[State, Metrics]:
-        lesson, env_steps = given
-        part, metrics = deferred.learn(part, lesson, Axis())
-        return passed(part, env_steps), metrics
-
-    return learned

@@ -86,7 +86,8 @@ def make_agent(
     """DQN for these observations and actions."""
     network = q_network(*specs, args.network, dueling=args.dueling)
     starts = args.has_memory and args.windows.each(args.unroll_length) > 1
-    return dqn(network, optimizer, replace(args.dqn, record_carry=starts))
+    recorded = {"record_carry": starts, "record_priority": args.replay.needs_recorded}
+    return dqn(network, optimizer, replace(args.dqn, **recorded))
 
 
 EXPERIMENT = cli.Experiment(Args, make_agent)

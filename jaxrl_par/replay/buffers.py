@@ -29,21 +29,29 @@ class Buffer(NamedTuple):
     init: Callable[[Trajectory], Data]
     """Empty, for trajectories of these shapes and dtypes."""
     add: Callable[[Data, State, Trajectory], Data]
-    sample: Callable[[Data, Trajectory, PRNGKey, Axis], tuple[Trajectory, Drawn]]
+    sample: Callable[[Data, Trajectory | None, PRNGKey, Axis], tuple[Trajectory, Drawn]]
     """(data, newest trajectory, key, axis) -> (batch, drawn). Something was added
-    before."""
+    before. There is a newest one, unless this has `batch_rows`."""
     update: Callable[[Data, Drawn, Info, Axis], Data]
     """After a gradient of the batch, with its `Info.priorities`."""
     ready: Callable[[Data], Bool[Array, ""] | bool]
     """Before that, gradients are not applied."""
+    batch_rows: Callable[[int], int] | None = None
+    """Rows of one device's batch that are trained, of unrolls of so many rows. None:
+    batches are of the newest trajectory, and without one there are none."""
 
 
 def fresh() -> Buffer:
     """Keeps nothing: each batch is the newest trajectory. On-policy learning."""
+
+    def sample(data: Data, newest: Trajectory | None, key: PRNGKey, axis: Axis):
+        assert newest is not None
+        return newest, ()
+
     return Buffer(
         init=lambda shapes: (),
         add=lambda data, state, trajectory: data,
-        sample=lambda data, newest, key, axis: (newest, ()),
+        sample=sample,
         update=lambda data, drawn, info, axis: data,
         ready=lambda data: True,
     )
@@ -74,7 +82,7 @@ def uniform(
         windows.refuse(shapes)
         return ring.empty(jax.eval_shape(windows.kept, shapes), capacity)
 
-    def sample(data: ring.Ring, newest: Trajectory, key: PRNGKey, axis: Axis):
+    def sample(data: ring.Ring, newest: Trajectory | None, key: PRNGKey, axis: Axis):
         item_key, window_key = jax.random.split(key)
         item = jax.random.randint(item_key, (batch_size,), 0, data.size)
         number = windows.each(data.items.reward.shape[1])
@@ -87,6 +95,7 @@ def uniform(
         sample=sample,
         update=lambda data, drawn, info, axis: data,
         ready=lambda data: data.size >= min_size,
+        batch_rows=lambda rows: batch_size * windows.trained(rows),
     )
 
 

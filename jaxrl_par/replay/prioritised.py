@@ -74,7 +74,9 @@ def prioritised(
     refuse_sizes(capacity, batch_size, windows, min_size)
     refuse(config)
     made = _Buffer(capacity, batch_size, windows, config, min_size)
-    return Buffer(made.init, made.add, made.sample, made.update, made.ready)
+    return Buffer(
+        made.init, made.add, made.sample, made.update, made.ready, made.batch_rows
+    )
 
 
 class _Buffer(NamedTuple):
@@ -139,7 +141,9 @@ class _Buffer(NamedTuple):
         masses = jnp.where(nothing, 0.0, mass(priority, self.config))
         return data._replace(tree=sum_tree.write(data.tree, index, masses))
 
-    def sample(self, data: Prioritised, newest: Trajectory, key: PRNGKey, axis: Axis):
+    def sample(
+        self, data: Prioritised, newest: Trajectory | None, key: PRNGKey, axis: Axis
+    ) -> tuple[Trajectory, Drawn]:
         drawn, masses = _draw(data, key, self.batch_size, axis, each=self._each(data))
         slot, window = drawn.index // self._each(data), drawn.index % self._each(data)
         batch = self.windows.cut(data.unrolls.items, slot, window)
@@ -189,6 +193,9 @@ class _Buffer(NamedTuple):
 
     def ready(self, data: Prioritised) -> Bool[Array, ""]:
         return data.unrolls.size >= self.min_size
+
+    def batch_rows(self, rows: int) -> int:
+        return self.batch_size * self.windows.trained(rows)
 
 
 def _draw(

@@ -5,10 +5,13 @@ parameters; unrolls go through a bounded queue to one learner, which is sharded 
 other. While the learner updates, actors act: what is learned from is a little old, and
 every row says how old. V-trace corrects for it.
 
-Three schedules. `free` is as fast as threads are, and can be recorded. `lockstep` is
+Three schedules. `free` is as fast as threads are, and can be recorded. `decoupled` is
+for learners from replay: one update after the other from what is there, whatever came
+meanwhile; who waits for whom is a ratio with bounds (`loops.pace`). `lockstep` is
 deterministic: update n learns from the n-th unroll of every actor, acted with the
 parameters of a fixed number of updates before; with lag 0 that is the synchronous
-program, bit for bit. A recorded free run can be run again by `repeat_recorded`.
+program, bit for bit. A recorded run, free or decoupled, can be run again by
+`repeat_recorded`.
 
 Where what acts is taught by what learns, distillers can teach it in threads of their
 own while the learner goes on: see `bridge.actor_learner.distillers`. Version n of the
@@ -16,7 +19,8 @@ parameters has the lessons of n updates in every schedule. So with one distiller
 the above holds; several race, and no schedule makes them deterministic.
 
 Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561;
-Parisotto and Salakhutdinov, arXiv:2104.01655, section 4.1.
+Horgan et al., arXiv:1803.00933, algorithms 1 and 2 (decoupled); Parisotto and
+Salakhutdinov, arXiv:2104.01655, section 4.1.
 """
 
 from pathlib import Path
@@ -119,6 +123,11 @@ def _problems(
     """What is out of range, or asks for distillers that cannot be had."""
     found = problems(config)
     found += at_least({"unroll_length": unroll_length}, unroll_length=1)
+    if config.is_decoupled and learner.kept is None:
+        found.append(
+            "schedule must be free or lockstep here, got decoupled: this learner keeps"
+            " nothing that it could learn from while it waits"
+        )
     if not config.num_distillers:
         return found
     if learner.deferred is None:

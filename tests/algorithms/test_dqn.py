@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 
-from jaxrl_par import loops, random
+from jaxrl_par import loops, losses, random, rollout
 from jaxrl_par.algorithms import dqn as module
 from jaxrl_par.algorithms.dqn import DQNCarry, DQNConfig, dqn
 from jaxrl_par.networks import NetworkConfig, q_network
@@ -187,6 +188,37 @@ def test_the_memory_of_a_window_is_that_of_acting(burn_in):
         values = module._values(0.0, 0.0, batch, after, index, network, config)
         expected = jnp.stack(acted[2 * window : 2 * window + 2])
         np.testing.assert_array_equal(values.online, expected)
+
+
+@pytest.mark.parametrize(
+    "memory", ["none", pytest.param("lstm", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("rescale", [None, 1e-3])
+def test_who_acts_records_the_priorities_that_learning_would_give(memory, rescale):
+    """At its parameters, of all rows: also where an episode or the unroll ends."""
+    env, rows, n = probes.clock(3), 7, 3
+    small = NetworkConfig(widths=(8,), memory=memory, memory_width=8)
+    config = DQNConfig(n_step=n, rescale=rescale, record_priority=True)
+    network = q_network(*env.specs, small)
+    agent = dqn(network, optax.sgd(0.1), config)
+    streams = rollout.start(agent, env, random.key(1))
+    state = agent.init(random.key(2), streams.step)
+    acted = agent.params(state), streams, random.key(3), rows
+    _, unroll, _ = rollout.unroll(agent, env, *acted)
+    assert set(unroll.extras) == {"priority"}
+    last = unroll.rows.last
+    assert np.any(last)
+    each = 1 if memory == "none" else rows
+    windows = Windows(each, lookahead=n - 1, constant_carry=True)
+    slot, window = (jnp.ravel(x) for x in jnp.indices((3, rows // each)))
+    batch = windows.cut(windows.kept(unroll._replace(extras={})), slot, window)
+    given = state.online, state.target, batch, network, config
+    learned = module.loss(*given)[1].priorities
+    recorded = unroll.extras["priority"]
+    if memory == "none":
+        assert_near(jnp.ravel(recorded.T), learned)
+    else:
+        assert_near(losses.of_sequences(recorded, last, config.eta), learned)
 
 
 def test_no_gradient_flows_into_what_is_burned_in():

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen
+from jaxrl_par.loops.pace import PaceConfig
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,16 @@ class ThreadsConfig:
     read_if: ClassVar[ReadIf] = {
         "lag": ("schedule", ("lockstep",)),
         "max_lag": ("schedule", ("free",)),
-        "queue_size": ("schedule", ("free",)),
+        "queue_size": ("schedule", ("free", "decoupled")),
+        "pace": ("schedule", ("decoupled",)),
     }
     """What each of these fields is for: another one, and its values."""
 
     num_actors: int = 2
     """Threads, each with environments of its own."""
-    schedule: Literal["free", "lockstep"] = "free"
-    """free: a thread waits only for the queue. lockstep: deterministic."""
+    schedule: Literal["free", "lockstep", "decoupled"] = "free"
+    """free: a thread waits only for the queue. lockstep: deterministic. decoupled, with
+    replay: the learner goes on with what it has, and waits only as `pace` says."""
     lag: int = 1
     """Lockstep: updates by which the acting parameters are old. 0 acts and learns in
     turn, 1 at the same time."""
@@ -31,7 +34,9 @@ class ThreadsConfig:
     unrolls_per_update: int | None = None
     """Unrolls of actors that make a batch; by default as many as there are actors."""
     queue_size: int | None = None
-    """Free: unrolls that may wait; by default those of one batch."""
+    """Free, decoupled: unrolls that may wait; by default those of one batch."""
+    pace: PaceConfig = PaceConfig()
+    """Decoupled: how much is learned for what is acted."""
     supervision: SupervisionConfig = SupervisionConfig()
     actor_device: Literal["cpu", "learner"] = "cpu"
     """Where actors act. The CPU answers soonest for small networks; the learner's first
@@ -46,6 +51,11 @@ class ThreadsConfig:
     def batch(self) -> int:
         """Unrolls of a batch."""
         return self.unrolls_per_update or self.num_actors
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether the learner goes on without new unrolls."""
+        return self.schedule == "decoupled"
 
     @property
     def num_past_params(self) -> int:
@@ -70,6 +80,21 @@ class ThreadsConfig:
                 for name in ("max_lag", "queue_size")
                 if getattr(self, name) is not None
             ]
-        elif self.lag != type(self).lag:
+            return found
+        if self.lag != type(self).lag:
             found.append("lag is for the lockstep schedule; free has max_lag")
+        if self.is_decoupled:
+            found += self._problems_decoupled()
+        return found
+
+    def _problems_decoupled(self) -> list[str]:
+        found = []
+        if self.max_lag is not None:
+            told = "max_lag is for the free schedule; decoupled has pace.run_ahead"
+            found.append(f"{told}, got {self.max_lag}")
+        if self.num_distillers:
+            found.append(
+                "num_distillers must be 0 with the decoupled schedule, got"
+                f" {self.num_distillers}: replay leaves no lessons"
+            )
         return found

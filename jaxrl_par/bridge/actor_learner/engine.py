@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor, Unrolled
+from jaxrl_par.bridge.actor import Actor, Unrolled, count_of
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
+from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
 from jaxrl_par.bridge.actor_learner.learner import stacked
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
@@ -32,6 +33,8 @@ class _Made(NamedTuple):
     metrics: list[Metrics]
     lessons: Any
     """Those of the last update, until distillers have them."""
+    debt: int | None
+    """What the learner has not yet trained for the actors: see `loops.pace`."""
 
 
 class ActorLearnerEngine(PoolEngine[Actor]):
@@ -109,20 +112,24 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         states, metrics = dict(enumerate(local.actors)), []
         version, run = int(run.progress.updates), run._replace(local=local.data)
         for _ in range(num_updates):
-            batch = times.timed("waiting for unrolls", stages.take_batch)
-            if not self.compile_seconds:
+            batches = times.timed("waiting for unrolls", self._intake.take)
+            unrolls = [item for batch in batches for item in batch.unrolls]
+            if not learner.is_compiled(batches):
                 # Meanwhile no thread can be late.
                 with self._supervisor.paused():
-                    learner.compile(run, batch)
+                    learner.compile(run, batches)
             # Before the update: the lag is that of the parameters which learn.
-            counted = learner.count(batch, version)
-            run, learned, lessons = times.timed("updating", learner.update, run, batch)
+            counted = learner.count(unrolls, version)
+            run, learned, lessons = times.timed(
+                "updating", learner.update, run, batches
+            )
             version += 1
             metrics = [*metrics, learned | counted]
-            states = states | {item.actor: item.after for item in batch.unrolls}
-            self._made = _Made(run, version, states, metrics, lessons)
+            states = states | {item.actor: item.after for item in unrolls}
+            debt = self._intake.updated(learner.ready)
+            self._made = _Made(run, version, states, metrics, lessons, debt)
             # After the update: a line is in the record only if the update was made.
-            self._write(batch.unrolls)
+            self._write(unrolls)
             if distillers := self._distillers:
                 times.timed(
                     "waiting for distillers", distillers.dispatch, version, lessons
@@ -137,7 +144,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         if rest is not None:
             run, metrics = system.learner.distilled(run, rest[0], metrics, rest[1])
         past = self._stages.publisher.older(system.num_past_params, made.version)
-        local = Local(tuple(made.states.values()), past, run.local)
+        debt = () if made.debt is None else count_of(made.debt)
+        local = Local(tuple(made.states.values()), past, run.local, debt)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> ActorLearnerReport | None:
@@ -155,6 +163,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             learner=self._learner_times.shares(),
             queue_depth=tally.depths / max(tally.takes, 1),
             queue_size=self._stages.schedule.capacity,
+            samples_per_insert=self._intake.samples_per_insert(),
+            pace=self._config.pace if self._config.is_decoupled else None,
             uploaded_bytes=tally.uploaded_bytes,
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
@@ -175,6 +185,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self._begin(version)
         stages = Stages(supervisor, self._pool, system, publisher, schedule, queue)
         self._stages, self._learner_times = stages, Times(supervisor.clock)
+        self._intake = self._make_intake(stages, run)
         stages.publish(version, run.learner)
         self._pool.start(stages.act)
         supervisor.start("uploader", stages.upload)
@@ -187,6 +198,15 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 self._config.num_distillers,
             )
             self._distillers.start()
+
+    def _make_intake(self, stages: Stages, run: Run) -> Intake:
+        if not self._config.is_decoupled:
+            return OneBatch(stages)
+        pace = self._system.pace()
+        learner, local = self._system.learner, run.local
+        learner.look(run._replace(local=local.data))
+        pace.ready, pace.debt = learner.ready, int(local.debt)
+        return Paced(stages, pace, most=self._config.num_actors)
 
     def _write(self, unrolls: list[Unrolled]) -> None:
         if self._recorder:

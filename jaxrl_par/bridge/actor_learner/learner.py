@@ -19,6 +19,9 @@ from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
 
+_NOTHING: Any = Mean(np.float32(0), np.float32(0))  # pyright: ignore
+"""The mean of nothing."""
+
 
 class Batch(NamedTuple):
     """Unrolls side by side, on the learner's devices."""
@@ -46,6 +49,7 @@ class MeshLearner:
         self._specs: Any = Trajectory(rows, rows, rows, rows, rows, lanes)  # pyright: ignore
         # The data have a leading device axis, as `Run.local` in `topologies.sharded`.
         run: Any = Run(P(), lanes, P(), P(), P())  # pyright: ignore
+        self._run_specs = run
         self._deferred = learner.deferred if deferred else None
         if self._deferred:
             learn: Callable = loops.lead_from(self._deferred, axis)
@@ -53,21 +57,21 @@ class MeshLearner:
             learn = loops.learn_from(learner, axis)
 
         def step(run: Run, trajectory: Trajectory) -> tuple[Run, Metrics, Any]:
-            own = jax.tree.map(lambda x: x[0], run.local)
-            learned = learn(run._replace(local=own), trajectory)
+            learned = learn(own(run), trajectory)
             run, metrics, lessons = learned if self._deferred else (*learned, ())
-            shared = jax.tree.map(lambda x: x[None], run.local)
-            return run._replace(local=shared), metrics, lessons
+            return shared(run), metrics, lessons
 
         def start(trajectory: Trajectory) -> Any:
             return jax.tree.map(lambda x: x[None], learner.start(trajectory))
 
         # As in `topologies.sharded`.
-        on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
-        self._function = on_mesh(
+        self._on_mesh = partial(jax.shard_map, mesh=mesh, check_vma=False)
+        self._function = self._on_mesh(
             step, in_specs=(run, self._specs), out_specs=(run, P(), P())
         )
-        self._start = on_mesh(start, in_specs=(self._specs,), out_specs=lanes)
+        self._start = self._on_mesh(start, in_specs=(self._specs,), out_specs=lanes)
+        self.ready = True
+        """Whether the last update was from enough."""
         self._compiled: Callable | None = None
         self._compiled_distil: Callable | None = None
 
@@ -90,11 +94,18 @@ class MeshLearner:
         trajectory = jax.device_put(joined, Trajectory(*shardings))
         return Batch(jax.block_until_ready(trajectory), list(unrolls))
 
-    def compile(self, run: Run, batch: Batch) -> None:
-        """Compiles the update for such a batch, unless it is done."""
-        if self._compiled is not None:
-            return
+    def look(self, run: Run) -> None:
+        """Sees whether there is enough to learn from, in a run that begins or goes on;
+        its local part is the learner's data."""
+
+    def is_compiled(self, batches: Sequence[Batch]) -> bool:
+        """Whether an update from such batches can begin at once."""
+        return self._compiled is not None
+
+    def compile(self, run: Run, batches: Sequence[Batch]) -> None:
+        """Compiles the update from such batches."""
         started = time.perf_counter()
+        (batch,) = batches
         lowered = jax.jit(self._function, donate_argnums=0).lower(run, batch.trajectory)
         self._compiled = lowered.compile()
         if self._deferred:
@@ -102,12 +113,14 @@ class MeshLearner:
             self._compile_distil(student, lessons=lowered.out_info[2])
         self._tally.compile_seconds += time.perf_counter() - started
 
-    def update(self, run: Run, batch: Batch) -> tuple[Run, Metrics, Any]:
+    def update(self, run: Run, batches: Sequence[Batch]) -> tuple[Run, Metrics, Any]:
         """One update, done when this returns; it donates the run.
 
         The last result is the lessons that it leaves, () if none.
         """
-        self.compile(run, batch)
+        (batch,) = batches
+        if not self.is_compiled(batches):
+            self.compile(run, batches)
         assert self._compiled is not None
         # Waiting also keeps programs with collectives from piling up: see DESIGN, 6.
         return jax.block_until_ready(self._compiled(run, batch.trajectory))
@@ -142,22 +155,24 @@ class MeshLearner:
         run = run._replace(learner=learner, progress=self.place(progress))
         return run, metrics
 
-    def count(self, batch: Batch, version: int) -> Metrics:
+    def count(self, unrolls: Sequence[Unrolled], version: int) -> Metrics:
         """Counts rows by lag, at the moment when `version` learns from them; lags, and
-        means over the episodes that ended in the batch, numpy."""
-        lags = [version - item.version for item in batch.unrolls]
-        for lag, item in zip(lags, batch.unrolls, strict=True):
+        means over the episodes that ended in them, numpy. There may be none."""
+        lags = [version - item.version for item in unrolls]
+        for lag, item in zip(lags, unrolls, strict=True):
             self._tally.lags[lag] += item.trajectory.reward.size
             self._tally.env_steps += int(np.sum(~item.trajectory.rows.last))
         self._tally.updates += 1
-        numbers: Any = np.array([sum(lags), len(lags), max(lags)], "f4")
-        sums: Any = np.array([x.episodes for x in batch.unrolls], "f4").sum(axis=0)
+        most, any_ = max(lags, default=0), bool(lags)
+        numbers: Any = np.array([sum(lags), len(lags), most, any_], "f4")
+        episodes = np.array([x.episodes for x in unrolls], "f4").reshape(-1, 3)
+        sums: Any = episodes.sum(axis=0)
         return {
             "lag": Mean(numbers[0], numbers[1]),
-            "lag_max": numbers[2],
+            "lag_max": Mean(numbers[2], numbers[3]),
             "episode_return": Mean(sums[0], sums[2]),
             "episode_length": Mean(sums[1], sums[2]),
-            **info.total([x.info for x in batch.unrolls]),
+            **info.total([x.info for x in unrolls]),
         }
 
     def _compile_distil(self, student: State, lessons: Any) -> None:
@@ -175,9 +190,23 @@ class MeshLearner:
         self._compiled_distil = jax.jit(one).lower(*arguments).compile()
 
 
+def own(run: Run) -> Run:
+    """What one device has of a run on a mesh."""
+    return run._replace(local=jax.tree.map(lambda x: x[0], run.local))
+
+
+def shared(run: Run) -> Run:
+    """The inverse."""
+    return run._replace(local=jax.tree.map(lambda x: x[None], run.local))
+
+
 def stacked(metrics: Sequence[Metrics]) -> Any:
     """Metrics of several updates, [num_updates], in numpy."""
-    both: Any = jax.tree.map(lambda *xs: np.stack(xs), *jax.device_get(list(metrics)))
+    rows: list[Any] = jax.device_get(list(metrics))
+    # What simulators tell of episodes is not told by an update without unrolls.
+    names = dict.fromkeys(name for row in rows for name in row)
+    rows = [{name: row.get(name, _NOTHING) for name in names} for row in rows]
+    both: Any = jax.tree.map(lambda *xs: np.stack(xs), *rows)
     return info.known(both)
 
 
@@ -186,4 +215,7 @@ def copied(params: Params, device: Any) -> Params:
     when this returns, or actors would wait for it inside a call, where nothing can stop
     them."""
     sharding = SingleDeviceSharding(device)
-    return jax.block_until_ready(jax.device_put(params, sharding, may_alias=False))
+    # Of an array on several devices `device_put` gives a part as it is, may_alias or
+    # not (jax 0.11).
+    one = jax.tree.map(lambda x: x.addressable_data(0), params)
+    return jax.block_until_ready(jax.device_put(one, sharding, may_alias=False))

@@ -12,7 +12,7 @@ from functools import partial
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.actor import Actor, Unrolled
 from jaxrl_par.bridge.actor_learner import distillers
 from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
@@ -47,19 +47,36 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         states = dict(enumerate(local.actors))
         run = run._replace(local=local.data)
         for entries in schedule:
-            batch = system.learner.upload([self._unroll(entry) for entry in entries])
-            counted = system.learner.count(batch, self._update)
-            run, learned = self._learn(run, batch)
+            unrolls = [self._unroll(entry) for entry in entries]
+            counted = system.learner.count(unrolls, self._update)
+            run, learned = self._learn(run, self._batches(unrolls))
             metrics.append(learned | counted)
-            states |= {item.actor: item.after for item in batch.unrolls}
+            states |= {item.actor: item.after for item in unrolls}
             self._update += 1
             self._keep(self._update, run)
         local = Local(tuple(states.values()), (), run.local)
         return system.with_local(run, local), stacked(metrics)
 
-    def _learn(self, run: Run, batch: Batch) -> tuple[Run, Metrics]:
+    def _batches(self, unrolls: list[Unrolled]) -> list[Batch]:
+        """As the uploader made them.
+
+        Raises:
+          RecordError: they make no whole batches, or not one where it must be one.
+        """
+        config = self._parts.config
+        size, number = config.batch, len(unrolls)
+        known = number == size or (config.is_decoupled and number % size == 0)
+        if not known:
+            raise RecordError(
+                f"update {self._update} of the record is of {number} unrolls, and a"
+                f" batch of {size}"
+            )
+        upload = self._system.learner.upload
+        return [upload(unrolls[i : i + size]) for i in range(0, number, size)]
+
+    def _learn(self, run: Run, batches: list[Batch]) -> tuple[Run, Metrics]:
         learner, student = self._system.learner, self._student
-        run, learned, lessons = learner.update(run, batch)
+        run, learned, lessons = learner.update(run, batches)
         if student is None:
             return run, learned
         teach = partial(distillers.learn, student, learner.distil, lessons)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
+from jaxrl_par.loops.pace import PaceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,10 @@ class ActorLearnerReport(ThreadsReport):
     """Mean number of unrolls that waited in the queue when one was taken."""
     queue_size: int
     uploaded_bytes: int
+    samples_per_insert: float | None = None
+    """Decoupled: rows trained for each row inserted, since there was enough."""
+    pace: PaceConfig | None = None
+    """Decoupled: what was asked for."""
     distillers: Sequence[Shares] = ()
     lessons: Sequence[int] = ()
     """How many each distiller learned from."""
@@ -38,6 +43,7 @@ class ActorLearnerReport(ThreadsReport):
             "learner_steps_per_second": self.learner_steps_per_second,
             "queue_depth": self.queue_depth,
             "uploaded_bytes": self.uploaded_bytes,
+            **({"samples_per_insert": self.samples_per_insert} if self.pace else {}),
             **({"lessons": sum(self.lessons)} if self.lessons else {}),
         }
 
@@ -52,12 +58,28 @@ class ActorLearnerReport(ThreadsReport):
             f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
             f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded"
         ]
+        if self.pace is not None:
+            lines.append(f"  pace        {self._pace_told(self.pace)}")
         if self.lessons:
             lines.append(
                 f"  lessons     {sum(self.lessons):,} by {len(self.lessons)}"
                 f" distillers: {', '.join(f'{count:,}' for count in self.lessons)}"
             )
         return lines
+
+    def _at_ratio(self) -> bool:
+        """Whether the learner did about as much as it may for what was inserted."""
+        asked = self.pace and self.pace.samples_per_insert
+        return bool(asked and (self.samples_per_insert or 0) > 0.9 * asked)
+
+    def _pace_told(self, pace: PaceConfig) -> str:
+        ratio = self.samples_per_insert
+        told = "nothing inserted" if ratio is None else f"{ratio:.2f} samples an insert"
+        if pace.samples_per_insert is None:
+            return f"{told}; neither waits for the other"
+        ahead = pace.run_ahead
+        most = "no bound" if ahead is None else f"at most {ahead} batches"
+        return f"{told}, at most {pace.samples_per_insert:g}; actors ahead: {most}"
 
     def bottleneck(self) -> str:
         learner_waits = self.learner.get("waiting for unrolls", 0.0)
@@ -76,6 +98,12 @@ class ActorLearnerReport(ThreadsReport):
                 " them, up to the lessons of an update, or fewer lessons"
             )
         if learner_waits > 0.2 and learner_waits >= blocked:
+            if self._at_ratio():
+                return (
+                    f"learner waits {learner_waits:.0%} of the time, because it has"
+                    " trained as much as pace.samples_per_insert allows: more actors,"
+                    " or a larger ratio"
+                )
             acting = actors.get("acting", 0.0)
             if acting > actors.get("environment", 0.0):
                 return (

@@ -67,13 +67,12 @@ class Stages:
     def take_batch(self) -> Batch:
         """The next one, as soon as it is there."""
 
-        def there() -> Batch | None:
-            batch, self._batch = self._batch, None
-            if batch is not None:
-                self._supervisor.condition.notify_all()
-            return batch
+        return self._supervisor.wait(self._taken, "batch to learn from")
 
-        return self._supervisor.wait(there, "batch to learn from")
+    def batch_if_there(self) -> Batch | None:
+        """The next one, or None: it does not wait."""
+        with self._supervisor.condition:
+            return self._taken()
 
     def publish(self, version: int, state: State) -> None:
         """Gives actors the parameters of a learner's state."""
@@ -88,6 +87,13 @@ class Stages:
         newest = self.publisher.newest
         version = self.schedule.admit(actor.index, actor.next_unroll, newest)
         return None if version is None else (version, self.publisher.get(version))
+
+    def _taken(self) -> Batch | None:
+        """The batch that waits; called under the lock."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._supervisor.condition.notify_all()
+        return batch
 
     def _put_batch(self, batch: Batch) -> None:
         def free() -> bool:

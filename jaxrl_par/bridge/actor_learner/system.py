@@ -12,10 +12,12 @@ from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.loops import Learner, Run
-from jaxrl_par.types import Params, PRNGKey, State, TimeStep, Trajectory
+from jaxrl_par.loops.pace import Pace
+from jaxrl_par.types import Count, Params, PRNGKey, State, TimeStep, Trajectory
 
 
 class Local(NamedTuple):
@@ -27,6 +29,8 @@ class Local(NamedTuple):
     """The parameters before the newest, oldest first, that lockstep still acts with."""
     data: Any
     """The learner's, on the devices of its mesh."""
+    debt: Count | tuple[()] = ()
+    """`Pace.debt` of the decoupled schedule."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,14 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         super().__init__(key, parts.learner.actor)
         self.parts = parts
         self.num_past_params = num_past_params
+        self._num_envs = 0
         config = parts.config
         deferred = config.num_distillers > 0
-        self.learner = MeshLearner(
-            parts.learner, parts.mesh, parts.axis, self.tally, deferred=deferred
+        given = parts.learner, parts.mesh, parts.axis, self.tally
+        self.learner = (
+            DecoupledLearner(*given)
+            if config.is_decoupled
+            else MeshLearner(*given, deferred=deferred)
         )
         agent, length = parts.learner.actor, parts.unroll_length
         self._acting = acting(agent, length, config.num_actors)
@@ -82,13 +90,31 @@ class ActorLearnerSystem(ActorFactory[Actor]):
 
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""
-        run, step = self.first_run(self.parts.learner.init, actors[0].env)
+        env = actors[0].env
+        assert env is not None
+        self._num_envs = env.num_envs
+        if self.parts.config.is_decoupled:
+            self.pace()  # refuses one that would stop
+        run, step = self.first_run(self.parts.learner.init, env)
         run = self.learner.place(run)
         past = (self.actor_params(run.learner),) * self.num_past_params
         states = tuple(actor.state() for actor in actors)
         params = self.parts.learner.params(run.learner)
         data = self.learner.data(jax.eval_shape(self._batch_shapes, params, step))
-        return self.with_local(run, Local(states, past, data))
+        debt = Count.zero() if self.parts.config.is_decoupled else ()
+        return self.with_local(run, Local(states, past, data, debt))
+
+    def pace(self) -> Pace:
+        """That of the decoupled schedule, at its start; once there are environments.
+
+        Raises:
+          RefusedError: as `Pace`.
+        """
+        parts, kept = self.parts, self.parts.learner.kept
+        assert kept is not None
+        inserted = parts.config.batch * self._num_envs * parts.unroll_length
+        trained = kept.rows(parts.unroll_length) * parts.mesh.size
+        return Pace(parts.config.pace, inserted, trained)
 
     def actor_params(self, state: State) -> Params:
         """The parameters that act, for actors."""
@@ -106,8 +132,8 @@ class ActorLearnerSystem(ActorFactory[Actor]):
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
         cpu = jax.local_devices(backend="cpu")[0]
-        actors, past = jax.device_put(local[:2], cpu)
-        return run._replace(local=Local(actors, past, local.data))
+        others = jax.device_put(local._replace(data=()), cpu)
+        return run._replace(local=others._replace(data=local.data))
 
     def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
         """Zeros in the shapes of a batch, to be traced and not computed."""

@@ -92,13 +92,13 @@ class EpisodeInfo:
 
 
 def total(metrics: Sequence[Metrics]) -> Metrics:
-    """Means over the episodes of all, which have the same names."""
+    """Means over the episodes of all, which have the same names; of none, nothing."""
 
     def summed(name: str) -> Mean:
         means: Any = [x[name] for x in metrics]
         return _mean(sum(x.total for x in means), sum(x.count for x in means))
 
-    return {name: summed(name) for name in metrics[0]}
+    return {name: summed(name) for name in (metrics[0] if metrics else {})}
 
 
 def known(metrics: Metrics) -> Metrics:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
+from jaxrl_par.loops.pace import PaceConfig
 
 
 def report(**changes) -> ActorLearnerReport:
@@ -50,6 +51,10 @@ BLOCKED = {"acting": 0.3, "waiting for parameters": 0.4, "waiting for the queue"
         ({"actors": [BLOCKED], "learner": WAITING}, "actors wait for the learner 70%"),
         ({"learner": WAITING, "uploader": {"uploading": 0.8}}, "uploading takes 80%"),
         ({"uploader": {"uploading": 0.8}}, "in balance"),
+        ({"learner": WAITING, "pace": PaceConfig(8.0), "samples_per_insert": 7.9},
+         "learner waits 60% of the time, because it has trained as much as pace"),
+        ({"learner": WAITING, "pace": PaceConfig(8.0), "samples_per_insert": 4.0},
+         "learner waits for actors 60%"),
         ({"restarts": 4, "learner": WAITING}, "made anew 4 times: find out why"),
     ],
 )  # fmt: skip
@@ -76,3 +81,21 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
             "learner_waiting_for_unrolls": 0.1,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("pace", "ratio", "told"),
+    [
+        (PaceConfig(8.0, 4), 7.987, "7.99 samples an insert, at most 8; actors ahead:"
+         " at most 4 batches"),
+        (PaceConfig(0.5), 0.4, "0.40 samples an insert, at most 0.5; actors ahead: no"
+         " bound"),
+        (PaceConfig(), 3.0, "3.00 samples an insert; neither waits for the other"),
+        (PaceConfig(), None, "nothing inserted; neither"),
+    ],
+)  # fmt: skip
+def test_the_pace_is_told_with_its_bounds(pace, ratio, told):
+    lines = report(pace=pace, samples_per_insert=ratio)
+    assert any(told in line for line in lines.lines())
+    assert lines.row()["samples_per_insert"] == ratio
+    assert "samples_per_insert" not in report().row()
