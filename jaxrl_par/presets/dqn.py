@@ -1,6 +1,8 @@
 """DQN from replay, on devices or with actors in threads: CartPole by default.
 
 `--replay.prioritised`, `--dqn.n-step 3` and `--dueling` make it what Ape-X learns.
+C51 is `--dqn.values categorical --dqn.v-min 0 --dqn.v-max 100`, and QR-DQN
+`--dqn.values quantile`.
 With `--network.memory lstm`, `--sequence`, `--dqn.burn-in` and `--dqn.rescale` it is
 what R2D2 learns: see `r2d2`.
 """
@@ -67,6 +69,7 @@ class Args(ReplayArgs):
                 ("sequence", self.sequence),
                 ("dqn.burn_in", self.dqn.burn_in),
                 ("dqn.start", self.dqn.start if self.dqn.start != "stored" else None),
+                ("dqn.measure_staleness", self.dqn.measure_staleness),
             )
             if value
         ]
@@ -86,7 +89,8 @@ def make_agent(
     args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
 ) -> Agent:
     """DQN for these observations and actions."""
-    network = q_network(*specs, args.network, dueling=args.dueling)
+    atoms = None if args.dqn.values == "expected" else args.dqn.num_atoms
+    network = q_network(*specs, args.network, dueling=args.dueling, num_atoms=atoms)
     windows = args.windows
     starts = not windows.constant_carry and windows.each(args.unroll_length) > 1
     return dqn(network, optimizer, replace(args.dqn, record_carry=starts))

@@ -1,0 +1,104 @@
+"""The loss of windows from replay, and their priorities."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl_par import exploration, losses, returns
+from jaxrl_par.algorithms.dqn import sequences
+from jaxrl_par.algorithms.dqn.config import DQNConfig
+from jaxrl_par.networks import Network
+from jaxrl_par.types import Info, Params, Trajectory
+
+
+def loss(
+    online: Params,
+    target: Params,
+    batch: Trajectory,
+    network: Network,
+    config: DQNConfig,
+) -> tuple[Float[Array, ""], Info]:
+    """The mean of weighted losses over the trained rows, and the windows' priorities.
+
+    Weights are `batch.extras["weight"]`, 1 without it. The mean is over all rows, those
+    that are `last` as 0, and is not divided by the sum of weights.
+    """
+    kind, b = config.kind(), config.burn_in
+    rows = batch.reward.shape[0] - b - (config.n_step - 1)
+    after = jax.tree.map(lambda x: x[b:], batch._replace(carry=()))
+    last = after.steps.last[:-1]
+    ahead = returns.reached(
+        rewards=after.reward,
+        discounts=config.gamma * after.discount,
+        last=last,
+        n=config.n_step,
+    )
+    ahead = returns.Reached(*(x[:rows] for x in ahead))
+    windows = _windows(batch, network, config)
+    outputs = sequences.of_both(network, online, target, windows, ahead.index)
+    last = last[:rows]
+    chosen = _of(after.action[:rows], outputs.online)
+    # A `last` row's action may be one that is impossible there, of -inf.
+    chosen = _where(last, 0.0, chosen)
+    ahead_by = outputs.online_ahead if config.double else outputs.target_ahead
+    best = exploration.possible_values(kind.expected(ahead_by))
+    bootstrap = _of(jnp.argmax(best, axis=-1), outputs.target_ahead)
+    # Where no action is possible, the value is 0.
+    none = kind.expected(bootstrap) == -jnp.inf
+    bootstrap = _where(none, 0.0, bootstrap)
+    ahead = ahead._replace(discounts=jnp.where(none, 0.0, ahead.discounts))
+    targets = _bootstrapped(ahead, kind.located(bootstrap), config)
+    learned = kind.compared(chosen, *jax.lax.stop_gradient((targets, bootstrap)))
+    q_values, target_values = kind.expected(chosen), kind.mean(targets, bootstrap)
+    weight = after.extras.get("weight", jnp.ones_like(after.reward))[:rows]
+    told = {"value_loss": learned.loss, "q_value": q_values, "target": target_values}
+    told |= {"td_error": jnp.abs(target_values - q_values)}
+    metrics = losses.row_means(last, importance_weight=weight, **told)
+    if config.measure_staleness:
+        values = kind.expected(outputs.online)
+        acted, steps = jax.tree.map(
+            lambda x: x[:rows], (after.extras["memory"], after.steps)
+        )
+        given = (network, online, values, acted, steps)
+        metrics |= jax.lax.stop_gradient(sequences.staleness(*given))
+    # Those of errors: not weighted, not squared, not cut at Huber's bound.
+    priorities = losses.of_sequences(learned.priority, last, config.eta)
+    return losses.over_rows(weight * learned.loss, last), Info(metrics, priorities)
+
+
+def _windows(
+    batch: Trajectory, network: Network, config: DQNConfig
+) -> sequences.Windows:
+    memory, padded = batch.carry.memory, None
+    if config.start == "zero":
+        memory = network.initial_carry(batch.num_lanes)
+    if config.burn_in and jax.tree.leaves(memory):
+        padded = batch.extras["padded"][0]
+    return sequences.Windows(batch.steps, memory, config.burn_in, padded)
+
+
+def _bootstrapped(
+    ahead: returns.Reached, values: Float[Array, "L K *N"], config: DQNConfig
+) -> Float[Array, "L K *N"]:
+    """Targets, from values in the rows ahead; both as the network learns them."""
+    rewards, discounts = (
+        x.reshape(*x.shape, *[1] * (values.ndim - x.ndim))
+        for x in (ahead.rewards, ahead.discounts)
+    )
+    if config.rescale is None:
+        return rewards + discounts * values
+    targets = rewards + discounts * returns.unsquashed(values, config.rescale)
+    return returns.squashed(targets, config.rescale)
+
+
+def _of(action: Int[Array, "L K"], outputs: Float[Array, "L K A *N"]):
+    """What outputs say of the action, [L, K, *N]."""
+    index = action.reshape(*action.shape, *[1] * (outputs.ndim - action.ndim))
+    return jnp.take_along_axis(outputs, index, axis=2).squeeze(2)
+
+
+def _where(
+    chosen: Bool[Array, "L K"], x: float, y: Float[Array, "L K *N"]
+) -> Float[Array, "L K *N"]:
+    chosen = chosen.reshape(*chosen.shape, *[1] * (y.ndim - chosen.ndim))
+    return jnp.where(chosen, x, y)
