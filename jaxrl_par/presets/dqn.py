@@ -1,8 +1,10 @@
 """DQN from replay, on devices or with actors in threads: CartPole by default.
 
 `--replay.prioritised`, `--dqn.n-step 3` and `--dueling` make it what Ape-X learns.
+C51 is `--dqn.values categorical --dqn.v-min 0 --dqn.v-max 100`, and QR-DQN
+`--dqn.values quantile`.
 With `--network.memory lstm`, `--sequence`, `--dqn.burn-in` and `--dqn.rescale` it is
-R2D2's learner.
+what R2D2 learns: see `r2d2`.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +50,8 @@ class Args(ReplayArgs):
         if not self.has_memory:
             # The carry is a rate of exploration.
             return Windows(1, 0, ahead, constant_carry=True)
-        return Windows(self.sequence, self.dqn.burn_in, ahead)
+        unread = self.dqn.start == "zero"
+        return Windows(self.sequence, self.dqn.burn_in, ahead, constant_carry=unread)
 
     def problems(self) -> list[str]:
         """What is out of range, or for networks of another kind."""
@@ -65,6 +68,8 @@ class Args(ReplayArgs):
             for name, value in (
                 ("sequence", self.sequence),
                 ("dqn.burn_in", self.dqn.burn_in),
+                ("dqn.start", self.dqn.start if self.dqn.start != "stored" else None),
+                ("dqn.measure_staleness", self.dqn.measure_staleness),
             )
             if value
         ]
@@ -84,8 +89,10 @@ def make_agent(
     args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
 ) -> Agent:
     """DQN for these observations and actions."""
-    network = q_network(*specs, args.network, dueling=args.dueling)
-    starts = args.has_memory and args.windows.each(args.unroll_length) > 1
+    atoms = None if args.dqn.values == "expected" else args.dqn.num_atoms
+    network = q_network(*specs, args.network, dueling=args.dueling, num_atoms=atoms)
+    windows = args.windows
+    starts = not windows.constant_carry and windows.each(args.unroll_length) > 1
     recorded = {"record_carry": starts, "record_priority": args.replay.needs_recorded}
     return dqn(network, optimizer, replace(args.dqn, **recorded))
 

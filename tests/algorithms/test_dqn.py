@@ -11,8 +11,8 @@ import pytest
 from nearness import assert_near
 
 from jaxrl_par import loops, losses, random, rollout
-from jaxrl_par.algorithms import dqn as module
-from jaxrl_par.algorithms.dqn import DQNCarry, DQNConfig, dqn
+from jaxrl_par.algorithms.dqn import DQNCarry, DQNConfig, dqn, sequences
+from jaxrl_par.algorithms.dqn.loss import loss
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.networks.base import Network
 from jaxrl_par.replay import PriorityConfig, Windows, prioritised, uniform
@@ -63,7 +63,7 @@ def batch_of(obs, reward, *, discount=1.0, last=(), action=0, weight=None, first
 def loss_of(batch, config, network=None, online=0.0, target=0.0):
     network = network or shown()
     given = (jnp.float32(online), jnp.float32(target), batch, network, config)
-    return module.loss(*given)
+    return loss(*given)
 
 
 def target_of(*args, **options):
@@ -136,7 +136,7 @@ def test_huber_grows_linearly_beyond_its_bound(delta, expected):
     value, info = loss_of(batch, config)
     np.testing.assert_allclose(value, expected)
     np.testing.assert_allclose(info.priorities, [3.0], rtol=1e-6)
-    slope = jax.grad(lambda x: module.loss(x, x, batch, shown(), config)[0])
+    slope = jax.grad(lambda x: loss(x, x, batch, shown(), config)[0])
     np.testing.assert_allclose(slope(0.0), -(delta or 3.0))
 
 
@@ -157,8 +157,8 @@ def test_memory_begins_anew_at_the_first_row_and_not_at_the_last_one():
     batch = batch_of(jnp.ones((5, 1)), jnp.zeros((4, 1)), last=(2,), first=(3,))
     batch = batch._replace(carry=DQNCarry(jnp.zeros(1), jnp.zeros(1)))
     index = jnp.array([[1], [2], [2], [4]])
-    given = (0.0, 0.0, batch, batch.steps, index, halving(), DQNConfig())
-    values = module._values(*given)
+    windows = sequences.Windows(batch.steps, batch.carry.memory)
+    values = sequences.of_both(halving(), 0.0, 0.0, windows, index)
     np.testing.assert_array_equal(values.online[:, 0, 0], [1, 1.5, 1.75, 1])
     for ahead in (values.online_ahead, values.target_ahead):
         np.testing.assert_array_equal(ahead[:, 0, 0], [1.5, 1.75, 1.75, 1.5])
@@ -179,13 +179,14 @@ def test_the_memory_of_a_window_is_that_of_acting(burn_in):
     whole = batch_of(jnp.ones((rows + 1, 1)), jnp.zeros((rows, 1)))
     start = jax.tree.map(lambda x: x[0], carry)
     whole = whole._replace(extras={"carry": carry}, carry=start)
-    windows, config = Windows(2, burn_in), DQNConfig(burn_in=burn_in)
+    windows = Windows(2, burn_in)
     items = windows.kept(whole)
     for window in range(3):
         batch = windows.cut(items, jnp.zeros(1, int), jnp.full(1, window))
-        after = jax.tree.map(lambda x: x[burn_in:], batch.steps)
-        index = jnp.array([[1], [2]])
-        values = module._values(0.0, 0.0, batch, after, index, network, config)
+        index, padded = jnp.array([[1], [2]]), batch.extras.get("padded", [None])[0]
+        read = (batch.steps, batch.carry.memory, burn_in, padded)
+        read = sequences.Windows(*read)
+        values = sequences.of_both(network, 0.0, 0.0, read, index)
         expected = jnp.stack(acted[2 * window : 2 * window + 2])
         np.testing.assert_array_equal(values.online, expected)
 
@@ -213,7 +214,7 @@ def test_who_acts_records_the_priorities_that_learning_would_give(memory, rescal
     slot, window = (jnp.ravel(x) for x in jnp.indices((3, rows // each)))
     batch = windows.cut(windows.kept(unroll._replace(extras={})), slot, window)
     given = state.online, state.target, batch, network, config
-    learned = module.loss(*given)[1].priorities
+    learned = loss(*given)[1].priorities
     recorded = unroll.extras["priority"]
     if memory == "none":
         assert_near(jnp.ravel(recorded.T), learned)
@@ -242,7 +243,7 @@ def test_no_gradient_flows_into_what_is_burned_in():
         return Network(lambda key, step: 1.0, jnp.zeros, apply, unroll)
 
     config = DQNConfig(gamma=0.0, burn_in=1, huber_delta=None)
-    slope = jax.grad(lambda x: module.loss(x, x, batch, scaled(), config)[0])(1.0)
+    slope = jax.grad(lambda x: loss(x, x, batch, scaled(), config)[0])(1.0)
     # y = 0: the loss is h^2 / 2 with h = 1.5, and dh = 1 (with the burn-in it is 1.5).
     np.testing.assert_allclose(slope, 1.5)
 

@@ -389,23 +389,31 @@ _ALGORITHMS = (
     ),
     _m(
         "DQN values its action by the online network",
-        "algorithms/dqn.py",
-        "best = values.online_ahead if config.double else values.target_ahead",
-        "best = values.target_ahead if config.double else values.target_ahead",
+        "algorithms/dqn/loss.py",
+        "ahead_by = outputs.online_ahead if config.double else outputs.target_ahead",
+        "ahead_by = outputs.target_ahead if config.double else outputs.target_ahead",
         "algorithms/test_dqn.py::test_double_dqn_chooses_by_one_network_and_values_by_the_other",
     ),
     _m(
+        "first priorities bootstrap from the row itself",
+        "algorithms/dqn/acted.py",
+        "at_rows(bests, ahead.index)",
+        "at_rows(bests, ahead.index - 1)",
+        "algorithms/test_dqn.py::"
+        "test_who_acts_records_the_priorities_that_learning_would_give",
+    ),
+    _m(
         "priorities of DQN are weighted",
-        "algorithms/dqn.py",
-        "losses.of_sequences(errors, last, config.eta)",
-        "losses.of_sequences(weight * errors, last, config.eta)",
+        "algorithms/dqn/loss.py",
+        "losses.of_sequences(learned.priority, last, config.eta)",
+        "losses.of_sequences(weight * learned.priority, last, config.eta)",
         "algorithms/test_dqn.py::test_importance_weights_are_of_windows_and_the_mean_is_over_their_number",
     ),
     _m(
         "a gradient flows into the burn-in",
-        "algorithms/dqn.py",
-        "jax.lax.stop_gradient(burned)",
-        "burned",
+        "algorithms/dqn/sequences.py",
+        "jax.lax.stop_gradient(after)",
+        "after",
         "algorithms/test_dqn.py::test_no_gradient_flows_into_what_is_burned_in",
     ),
     _m(
@@ -934,6 +942,28 @@ _REPLAY = (
 
 _LOOPS = (
     _m(
+        "pace: inserts before it is ready are a debt",
+        "loops/pace.py",
+        "        if self.ready:\n            self._done[0] += 1",
+        "        if True:\n            self._done[0] += 1",
+        "loops/test_pace.py::test_what_is_inserted_before_it_is_ready_is_no_debt",
+    ),
+    _m(
+        "pace: the least width forgets the common divisor",
+        "loops/pace.py",
+        "(insert + update - common) / insert",
+        "(insert + update) / insert",
+        "loops/test_pace.py::test_the_least_width_never_stops_and_one_less_does",
+    ),
+    _m(
+        "pace: the learner trains more than it may",
+        "loops/pace.py",
+        "self.debt >= self._update",
+        "self.debt >= 0",
+        "loops/test_pace.py::test_inserts_and_updates_take_turns_as_the_ratio_says",
+        "topologies/test_threads_decoupled.py",
+    ),
+    _m(
         "what is learned does not wait for the buffer",
         "loops/learner.py",
         "update(agent, state, batch, grad_key, axis, accepted=ready)",
@@ -1027,7 +1057,7 @@ _LOOPS = (
     ),
     _m(
         "environment steps pass with the first lesson",
-        "loops/learner.py",
+        "loops/elsewhere.py",
         ".at[-1].set(env_steps)",
         ".at[0].set(env_steps)",
         "bridge/actor_learner/test_distillers.py::"
@@ -1175,6 +1205,20 @@ _TOPOLOGIES = (
 
 _BRIDGE = (
     _m(
+        "decoupled: of several batches only the last is added",
+        "bridge/actor_learner/decoupled.py",
+        "for batch in batches:",
+        "for batch in batches[-1:]:",
+        "topologies/test_threads_decoupled.py",
+    ),
+    _m(
+        "what acts is a part of what the next update frees",
+        "bridge/actor_learner/learner.py",
+        "lambda x: x.addressable_data(0), params",
+        "lambda x: x, params",
+        "bridge/actor_learner/test_mesh_learner.py",
+    ),
+    _m(
         "queue: a row may be older by one than the bound",
         "bridge/actor_learner/queue.py",
         "if update - newest > self._max_lag:",
@@ -1217,8 +1261,8 @@ _BRIDGE = (
     _m(
         "the lag is counted after the update",
         "bridge/actor_learner/engine.py",
-        "counted = learner.count(batch, version)",
-        "counted = learner.count(batch, version + 1)",
+        "counted = learner.count(unrolls, version)",
+        "counted = learner.count(unrolls, version + 1)",
         "topologies/test_threads.py::test_no_row_is_older_than_the_bound",
     ),
     _m(
@@ -1323,8 +1367,8 @@ _BRIDGE = (
     _m(
         "actor: an unroll has the memory of its end",
         "bridge/actor.py",
-        "return self._complete(rows, old_carry, kept[0], version)",
-        "return self._complete(rows, carry, kept[0], version)",
+        "rows.trajectory(kept[0], jax.device_get(old_carry))",
+        "rows.trajectory(kept[0], jax.device_get(carry))",
         "topologies/test_threads.py::"
         "test_lockstep_without_lag_is_the_synchronous_program",
     ),

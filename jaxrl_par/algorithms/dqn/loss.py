@@ -1,0 +1,65 @@
+"""The loss of windows from replay, and their priorities."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrl_par import losses, returns
+from jaxrl_par.algorithms.dqn import sequences
+from jaxrl_par.algorithms.dqn.config import DQNConfig
+from jaxrl_par.algorithms.dqn.targets import best, of_action, reached, targets, where
+from jaxrl_par.networks import Network
+from jaxrl_par.types import Info, Params, Trajectory
+
+
+def loss(
+    online: Params,
+    target: Params,
+    batch: Trajectory,
+    network: Network,
+    config: DQNConfig,
+) -> tuple[Float[Array, ""], Info]:
+    """The mean of weighted losses over the trained rows, and the windows' priorities.
+
+    Weights are `batch.extras["weight"]`, 1 without it. The mean is over all rows, those
+    that are `last` as 0, and is not divided by the sum of weights.
+    """
+    kind, b = config.kind(), config.burn_in
+    rows = batch.reward.shape[0] - b - (config.n_step - 1)
+    after = jax.tree.map(lambda x: x[b:], batch._replace(carry=()))
+    last = after.steps.last[:-1]
+    ahead = returns.Reached(*(x[:rows] for x in reached(after, config)))
+    windows = _windows(batch, network, config)
+    outputs = sequences.of_both(network, online, target, windows, ahead.index)
+    last = last[:rows]
+    # A `last` row's action may be one that is impossible there, of -inf.
+    chosen = where(last, 0.0, of_action(after.action[:rows], outputs.online))
+    ahead_by = outputs.online_ahead if config.double else outputs.target_ahead
+    made = targets(ahead, best(outputs.target_ahead, ahead_by, kind), kind, config)
+    learned = kind.compared(chosen, *jax.lax.stop_gradient(made))
+    q_values, target_values = kind.expected(chosen), kind.mean(*made)
+    weight = after.extras.get("weight", jnp.ones_like(after.reward))[:rows]
+    told = {"value_loss": learned.loss, "q_value": q_values, "target": target_values}
+    told |= {"td_error": jnp.abs(target_values - q_values)}
+    metrics = losses.row_means(last, importance_weight=weight, **told)
+    if config.measure_staleness:
+        values = kind.expected(outputs.online)
+        acted, steps = jax.tree.map(
+            lambda x: x[:rows], (after.extras["memory"], after.steps)
+        )
+        given = (network, online, values, acted, steps)
+        metrics |= jax.lax.stop_gradient(sequences.staleness(*given))
+    # Those of errors: not weighted, not squared, not cut at Huber's bound.
+    priorities = losses.of_sequences(learned.priority, last, config.eta)
+    return losses.over_rows(weight * learned.loss, last), Info(metrics, priorities)
+
+
+def _windows(
+    batch: Trajectory, network: Network, config: DQNConfig
+) -> sequences.Windows:
+    memory, padded = batch.carry.memory, None
+    if config.start == "zero":
+        memory = network.initial_carry(batch.num_lanes)
+    if config.burn_in and jax.tree.leaves(memory):
+        padded = batch.extras["padded"][0]
+    return sequences.Windows(batch.steps, memory, config.burn_in, padded)

@@ -1,0 +1,124 @@
+"""Networks on windows from replay, whose memory began somewhere before them.
+
+A window has rows [burn-in | trained | lookahead], as `replay.Windows` cuts them. On the
+burn-in each network refreshes its own memory, without a gradient. The memory before the
+window is what was stored when it was acted, with the parameters of then, or empty.
+
+Source: Kapturowski et al., R2D2 (ICLR 2019), sections 2.3 and 3.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxrl_par.networks import Network
+from jaxrl_par.types import Carry, Mean, Params, TimeStep
+
+
+class Windows(NamedTuple):
+    """What networks read."""
+
+    steps: TimeStep
+    """[burn-in + trained + lookahead + 1, K]"""
+    memory: Carry
+    """[K, ...], before the first of them."""
+    burn_in: int = 0
+    padded: Bool[Array, " K"] | None = None
+    """With a burn-in: whether there are no rows before the trained ones, because an
+    unroll begins with them. Memory is then that before them."""
+
+    @property
+    def after(self) -> TimeStep:
+        """The steps behind the burn-in."""
+        return jax.tree.map(lambda x: x[self.burn_in :], self.steps)
+
+
+class Outputs(NamedTuple):
+    """What both networks make of windows."""
+
+    online: Float[Array, "L K *A"]
+    """In the trained rows."""
+    online_ahead: Float[Array, "L K *A"]
+    """In the rows that their targets bootstrap from."""
+    target_ahead: Float[Array, "L K *A"]
+
+
+def of_both(
+    network: Network,
+    online: Params,
+    target: Params,
+    windows: Windows,
+    index: Int[Array, "L K"],
+) -> Outputs:
+    """Outputs in the L trained rows, and in the rows `index`, counted from the first of
+    them."""
+    rows, memory, steps = index.shape[0], windows.memory, windows.after
+    if not jax.tree.leaves(memory):
+        # No row depends on those before: only what is used is computed.
+        ahead = at_rows(steps, index)
+        both = jax.tree.map(lambda x, y: jnp.concatenate([x[:rows], y]), steps, ahead)
+        outputs, _ = network.unroll(online, memory, both)
+        target_outputs, _ = network.unroll(target, memory, ahead)
+        return Outputs(outputs[:rows], outputs[rows:], target_outputs)
+    outputs, _ = network.unroll(online, burned(network, online, windows), steps)
+    target_outputs, _ = network.unroll(target, burned(network, target, windows), steps)
+    ahead = at_rows((outputs, target_outputs), index)
+    return Outputs(outputs[:rows], *ahead)
+
+
+def burned(network: Network, params: Params, windows: Windows) -> Carry:
+    """Memory before the first trained row."""
+    if not windows.burn_in:
+        return windows.memory
+    steps = jax.tree.map(lambda x: x[: windows.burn_in], windows.steps)
+    _, after = network.unroll(params, windows.memory, steps)
+    padded = windows.padded
+    assert padded is not None
+
+    def chosen(before: Array, after: Array) -> Array:
+        where = padded.reshape(-1, *[1] * (before.ndim - 1))
+        return jnp.where(where, before, jax.lax.stop_gradient(after))
+
+    return jax.tree.map(chosen, windows.memory, after)
+
+
+def staleness(
+    network: Network,
+    params: Params,
+    values: Float[Array, "L K A"],
+    acted: Carry,
+    steps: TimeStep,
+) -> dict[str, Mean]:
+    """How far values are from those with the memory of acting: the paper's Delta Q,
+
+        |q(h'[t]) - q(h[t])| / |max over a and t of q(h'[t])|
+
+    in the first and in the last row of each window, in the mean over windows; q is of
+    the same parameters in both. h' is the memory that learning has, h that of acting.
+    A window without values other than 0 has none, and does not count.
+
+    Args:
+      values: with h', in the trained rows.
+      acted: h before each of those rows, leaves [L, K, ...].
+      steps: [L, K]
+    """
+    largest = jnp.abs(jnp.max(values, axis=(0, 2)))
+    found = {}
+    for name, row in (("first", 0), ("last", -1)):
+        memory, step = jax.tree.map(lambda x, row=row: x[row], (acted, steps))
+        as_acted, _ = network.apply(params, memory, step)
+        same = values[row] == as_acted  # impossible actions too
+        difference = jnp.where(same, 0.0, values[row] - as_acted)
+        share = jnp.linalg.norm(difference, axis=-1) / largest
+        counts = jnp.isfinite(largest) & (largest > 0.0)
+        total = jnp.sum(jnp.where(counts, share, 0.0))
+        found[f"staleness_{name}"] = Mean(total, jnp.sum(counts, dtype=jnp.float32))
+    return found
+
+
+def at_rows(tree: PyTree, index: Int[Array, "L K"]) -> PyTree:
+    """x[index[t, k], k, ...] of each leaf."""
+    lanes = jnp.arange(index.shape[1])[None]
+    return jax.tree.map(lambda x: x[index, lanes], tree)
