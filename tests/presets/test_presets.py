@@ -21,6 +21,7 @@ ALL = get_args(cli.Topology)
 TAKES = {
     "a2c": ALL,
     "a3c": ALL,
+    "apex": ("compiled", "threads"),
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
     "dqn": ("compiled", "threads"),
