@@ -534,6 +534,27 @@ _PARTS = (
         "test_equal_numbers_do_not_deviate_though_their_mean_is_rounded",
     ),
     _m(
+        "help of an older package is printed",
+        "kept.py",
+        "return _digest(state + b",
+        "return _digest(b",
+        "test_kept.py::test_a_change_of_what_made_it_makes_it_anew",
+    ),
+    _m(
+        "help is kept for one width of the terminal",
+        "kept.py",
+        "path = _path(str(shutil.get_terminal_size((0, 0)).columns), *about)",
+        "path = _path(*about)",
+        "test_kept.py::test_a_change_of_what_made_it_makes_it_anew",
+    ),
+    _m(
+        "Python flushes once more to a reader that is gone",
+        "pipes.py",
+        "os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())",
+        "pass",
+        "test_pipes.py::test_who_cannot_print_ends_in_a_sentence_at_most",
+    ),
+    _m(
         "an ignored signal is heard",
         "exit_codes.py",
         "always = number in (signal.SIGTERM, signal.SIGINT)",
