@@ -96,10 +96,13 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: Int[Array, "*B"]) -> Float[Array, "*B"]:
+        """That of an action that was stored; -inf of a number that no action has."""
         # A sum over a mask has a cheaper gradient than a gather, which scatters.
         log_probs = self._log_probs_first
         actions = jnp.arange(len(log_probs)).reshape(-1, *[1] * action.ndim)
-        return jnp.sum(jnp.where(action[None] == actions, log_probs, 0.0), axis=0)
+        found = jnp.sum(jnp.where(action[None] == actions, log_probs, 0.0), axis=0)
+        exists = (action >= 0) & (action < len(log_probs))
+        return jnp.where(exists, found, -jnp.inf)
 
     def entropy(self) -> Float[Array, "*B"]:
         log_probs = self._log_probs_first

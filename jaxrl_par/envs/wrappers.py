@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
-from jaxrl_par.errors import above, not_between, refuse_any
+from jaxrl_par.errors import above, not_between, not_finite, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
 
@@ -143,7 +143,12 @@ def _showing(env: Environment, observation_spec: Specs, show) -> Environment:
 
 
 def scale_rewards(env: Environment, factor: float) -> Environment:
-    """Multiplies rewards by a constant, which may be traced."""
+    """Multiplies rewards by a constant, which may be traced.
+
+    Raises:
+      RefusedError: it is no finite number.
+    """
+    refuse_any(not_finite(factor=factor))
     return _map_rewards(env, lambda reward: reward * factor)
 
 

@@ -534,6 +534,35 @@ _PARTS = (
         "test_equal_numbers_do_not_deviate_though_their_mean_is_rounded",
     ),
     _m(
+        "an action that does not exist is certain",
+        "distributions.py",
+        "return jnp.where(exists, found, -jnp.inf)",
+        "return found",
+        "test_distributions.py::test_an_action_that_does_not_exist_has_no_probability",
+    ),
+    _m(
+        "a ratio without a bar overflows",
+        "returns.py",
+        "bar = jnp.minimum(bar, _LARGEST_RATIO)",
+        "bar = jnp.asarray(bar)",
+        "test_returns.py::test_without_bars_a_ratio_that_overflows_is_a_large_number",
+    ),
+    _m(
+        "a mean over no row is divided by zero",
+        "algorithms/reinforce.py",
+        "/ jnp.maximum(count, tiny)",
+        "/ count",
+        "algorithms/test_reinforce.py::"
+        "test_rows_that_are_all_last_have_a_baseline_of_zero",
+    ),
+    _m(
+        "keys that JSON would make one are merged",
+        "training/comparison.py",
+        'refuse_any(same_text(value, f"keys of {name}"))',
+        "pass",
+        "cli/test_config.py::test_keys_that_json_would_make_one_are_refused",
+    ),
+    _m(
         "help of an older package is printed",
         "kept.py",
         "return _digest(state + b",
