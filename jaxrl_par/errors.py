@@ -223,7 +223,7 @@ def not_a_seed(**seeds: Any) -> list[str]:
 
 
 def not_finite(**numbers: Any) -> list[str]:
-    """A line for each that is no finite float32. One that is traced has no value yet."""
+    """A line for each that is no finite float32. What is traced has no value yet."""
     return [
         f"{name} must be a finite number, got {x!r:.60}"
         for name, x in numbers.items()

@@ -252,8 +252,8 @@ _ALGORITHMS = (
     _m(
         "impala: one step is cut at the bar of the values",
         "algorithms/impala.py",
-        "weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))",
-        "weights = jnp.minimum(config.max_rho, jnp.exp(log_ratios))",
+        "weights = returns.ratios_up_to(config.max_policy_rho, log_ratios)",
+        "weights = returns.ratios_up_to(config.max_rho, log_ratios)",
         "algorithms/test_impala.py::test_a_single_row_is_weighed_as_its_correction_says",
     ),
     _m(
@@ -383,8 +383,8 @@ _ALGORITHMS = (
     _m(
         "reinforce: the baseline is a mean of devices' means",
         "algorithms/reinforce.py",
-        "axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))",
-        "axis.mean(jnp.sum(to_go) / jnp.sum(weight))",
+        "axis.mean(jnp.sum(to_go)) / jnp",
+        "axis.mean(jnp.sum(to_go) / jnp.sum(weight)) * count / jnp",
         "algorithms/test_reinforce.py::test_the_mean_is_over_the_rows_of_all_devices",
     ),
     _m(
@@ -550,8 +550,8 @@ _PARTS = (
     _m(
         "a mean over no row is divided by zero",
         "algorithms/reinforce.py",
-        "/ jnp.maximum(count, tiny)",
-        "/ count",
+        "tiny = jnp.finfo(count.dtype).tiny",
+        "tiny = 0.0",
         "algorithms/test_reinforce.py::"
         "test_rows_that_are_all_last_have_a_baseline_of_zero",
     ),
