@@ -84,7 +84,8 @@ class Categorical(NamedTuple):
         *below, total = accumulate(jnp.exp(logits))
         # Below the total even when rounded: an action of weight 0 is never drawn.
         draw = jax.random.uniform(key, total.shape) * total
-        return sum((draw >= x for x in below), jnp.zeros(total.shape, jnp.int32))
+        zeros = jnp.zeros(total.shape, jnp.int32)
+        return sum(((draw >= x).astype(jnp.int32) for x in below), zeros)
 
     def sample_and_log_prob(
         self, key: PRNGKey
@@ -252,6 +253,8 @@ def _mean_size(mean: Array, std: Array) -> Array:
 
 def _precise(distribution: Any) -> Any:
     """With leaves of float32, if they had fewer digits."""
-    return jax.tree.map(
-        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), distribution
-    )
+
+    def precise(x: Array) -> Array:
+        return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+    return jax.tree.map(precise, distribution)

@@ -31,7 +31,7 @@ def episode_statistics(env: Environment) -> Environment:
 
     def reset(key):
         inner, step = env.reset(key)
-        zeros = jnp.zeros(env.num_envs)
+        zeros = jnp.zeros(env.num_envs, jnp.float32)
         return _WithEpisode(inner, Episode(zeros, zeros.astype(jnp.int32))), step
 
     def step(env_state, action, key):
@@ -133,7 +133,7 @@ def _showing(env: Environment, observation_spec: Specs, show) -> Environment:
     def reset(key):
         env_state, step = env.reset(key)
         action = example(env.action_spec, env.num_envs)
-        return env_state, show(step, action, jnp.zeros(env.num_envs))
+        return env_state, show(step, action, jnp.zeros(env.num_envs, jnp.float32))
 
     def step(env_state, action, key):
         env_state, step, reward, discount = env.step(env_state, action, key)
@@ -199,8 +199,9 @@ def normalize_rewards(
 
     def reset(key):
         inner, step = env.reset(key)
-        nothing = Moments(*[jnp.zeros(())] * 3)
-        return _WithReturns(inner, jnp.zeros(env.num_envs), nothing), step
+        nothing = Moments(*[jnp.zeros((), jnp.float32)] * 3)
+        returns = jnp.zeros(env.num_envs, jnp.float32)
+        return _WithReturns(inner, returns, nothing), step
 
     def step(env_state, action, key):
         inner, step, reward, discount = env.step(env_state.inner, action, key)

@@ -534,6 +534,20 @@ _PARTS = (
         "test_equal_numbers_do_not_deviate_though_their_mean_is_rounded",
     ),
     _m(
+        "gymnax computes in 64 bits where a user does",
+        "envs/gymnax.py",
+        ", jax.enable_x64(False):",
+        ":",
+        "test_switches.py::test_what_gymnax_has_traces_in_32_bits",
+    ),
+    _m(
+        "truth values are divided by their number",
+        "exploration.py",
+        "weights = chosen.astype(jnp.float32)",
+        "weights = chosen",
+        "test_switches.py::test_functions_of_arrays_trace_without_promotion",
+    ),
+    _m(
         "an action that does not exist is certain",
         "distributions.py",
         "return jnp.where(exists, found, -jnp.inf)",
