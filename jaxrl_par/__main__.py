@@ -4,7 +4,6 @@ What a command needs is imported when it is called: to tell what there is, neith
 nor any other library.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -14,6 +13,8 @@ from jaxrl_par import __version__, presets
 from jaxrl_par.envs import catalogue
 from jaxrl_par.errors import nearest
 from jaxrl_par.exit_codes import ended_at_once
+from jaxrl_par.kept import run_or_help
+from jaxrl_par.pipes import while_it_is_read
 
 _USAGE = """\
 usage: jaxrl-par EXPERIMENT [OPTIONS]    trains; EXPERIMENT --help lists the options
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in presets.SUMMARIES:
         presets.launch(name, rest, program=f"jaxrl-par {name}")
         return
-    try:
+    with while_it_is_read():
         if name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
@@ -54,12 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             known = [*_COMMANDS, *presets.SUMMARIES, "--help", "--version"]
             _refuse(f"unknown command {name!r}{nearest(name, known)}")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read the output, such as `head`, has seen enough. Python would say so
-        # once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
 
 
 def _help() -> str:
@@ -89,14 +84,19 @@ def _list_envs(rest: Sequence[str]) -> None:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 
-def _later(module: str, function: str) -> Callable[[Sequence[str]], None]:
-    """A command that needs JAX, or what is as slow to import."""
+def _later(name: str) -> Callable[[Sequence[str]], None]:
+    """A command that needs JAX, or what is as slow to import: a module of `cli`."""
 
-    def run(rest: Sequence[str]) -> None:
-        with ended_at_once(), import_module("jaxrl_par.cli").sentences():
-            getattr(import_module(module), function)(rest)
+    def command(rest: Sequence[str]) -> None:
+        def run() -> None:
+            with import_module("jaxrl_par.cli").sentences():
+                module = import_module(f"jaxrl_par.cli.{name}")
+                getattr(module, f"{name}_command")(rest)
 
-    return run
+        with ended_at_once():
+            run_or_help(run, rest, name)
+
+    return command
 
 
 def _refuse(told: str) -> None:
@@ -108,12 +108,12 @@ _COMMANDS = {
     "compare": _Command(
         "FOLDER ...",
         "a table and a picture of runs, and what differs in their settings",
-        _later("jaxrl_par.cli.compare", "compare_command"),
+        _later("compare"),
     ),
     "evaluate": _Command(
         "FOLDER",
         "a run once more in its environments, and an episode as a film",
-        _later("jaxrl_par.cli.evaluate", "evaluate_command"),
+        _later("evaluate"),
     ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs

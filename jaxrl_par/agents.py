@@ -103,7 +103,9 @@ def stepped(
     grads: Grads,
 ) -> tuple[Params, optax.OptState]:
     """Parameters and the optimizer's state after a gradient."""
-    updates, opt_state = optimizer.update(grads, opt_state, params)
+    # optax's own code promotes dtypes, also where a user forbids it to everyone.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
     # Else a product and the sum below may be rounded once, in one program and not in
     # another.
     updates = jax.lax.optimization_barrier(updates)

@@ -84,7 +84,8 @@ class Categorical(NamedTuple):
         *below, total = accumulate(jnp.exp(logits))
         # Below the total even when rounded: an action of weight 0 is never drawn.
         draw = jax.random.uniform(key, total.shape) * total
-        return sum((draw >= x for x in below), jnp.zeros(total.shape, jnp.int32))
+        zeros = jnp.zeros(total.shape, jnp.int32)
+        return sum(((draw >= x).astype(jnp.int32) for x in below), zeros)
 
     def sample_and_log_prob(
         self, key: PRNGKey
@@ -96,10 +97,13 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: Int[Array, "*B"]) -> Float[Array, "*B"]:
+        """That of an action that was stored; -inf of a number that no action has."""
         # A sum over a mask has a cheaper gradient than a gather, which scatters.
         log_probs = self._log_probs_first
         actions = jnp.arange(len(log_probs)).reshape(-1, *[1] * action.ndim)
-        return jnp.sum(jnp.where(action[None] == actions, log_probs, 0.0), axis=0)
+        found = jnp.sum(jnp.where(action[None] == actions, log_probs, 0.0), axis=0)
+        exists = (action >= 0) & (action < len(log_probs))
+        return jnp.where(exists, found, -jnp.inf)
 
     def entropy(self) -> Float[Array, "*B"]:
         log_probs = self._log_probs_first
@@ -249,6 +253,8 @@ def _mean_size(mean: Array, std: Array) -> Array:
 
 def _precise(distribution: Any) -> Any:
     """With leaves of float32, if they had fewer digits."""
-    return jax.tree.map(
-        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), distribution
-    )
+
+    def precise(x: Array) -> Array:
+        return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+    return jax.tree.map(precise, distribution)

@@ -128,6 +128,18 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     return found
 
 
+def same_text(keys: Iterable[Any], what: str) -> list[str]:
+    """A line for each text that several keys have, such as 1 and "1"."""
+    by_text: dict[str, list[str]] = {}
+    for key in keys:
+        by_text.setdefault(str(key), []).append(repr(key))
+    return [
+        f"{what} must have names of their own, got {' and '.join(same)}"
+        for same in by_text.values()
+        if len(same) > 1
+    ]
+
+
 def lacking(right: str, *needed: str, **given: Any) -> list[str]:
     """A line for each argument that has not all attributes of the right kind."""
     return [
@@ -207,6 +219,15 @@ def not_a_seed(**seeds: Any) -> list[str]:
         for name in seeds
         for label, value in _known(seeds, name)
         if not _fits(value, int) or not 0 <= value <= LARGEST_SEED
+    ]
+
+
+def not_finite(**numbers: Any) -> list[str]:
+    """A line for each that is no finite float32. What is traced has no value yet."""
+    return [
+        f"{name} must be a finite number, got {x!r:.60}"
+        for name, x in numbers.items()
+        if not _is_array(x) and not (_fits(x, float) and abs(x) <= _LARGEST_FLOAT)
     ]
 
 

@@ -122,13 +122,15 @@ def shares(num_choices: int, weights: Sequence[float]) -> Float[np.ndarray, " C"
 def possible_values(q_values: QValues) -> QValues:
     """The values, or 0 for each action of a row in which none is possible, in float32
     if they had fewer digits."""
-    q_values = q_values.astype(jnp.promote_types(q_values.dtype, jnp.float32))
+    wide = q_values.dtype == jnp.float64
+    q_values = q_values.astype(jnp.float64 if wide else jnp.float32)
     none = jnp.max(q_values, axis=-1, keepdims=True) == -jnp.inf
     return jnp.where(none, 0.0, q_values)
 
 
 def _uniform(chosen: Bool[Array, "*B A"]) -> Probabilities:
-    return chosen / jnp.sum(chosen, axis=-1, keepdims=True)
+    weights = chosen.astype(jnp.float32)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
 
 
 def _logits(q_values: QValues, inverse_temperature: Rates) -> Float[Array, "*B A"]:

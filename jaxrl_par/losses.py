@@ -48,7 +48,7 @@ def of_sequences(
     Source: Kapturowski et al., R2D2 (ICLR 2019), section 2.3.
     """
     sizes = jnp.where(last, 0.0, jnp.abs(errors))
-    number = jnp.maximum(jnp.sum(~last, axis=0), 1)
+    number = jnp.maximum(jnp.sum(~last, axis=0), 1).astype(sizes.dtype)
     return eta * jnp.max(sizes, axis=0) + (1.0 - eta) * jnp.sum(sizes, axis=0) / number
 
 

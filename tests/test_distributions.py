@@ -512,3 +512,18 @@ def test_a_mode_has_the_dtype_of_a_sample():
 def test_policies_of_two_kinds_have_no_kl(one, other):
     with pytest.raises(ValueError, match="policies of one kind have a KL, and not"):
         one().kl(other())
+
+
+@pytest.mark.parametrize("action", [-1, 3, 2**31 - 1])
+def test_an_action_that_does_not_exist_has_no_probability(action):
+    """0 would be that of a certain one. Nothing of it reaches a gradient."""
+    logits = jnp.array([[0.3, -0.2, 1.0], [0.0, 1.0, 2.0]])
+
+    def log_probs(logits):
+        return Categorical(logits).log_prob(jnp.array([action, 2]))
+
+    found = log_probs(logits)
+    assert found[0] == -jnp.inf
+    np.testing.assert_allclose(found[1], jax.nn.log_softmax(logits[1])[2], rtol=1e-6)
+    slope = jax.grad(lambda x: jnp.where(jnp.array([0, 1]) == 1, log_probs(x), 0).sum())
+    assert np.all(np.isfinite(slope(logits))) and not np.any(slope(logits)[0])

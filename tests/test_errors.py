@@ -21,7 +21,15 @@ from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.cli import parse
-from jaxrl_par.errors import above, at_least, below, not_between, problems, refuse
+from jaxrl_par.errors import (
+    above,
+    at_least,
+    below,
+    not_between,
+    not_finite,
+    problems,
+    refuse,
+)
 from jaxrl_par.loops import DistillationConfig, epochs, replayed
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -277,6 +285,15 @@ def test_numbers_that_a_program_holds_are_accepted():
     for name, value in (numbers | {"rate": 1, "maybe": 3}).items():
         object.__setattr__(config, name, value)
     assert problems(config) == []
+
+
+def test_a_number_that_is_none_or_not_finite_is_told():
+    wrong = [np.nan, np.inf, -np.inf, 1e39, 10**400, "2", None, True, np.ones(2)]
+    for value in wrong:
+        (line,) = not_finite(rate=1, factor=value)
+        assert line.startswith("factor must be a finite number, got ")
+        assert len(line) < 110
+    assert not_finite(a=0, b=-1.5, c=np.float32(2), d=jnp.array(jnp.nan)) == []
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "exit_codes": set(),
     "lazy": set(),
     "pipes": set(),
+    "kept": {"pipes", "__version__"},
     "random": {"types", "errors"},
     "returns": {"errors"},
     "losses": {"types"},
@@ -48,13 +49,14 @@ MAY_IMPORT = {
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "replay", "loops", "topologies", "training"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "kept"},
     "presets": {
         "types",
         "axis",
         "errors",
         "random",
         "exit_codes",
+        "kept",
         "envs",
         "networks",
         "optimizers",
@@ -64,7 +66,8 @@ MAY_IMPORT = {
     | {"loops", "topologies"},
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
-MAY_IMPORT["__main__"] = {"errors", "exit_codes", "envs", "presets", "__version__"}
+MAY_IMPORT["__main__"] = {"errors", "exit_codes", "envs", "kept", "pipes", "presets"}
+MAY_IMPORT["__main__"] |= {"__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

@@ -1,11 +1,12 @@
 """JAX's switches that careful users set: everything still traces, in float32."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from learners import LEARNERS, OPTIMIZER, network
 
-from jaxrl_par import loops, random
+from jaxrl_par import exploration, loops, losses, random, returns
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.ppo import ppo
@@ -15,6 +16,7 @@ from jaxrl_par.algorithms.tabular import (
     value_iteration,
 )
 from jaxrl_par.algorithms.vmpo import vmpo
+from jaxrl_par.distributions import Categorical, DiagNormal, SquashedNormal
 from jaxrl_par.envs import make
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.testing import probes
@@ -53,6 +55,7 @@ MORE = {
 }  # fmt: skip
 CASES = {name: (made, probes.clock(4)) for name, made in LEARNERS.items()} | MORE
 QUICK = {"x64": ("v-mpo", "ppo, squashed, gtrxl"), "rank": ("dqn, prioritised",)}
+QUICK |= {"dtype": ("chain", "ppo, squashed, gtrxl")}
 
 
 def traced(name):
@@ -75,6 +78,14 @@ def test_no_rank_is_promoted(name):
         traced(name)
 
 
+@pytest.mark.parametrize("name", cases("dtype"))
+def test_no_dtype_is_promoted(name):
+    if "prioritised" in name:
+        pytest.skip("replay counts draws in integers, and divides by them")
+    with jax.numpy_dtype_promotion("strict"):
+        traced(name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cases("x64"))
 def test_what_is_learned_is_float32_although_float64_is_enabled(name):
@@ -84,8 +95,9 @@ def test_what_is_learned_is_float32_although_float64_is_enabled(name):
 
 
 SWITCHES = {
-    "rank": lambda: jax.numpy_rank_promotion("raise"),
     "x64": lambda: jax.enable_x64(True),
+    "rank": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype": lambda: jax.numpy_dtype_promotion("strict"),
 }
 every_switch = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
 
@@ -122,9 +134,48 @@ def test_environments_and_tables_trace(name, switch):
         jax.eval_shape(lambda: value_iteration(random_walk(5)))
 
 
-@pytest.mark.slow
-def test_an_environment_of_gymnax_that_promotes_ranks_traces():
-    with jax.numpy_rank_promotion("raise"):
-        env = make("Swimmer-misc", 2)
+@pytest.mark.sample(1)
+@every_switch
+@pytest.mark.parametrize(
+    "name", ["MetaMaze-misc", "Freeway-MinAtar", "Swimmer-misc", "FourRooms-misc"]
+)
+def test_what_gymnax_has_traces_in_32_bits(name, switch):
+    """Where it promotes ranks or dtypes, or mixes 32 and 64 bits."""
+
+    def shapes():
+        env = make(name, 2)
+        action = example(env.action_spec, 2)
         state, _ = jax.eval_shape(env.reset, random.key(0))
-        jax.eval_shape(env.step, state, example(env.action_spec, 2), random.key(0))
+        return jax.eval_shape(env.step, state, action, random.key(0))
+
+    expected = shapes()
+    with switch():
+        assert shapes() == expected
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_functions_of_arrays_trace_without_promotion(dtype):
+    """By themselves, as in a loss of one's own."""
+    x, last, key = jnp.ones((4, 3), dtype), jnp.zeros((4, 3), bool), random.key(0)
+    stream = {"rewards": x, "discounts": x, "last": last}
+    values, rates = jnp.ones((5, 3), dtype), jnp.array([0.1, 0.2, 0.3, 0.4])
+
+    def all_of_them():
+        returns.n_step(**stream, values=values, n=3)
+        returns.gae(**stream, values=values, lambda_=0.9)
+        returns.vtrace(**stream, values=values, log_ratios=x, max_rho=2.0)
+        returns.reached(**stream, n=2)
+        returns.unsquashed(returns.squashed(x))
+        for explored in (exploration.epsilon_greedy, exploration.boltzmann):
+            explored(key, x, 0.1), explored(key, x, rates)
+        exploration.ladder(3, [0.1, 0.2], [1.0, 1.0]), exploration.geometric_ladder(3)
+        losses.clipped_surrogate(x, x, 0.2), losses.clipped_value_loss(x, x, x, 0.2)
+        losses.over_rows(x, last), losses.row_mean(x, last)
+        losses.of_sequences(x, last, 0.9)
+        few_and_many = Categorical(x), Categorical(jnp.ones((4, 99), dtype))
+        for one in (*few_and_many, DiagNormal(x, x), SquashedNormal(x, x, x, x)):
+            action, _ = one.sample_and_log_prob(key)
+            one.log_prob(action), one.entropy(), one.kl(one), one.mode()
+
+    with jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(all_of_them)

@@ -140,7 +140,7 @@ def loss(
         value_loss=value_losses,
         entropy=entropies,
         # Far below 1, old data no longer teach anything.
-        rho=jnp.minimum(config.max_rho, ratios),
+        rho=returns.ratios_up_to(config.max_rho, log_ratios),
         rho_clipped=(ratios > config.max_rho).astype(jnp.float32),
     )
 
@@ -168,6 +168,6 @@ def _estimates(
         max_policy_rho=config.max_policy_rho if corrected else 1.0,
     )
     if config.correction == "one_step":
-        weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))
+        weights = returns.ratios_up_to(config.max_policy_rho, log_ratios)
         return estimates._replace(advantages=weights * estimates.advantages)
     return estimates

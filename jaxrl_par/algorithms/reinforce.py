@@ -115,7 +115,10 @@ def _baseline(to_go, last, config: ReinforceConfig, axis: Axis):
         if config.returns == "whole":
             constant = axis.mean(jnp.mean(to_go[0]))
         else:
-            constant = axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))
+            count = axis.mean(jnp.sum(weight))
+            # Without a row that counts, the sum is 0, and so is the mean.
+            tiny = jnp.finfo(count.dtype).tiny
+            constant = axis.mean(jnp.sum(to_go)) / jnp.maximum(count, tiny)
         return constant * weight
     if config.baseline == "leave_one_out":
         # At each step over the others still running; a single one has no baseline.

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
 
@@ -14,6 +13,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.fields import Config
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.kept import cache_folder
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits, ignore_signals
 from jaxrl_par.training.output import lasting_output
@@ -75,19 +75,9 @@ def configure_jax() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _SCHEDULER not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_SCHEDULER}=false".strip()
-    if not jax.config.values["jax_compilation_cache_dir"] and (cache := _cache()):
-        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxrl_par"))
+    if not jax.config.values["jax_compilation_cache_dir"] and (cache := cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def _cache() -> Path | None:
-    """Where programs of this user keep what they can make again."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:  # as for users of a container that no one has named
-        return None
 
 
 def choose_threads(args: Args) -> None:

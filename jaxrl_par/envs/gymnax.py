@@ -25,18 +25,20 @@ from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
 
 
-def _promoting(function: Callable) -> Callable:
-    """Lets gymnax's own code promote ranks, where a user forbids it to everyone."""
+def as_written(function: Callable) -> Callable:
+    """Lets gymnax's own code promote ranks and dtypes, where a user forbids it to
+    everyone, and computes in 32 bits, for which alone some of it is written."""
 
     @wraps(function)
     def called(*args: Any, **options: Any) -> Any:
-        with jax.numpy_rank_promotion("allow"):
+        promoting = jax.numpy_rank_promotion("allow")
+        with promoting, jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
             return function(*args, **options)
 
     return called
 
 
-@_promoting
+@as_written
 def from_gymnax(
     env: Any, num_envs: int, params: Any = None, name: str | None = None
 ) -> Environment:
@@ -55,7 +57,7 @@ def from_gymnax(
     action_spec = _spec(env.action_space(params))
     strong_dtypes = _strong_dtypes(env, params)
 
-    @_promoting
+    @as_written
     def reset(key):
         keys = jax.random.split(key, num_envs)
         obs, state = strong_dtypes(jax.vmap(env.reset_env, (0, None))(keys, params))
@@ -75,7 +77,7 @@ def from_gymnax(
         obs, state = strong_dtypes((obs, state))
         return (state, last), TimeStep(obs, was_last, last), reward, discount
 
-    @_promoting
+    @as_written
     def step(env_state, action, key):
         step_keys, reset_keys = jax.random.split(key, (2, num_envs))
         fresh = jax.vmap(env.reset_env, (0, None))(reset_keys, params)

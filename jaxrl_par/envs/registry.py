@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.catalogue import FAMILIES, family_and_size, is_name, names
-from jaxrl_par.envs.gymnax import from_gymnax
+from jaxrl_par.envs.gymnax import as_written, from_gymnax
 from jaxrl_par.errors import RefusedError, unknown_name
 
 
@@ -57,7 +57,7 @@ def _constructor(name: str) -> Callable[..., Any]:
         import gymnax
 
         # Its own environments take nothing that one would want to change.
-        return lambda: gymnax.make(name)[0]
+        return as_written(lambda: gymnax.make(name)[0])
     family, size = sized
     module = import_module(f"jaxrl_par.envs.{FAMILIES[family].module}")
     return partial(getattr(module, family), size)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
-from jaxrl_par.errors import above, not_between, refuse_any
+from jaxrl_par.errors import above, not_between, not_finite, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
 
@@ -31,7 +31,7 @@ def episode_statistics(env: Environment) -> Environment:
 
     def reset(key):
         inner, step = env.reset(key)
-        zeros = jnp.zeros(env.num_envs)
+        zeros = jnp.zeros(env.num_envs, jnp.float32)
         return _WithEpisode(inner, Episode(zeros, zeros.astype(jnp.int32))), step
 
     def step(env_state, action, key):
@@ -133,7 +133,7 @@ def _showing(env: Environment, observation_spec: Specs, show) -> Environment:
     def reset(key):
         env_state, step = env.reset(key)
         action = example(env.action_spec, env.num_envs)
-        return env_state, show(step, action, jnp.zeros(env.num_envs))
+        return env_state, show(step, action, jnp.zeros(env.num_envs, jnp.float32))
 
     def step(env_state, action, key):
         env_state, step, reward, discount = env.step(env_state, action, key)
@@ -143,7 +143,12 @@ def _showing(env: Environment, observation_spec: Specs, show) -> Environment:
 
 
 def scale_rewards(env: Environment, factor: float) -> Environment:
-    """Multiplies rewards by a constant, which may be traced."""
+    """Multiplies rewards by a constant, which may be traced.
+
+    Raises:
+      RefusedError: it is no finite number.
+    """
+    refuse_any(not_finite(factor=factor))
     return _map_rewards(env, lambda reward: reward * factor)
 
 
@@ -194,8 +199,9 @@ def normalize_rewards(
 
     def reset(key):
         inner, step = env.reset(key)
-        nothing = Moments(*[jnp.zeros(())] * 3)
-        return _WithReturns(inner, jnp.zeros(env.num_envs), nothing), step
+        nothing = Moments(*[jnp.zeros((), jnp.float32)] * 3)
+        returns = jnp.zeros(env.num_envs, jnp.float32)
+        return _WithReturns(inner, returns, nothing), step
 
     def step(env_state, action, key):
         inner, step, reward, discount = env.step(env_state.inner, action, key)

@@ -228,14 +228,15 @@ def _archived(
 def _before(trajectory: Trajectory, policy: Any) -> Metrics:
     """How far the student that acted was from its teacher, before either learned."""
     acted = trajectory.extras["policy"]
-    weight = 1.0 - trajectory.steps.last[:-1]
+    weight = (~trajectory.steps.last[:-1]).astype(jnp.float32)
     same = acted.mode() == policy.mode()
     same = jnp.all(same.reshape(*weight.shape, -1), axis=-1)
 
     def mean(x: Array) -> Mean:
         return Mean(jnp.sum(weight * x), jnp.sum(weight))
 
-    return {"fresh_kl": mean(acted.kl(policy)), "fresh_agreement": mean(same)}
+    agreement = mean(same.astype(jnp.float32))
+    return {"fresh_kl": mean(acted.kl(policy)), "fresh_agreement": agreement}
 
 
 def _swapped(tree: PyTree) -> PyTree:

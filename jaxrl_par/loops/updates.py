@@ -123,7 +123,8 @@ def apply_finite(
     use = finite & accepted
     applied = apply(state, grads, metrics)
     state = jax.tree.map(lambda new, old: _where(use, new, old), applied, state)
-    return state, {"grad_norm": norm, "skipped": 1.0 - finite}
+    skipped = 1.0 - finite.astype(jnp.float32)
+    return state, {"grad_norm": norm, "skipped": skipped}
 
 
 def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:

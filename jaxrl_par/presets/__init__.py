@@ -4,12 +4,15 @@ Each is a module that no other needs, imported when it is asked for: its `Args`,
 makes its agent, and `EXPERIMENT`, both as one value.
 """
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.exit_codes import ended_at_once
+from jaxrl_par.kept import run_or_help
 
 if TYPE_CHECKING:
     from jaxrl_par.cli import Experiment
@@ -55,5 +58,11 @@ def launch(
       RefusedError: there is none.
       SystemExit: as `cli.launch`. A signal ends the process with its code from here on.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    called = program or Path(sys.argv[0]).name
+
+    def run() -> None:
+        import_module("jaxrl_par.cli").launch(get(name), argv, called)
+
     with ended_at_once():
-        import_module("jaxrl_par.cli").launch(get(name), argv, program)
+        run_or_help(run, argv, name, called)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, refuse_any, same_text
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -32,11 +32,17 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their dotted path in the tree."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+    """Leaves by their dotted path in the tree.
+
+    Raises:
+      RefusedError: two have the same, as those of {"a.b": x, "a": {"b": y}}.
+    """
+    pairs = [
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    ]
+    refuse_any(same_text([name for name, _ in pairs], "leaves"))
+    return dict(pairs)
 
 
 def differences(
@@ -76,6 +82,7 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
+        refuse_any(same_text(value, f"keys of {name}"))
         return {str(key): _plain(x, f"{name}.{key}") for key, x in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(x, f"{name}[{i}]") for i, x in enumerate(value)]

@@ -102,14 +102,26 @@ def make_folder(path: Path) -> bool:
       DiskFullError: there is no room for it.
     """
     with writing(path, 1):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
         except FileExistsError:
             if not path.is_dir():
+                _check_links(path)
                 raise
             return False
     return True
+
+
+def _check_links(path: Path) -> None:
+    """Raises FileError if the path leads through a link to nothing, which the system
+    calls a file that exists."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise FileError(
+                f"{path} cannot be written: {place} is a link to {os.readlink(place)},"
+                " which is not there"
+            )
 
 
 def read_text(path: Path) -> str:

@@ -369,3 +369,17 @@ def test_the_pull_to_what_acted_begins_with_the_second_pass():
     grads, plain = (gradient(x, moved, batch)[0] for x in (pulled, free))
     distance = optax.tree.norm(jax.tree.map(jnp.subtract, grads, plain))
     assert distance > 0.1 * optax.tree.norm(plain)
+
+
+def test_a_correction_without_a_bar_weighs_an_advantage_of_zero_with_zero():
+    """Also where pi/mu overflows: infinity times 0 is no number."""
+    steps = TimeStep(*[jnp.zeros((2, 1), x) for x in (float, bool, bool)])
+    trajectory = Trajectory(
+        steps=steps, action=jnp.zeros((1, 1), jnp.int32), reward=jnp.zeros((1, 1)),
+        discount=jnp.ones((1, 1)), extras={}, carry=(),
+    )  # fmt: skip
+    config = ImpalaConfig(correction="one_step", max_policy_rho=np.inf)
+    found = module._estimates(
+        trajectory, jnp.full((1, 1), 100.0), jnp.zeros((2, 1)), config
+    )
+    assert float(found.advantages[0, 0]) == 0.0

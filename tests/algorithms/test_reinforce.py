@@ -201,3 +201,17 @@ def test_keeps_the_promises_of_an_agent(probe, memory):
     )
     agent = reinforce(network, optax.sgd(0.1), ReinforceConfig(baseline="none"))
     check_agent(agent, env)
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean", "leave_one_out"])
+@pytest.mark.parametrize("returns", ["to_go", "whole"])
+def test_rows_that_are_all_last_have_a_baseline_of_zero(baseline, returns):
+    zeros = jnp.zeros((2, 1))
+    episodes = Trajectory(
+        steps=TimeStep(jnp.zeros((3, 1, 1)), *[jnp.ones((3, 1), bool)] * 2),
+        action=zeros.astype(jnp.int32), reward=zeros, discount=zeros, extras={},
+        carry=(),
+    )  # fmt: skip
+    config = ReinforceConfig(baseline=baseline, returns=returns)
+    batch = module.make_batch(episodes, config, Axis())
+    np.testing.assert_array_equal(batch.baseline, zeros)

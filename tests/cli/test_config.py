@@ -10,9 +10,9 @@ from toy_training import Args, Part
 
 from jaxrl_par import cli
 from jaxrl_par.cli import ConfigError, load, parse
-from jaxrl_par.errors import problems
+from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.training.comparison import differences, to_json
+from jaxrl_par.training.comparison import differences, named, to_json
 
 
 def refused(capsys, *argv: str, config: type = Args) -> str:
@@ -174,6 +174,20 @@ def test_differences_have_dotted_names():
         "work": (0, "absent"),
     }
     assert not differences(old, old)
+
+
+def test_keys_that_json_would_make_one_are_refused():
+    assert to_json({1: "a", "2": "b"}) == {"1": "a", "2": "b"}
+    told = r"keys of config.part must have names of their own, got 1 and '1'"
+    with pytest.raises(RefusedError, match=told):
+        to_json({"part": {1: "a", "1": "b"}})
+
+
+def test_leaves_of_one_name_are_refused():
+    """One would be saved, and restored as both."""
+    assert list(named({"a.b": 1, "a": {"c": 2}})) == ["a.c", "a.b"]
+    with pytest.raises(RefusedError, match=r"leaves .*, got 'a.b' and 'a.b'"):
+        named({"a.b": 1, "a": {"b": 2}})
 
 
 def test_defaults_have_no_problems():

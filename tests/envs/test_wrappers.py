@@ -140,6 +140,18 @@ def test_a_scale_can_be_traced():
     np.testing.assert_allclose(both[1], 3 * both[0])
 
 
+@pytest.mark.parametrize("factor", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_no_number_is_refused(factor):
+    with pytest.raises(RefusedError, match=r"^factor must be a finite number, got "):
+        wrappers.scale_rewards(probes.counter(B), factor)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (np.nan, 1.0), (0.0, np.nan)])
+def test_bounds_that_leave_nothing_are_refused(bounds):
+    with pytest.raises(ValueError, match="low must be below high, got "):
+        wrappers.clip_rewards(probes.counter(B), *bounds)
+
+
 def test_clipped_rewards_are_limited():
     env = wrappers.scale_rewards(probes.counter(B), -1.0)
     expected = np.clip(rows(env)[1], -4.0, -1.5)
@@ -238,7 +250,13 @@ def test_a_reward_too_large_to_be_squared_leaves_the_statistics_as_they_were():
     np.testing.assert_allclose(scaled[2:], [[2.0, 4.0]] * 2, rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"gamma": 99.0}, {"gamma": 0.9, "clip": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma": 99.0}, {"gamma": np.nan}, {"gamma": 0.9, "clip": -1.0},
+        {"gamma": 0.9, "clip": np.nan},
+    ],
+)  # fmt: skip
 def test_numbers_that_normalise_nothing_are_refused(options):
     with pytest.raises(RefusedError, match=r"must be (in \[0, 1\]|above 0), got"):
         wrappers.normalize_rewards(probes.counter(B), **options)

@@ -252,8 +252,8 @@ _ALGORITHMS = (
     _m(
         "impala: one step is cut at the bar of the values",
         "algorithms/impala.py",
-        "weights = jnp.minimum(config.max_policy_rho, jnp.exp(log_ratios))",
-        "weights = jnp.minimum(config.max_rho, jnp.exp(log_ratios))",
+        "weights = returns.ratios_up_to(config.max_policy_rho, log_ratios)",
+        "weights = returns.ratios_up_to(config.max_rho, log_ratios)",
         "algorithms/test_impala.py::test_a_single_row_is_weighed_as_its_correction_says",
     ),
     _m(
@@ -383,8 +383,8 @@ _ALGORITHMS = (
     _m(
         "reinforce: the baseline is a mean of devices' means",
         "algorithms/reinforce.py",
-        "axis.mean(jnp.sum(to_go)) / axis.mean(jnp.sum(weight))",
-        "axis.mean(jnp.sum(to_go) / jnp.sum(weight))",
+        "axis.mean(jnp.sum(to_go)) / jnp",
+        "axis.mean(jnp.sum(to_go) / jnp.sum(weight)) * count / jnp",
         "algorithms/test_reinforce.py::test_the_mean_is_over_the_rows_of_all_devices",
     ),
     _m(
@@ -540,6 +540,70 @@ _PARTS = (
         "means = means",
         "test_statistics.py::"
         "test_equal_numbers_do_not_deviate_though_their_mean_is_rounded",
+    ),
+    _m(
+        "gymnax computes in 64 bits where a user does",
+        "envs/gymnax.py",
+        ", jax.enable_x64(False):",
+        ":",
+        "test_switches.py::test_what_gymnax_has_traces_in_32_bits",
+    ),
+    _m(
+        "truth values are divided by their number",
+        "exploration.py",
+        "weights = chosen.astype(jnp.float32)",
+        "weights = chosen",
+        "test_switches.py::test_functions_of_arrays_trace_without_promotion",
+    ),
+    _m(
+        "an action that does not exist is certain",
+        "distributions.py",
+        "return jnp.where(exists, found, -jnp.inf)",
+        "return found",
+        "test_distributions.py::test_an_action_that_does_not_exist_has_no_probability",
+    ),
+    _m(
+        "a ratio without a bar overflows",
+        "returns.py",
+        "bar = jnp.minimum(bar, _LARGEST_RATIO)",
+        "bar = jnp.asarray(bar)",
+        "test_returns.py::test_without_bars_a_ratio_that_overflows_is_a_large_number",
+    ),
+    _m(
+        "a mean over no row is divided by zero",
+        "algorithms/reinforce.py",
+        "tiny = jnp.finfo(count.dtype).tiny",
+        "tiny = 0.0",
+        "algorithms/test_reinforce.py::"
+        "test_rows_that_are_all_last_have_a_baseline_of_zero",
+    ),
+    _m(
+        "keys that JSON would make one are merged",
+        "training/comparison.py",
+        'refuse_any(same_text(value, f"keys of {name}"))',
+        "pass",
+        "cli/test_config.py::test_keys_that_json_would_make_one_are_refused",
+    ),
+    _m(
+        "help of an older package is printed",
+        "kept.py",
+        "return _digest(state + b",
+        "return _digest(b",
+        "test_kept.py::test_a_change_of_what_made_it_makes_it_anew",
+    ),
+    _m(
+        "help is kept for one width of the terminal",
+        "kept.py",
+        "path = _path(str(shutil.get_terminal_size((0, 0)).columns), *about)",
+        "path = _path(*about)",
+        "test_kept.py::test_a_change_of_what_made_it_makes_it_anew",
+    ),
+    _m(
+        "Python flushes once more to a reader that is gone",
+        "pipes.py",
+        "os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())",
+        "pass",
+        "test_pipes.py::test_who_cannot_print_ends_in_a_sentence_at_most",
     ),
     _m(
         "an ignored signal is heard",

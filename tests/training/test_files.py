@@ -74,6 +74,18 @@ def test_what_a_system_refuses_is_a_sentence(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_link_to_nothing_is_told_as_such(tmp_path, below):
+    """The system says that the file exists."""
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    place = tmp_path / "link" / below
+    told = f"{place} cannot be written: {tmp_path}/link is a link to"
+    with pytest.raises(FileError, match=f"^{told} {tmp_path}/unmounted, which is not"):
+        make_folder(place)
+    (tmp_path / "unmounted").mkdir()
+    assert make_folder(place) == bool(below)
+
+
 def test_a_number_that_json_has_not_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"x": float("inf")})

@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, get_args
 
-from jaxrl_par.envs.catalogue import is_name
 from jaxrl_par.envs.host import envpool as envpools
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.atari import MAX_STEPS, atari, game_of
@@ -17,7 +16,7 @@ from jaxrl_par.envs.host.envpool import check_name, from_envpool
 from jaxrl_par.envs.host.gymnasium import from_vector
 from jaxrl_par.envs.host.processes import in_processes
 from jaxrl_par.envs.host.single import from_callable
-from jaxrl_par.errors import RefusedError, unknown_name
+from jaxrl_par.errors import unknown_name
 
 Backend = Literal["auto", "gymnasium", "processes", "envpool"]
 
@@ -89,11 +88,6 @@ def _spec(name: str) -> Any:
         import gymnasium
     except ImportError as error:
         raise _not_installed(name) from error
-    if name not in gymnasium.registry and is_name(name):
-        raise RefusedError(
-            f"{name} is a pure environment, and no simulator: use jaxrl_par.envs.make;"
-            " a run takes it without a backend"
-        )
     if name not in gymnasium.registry:
         known = set(gymnasium.registry)
         with suppress(ImportError):

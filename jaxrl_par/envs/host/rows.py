@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_par.envs.catalogue import is_name
 from jaxrl_par.envs.host import spaces
 from jaxrl_par.envs.host.admission import Observations, refuse_nan
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.info import EpisodeInfo
-from jaxrl_par.errors import at_least, refuse_any, unknown_name
+from jaxrl_par.errors import RefusedError, at_least, refuse_any, unknown_name
 from jaxrl_par.types import Discrete, Metrics, Obs, Spec, TimeStep
 
 
@@ -149,6 +150,11 @@ def imported(module: str, package: str, extra: str) -> Any:
 def unknown_environment(name: str, known: Iterable[str], listing: str) -> ValueError:
     """The error for an unknown name among so many that only the nearest are shown;
     `listing` is what shows all of them."""
+    if is_name(name):
+        return RefusedError(
+            f"{name} is a pure environment, and no simulator: use jaxrl_par.envs.make;"
+            " a run takes it without a backend"
+        )
     known = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), lowered, n=8, cutoff=0.4)

@@ -5,7 +5,7 @@ nothing else. So a simulator that is deterministic can be brought back by its ac
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -206,7 +206,11 @@ class _SingleHost(rows.GymnasiumHost):
         """Begins an episode, and writes what it shows."""
         self._episode[i], self._length[i] = episode, 0
         seed = rows.episode_seed(self._seed, i, episode)
-        shown, _ = self._call(i, "reset", seed=seed)
+        try:
+            results = self._envs[i].reset(seed=seed)
+        except BaseException as error:
+            self._fail(i, "reset", error)
+        shown, _ = admitted_results(results, "reset", self._where, i)
         self._observations.write(obs, i, shown, i, self._where)
 
     def _act(
@@ -214,10 +218,17 @@ class _SingleHost(rows.GymnasiumHost):
     ) -> tuple[Any, Any, Any, Any]:
         """(reward, terminated, truncated, info); what is shown is written."""
         self._length[i] += 1
-        shown, reward, terminated, truncated, info = self._call(i, "step", action)
         where = self._where
+        try:
+            results = self._envs[i].step(action)
+        except BaseException as error:
+            self._fail(i, "step", error)
+        # Most are right, and cost no call.
+        is_tuple = type(results) is tuple and len(results) == 5
+        if not (is_tuple and type(results[4]) is dict):
+            results = admitted_results(results, "step", where, i)
+        shown, reward, terminated, truncated, info = results
         self._observations.write(obs, i, shown, i, where)
-        # Nearly all are right, and cost no call.
         small = type(reward) is int and -1 <= reward <= 1
         if type(reward) is not float and not small:
             reward = admitted_reward(reward, i, where)
@@ -227,18 +238,11 @@ class _SingleHost(rows.GymnasiumHost):
             truncated = admitted_flag("truncated", truncated, i, where)
         return reward, terminated, truncated, info
 
-    def _call(self, i: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            if not self._envs:
-                raise RuntimeError(f"{self.name} is closed")
-            results = getattr(self._envs[i], method)(*args, **kwargs)
-        except BaseException as error:
-            raise_from(error, f"in {self._where(i)}{way_out(error, method)}")
-        count = 5 if method == "step" else 2
-        is_tuple = type(results) is tuple and len(results) == count
-        if is_tuple and type(results[-1]) is dict:
-            return results  # most are right, and cost no call
-        return admitted_results(results, method, self._where, i)
+    def _fail(self, i: int, method: str, error: BaseException) -> NoReturn:
+        """Raises what an environment raised, with its place."""
+        if not self._envs and isinstance(error, IndexError):
+            error = RuntimeError(f"{self.name} is closed")
+        raise_from(error, f"in {self._where(i)}{way_out(error, method)}")
 
     def _where(self, i: int | None) -> str:
         if i is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_par.errors import refuse_any, same_text
 from jaxrl_par.specs import Box, Discrete, Spec, Specs
 
 _INT32 = np.iinfo(np.int32)
@@ -31,6 +32,7 @@ def observation_spec(space: Any, name: str) -> Specs:
     from gymnasium import spaces
 
     if isinstance(space, spaces.Dict):
+        refuse_any(same_text(space, f"observations of {name}"))
         return {key: observation_spec(space[key], name) for key in space}
     if isinstance(space, spaces.Tuple):
         return tuple(observation_spec(inner, name) for inner in space)

@@ -129,6 +129,7 @@ def test_dictionaries():
     ("name", "options", "message"),
     [
         ("Cartpole-v1", {}, "did you mean 'CartPole-v1'"),
+        ("Breakout-MinAtar", {}, "is a pure environment, and no simulator: use"),
         ("CartPole-v1", {"max_episode_step": 5}, "did you mean 'max_episode_steps'"),
         ("CartPole-v1", {"batch_size": 1}, "batch_size"),
         ("CartPole-v1", {"max_num_players": 2}, "max_num_players"),

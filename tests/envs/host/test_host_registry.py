@@ -100,6 +100,7 @@ def test_importing_it_imports_no_simulator():
         ("CartPole-v2", {}, "did you mean 'CartPole-v1'"),
         ("CartPole", {"backend": "processes"}, "did you mean 'CartPole-v1'"),
         ("Breakout-MinAtar", {}, "is a pure environment, and no simulator: use"),
+        ("IMaze-9x9", {"backend": "processes"}, "is a pure environment, and no sim"),
         ("CartPole-v1", {"backend": "process"}, "did you mean 'processes'"),
         ("CartPole-v1", {"num_envs": 0}, "num_envs must be at least 1, got 0"),
         ("CartPole-v1", {"seed": -1}, "seed must be at least 0, got -1"),

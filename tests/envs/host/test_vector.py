@@ -17,7 +17,8 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics, RescaleObservatio
 from host_checks import check, lander
 from toy_simulators import Batch, Counter, Faulty, Hang, Unusual
 
-from jaxrl_par.envs.host import from_vector
+from jaxrl_par.envs.host import from_callable, from_vector
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import Box, Discrete
 
 MODES = list(AutoresetMode)
@@ -240,6 +241,17 @@ def test_other_spaces_are_refused_by_name(space):
     if not isinstance(space, spaces.Dict):
         with pytest.raises(ValueError, match="Acts"):
             from_vector(SyncVectorEnv([Acts]), 0, name="Acts")
+
+
+def test_keys_that_read_the_same_are_refused():
+    space = spaces.Dict({1: spaces.Discrete(2), "1": spaces.Discrete(3)})
+
+    class Other(Counter):
+        observation_space = spaces.Dict({"part": space})
+
+    told = "observations of Other must have names of their own, got 1 and '1'"
+    with pytest.raises(RefusedError, match=told):
+        from_callable(Other, 1, 0, name="Other")
 
 
 def test_bounds_that_stand_for_none_are_infinite():
