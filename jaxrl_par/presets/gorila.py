@@ -5,10 +5,10 @@ keeps it, and pushes one gradient of a batch from its replay. A sharded server a
 them by AdaGrad, but for those that are too old (`--workers.staleness`) and those whose
 loss is an outlier (`--workers.outliers`), which each bundle tells from its own losses.
 
-    --workers.store hogwild     parallel DQN without locks: Hogwild, local memory
-    --workers.store lock        the same under a lock
-    --topology delayed          as data, in one compiled program
-    --memory global             there: one replay, which all bundles fill and draw from
+    --workers.store hogwild --workers.num-shards 1    parallel DQN without locks
+    --workers.store lock --workers.num-shards 1       the same under a lock
+    --topology delayed            as data, in one compiled program
+    --topology delayed --memory global    one replay, which all fill and draw from
 
 With one gradient for each unroll, a row that is kept is learned from `batch_size /
 (unroll_length * num_envs / num_workers)` times in the mean: 16 by default. A longer
@@ -64,6 +64,12 @@ class Args(DQNArgs):
     @property
     def shares(self) -> int:
         return 1 if self.shares_data else super().shares
+
+    def unread(self, name: str) -> str:
+        # The default is several, and other stores have one: to say so is no mistake.
+        if name == "workers.num_shards" and self.workers.num_shards == 1:
+            return "" if self.topology == "workers" else super().unread(name)
+        return super().unread(name)
 
     def problems(self) -> list[str]:
         """What is out of range, or asked of threads that only data can do."""

@@ -23,6 +23,7 @@ def test_by_default_a_row_is_learned_from_16_times():
         assert args.replay.batch_size / args.rows_per_update == 16
 
 
+@pytest.mark.slow
 def test_a_local_replay_is_a_share_and_a_global_one_is_all():
     """Unrolls of 4 rows, so many are kept in all."""
     for memory, number, ready in (("local", 640, 80), ("global", 2560, 320)):
@@ -83,6 +84,18 @@ def test_a_memory_that_there_is_not_gets_the_nearest_name(capsys):
     with pytest.raises(SystemExit):
         cli.parse(Args, ["--memory", "globl"])
     assert "global" in capsys.readouterr().err
+
+
+def test_other_stores_have_one_shard_and_take_that_for_an_answer():
+    for store in ("hogwild", "lock"):
+        workers = replace(USUAL.workers, store=store)
+        (wrong,) = problems(replace(USUAL, workers=workers))
+        assert wrong.endswith(f"is for store = server; {store} has one, got 4")
+        args = replace(USUAL, workers=replace(workers, num_shards=1))
+        assert problems(args) == []
+    # As data there are none of both.
+    found = problems(replace(args, topology="delayed"))
+    assert [x.split()[0] for x in found] == ["workers.store", "workers.num_shards"]
 
 
 def test_as_data_bundles_may_be_slow():
