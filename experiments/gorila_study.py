@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli, random, training
-from jaxrl_par.errors import at_least
+from jaxrl_par.errors import at_least, problems
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.networks import NetworkConfig
@@ -57,7 +57,7 @@ def usual() -> gorila.Args:
     """A small network: there are as many copies of it as bundles."""
     return gorila.Args(
         topology="delayed",
-        total_steps=150_000,
+        total_steps=100_000,
         network=NetworkConfig(widths=(64, 64)),
         delays=DelaysConfig("heavy_tailed", tail=1.2, storage="copies"),
     )
@@ -117,7 +117,7 @@ class Args:
             found.append(f"{told}, got {self.settings.topology}")
         if found:
             return found
-        wrong = [line for n in self.num_bundles for line in self.of(n).problems()]
+        wrong = [line for n in self.num_bundles for line in problems(self.of(n))]
         return list(dict.fromkeys(wrong))
 
 

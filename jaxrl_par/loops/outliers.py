@@ -42,7 +42,7 @@ class OutlierConfig:
 
     rule: Literal["accept", "reject"] = "accept"
     """accept: nothing. reject: it is discarded, as by Gorila."""
-    num_deviations: float = 3.0
+    num_deviations: float = 5.0
     """Standard deviations above the mean, up to which reject applies a gradient."""
     warm_up: int = 100
     """Losses of a worker before it rejects any."""
