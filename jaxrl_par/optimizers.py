@@ -1,4 +1,4 @@
-"""Optimizers from a config: clipping, a schedule, and Adam, RMSProp or SGD."""
+"""Optimizers from a config: clipping, a schedule, and Adam, RMSProp, AdaGrad or SGD."""
 
 import math
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ class OptimizerConfig:
 
     read_if: ClassVar[ReadIf] = {
         "decay": ("name", ("rmsprop",)),
-        "epsilon": ("name", ("adam", "rmsprop")),
+        "epsilon": ("name", ("adam", "rmsprop", "adagrad")),
     }
     """What each of these fields is for: another one, and its values."""
 
-    name: Literal["adam", "rmsprop", "sgd"] = "adam"
+    name: Literal["adam", "rmsprop", "adagrad", "sgd"] = "adam"
     """rmsprop is A3C's shared RMSProp, with epsilon inside the square root: here one
-    optimizer sees the gradient of all workers."""
+    optimizer sees the gradient of all workers. adagrad, as Gorila's, forgets nothing:
+    its steps become ever smaller."""
     learning_rate: float = 1e-3
     anneal: bool = True
     """Decay the learning rate linearly to 0 over the run, by environment steps."""
@@ -43,10 +44,11 @@ class OptimizerConfig:
 def make_optimizer(
     config: OptimizerConfig, total_env_steps: int | None = None
 ) -> optax.GradientTransformation:
-    """Clips, then takes a step of Adam, RMSProp or SGD.
+    """Clips, then takes a step of Adam, RMSProp, AdaGrad or SGD.
 
         rmsprop:  g <- decay g + (1 - decay) grad**2
                   params <- params - learning_rate grad / sqrt(g + epsilon)
+        adagrad:  g <- g + grad**2, and the same step
 
     It works on all parameters raveled into one vector: for small networks, an operation
     on each leaf costs more than what it computes.
@@ -59,7 +61,8 @@ def make_optimizer(
       ValueError: the config is out of range, `total_env_steps` below 1, or missing for
         a rate that is annealed.
 
-    Source of RMSProp: Mnih et al., arXiv:1602.01783, section 4.
+    Sources: Mnih et al., arXiv:1602.01783, section 4 (RMSProp); Duchi, Hazan and
+    Singer, JMLR 12 (2011) (AdaGrad).
     """
     refuse(config)
     rate = optax.scale_by_learning_rate(config.learning_rate)
@@ -73,6 +76,7 @@ def make_optimizer(
     direction = {
         "adam": optax.scale_by_adam(eps=config.epsilon),
         "rmsprop": optax.scale_by_rms(config.decay, config.epsilon, eps_in_sqrt=True),
+        "adagrad": optax.scale_by_rss(0.0, config.epsilon),
         "sgd": optax.identity(),
     }[config.name]
     clip = optax.clip_by_global_norm(config.max_grad_norm)

@@ -24,6 +24,20 @@ def test_rmsprop_has_its_epsilon_inside_the_root(epsilon, expected):
     np.testing.assert_allclose(first_step(config, jnp.ones(1)), -expected, rtol=1e-4)
 
 
+def test_adagrad_divides_by_the_root_of_all_squares():
+    """Fact sheet gorila, check 4: gradients of 1 go to -sum 1 / sqrt(k)."""
+    config = OptimizerConfig(
+        "adagrad", learning_rate=1.0, anneal=False, max_grad_norm=10.0, epsilon=1e-8
+    )
+    optimizer, place = make_optimizer(config), 0.0
+    state, ones = optimizer.init(jnp.zeros(3)), jnp.array([1.0, 0.0, -1.0])
+    for k in range(1, 11):
+        updates, state = optimizer.update(ones, state, jnp.zeros(3))
+        place = place + updates
+        expected = -sum(1.0 / np.sqrt(range(1, k + 1)))
+        np.testing.assert_allclose(place, expected * ones, rtol=1e-6)
+
+
 def test_gradients_are_clipped_to_their_global_norm():
     """And steps are not, which are half as long."""
     config = OptimizerConfig("sgd", learning_rate=0.5, anneal=False, max_grad_norm=1.0)

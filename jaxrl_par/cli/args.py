@@ -58,6 +58,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "workers": ("workers",),
     "workers.num_workers": ("delayed", "workers"),
     "workers.staleness": ("delayed", "workers"),
+    "workers.outliers": ("delayed", "workers"),
     "delays": ("delayed",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides."""
@@ -117,9 +118,15 @@ class Args:
     network: NetworkConfig = NetworkConfig()
     threads: ThreadsConfig = ThreadsConfig()
     workers: WorkersConfig = WorkersConfig()
-    """Their number and what becomes of stale gradients are those of delayed too."""
+    """Their number and what becomes of stale or outlying gradients are those of delayed
+    too."""
     delays: DelaysConfig = DelaysConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
+
+    @property
+    def shares_data(self) -> bool:
+        """For delayed: whether workers have one replay, and not one each."""
+        return False
 
     @property
     def rows_per_update(self) -> int:

@@ -91,6 +91,8 @@ def _delayed(args: Args, learner: Learner) -> Program:
         num_workers=num_workers,
         storage=args.delays.storage,
         staleness=args.workers.staleness,
+        outliers=args.workers.outliers,
+        share_data=args.shares_data,
     )
 
 

@@ -115,20 +115,24 @@ def apply_stale(
     """The state with its environment steps counted and, unless refused, a gradient.
 
     Metrics: `grad_norm` as it came; `skipped`, 1 if it was not finite; `rejected`, 1 if
-    it was too stale or not `accepted`; `lag`, its staleness. If neither is 1, the state
-    has one more update.
+    it was too stale, outlying or not `accepted`; `stale` and `outlying`, 1 for each of
+    these reasons; `lag`, its staleness. If neither of the first two is 1, the state has
+    one more update.
     """
-    accepted = jnp.asarray(given.accepted)
+    outlying, stale = jnp.asarray(given.outlying), jnp.bool_(False)
     if config.rule == "reject":
-        accepted &= staleness <= config.max_staleness
+        stale = staleness > config.max_staleness
+    accepted = jnp.asarray(given.accepted) & ~stale & ~outlying
     scale, grads = 1.0, given.grads
     if config.rule == "scale":
         scale = 1.0 / jnp.maximum(staleness, 1)
         grads = jax.tree.map(lambda x: (x * scale).astype(x.dtype), grads)
     state, metrics = apply_finite(apply, state, grads, given.metrics, accepted)
     metrics["grad_norm"] /= scale
-    rejected = 1.0 - accepted.astype(jnp.float32)
-    metrics |= {"rejected": rejected, "lag": staleness.astype(jnp.float32)}
+    told = {"rejected": ~accepted, "stale": stale, "outlying": outlying}
+    metrics |= {
+        n: x.astype(jnp.float32) for n, x in (told | {"lag": staleness}).items()
+    }
     return passed(state, given.env_steps), metrics
 
 

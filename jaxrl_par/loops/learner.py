@@ -47,6 +47,8 @@ class Gradient(NamedTuple):
     """Rows of the unroll that are no `last`."""
     accepted: Bool[Array, ""] | bool = True
     """Whether it may be applied: not before a buffer is ready."""
+    outlying: Bool[Array, ""] | bool = False
+    """Whether its loss is far above those before, so that it is refused."""
 
 
 class Halves(NamedTuple):

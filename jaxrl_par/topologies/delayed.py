@@ -37,9 +37,10 @@ from jaxrl_par.errors import (
     refuse,
     refuse_any,
 )
-from jaxrl_par.loops import Gradient, asynchronous, schedules
+from jaxrl_par.loops import Gradient, asynchronous, outliers, schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.learner import Data
+from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.loops.schedules import Schedule, own_copies
 from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
@@ -156,11 +157,13 @@ class Past(NamedTuple):
 
 
 class Local(NamedTuple):
-    """What the workers have, each [W, ...], and what they have read."""
+    """What the workers have, [W, ...] each, and what they have read."""
 
     streams: rollout.Streams
     data: Data
-    """The learner's, of each worker."""
+    """The learner's, of each worker; without that axis where all share it."""
+    losses: Any
+    """`outliers.judged` keeps them where it rejects."""
     unroll: Count
     """Number of each one's next unroll."""
     past: Past
@@ -186,6 +189,8 @@ class _System:
     """Each worker has one, in place of a ring."""
     stale: Literal["gradients", "data"]
     staleness: StalenessConfig
+    outliers: OutlierConfig
+    share_data: bool
 
     @property
     def slots(self) -> int:
@@ -215,6 +220,8 @@ def delayed(
     storage: Storage = "ring",
     stale: Literal["gradients", "data"] = "gradients",
     staleness: StalenessConfig = StalenessConfig(),
+    outliers: OutlierConfig = OutlierConfig(),
+    share_data: bool = False,
 ) -> loops.Program:
     """One turn of the schedule in each step.
 
@@ -228,11 +235,14 @@ def delayed(
         schedules in which each worker reads when it has finished.
       stale: what is computed with old parameters. gradients: all, as by A3C's workers.
         data: only the actions, as by IMPALA's actors; the gradient is at the newest.
+      share_data: all workers have one replay, in which a turn finds what all turns
+        before it have acted: Gorila's global one. By default each has its own.
 
     Raises:
       ValueError: the schedule does not fit, a count is below 1, or there are no halves.
     """
-    refuse(staleness, unroll_length=unroll_length, num_workers=num_workers)
+    sizes = {"unroll_length": unroll_length, "num_workers": num_workers}
+    refuse(staleness, outliers, **sizes)
     refuse_others(env)
     if max_delay is None:
         if schedule.traced:
@@ -250,7 +260,7 @@ def delayed(
     rollout.refuse_other_specs(learner.actor, env)
     system = _System(
         learner, loops.halves_of(learner, "delayed"), env, unroll_length, schedule,
-        num_workers, max_delay, copies, stale, staleness,
+        num_workers, max_delay, copies, stale, staleness, outliers, share_data,
     )  # fmt: skip
     return loops.Program(partial(_init, system), partial(_step, system))
 
@@ -272,15 +282,19 @@ def _init(system: _System, key: PRNGKey) -> loops.Run:
     leaves = _chosen(state, system.reads(state, one, data, root))
     zero = jnp.int32(0)
     past = _repeated(Past(leaves, zero), system.slots)
-    data, unroll = _repeated((data, Count.zero()), num_workers)
-    local = Local(streams, data, unroll, past, zero, zero, zero)
+    own = outliers.start(system.outliers), Count.zero()
+    losses, unroll = _repeated(own, num_workers)
+    data = data if system.share_data else _repeated(data, num_workers)
+    local = Local(streams, data, losses, unroll, past, zero, zero, zero)
     return loops.new_run(state, local, root)
 
 
 def _step(system: _System, run: loops.Run) -> tuple[loops.Run, Metrics]:
     local: Local = run.local
     worker, delay = _at(jax.tree.map(jnp.asarray, system.schedule), local.turn)
-    streams, data, unroll = _at((local.streams, local.data, local.unroll), worker)
+    own = local.streams, local.losses, local.unroll
+    streams, losses, unroll = _at(own, worker)
+    data = local.data if system.share_data else _at(local.data, worker)
     mask = system.reads(run.learner, streams, data, run.key)
     slot = worker if system.copies else (local.newest - delay) % system.slots
     past = _at(local.past, slot)
@@ -288,6 +302,8 @@ def _step(system: _System, run: loops.Run) -> tuple[loops.Run, Metrics]:
 
     done = system.take_turn(old, run.learner, streams, data, run.key, unroll, worker)
     given = _fitting(system, done.gradient, worker, delay)
+    losses, given = outliers.judged(losses, given, system.outliers)
+    put_data = done.data if system.share_data else _put(local.data, worker, done.data)
     # Statistics of the data have no gradient: they are of all that came until now.
     state = system.halves.observe(run.learner, done.trajectory, Axis())
     state, applied = asynchronous.apply_stale(
@@ -300,7 +316,8 @@ def _step(system: _System, run: loops.Run) -> tuple[loops.Run, Metrics]:
 
     local = local._replace(
         streams=_put(local.streams, worker, done.streams),
-        data=_put(local.data, worker, done.data),
+        data=put_data,
+        losses=_put(local.losses, worker, losses),
         unroll=_put(local.unroll, worker, unroll.add(1)),
         turn=(local.turn + 1) % len(system.schedule.worker),
         version=version,

@@ -33,6 +33,7 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Learner, halves_of, learner_of, records
+from jaxrl_par.loops.outliers import rejecting
 from jaxrl_par.types import Agent, nothing
 
 _STORES = {"lock": stores.Lock, "hogwild": stores.Hogwild, "server": stores.Server}
@@ -103,4 +104,5 @@ def _parts(
             " observations, and workers send gradients only: leave normalisation out,"
             " or use `topologies.delayed`"
         )
+    learner = rejecting(learner, config.outliers, "workers")
     return Parts(learner, env, unroll_length, config, device or jax.devices()[0])

@@ -97,7 +97,8 @@ def test_both_halves_side_by_side_are_one_update(name):
     expected, expected_metrics = whole(state, trajectory)
     assert_equal(after, passed(expected, given.env_steps))
     assert metrics["rejected"] == metrics["lag"] == metrics["skipped"] == 0
-    del metrics["rejected"], metrics["lag"]
+    for name in ("rejected", "lag", "stale", "outlying"):
+        del metrics[name]
     assert_equal(given.metrics | metrics, expected_metrics)
     # Episodes of one step: every second row is `last`.
     assert given.env_steps == 4 * 3
@@ -240,7 +241,7 @@ def test_reject_discards_what_is_staler_than_the_bound(staleness, rejected):
     after, metrics = applied(staleness, StalenessConfig("reject", max_staleness=3))
     expected = state if rejected else jax.jit(agent.apply)(state, grads, {})
     assert_equal(after, expected)
-    assert metrics["rejected"] == rejected
+    assert metrics["rejected"] == metrics["stale"] == rejected
     assert metrics["lag"] == staleness and metrics["skipped"] == 0
     assert metrics["grad_norm"] == applied(0)[1]["grad_norm"]
 

@@ -692,6 +692,13 @@ _PARTS = (
         "test_optimizers.py::test_rmsprop_has_its_epsilon_inside_the_root",
     ),
     _m(
+        "adagrad begins with a sum of squares",
+        "optimizers.py",
+        "optax.scale_by_rss(0.0, config.epsilon)",
+        "optax.scale_by_rss(0.1, config.epsilon)",
+        "test_optimizers.py::test_adagrad_divides_by_the_root_of_all_squares",
+    ),
+    _m(
         "steps are clipped and not gradients",
         "optimizers.py",
         "optax.chain(clip, direction, rate)",
@@ -1174,10 +1181,33 @@ _LOOPS = (
     _m(
         "a gradient just as stale as allowed is refused",
         "loops/asynchronous.py",
-        "accepted &= staleness <= config.max_staleness",
-        "accepted &= staleness < config.max_staleness",
+        "stale = staleness > config.max_staleness",
+        "stale = staleness >= config.max_staleness",
         "loops/test_asynchronous.py::"
         "test_reject_discards_what_is_staler_than_the_bound",
+    ),
+    _m(
+        "a refused loss stays out of the statistics",
+        "loops/outliers.py",
+        "enters = is_loss & is_finite &",
+        "enters = is_loss & is_finite & ~outlying &",
+        "loops/test_outliers.py::"
+        "test_refused_losses_enter_so_that_a_new_level_is_accepted_after_12",
+    ),
+    _m(
+        "a loss that is no number is refused if it is above the bound",
+        "loops/outliers.py",
+        "spoiled = is_loss & ~is_finite",
+        "spoiled = is_loss & (loss > bound) & ~is_finite",
+        "loops/test_outliers.py::"
+        "test_a_loss_that_is_not_finite_is_refused_always_and_never_enters",
+    ),
+    _m(
+        "all bundles judge by the losses of the first",
+        "topologies/delayed.py",
+        "losses=_put(local.losses, worker, losses),",
+        "losses=_put(local.losses, worker * 0, losses),",
+        "topologies/test_bundles.py::test_statistics_are_of_a_bundles_own_losses",
     ),
     _m(
         "a gradient is divided by one more than its staleness",

@@ -115,7 +115,7 @@ def test_one_worker_is_the_synchronous_program(name, store, on_host):
         assert_near(run.learner, expected.learner, 1e-4)
     assert int(run.progress.env_steps) == int(expected.progress.env_steps) > 0
     assert int(run.progress.updates) == int(expected.progress.updates) == UPDATES
-    assert metrics.keys() == measured.keys() | {"lag", "rejected"}
+    assert metrics.keys() == measured.keys() | {"lag", "rejected", "stale", "outlying"}
     assert not metrics["lag"].any() and not metrics["rejected"].any()
     if is_exact(name, store) and STORES[store] == 1:
         ours = {x: metrics[x] for x in measured}
@@ -160,7 +160,7 @@ def test_no_gradient_that_was_applied_is_staler_than_the_bound(store, most):
     )
     rejected = metrics["rejected"] > 0
     np.testing.assert_array_equal(rejected, metrics["lag"] > most)
-    assert report.rejected == rejected.sum()
+    assert report.refused["rejected"] == report.refused["stale"] == rejected.sum()
     assert int(run.progress.updates) == 40
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.outliers import OutlierConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class WorkersConfig:
     """Server: parts of the parameters, each with a version of its own."""
     staleness: StalenessConfig = StalenessConfig()
     """What becomes of gradients whose parameters are old."""
+    outliers: OutlierConfig = OutlierConfig()
+    """What becomes of gradients whose loss is far above those before."""
     supervision: SupervisionConfig = SupervisionConfig()
 
     def problems(self) -> list[str]:

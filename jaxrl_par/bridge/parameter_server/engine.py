@@ -6,7 +6,10 @@ import jax
 
 from jaxrl_par.bridge.engine import PoolEngine
 from jaxrl_par.bridge.parameter_server import stores
-from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
+from jaxrl_par.bridge.parameter_server.report import (
+    REASONS,
+    ParameterServerReport,
+)
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.bridge.pool import ActorPool
@@ -104,7 +107,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
         return ParameterServerReport(
             kind=type(store).__name__.lower(),
             steps_per_second=tally.env_steps / counts["seconds"],
-            rejected=self._rejected,
+            refused=dict(self._refused),
             workers=[x.times.shares() for x in self._pool],
             shards=[x.shares() for x in shards],
             statistics=store.statistics(),
@@ -115,7 +118,8 @@ class ParameterServerEngine(PoolEngine[Worker]):
         state = jax.device_put(run.learner, self._parts.device)
         self._system.compile(next(iter(self._pool)), self._shards, state)
         self._first = int(run.progress.updates)
-        self._rejected = self._rows = 0
+        self._refused = dict.fromkeys(("rejected", *REASONS), 0)
+        self._rows = 0
         self._begin(self._first)
         store = self._make_store(self._supervisor, self._shards, state)
         if isinstance(store, stores.Server):
@@ -136,7 +140,8 @@ class ParameterServerEngine(PoolEngine[Worker]):
             tally.lags[round(float(update.metrics["lag"]))] += 1
             tally.env_steps += info.env_steps
             tally.updates += 1
-            self._rejected += bool(update.metrics["rejected"])
+            for name in self._refused:
+                self._refused[name] += bool(update.metrics[name])
 
 
 def _live(store: stores.Store, pool: ActorPool[Worker], worker: Worker) -> None:

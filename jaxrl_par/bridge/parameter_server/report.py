@@ -5,6 +5,9 @@ from typing import Any
 
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
 
+REASONS = {"stale": "too stale", "outlying": "outlying", "skipped": "not finite"}
+"""Why a gradient was not applied, by metric."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterServerReport(ThreadsReport):
@@ -15,8 +18,10 @@ class ParameterServerReport(ThreadsReport):
     """The kind of store: lock, hogwild or server."""
     steps_per_second: float
     """Environment steps whose gradients were pushed."""
-    rejected: int
-    """Gradients that were too stale for `StalenessConfig`."""
+    refused: dict[str, int]
+    """Gradients that were not applied, by metric: `rejected`, of which so many were too
+    `stale` or `outlying`, or both, and the others came before a replay was ready;
+    `skipped`, those that were not finite."""
     workers: list[Shares]
     shards: list[Shares]
     """Shares of the server's threads."""
@@ -32,17 +37,21 @@ class ParameterServerReport(ThreadsReport):
     def numbers(self) -> dict[str, Any]:
         return {
             "worker_steps_per_second": self.steps_per_second,
-            "rejected_total": self.rejected,
+            **{f"{name}_total": number for name, number in self.refused.items()},
             "lag_max": max(self.lags, default=0),
             **self.statistics,
         }
 
     def rates(self) -> str:
         counted = ", ".join(f"{n} {x:.3g}" for n, x in self.statistics.items())
+        reasons = {n: x for n, x in self.refused.items() if x and n in REASONS}
+        told = ", ".join(f"{x:,} {REASONS[n]}" for n, x in reasons.items())
         return (
             f"  {self.kind:<10}  {self.steps_per_second:,.0f} steps/s,"
             f" {self.updates / self.seconds:,.0f} updates/s;"
-            f" {self.rejected:,} rejected" + (f"; {counted}" if counted else "")
+            f" {self.refused['rejected']:,} rejected"
+            + (f"; {told}" if told else "")
+            + (f"; {counted}" if counted else "")
         )
 
     def bottleneck(self) -> str:
@@ -50,10 +59,16 @@ class ParameterServerReport(ThreadsReport):
         locked = shares.get("waiting for the lock", 0.0)
         pulling = shares.get("pulling", 0.0)
         updating = shares.get("updating", 0.0)
-        if self.updates and self.rejected > 0.2 * self.updates:
+        stale, outlying = self.refused["stale"], self.refused["outlying"]
+        if self.updates and stale > 0.2 * self.updates:
             return (
-                f"{self.rejected / self.updates:.0%} of the gradients were too stale:"
+                f"{stale / self.updates:.0%} of the gradients were too stale:"
                 " fewer workers, longer unrolls, or a larger max_staleness"
+            )
+        if self.updates and outlying > 0.2 * self.updates:
+            return (
+                f"{outlying / self.updates:.0%} of the gradients had outlying losses:"
+                " a larger num_deviations, or smaller rewards"
             )
         if locked > 0.2:
             return (

@@ -251,8 +251,8 @@ def packed(given: Gradient) -> Gradient:
     for each."""
     leaves = [given.env_steps, *jax.tree.leaves(given.metrics)]
     numbers = jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves])
-    accepted = jnp.asarray(given.accepted)
-    return given._replace(metrics={"packed": numbers}, accepted=accepted)
+    told = jnp.asarray(given.accepted), jnp.asarray(given.outlying)
+    return Gradient(given.grads, {"packed": numbers}, given.env_steps, *told)
 
 
 def apply_packed(

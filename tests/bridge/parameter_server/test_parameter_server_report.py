@@ -6,6 +6,7 @@ import pytest
 
 from jaxrl_par.bridge.parameter_server.report import ParameterServerReport
 
+REFUSED = {"rejected": 0, "stale": 0, "outlying": 0, "skipped": 0}
 BUSY = {"environment": 0.5, "gradient": 0.4, "updating": 0.1}
 
 
@@ -16,7 +17,7 @@ def report(**changes) -> ParameterServerReport:
         "seconds": 10.0,
         "steps_per_second": 1234.0,
         "updates": 50,
-        "rejected": 0,
+        "refused": REFUSED,
         "workers": [BUSY] * 2,
         "shards": [],
         "lags": {0: 30, 1: 10, 3: 10},
@@ -27,6 +28,11 @@ def report(**changes) -> ParameterServerReport:
         "abandoned": [],
     }
     return ParameterServerReport(**fields | changes)
+
+
+def refused(**reasons):
+    """40 rejected in all."""
+    return REFUSED | {"rejected": 40} | reasons
 
 
 def test_the_lag_is_a_mean_over_gradients():
@@ -42,10 +48,13 @@ PULLING = {"pulling": 0.25, "computing": 0.75}
     ("changes", "advice"),
     [
         ({}, "spend their time with environments and gradients"),
-        ({"restarts": 4, "rejected": 40}, "made anew 4 times: find out why"),
-        ({"rejected": 20, "workers": [LOCKED]}, "40% of the gradients were too stale"),
-        ({"rejected": 10, "workers": [LOCKED]}, "wait for the lock 30% of the time"),
-        ({"rejected": 0, "updates": 0}, "environments and gradients"),
+        ({"restarts": 4, "refused": refused(stale=40)}, "made anew 4 times: find"),
+        ({"refused": refused(stale=20), "workers": [LOCKED]}, "40% .* were too stale"),
+        ({"refused": refused(stale=10), "workers": [LOCKED]}, "wait for the lock 30%"),
+        ({"refused": refused(outlying=20)}, "40% of the gradients had outlying losses"),
+        # Before a replay was ready: that is as it should be.
+        ({"refused": refused(), "workers": [LOCKED]}, "wait for the lock 30%"),
+        ({"updates": 0}, "environments and gradients"),
         ({"workers": [LOCKED, BUSY]}, "workers spend 40% of the time with the store"),
         ({"workers": [PULLING], "kind": "server"}, "wait for the server 25%"),
         ({"workers": [PULLING], "kind": "lock"}, "environments and gradients"),
@@ -61,7 +70,7 @@ def test_the_advice_names_what_to_change_first(changes, advice):
 def test_the_row_has_the_numbers_and_the_shares_by_thread():
     made = report(
         kind="server",
-        rejected=7,
+        refused={"rejected": 7, "stale": 4, "outlying": 2, "skipped": 1},
         restarts=2,
         workers=[{"pulling": 1.0}, BUSY],
         shards=[{"waiting for pushes": 0.4}, {"waiting for pushes": 0.2}],
@@ -72,6 +81,9 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
             "worker_steps_per_second": 1234.0,
             "lag_max": 3,
             "rejected_total": 7,
+            "stale_total": 4,
+            "outlying_total": 2,
+            "skipped_total": 1,
             "restarts": 2,
             "dropped_rows": 3,
             "queue_depth": 1.5,
@@ -88,13 +100,13 @@ def test_the_row_has_the_numbers_and_the_shares_by_thread():
 def test_the_lines_say_where_time_went():
     lines = report(
         kind="hogwild",
-        rejected=1200,
+        refused={"rejected": 1200, "stale": 1000, "outlying": 0, "skipped": 3},
         abandoned=["worker 1"],
         statistics={"lost_updates": 2.0, "raced_share": 0.125},
     ).lines()
     assert lines == [
-        "  hogwild     1,234 steps/s, 5 updates/s; 1,200 rejected; lost_updates 2,"
-        " raced_share 0.125",
+        "  hogwild     1,234 steps/s, 5 updates/s; 1,200 rejected; 1,000 too stale, 3"
+        " not finite; lost_updates 2, raced_share 0.125",
         "  2 workers   environment 50%, gradient 40%, updating 10%",
         "  lag         0.80 updates on average: 0: 60%, 1: 20%, 3: 20%",
         "  compiling   1.0 s",
