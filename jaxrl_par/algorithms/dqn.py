@@ -85,6 +85,9 @@ class DQNConfig:
     ladder_base: float = 0.4
     """Environment i of N has epsilon = base^(1 + exponent i / (N - 1))."""
     ladder_exponent: float = 7.0
+    start: Literal["stored", "zero"] = "stored"
+    """Memory before a window's first row. stored: that of whoever acted, with the
+    parameters of then. zero: none, as where an episode begins."""
     burn_in: int = 0
     """Rows on which memory is refreshed, without a gradient: those of the windows."""
     rescale: float | None = None
@@ -243,6 +246,9 @@ def loss(
         n=config.n_step,
     )
     ahead = returns.Reached(*(x[:rows] for x in ahead))
+    if config.start == "zero":
+        memory = network.initial_carry(batch.num_lanes)
+        batch = batch._replace(carry=batch.carry._replace(memory=memory))
     values = _values(online, target, batch, after.steps, ahead.index, network, config)
     chosen = _of(after.action[:rows], values.online)
     best = values.online_ahead if config.double else values.target_ahead
@@ -306,18 +312,18 @@ def _values(
 def _burned(
     params: Params, batch: Trajectory, network: Network, config: DQNConfig
 ) -> Carry:
-    """Memory before the first trained row, from the carry that was stored."""
+    """Memory before the first trained row, from that before the window."""
     memory = batch.carry.memory
     if not config.burn_in:
         return memory
     steps = jax.tree.map(lambda x: x[: config.burn_in], batch.steps)
     _, burned = network.unroll(params, memory, steps)
-    # An unroll's first rows have nothing before them: there acting's memory is known.
+    # An unroll's first rows have nothing before them: memory starts behind the burn-in.
     padded = batch.extras["padded"][0]
 
-    def chosen(stored: Array, burned: Array) -> Array:
-        where = padded.reshape(-1, *[1] * (stored.ndim - 1))
-        return jnp.where(where, stored, jax.lax.stop_gradient(burned))
+    def chosen(start: Array, burned: Array) -> Array:
+        where = padded.reshape(-1, *[1] * (start.ndim - 1))
+        return jnp.where(where, start, jax.lax.stop_gradient(burned))
 
     return jax.tree.map(chosen, memory, burned)
 

@@ -16,18 +16,25 @@ _LIST = "_BUILTIN_ENV_IDS"
 
 
 class Family(NamedTuple):
-    """Environments of ours, named after their size: IMaze-9x9."""
+    """Environments of ours, named after their size: IMaze-9x9, MemoryChain-30."""
 
     module: str
     sizes: range
     """Sizes that the constructor accepts, as far as they are sensible."""
     usual: tuple[int, ...]
     """Sizes that `names` lists."""
+    is_square: bool = True
+    """The size is that of both sides, and the name has it twice."""
+
+    def suffix(self, size: int) -> str:
+        """What the name has after a hyphen."""
+        return f"{size}x{size}" if self.is_square else str(size)
 
 
 FAMILIES = {
     "IMaze": Family("imaze", range(5, 1000, 2), usual=(9, 15)),
     "MetaFetch": Family("meta_fetch", range(2, 1000), usual=(7,)),
+    "MemoryChain": Family("memory_chain", range(1, 1000), (30,), is_square=False),
 }
 
 
@@ -46,16 +53,21 @@ def is_name(name: str) -> bool:
 
 def own_names() -> tuple[str, ...]:
     """Ours, in the usual sizes."""
-    return tuple(f"{x}-{n}x{n}" for x, family in FAMILIES.items() for n in family.usual)
+    return tuple(
+        f"{name}-{family.suffix(size)}"
+        for name, family in FAMILIES.items()
+        for size in family.usual
+    )
 
 
 def family_and_size(name: str) -> tuple[str, int] | None:
     """Of an environment of ours."""
-    match = re.fullmatch(r"(\w+)-([1-9][0-9]*)x\2", name)
+    match = re.fullmatch(r"(\w+)-(([1-9][0-9]{0,3}).*)", name)
     if match is None or match[1] not in FAMILIES:
         return None
-    family, size = match[1], int(match[2])
-    return (family, size) if size in FAMILIES[family].sizes else None
+    family, size = FAMILIES[match[1]], int(match[3])
+    fits = size in family.sizes and match[2] == family.suffix(size)
+    return (match[1], size) if fits else None
 
 
 def gymnax_names() -> tuple[str, ...]:

@@ -17,7 +17,8 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
 
     Args:
       name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar", or one
-        of ours: "IMaze-9x9", where any odd size from 5 will do, or "MetaFetch-7x7".
+        of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7" or
+        "MemoryChain-30".
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class.
 

@@ -2,7 +2,7 @@
 
 `--replay.prioritised`, `--dqn.n-step 3` and `--dueling` make it what Ape-X learns.
 With `--network.memory lstm`, `--sequence`, `--dqn.burn-in` and `--dqn.rescale` it is
-R2D2's learner.
+what R2D2 learns: see `r2d2`.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +48,8 @@ class Args(ReplayArgs):
         if not self.has_memory:
             # The carry is a rate of exploration.
             return Windows(1, 0, ahead, constant_carry=True)
-        return Windows(self.sequence, self.dqn.burn_in, ahead)
+        unread = self.dqn.start == "zero"
+        return Windows(self.sequence, self.dqn.burn_in, ahead, constant_carry=unread)
 
     def problems(self) -> list[str]:
         """What is out of range, or for networks of another kind."""
@@ -65,6 +66,7 @@ class Args(ReplayArgs):
             for name, value in (
                 ("sequence", self.sequence),
                 ("dqn.burn_in", self.dqn.burn_in),
+                ("dqn.start", self.dqn.start if self.dqn.start != "stored" else None),
             )
             if value
         ]
@@ -85,7 +87,8 @@ def make_agent(
 ) -> Agent:
     """DQN for these observations and actions."""
     network = q_network(*specs, args.network, dueling=args.dueling)
-    starts = args.has_memory and args.windows.each(args.unroll_length) > 1
+    windows = args.windows
+    starts = not windows.constant_carry and windows.each(args.unroll_length) > 1
     return dqn(network, optimizer, replace(args.dqn, record_carry=starts))
 
 

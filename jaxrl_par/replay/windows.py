@@ -33,7 +33,8 @@ class Windows:
     lookahead: int = 0
     """Rows after those: n - 1 for targets of n steps."""
     constant_carry: bool = False
-    """The carry stays the same within an unroll, as a rate of exploration does."""
+    """The carry stays the same within an unroll, as a rate of exploration does, or its
+    memory is not read: those of all windows are that of the unroll's row 0."""
 
     def problems(self) -> list[str]:
         """What is out of range, but for what depends on the unroll."""

@@ -28,6 +28,7 @@ TAKES = {
     "impala_threads": ("compiled", "threads"),
     "ppo": ("compiled", "threads"),
     "ppo_threads": ("compiled", "threads"),
+    "r2d2": ("compiled", "threads"),
     "reinforce": ("compiled",),
     "sweep": ("compiled",),
 }
