@@ -1,6 +1,7 @@
 """What is kept of what was acted: pure functions of pytrees of arrays."""
 
 from jaxrl_par.replay.buffers import Buffer, fresh, uniform
+from jaxrl_par.replay.mixed import mixed
 from jaxrl_par.replay.priorities import PriorityConfig
 from jaxrl_par.replay.prioritised import prioritised
 from jaxrl_par.replay.ring import Ring
@@ -12,6 +13,7 @@ __all__ = [
     "Ring",
     "Windows",
     "fresh",
+    "mixed",
     "prioritised",
     "uniform",
 ]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.errors import at_least, not_between, not_chosen
+from jaxrl_par.types import Count
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,24 @@ class PriorityConfig:
 def mass(priority: Float[Array, "*K"], config: PriorityConfig) -> Float[Array, "*K"]:
     """(p + eps)^alpha."""
     return (priority + config.eps) ** jnp.float32(config.alpha)
+
+
+def rank_masses(priorities: Float[Array, " N"], alpha: float) -> Float[Array, " N"]:
+    """rank^-alpha, 0 where there is no priority."""
+    order = jnp.argsort(-priorities, stable=True)
+    rank = (
+        jnp.zeros(priorities.size, jnp.int32)
+        .at[order]
+        .set(jnp.arange(1, priorities.size + 1, dtype=jnp.int32), unique_indices=True)
+    )
+    masses = rank.astype(jnp.float32) ** jnp.float32(-alpha)
+    return jnp.where(priorities < 0.0, 0.0, masses)
+
+
+def beta_after(updates: Count, config: PriorityConfig) -> Float[Array, ""]:
+    """The exponent of importance weights after so many updates."""
+    if config.beta_updates is None:
+        return jnp.float32(config.beta)
+    millions, units = (jnp.asarray(x, jnp.float32) for x in updates)
+    done = jnp.minimum((millions * 1e6 + units) / config.beta_updates, 1.0)
+    return config.beta + (1.0 - config.beta) * done

@@ -17,7 +17,12 @@ from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.losses import of_sequences
 from jaxrl_par.replay import ring, sum_tree
 from jaxrl_par.replay.buffers import Buffer, refuse_sizes
-from jaxrl_par.replay.priorities import PriorityConfig, mass
+from jaxrl_par.replay.priorities import (
+    PriorityConfig,
+    beta_after,
+    mass,
+    rank_masses,
+)
 from jaxrl_par.replay.sum_tree import SumTree
 from jaxrl_par.replay.windows import Windows
 from jaxrl_par.types import Count, Info, PRNGKey, State, Trajectory
@@ -46,6 +51,8 @@ class Drawn(NamedTuple):
     """Whether that is this device."""
     generation: Int[Array, " K"]
     """Of their slots, when they were drawn."""
+    mass: Float[Array, " K"]
+    """Their masses, when they were drawn."""
 
 
 def prioritised(
@@ -136,7 +143,7 @@ class _Buffer(NamedTuple):
         if self.ranks:
             given = jnp.where(nothing, -1.0, priority)
             ranked = data.ranked.at[index].set(given)
-            tree = sum_tree.of(_rank_masses(ranked, self.config.alpha))
+            tree = sum_tree.of(rank_masses(ranked, self.config.alpha))
             return data._replace(ranked=ranked, tree=tree)
         masses = jnp.where(nothing, 0.0, mass(priority, self.config))
         return data._replace(tree=sum_tree.write(data.tree, index, masses))
@@ -144,12 +151,13 @@ class _Buffer(NamedTuple):
     def sample(
         self, data: Prioritised, newest: Trajectory | None, key: PRNGKey, axis: Axis
     ) -> tuple[Trajectory, Drawn]:
-        drawn, masses = _draw(data, key, self.batch_size, axis, each=self._each(data))
+        drawn = _draw(data, key, self.batch_size, axis, each=self._each(data))
+        masses = drawn.mass
         slot, window = drawn.index // self._each(data), drawn.index % self._each(data)
         batch = self.windows.cut(data.unrolls.items, slot, window)
         generation = data.unrolls.generation(slot)
         batch = _exchanged(batch, drawn, masses, self.batch_size, axis)
-        beta = _beta(data.updates, self.config)
+        beta = beta_after(data.updates, self.config)
         # N and the total are the same for all, and divided out.
         least = jnp.min(masses, initial=jnp.inf, where=masses > 0.0)
         weight = jnp.where(masses > 0.0, (least / masses) ** beta, 0.0)
@@ -200,8 +208,8 @@ class _Buffer(NamedTuple):
 
 def _draw(
     data: Prioritised, key: PRNGKey, batch_size: int, axis: Axis, each: int
-) -> tuple[Drawn, Float[Array, " K"]]:
-    """Windows of the joint batch, and the mass of each."""
+) -> Drawn:
+    """Windows of the joint batch."""
     tree, number = data.tree, batch_size * axis.size
     # All devices draw the same: with the first one's key.
     key_data = axis.gather(jax.random.key_data(key)[None])[0]
@@ -217,7 +225,7 @@ def _draw(
     mass_here = tree.levels[0][index]
     mine = (device == axis.index) & (mass_here > 0.0)
     masses = axis.sum(jnp.where(mine, mass_here, 0.0))
-    return Drawn(index, mine, jnp.zeros_like(index)), masses
+    return Drawn(index, mine, jnp.zeros_like(index), masses)
 
 
 def _exchanged(
@@ -253,23 +261,3 @@ def _from_bytes(rows: Array, like: Array) -> Array:
         return rows.reshape(shape).astype(jnp.bool_)
     parts = rows.reshape(*shape, size) if size > 1 else rows.reshape(shape)
     return jax.lax.bitcast_convert_type(parts, like.dtype)
-
-
-def _beta(updates: Count, config: PriorityConfig) -> Float[Array, ""]:
-    if config.beta_updates is None:
-        return jnp.float32(config.beta)
-    millions, units = (jnp.asarray(x, jnp.float32) for x in updates)
-    done = jnp.minimum((millions * 1e6 + units) / config.beta_updates, 1.0)
-    return config.beta + (1.0 - config.beta) * done
-
-
-def _rank_masses(priorities: Float[Array, " N"], alpha: float) -> Float[Array, " N"]:
-    """rank^-alpha, 0 where there is no priority."""
-    order = jnp.argsort(-priorities, stable=True)
-    rank = (
-        jnp.zeros(priorities.size, jnp.int32)
-        .at[order]
-        .set(jnp.arange(1, priorities.size + 1, dtype=jnp.int32), unique_indices=True)
-    )
-    masses = rank.astype(jnp.float32) ** jnp.float32(-alpha)
-    return jnp.where(priorities < 0.0, 0.0, masses)

@@ -63,7 +63,7 @@ def host_evaluator(
             given = jax.device_put((params, key), cpu)
             counts, t = _Counts(episodes_per_env, env.num_envs, bound), 0
             with jax.default_device(cpu):
-                step = _timed(activity, "reset", env.reset)
+                step = timed(activity, "reset", env.reset)
                 carry = agent.initial_carry(env.num_envs)
                 while counts.missing():
                     action, carry = act(given[0], carry, step, given[1], np.int32(t))
@@ -75,7 +75,7 @@ def host_evaluator(
                     t += 1
             return counts.result()
 
-        return _in_time(play, env.name, supervision.env_timeout, supervision)
+        return in_time(play, env.name, supervision.env_timeout, supervision)
 
     return evaluate
 
@@ -91,16 +91,16 @@ def simulators(
     """
 
     def make(activity: Activity) -> HostEnvironment:
-        return _timed(activity, "make", make_env)
+        return timed(activity, "make", make_env)
 
     limits = supervision.env_timeout, supervision
-    env = _in_time(make, "environments of an evaluation", *limits)
+    env = in_time(make, "environments of an evaluation", *limits)
     try:
         yield env
     finally:
         limits = supervision.close_seconds, supervision
         try:
-            _in_time(lambda x: _timed(x, "close", env.close), env.name, *limits)
+            in_time(lambda x: timed(x, "close", env.close), env.name, *limits)
         except Exception as error:
             warnings.warn(
                 f"closing {env.name} after an evaluation failed with"
@@ -145,7 +145,7 @@ class _Counts:
         return Evaluation(self._returns, self._lengths, num_cut, info)
 
 
-def _in_time(
+def in_time(
     work: Callable[[Activity], T],
     name: str,
     limit: float,
@@ -182,7 +182,7 @@ def _in_time(
         supervisor.stop(supervision.close_seconds)
 
 
-def _timed(activity: Activity, doing: str, call: Callable[[], T]) -> T:
+def timed(activity: Activity, doing: str, call: Callable[[], T]) -> T:
     activity.begin(doing)
     result = call()
     activity.end()
