@@ -245,8 +245,7 @@ def loss(
     ahead = returns.Reached(*(x[:rows] for x in ahead))
     values = _values(online, target, batch, after.steps, ahead.index, network, config)
     chosen = _of(after.action[:rows], values.online)
-    best = values.online_ahead if config.double else values.target_ahead
-    best = jnp.argmax(exploration.possible_values(best), axis=-1)
+    best = jnp.argmax(exploration.possible_values(values.choosing_ahead), axis=-1)
     bootstrap = _of(best, exploration.possible_values(values.target_ahead))
     if config.rescale is not None:
         bootstrap = returns.unsquashed(bootstrap, config.rescale)
@@ -274,8 +273,9 @@ def loss(
 class _Values(NamedTuple):
     online: Float[Array, "L K A"]
     """In the trained rows."""
-    online_ahead: Float[Array, "L K A"]
-    """In the rows that their targets bootstrap from."""
+    choosing_ahead: Float[Array, "L K A"]
+    """In the rows that their targets bootstrap from, of the network that chooses the
+    action there."""
     target_ahead: Float[Array, "L K A"]
 
 
@@ -293,14 +293,20 @@ def _values(
     if not jax.tree.leaves(memory):
         # No row depends on those before: only what is used is computed.
         ahead = jax.tree.map(lambda x: _rows(x, index), steps)
-        both = jax.tree.map(lambda x, y: jnp.concatenate([x[:rows], y]), steps, ahead)
-        q_values, _ = network.unroll(online, memory, both)
+        trained = jax.tree.map(lambda x: x[:rows], steps)
+        q_values, _ = network.unroll(online, memory, trained)
         target_values, _ = network.unroll(target, memory, ahead)
-        return _Values(q_values[:rows], q_values[rows:], target_values)
+        if not config.double:
+            return _Values(q_values, target_values, target_values)
+        # Apart from the trained rows: of these no gradient is computed.
+        choosing, _ = network.unroll(jax.lax.stop_gradient(online), memory, ahead)
+        return _Values(q_values, choosing, target_values)
     starts = [_burned(x, batch, network, config) for x in (online, target)]
     q_values, _ = network.unroll(online, starts[0], steps)
     target_values, _ = network.unroll(target, starts[1], steps)
-    return _Values(q_values[:rows], _rows(q_values, index), _rows(target_values, index))
+    target_ahead = _rows(target_values, index)
+    choosing = _rows(q_values, index) if config.double else target_ahead
+    return _Values(q_values[:rows], choosing, target_ahead)
 
 
 def _burned(
