@@ -159,7 +159,7 @@ def test_memory_begins_anew_at_the_first_row_and_not_at_the_last_one():
     given = (0.0, 0.0, batch, batch.steps, index, halving(), DQNConfig())
     values = module._values(*given)
     np.testing.assert_array_equal(values.online[:, 0, 0], [1, 1.5, 1.75, 1])
-    for ahead in (values.online_ahead, values.target_ahead):
+    for ahead in (values.choosing_ahead, values.target_ahead):
         np.testing.assert_array_equal(ahead[:, 0, 0], [1.5, 1.75, 1.75, 1.5])
 
 
