@@ -165,6 +165,13 @@ class Count(NamedTuple):
         return int(self.millions) * 1_000_000 + int(self.units)
 
 
+class Unsaved(NamedTuple):
+    """A part of a run that checkpoints leave out: a run that goes on from one has there
+    what a new run has."""
+
+    content: PyTree
+
+
 ActFn = Callable[[Params, Carry, TimeStep, PRNGKey], tuple[Action, Carry, Extras]]
 
 

@@ -242,6 +242,16 @@ class Args:
         """The agent, which sees normalised observations if that was asked for."""
         return normalize_observations(agent) if self.normalize else agent
 
+    def memory(self, learner: Learner) -> str:
+        """What the learner's data takes, in a line that a run begins with; empty where
+        that is little. Nothing is taken yet.
+
+        Raises:
+          RefusedError: it does not fit.
+        """
+        del learner
+        return ""
+
     def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)

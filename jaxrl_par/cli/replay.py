@@ -3,11 +3,21 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
+
 from jaxrl_par.cli.args import Args
 from jaxrl_par.errors import ReadIf, at_least
-from jaxrl_par.loops import Learner, replayed, without_halves
+from jaxrl_par.loops import Learner, data_shapes, replayed, without_halves
 from jaxrl_par.loops.pace import stuck
-from jaxrl_par.replay import Buffer, PriorityConfig, Windows, prioritised, uniform
+from jaxrl_par.replay import (
+    Buffer,
+    PriorityConfig,
+    Windows,
+    memory,
+    prioritised,
+    uniform,
+    unsaved,
+)
 from jaxrl_par.types import Agent
 
 
@@ -30,6 +40,10 @@ class ReplayConfig:
     prioritised: bool = False
     """Draw by priorities; otherwise each window as often as every other."""
     priorities: PriorityConfig = PriorityConfig()
+    unsaved: bool = False
+    """Leave what is kept out of checkpoints, which are small then. A run that is
+    resumed has an empty buffer, new priorities and beta at its start: until min_size
+    nothing is learned, and it does not go on to the same bits."""
 
     @property
     def needs_recorded(self) -> bool:
@@ -90,8 +104,27 @@ class ReplayArgs(Args):
         )
         min_size = -(-given.min_size // (self.shares * length))
         if given.prioritised:
-            return prioritised(*sizes, given.priorities, min_size=min_size)
-        return uniform(*sizes, min_size=min_size)
+            buffer = prioritised(*sizes, given.priorities, min_size=min_size)
+        else:
+            buffer = uniform(*sizes, min_size=min_size)
+        return unsaved(buffer) if given.unsaved else buffer
+
+    def memory(self, learner: Learner) -> str:
+        lanes = self.lanes // (self.shares if self._is_joint else 1)
+        shapes = data_shapes(learner, lanes, self.unroll_length)
+        devices, shares = jax.local_devices(), self.shares
+        together = min(shares, len(devices)) if self._is_joint else shares
+        if self._is_joint and devices[0].platform != "cpu":
+            together = 1  # each has memory of its own
+        kind = "device" if self._is_joint else "worker"
+        return memory.accepted(
+            rows=self.replay.capacity,
+            each=memory.num_bytes(shapes),
+            parts=f"{shares} {kind}{'s' * (shares > 1)}",
+            together=together,
+            free=memory.free_bytes(devices[0]),
+            added=self.rows_added,
+        )
 
     def make_learner(self, agent: Agent) -> Learner:
         """How the agent learns: from batches of what is kept."""

@@ -9,10 +9,12 @@ import numpy as np
 from jaxrl_par import random, training
 from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.place import place
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.evaluation import Evaluation, in_pieces, results
+from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.host_evaluation import host_evaluator, simulators
 from jaxrl_par.training.loaded import draw_episode
 from jaxrl_par.training.provenance import experiment_name
@@ -24,11 +26,18 @@ def train(args: Args, learner: Learner) -> Trained:
     """Trains on the chosen topology, evaluates, and draws an episode where it can.
 
     Raises:
+      TrainingError: also if what the learner keeps of its data does not fit.
       TrainingError, Interrupted: as `place` and `training.train`.
     """
     stem = experiment_name(type(args)).removesuffix(".py")
+    program = place(args, learner)
+    try:
+        if told := args.memory(learner):
+            print(told)
+    except RefusedError as error:
+        raise TrainingError(str(error)) from error
     trained = training.train(
-        place(args, learner),
+        program,
         args,
         args.training,
         key=random.key(args.seed),

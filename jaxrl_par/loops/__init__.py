@@ -32,6 +32,7 @@ from jaxrl_par.loops.run import (
     new_run,
     unroll_keys,
 )
+from jaxrl_par.loops.shapes import data_shapes
 from jaxrl_par.loops.updates import combined, learn, update
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "chain",
     "combined",
     "count_skipped",
+    "data_shapes",
     "distillation",
     "epochs",
     "go_on",

@@ -16,7 +16,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.replay import ring
 from jaxrl_par.replay.windows import Windows
-from jaxrl_par.types import Info, PRNGKey, State, Trajectory
+from jaxrl_par.types import Info, PRNGKey, State, Trajectory, Unsaved
 
 Data = PyTree
 Drawn = Any
@@ -96,6 +96,22 @@ def uniform(
         update=lambda data, drawn, info, axis: data,
         ready=lambda data: data.size >= min_size,
         batch_rows=lambda rows: batch_size * windows.trained(rows),
+    )
+
+
+def unsaved(buffer: Buffer) -> Buffer:
+    """The same buffer, which checkpoints leave out.
+
+    A run that goes on from one has an empty buffer then, as at its start: with its
+    priorities, the largest of them and the rise of beta. Until `ready`, which is later
+    again, nothing is learned. All else goes on, but not to the same bits.
+    """
+    return Buffer(
+        init=lambda shapes: Unsaved(buffer.init(shapes)),
+        add=lambda data, *given: Unsaved(buffer.add(data.content, *given)),
+        sample=lambda data, *given: buffer.sample(data.content, *given),
+        update=lambda data, *given: Unsaved(buffer.update(data.content, *given)),
+        ready=lambda data: buffer.ready(data.content),
     )
 
 

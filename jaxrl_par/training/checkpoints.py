@@ -117,7 +117,8 @@ class Checkpoints(AbstractContextManager):
         """The newest step that is whole, or None if none was ever saved.
 
         Steps that are damaged are named in a warning and put aside. So is another
-        version of a library, with which a run goes on, but not to the same bits.
+        version of a library, with which a run goes on, but not to the same bits, and
+        so is a part that was left out.
 
         Args:
           like: a run of the same program; arrays are placed on its devices.
@@ -133,6 +134,13 @@ class Checkpoints(AbstractContextManager):
             "\nNothing was changed. Restore the folder from a copy, or start again"
             f" under another {option('name')}",
         )
+        if manifests.leaves_out(run):
+            warnings.warn(
+                f"{self.directory} is without what the run kept to learn from, as it"
+                " was asked for: that is empty now, so the run goes on, but not to the"
+                " bits that it would have come to",
+                stacklevel=2,
+            )
         return run
 
     def restore_best(self, like: Run) -> Run | None:

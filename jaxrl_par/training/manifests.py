@@ -20,6 +20,7 @@ from jaxrl_par.training.comparison import differences, listed, named
 from jaxrl_par.training.failures import CheckpointError, DamagedError
 from jaxrl_par.training.files import shortened
 from jaxrl_par.training.words import option
+from jaxrl_par.types import Unsaved
 
 _FORMAT = 2
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -107,19 +108,37 @@ def check_sums(run: Run, content: Mapping[str, Any]) -> None:
 def leaves_of(run: Run) -> Leaves:
     return {
         name: jax.random.key_data(x) if is_key(x) else x
-        for name, x in named(run).items()
+        for name, x in saved_leaves(run).items()
     }
 
 
+def saved_leaves(run: Run) -> dict[str, Any]:
+    """Leaves by their path, but for those that are `Unsaved`."""
+    kept = jax.tree.map(lambda x: None if _unsaved(x) else x, run, is_leaf=_unsaved)
+    return named(kept)
+
+
+def leaves_out(run: Run) -> bool:
+    """Whether a part of the run is not saved."""
+    return any(map(_unsaved, jax.tree.leaves(run, is_leaf=_unsaved)))
+
+
+def _unsaved(part: Any) -> bool:
+    return isinstance(part, Unsaved)
+
+
 def with_leaves(like: Run, leaves: Leaves) -> Run:
-    """The run as `like`, with other leaves."""
+    """The run as `like`, with other leaves, but for those that are `Unsaved`."""
 
     def leaf(x: Array, data: Array) -> Array:
         if not is_key(x):
             return data
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
 
-    restored = [leaf(x, leaves[name]) for name, x in named(like).items()]
+    restored = [
+        leaf(x, leaves[name]) if name in leaves else x
+        for name, x in named(like).items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
@@ -131,7 +150,7 @@ def kinds(run: Run) -> Kinds:
     # A key of ours, as on CPU, has the data and the bits of JAX's own on accelerators.
     return {
         name: (str(x.dtype).replace("key<fryu>", "key<fry>"), list(x.shape))
-        for name, x in named(run).items()
+        for name, x in saved_leaves(run).items()
     }
 
 

@@ -158,9 +158,9 @@ def test_memory_begins_anew_at_the_first_row_and_not_at_the_last_one():
     batch = batch._replace(carry=DQNCarry(jnp.zeros(1), jnp.zeros(1)))
     index = jnp.array([[1], [2], [2], [4]])
     windows = sequences.Windows(batch.steps, batch.carry.memory)
-    values = sequences.of_both(halving(), 0.0, 0.0, windows, index)
+    values = sequences.of_both(halving(), 0.0, 0.0, windows, index, double=True)
     np.testing.assert_array_equal(values.online[:, 0, 0], [1, 1.5, 1.75, 1])
-    for ahead in (values.online_ahead, values.target_ahead):
+    for ahead in (values.choosing_ahead, values.target_ahead):
         np.testing.assert_array_equal(ahead[:, 0, 0], [1.5, 1.75, 1.75, 1.5])
 
 
@@ -186,7 +186,7 @@ def test_the_memory_of_a_window_is_that_of_acting(burn_in):
         index, padded = jnp.array([[1], [2]]), batch.extras.get("padded", [None])[0]
         read = (batch.steps, batch.carry.memory, burn_in, padded)
         read = sequences.Windows(*read)
-        values = sequences.of_both(network, 0.0, 0.0, read, index)
+        values = sequences.of_both(network, 0.0, 0.0, read, index, double=True)
         expected = jnp.stack(acted[2 * window : 2 * window + 2])
         np.testing.assert_array_equal(values.online, expected)
 

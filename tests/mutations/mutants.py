@@ -390,8 +390,8 @@ _ALGORITHMS = (
     _m(
         "DQN values its action by the online network",
         "algorithms/dqn/loss.py",
-        "ahead_by = outputs.online_ahead if config.double else outputs.target_ahead",
-        "ahead_by = outputs.target_ahead if config.double else outputs.target_ahead",
+        "best(outputs.target_ahead, outputs.choosing_ahead, kind)",
+        "best(outputs.choosing_ahead, outputs.choosing_ahead, kind)",
         "algorithms/test_dqn.py::test_double_dqn_chooses_by_one_network_and_values_by_the_other",
     ),
     _m(

@@ -30,12 +30,13 @@ def loss(
     last = after.steps.last[:-1]
     ahead = returns.Reached(*(x[:rows] for x in reached(after, config)))
     windows = _windows(batch, network, config)
-    outputs = sequences.of_both(network, online, target, windows, ahead.index)
+    given = network, online, target, windows, ahead.index
+    outputs = sequences.of_both(*given, config.double)
     last = last[:rows]
     # A `last` row's action may be one that is impossible there, of -inf.
     chosen = where(last, 0.0, of_action(after.action[:rows], outputs.online))
-    ahead_by = outputs.online_ahead if config.double else outputs.target_ahead
-    made = targets(ahead, best(outputs.target_ahead, ahead_by, kind), kind, config)
+    bootstrap = best(outputs.target_ahead, outputs.choosing_ahead, kind)
+    made = targets(ahead, bootstrap, kind, config)
     learned = kind.compared(chosen, *jax.lax.stop_gradient(made))
     q_values, target_values = kind.expected(chosen), kind.mean(*made)
     weight = after.extras.get("weight", jnp.ones_like(after.reward))[:rows]

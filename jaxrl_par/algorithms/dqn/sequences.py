@@ -40,8 +40,9 @@ class Outputs(NamedTuple):
 
     online: Float[Array, "L K *A"]
     """In the trained rows."""
-    online_ahead: Float[Array, "L K *A"]
-    """In the rows that their targets bootstrap from."""
+    choosing_ahead: Float[Array, "L K *A"]
+    """In the rows that their targets bootstrap from, of the network that chooses the
+    action there."""
     target_ahead: Float[Array, "L K *A"]
 
 
@@ -51,21 +52,31 @@ def of_both(
     target: Params,
     windows: Windows,
     index: Int[Array, "L K"],
+    double: bool,
 ) -> Outputs:
     """Outputs in the L trained rows, and in the rows `index`, counted from the first of
-    them."""
+    them.
+
+    Args:
+      double: whether the online network chooses there.
+    """
     rows, memory, steps = index.shape[0], windows.memory, windows.after
     if not jax.tree.leaves(memory):
         # No row depends on those before: only what is used is computed.
         ahead = at_rows(steps, index)
-        both = jax.tree.map(lambda x, y: jnp.concatenate([x[:rows], y]), steps, ahead)
-        outputs, _ = network.unroll(online, memory, both)
-        target_outputs, _ = network.unroll(target, memory, ahead)
-        return Outputs(outputs[:rows], outputs[rows:], target_outputs)
+        trained = jax.tree.map(lambda x: x[:rows], steps)
+        outputs, _ = network.unroll(online, memory, trained)
+        target_ahead, _ = network.unroll(target, memory, ahead)
+        if not double:
+            return Outputs(outputs, target_ahead, target_ahead)
+        # Apart from the trained rows: of these no gradient is computed.
+        choosing, _ = network.unroll(jax.lax.stop_gradient(online), memory, ahead)
+        return Outputs(outputs, choosing, target_ahead)
     outputs, _ = network.unroll(online, burned(network, online, windows), steps)
     target_outputs, _ = network.unroll(target, burned(network, target, windows), steps)
-    ahead = at_rows((outputs, target_outputs), index)
-    return Outputs(outputs[:rows], *ahead)
+    target_ahead = at_rows(target_outputs, index)
+    choosing = at_rows(outputs, index) if double else target_ahead
+    return Outputs(outputs[:rows], choosing, target_ahead)
 
 
 def burned(network: Network, params: Params, windows: Windows) -> Carry:
