@@ -565,8 +565,8 @@ _PARTS = (
     _m(
         "a ratio without a bar overflows",
         "returns.py",
-        "bar = jnp.minimum(bar, _LARGEST_RATIO)",
-        "bar = jnp.asarray(bar)",
+        "most = jnp.minimum(bar, _LARGEST_RATIO)",
+        "most = jnp.asarray(bar)",
         "test_returns.py::test_without_bars_a_ratio_that_overflows_is_a_large_number",
     ),
     _m(
