@@ -18,6 +18,6 @@ def test_the_script_of_a_preset_runs_it_and_does_nothing_else(name):
 
 def test_no_script_is_left_out():
     """But for studies, which have a config of their own."""
-    studies = {"staleness", "worker_scaling", "distillation_study"}
+    studies = {"staleness", "worker_scaling", "distillation_study", "burn_in_study"}
     scripts = {x.stem for x in EXPERIMENTS.glob("*.py")}
     assert scripts == presets.SUMMARIES.keys() | studies
