@@ -68,6 +68,18 @@ def prioritised_dqn(env: Environment) -> Learner:
     return loops.replayed(agent, prioritised(4, 3, windows, recorded, min_size=3))
 
 
+def r2d2(env: Environment) -> Learner:
+    """Quantiles of an LSTM, from prioritised sequences that are burned in."""
+    config = NetworkConfig(widths=(4,), memory="lstm", memory_width=4)
+    specs = (env.observation_spec, env.action_spec)
+    net = q_network(*specs, config, dueling=True, num_atoms=3)
+    told = {"record_carry": True, "measure_staleness": True, "target_period": 2}
+    told |= {"values": "quantile", "num_atoms": 3, "rescale": 1e-3}
+    config = DQNConfig(n_step=2, burn_in=1, **told)
+    agent = dqn(net, OPTIMIZER, config)
+    return loops.replayed(agent, prioritised(4, 3, Windows(1, 1, 1), min_size=3))
+
+
 LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "a2c, normalised": lambda env: normalize_observations(a2c(network(env), OPTIMIZER)),
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
@@ -76,6 +88,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
     "dqn, prioritised": prioritised_dqn,
+    "r2d2, quantiles": r2d2,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)

@@ -28,7 +28,8 @@ LOSS = jax.jit(loss, static_argnums=(3, 4))
 
 
 def acted(config=STORED):
-    """(parameters that acted, the third unroll of acting with them)."""
+    """Parameters, and the second unroll of acting with them, which begins within an
+    episode."""
     agent = dqn(LSTM, optax.sgd(0.1), config)
 
     def act(key):
@@ -37,7 +38,7 @@ def acted(config=STORED):
         # With biases: else there is nothing but zeros to be seen and to be valued.
         state = state._replace(online=moved(state.online, seed=1))
         params = agent.params(state)
-        for i in range(3):
+        for i in range(2):
             given = (params, streams, random.key(i), ROWS)
             streams, trajectory, _ = rollout.unroll(agent, ENV, *given)
         return state.online, trajectory
@@ -83,22 +84,22 @@ def test_a_stored_start_is_the_memory_of_acting_bit_for_bit():
 
 
 def test_a_zero_start_reads_no_memory_of_acting():
-    """Whatever was stored: the loss is that from an empty memory, burn-in or not."""
+    """Whatever was stored: the loss is that from an empty memory, before a burn-in and,
+    where there is nothing to burn in, without one."""
     params, trajectory = acted(replace(STORED, record_carry=False))
-    for burn_in in (0, BURN_IN):
-        zero = replace(STORED, start="zero", burn_in=burn_in)
-        batch = batch_of(trajectory, zero)
-        empty = jax.tree.map(jnp.zeros_like, batch.carry.memory)
-        spoilt = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), empty)
-        given = batch._replace(carry=batch.carry._replace(memory=spoilt))
-        value, _ = LOSS(params, params, given, LSTM, zero)
-        given = batch._replace(carry=batch.carry._replace(memory=empty))
-        expected, _ = LOSS(params, params, given, LSTM, replace(zero, start="stored"))
-        assert np.any(jax.tree.leaves(batch.carry.memory)[0])
-        np.testing.assert_array_equal(value, expected)
+    zero = replace(STORED, start="zero", measure_staleness=False)
+    batch = batch_of(trajectory, zero)
+    assert np.any(jax.tree.leaves(batch.carry.memory)[0])
+    empty = jax.tree.map(jnp.zeros_like, batch.carry.memory)
+    spoilt = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), empty)
+    given = batch._replace(carry=batch.carry._replace(memory=spoilt))
+    value, _ = LOSS(params, params, given, LSTM, zero)
+    given = batch._replace(carry=batch.carry._replace(memory=empty))
+    expected, _ = LOSS(params, params, given, LSTM, replace(zero, start="stored"))
+    np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("burn_in", [0, BURN_IN])
+@pytest.mark.parametrize("burn_in", [BURN_IN, pytest.param(0, marks=pytest.mark.slow)])
 def test_nothing_is_stale_before_an_update(burn_in):
     config = replace(STORED, burn_in=burn_in)
     params, trajectory = acted(config)
@@ -110,6 +111,7 @@ def test_nothing_is_stale_before_an_update(burn_in):
     assert first > 1e-3 if burn_in else first < 1e-6
 
 
+@pytest.mark.slow
 def test_a_burn_in_makes_up_for_a_zero_start():
     """There, memory is not that of acting even before an update."""
     online, trajectory = acted(replace(STORED, record_carry=False))
@@ -123,6 +125,7 @@ def test_a_burn_in_makes_up_for_a_zero_start():
         assert first > 1e-2 and first_burned < 0.7 * first
 
 
+@pytest.mark.slow
 def test_staleness_follows_its_formula():
     """Window by window, in NumPy, with memory from the network's own steps."""
     params, trajectory = acted()
@@ -149,6 +152,7 @@ def test_staleness_follows_its_formula():
     np.testing.assert_allclose(actual, np.mean(expected, axis=0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_burn_in_refreshes_what_was_stored():
     """After an update, memory is nearer to that of the new parameters, had they read
     the stream from its beginning, than what was stored."""

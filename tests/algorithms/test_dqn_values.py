@@ -24,6 +24,7 @@ from jaxrl_par.types import TimeStep, Trajectory
 NO = -jnp.inf
 C51 = DQNConfig(values="categorical", num_atoms=5, v_min=0.0, v_max=4.0, gamma=1.0)
 QUANTILES = DQNConfig(values="quantile", num_atoms=2, gamma=1.0)
+LOSS = jax.jit(loss, static_argnums=(3, 4))
 
 
 def shown() -> Network:
@@ -48,9 +49,12 @@ def batch_of(obs, reward, *, discount=None, last=None, action=0):
     return Trajectory(steps, action, *rows, {}, carry)
 
 
-def loss_of(batch, config, online=0.0, target=0.0):
-    given = (jnp.float32(online), jnp.float32(target), batch, shown(), config)
-    return loss(*given)
+NETWORK = shown()
+
+
+def loss_of(batch, config):
+    given = (jnp.float32(0), jnp.float32(0), batch, NETWORK, config)
+    return LOSS(*given)
 
 
 def told(info, name):
@@ -143,7 +147,7 @@ def test_the_loss_of_c51_is_a_divergence_whose_gradient_is_that_of_cross_entropy
     def of(first):
         obs = batch.steps.obs.at[0, 0, 0].set(first)
         steps = batch.steps._replace(obs=obs)
-        return loss(0.0, 0.0, batch._replace(steps=steps), shown(), config)[0]
+        return loss_of(batch._replace(steps=steps), config)[0]
 
     slope = jax.grad(of)(batch.steps.obs[0, 0, 0])
     np.testing.assert_allclose(slope, 0.25 * (softmax(logits[0, 0]) - m), atol=1e-6)
@@ -240,7 +244,11 @@ def test_distributions_are_learned_in_the_space_of_h_and_acted_by_their_returns(
     np.testing.assert_allclose(info.priorities, [expected], rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [C51, QUANTILES], ids=["c51", "quantiles"])
+@pytest.mark.parametrize(
+    "config",
+    [C51, pytest.param(QUANTILES, marks=pytest.mark.slow)],
+    ids=["c51", "quantiles"],
+)
 def test_impossible_actions_are_never_taken_nor_bootstrapped_from(config):
     """Those whose outputs are all -inf. The other action is worth less than 0 is."""
     rows = jnp.arange(config.num_atoms, dtype=jnp.float32)
@@ -255,16 +263,16 @@ def test_impossible_actions_are_never_taken_nor_bootstrapped_from(config):
     # Cut where no action is possible: the value there is 0. Row 2 is `last`.
     batch = batch_of(obs, [0.5, 0.25, 0.0], last=[0, 0, 1, 0], action=0)
     batch = batch._replace(action=batch.action.at[2].set(1))
-    (value, info), slope = jax.value_and_grad(loss, has_aux=True)(
-        jnp.float32(0), jnp.float32(0), batch, shown(), config
-    )
+    gradient = jax.jit(jax.value_and_grad(LOSS, has_aux=True), static_argnums=(3, 4))
+    zero = jnp.float32(0)
+    (value, info), slope = gradient(zero, zero, batch, NETWORK, config)
     assert np.isfinite(value) and np.isfinite(slope)
     mean = float(config.kind().expected(low))
     np.testing.assert_allclose(told(info, "target"), (0.5 + mean + 0.25) / 2, rtol=1e-5)
     assert np.all(np.isfinite(info.priorities))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("config", [C51, QUANTILES], ids=["c51", "quantiles"])

@@ -9,12 +9,14 @@ import pytest
 from jaxrl_par import loops, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.distilled import distilled
+from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
+from jaxrl_par.replay import Windows, uniform
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
 
@@ -37,7 +39,9 @@ def masked(network):
         if isinstance(outputs, tuple):
             policy, values = outputs
             return policy._replace(logits=hidden(policy.logits, steps)), values
-        return jnp.where(possible(steps), outputs, -jnp.inf)
+        mask = possible(steps)
+        mask = mask.reshape(*mask.shape, *[1] * (outputs.ndim - mask.ndim))
+        return jnp.where(mask, outputs, -jnp.inf)
 
     def of(function):
         def call(params, carry, steps):
@@ -58,6 +62,14 @@ def q_agent(method, exploration="epsilon_greedy"):
     return q_learning(VALUES, SGD, config)
 
 
+def replayed_dqn(**given):
+    config = DQNConfig(epsilon_final=0.5, n_step=2, target_period=2, **given)
+    atoms = None if config.values == "expected" else config.num_atoms
+    network = masked(q_network(*ENV.specs, SMALL, num_atoms=atoms))
+    windows = Windows(1, lookahead=1, constant_carry=True)
+    return loops.replayed(dqn(network, SGD, config), uniform(8, 8, windows))
+
+
 LEARNERS = {
     "v-mpo": lambda: vmpo(ACTOR, SGD),
     "a2c": lambda: a2c(ACTOR, SGD),
@@ -68,6 +80,9 @@ LEARNERS = {
     "q": lambda: q_agent("q"),
     "sarsa, boltzmann": lambda: q_agent("sarsa", "boltzmann"),
     "n-step q": lambda: q_agent("n_step"),
+    "dqn": replayed_dqn,
+    "c51": lambda: replayed_dqn(values="categorical", num_atoms=5),
+    "quantiles": lambda: replayed_dqn(values="quantile", num_atoms=5, rescale=1e-3),
     "distillation": lambda: loops.distillation(
         distilled(ACTOR, SGD),
         impala(ACTOR, SGD),

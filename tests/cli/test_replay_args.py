@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from jaxrl_par import presets
 from jaxrl_par.algorithms.dqn import DQNConfig
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import problems
@@ -64,6 +65,39 @@ def test_a_burn_in_that_has_no_rows_is_told():
         given = {"sequence": sequence, "dqn": DQNConfig(burn_in=burn_in)}
         (found,) = problems(replace(USUAL, network=LSTM, **given))
         assert found.startswith("dqn.burn_in " + wrong)
+
+
+def test_distributions_and_zero_starts_are_for_those_who_read_them():
+    for given, wrong in (
+        ({"v_min": 0.0}, "dqn.v_min is for values = categorical, not expected"),
+        ({"num_atoms": 9}, "dqn.num_atoms is for values = categorical or quantile"),
+        (
+            {"values": "categorical", "huber_delta": 2.0},
+            "dqn.huber_delta is for values = expected or quantile, not categorical",
+        ),
+        (
+            {"values": "categorical", "v_min": 10.0},
+            "dqn.v_max must be above 10.0, got 10.0",
+        ),
+        (
+            {"values": "quantile", "huber_delta": None},
+            "dqn.huber_delta must be a number for quantiles, got None",
+        ),
+        ({"start": "zero"}, "dqn.start is for networks with memory"),
+        ({"measure_staleness": True}, "dqn.measure_staleness is for networks with"),
+    ):
+        args = replace(USUAL, dqn=replace(USUAL.dqn, **given))
+        (found,) = problems(args)
+        assert found.startswith(wrong)
+    zero = replace(USUAL, network=LSTM, dqn=DQNConfig(start="zero"))
+    assert not problems(zero) and zero.windows.constant_carry
+
+
+def test_r2d2_is_dqn_with_memory():
+    args = presets.get("r2d2").config()
+    assert not problems(args) and args.windows == Windows(40, 20, 4)
+    (found,) = problems(replace(args, network=NetworkConfig()))
+    assert found == "network.memory must not be none: without memory, take dqn"
 
 
 def test_a_worker_makes_one_gradient_of_each_unroll():

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxrl_par import envs
+from jaxrl_par import envs, random
 
 
 def test_sizes_of_our_own_are_refused_where_their_classes_refuse_them():
@@ -29,6 +31,10 @@ def test_sizes_of_our_own_are_refused_where_their_classes_refuse_them():
         "imaze-9x9",
         "IMaze-9x9 ",
         "IMaze-09x09",
+        "MemoryChain-030",
+        "MemoryChain-30x30",
+        "MemoryChain-0",
+        "MemoryChain-10000",
     ],
 )
 def test_what_resembles_a_name_is_none(name):
@@ -38,6 +44,7 @@ def test_what_resembles_a_name_is_none(name):
 def test_all_names_that_are_listed_are_names():
     listed = envs.names()
     assert {"IMaze-9x9", "IMaze-15x15", "MetaFetch-7x7", "CartPole-v1"} <= {*listed}
+    assert {"MemoryChain-30", "MemoryChain-bsuite"} <= {*listed}
     assert all(map(envs.is_name, listed)) and len({*listed}) == len(listed)
     assert envs.is_name("IMaze-21x21") and envs.is_name("MetaFetch-4x4")
 
@@ -51,3 +58,17 @@ def test_names_are_known_without_gymnax():
         "import gymnax; assert envs.names() == names[0]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_chain_of_some_length_asks_behind_so_many_steps():
+    env = envs.make("MemoryChain-3", 4)
+    assert env.name == "MemoryChain-3" and env.max_episode_steps == 4
+    state, step = env.reset(random.key(0))
+    bit = (step.obs[:, 2] > 0).astype(jnp.int32)
+    rewards = []
+    for action in (bit, 1 - bit, 1 - bit, bit):
+        assert not jnp.any(step.last)
+        state, step, reward, discount = env.step(state, action, random.key(1))
+        rewards.append(reward)
+    assert bool(jnp.all(step.last)) and not jnp.any(discount)
+    np.testing.assert_array_equal(rewards, [[0] * 4] * 3 + [[1] * 4])

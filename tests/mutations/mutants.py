@@ -417,6 +417,50 @@ _ALGORITHMS = (
         "algorithms/test_dqn.py::test_no_gradient_flows_into_what_is_burned_in",
     ),
     _m(
+        "C51: what is beyond the atoms is lost",
+        "algorithms/dqn/values.py",
+        "located = jnp.clip(located, atoms[0], atoms[-1])[..., None, :]",
+        "located = located[..., None, :]",
+        "algorithms/test_dqn_values.py::"
+        "test_mass_is_shared_by_the_nearest_atoms_and_none_is_lost",
+    ),
+    _m(
+        "quantiles: tau is along the targets",
+        "algorithms/dqn/values.py",
+        "jnp.abs(_trailing(tau[:, None], errors) - (errors < 0.0))",
+        "jnp.abs(_trailing(tau, errors) - (errors < 0.0))",
+        "algorithms/test_dqn_values.py::test_quantiles_weigh_all_differences",
+    ),
+    _m(
+        "C51: what is acted by is the mean in the space of h",
+        "algorithms/dqn/values.py",
+        "jax.nn.softmax(outputs) * _returns(located, rescale)",
+        "jax.nn.softmax(outputs) * located",
+        "algorithms/test_dqn_values.py::test_distributions_are_learned_in_the_space_of_h"
+        "_and_acted_by_their_returns",
+    ),
+    _m(
+        "R2D2: what has no rows to burn in is burned in all the same",
+        "algorithms/dqn/sequences.py",
+        "where = padded.reshape(",
+        "where = (padded & False).reshape(",
+        "algorithms/test_dqn_memory.py::test_nothing_is_stale_before_an_update",
+    ),
+    _m(
+        "R2D2: a zero start reads what was stored",
+        "algorithms/dqn/loss.py",
+        "memory = network.initial_carry(batch.num_lanes)",
+        "memory = batch.carry.memory",
+        "algorithms/test_dqn_memory.py::test_a_zero_start_reads_no_memory_of_acting",
+    ),
+    _m(
+        "Delta Q is of the step before",
+        "algorithms/dqn/sequences.py",
+        "memory, step = jax.tree.map(lambda x, row=row: x[row], (acted, steps))",
+        "memory, step = jax.tree.map(lambda x, row=row: x[row - 1], (acted, steps))",
+        "algorithms/test_dqn_memory.py::test_nothing_is_stale_before_an_update",
+    ),
+    _m(
         "sarsa: where an episode ends the ignored action is taken",
         "algorithms/q_learning.py",
         "mean.at[:-1].set(jnp.where(last[:-1], mean[:-1], taken))",

@@ -9,7 +9,7 @@ from jaxrl_par.algorithms.dqn import sequences
 from jaxrl_par.algorithms.dqn.config import DQNConfig
 from jaxrl_par.algorithms.dqn.targets import best, of_action, reached, targets, where
 from jaxrl_par.networks import Network
-from jaxrl_par.types import Info, Params, Trajectory
+from jaxrl_par.types import Carry, Info, Metrics, Params, TimeStep, Trajectory
 
 
 def loss(
@@ -44,12 +44,8 @@ def loss(
     told |= {"td_error": jnp.abs(target_values - q_values)}
     metrics = losses.row_means(last, importance_weight=weight, **told)
     if config.measure_staleness:
-        values = kind.expected(outputs.online)
-        acted, steps = jax.tree.map(
-            lambda x: x[:rows], (after.extras["memory"], after.steps)
-        )
-        given = (network, online, values, acted, steps)
-        metrics |= jax.lax.stop_gradient(sequences.staleness(*given))
+        values = jax.lax.stop_gradient(kind.expected(outputs.online))
+        metrics |= _staleness(online, values, after, network, config)
     # Those of errors: not weighted, not squared, not cut at Huber's bound.
     priorities = losses.of_sequences(learned.priority, last, config.eta)
     return losses.over_rows(weight * learned.loss, last), Info(metrics, priorities)
@@ -64,3 +60,22 @@ def _windows(
     if config.burn_in and jax.tree.leaves(memory):
         padded = batch.extras["padded"][0]
     return sequences.Windows(batch.steps, memory, config.burn_in, padded)
+
+
+def _staleness(
+    online: Params,
+    values: Float[Array, "L K A"],
+    after: Trajectory,
+    network: Network,
+    config: DQNConfig,
+) -> Metrics:
+    params, expected = jax.lax.stop_gradient(online), config.kind().expected
+    acted, steps = jax.tree.map(
+        lambda x: x[: len(values)], (after.extras["memory"], after.steps)
+    )
+
+    def apply(memory: Carry, step: TimeStep) -> Float[Array, "K A"]:
+        outputs, _ = network.apply(params, memory, step)
+        return expected(outputs)
+
+    return sequences.staleness(apply, values, acted, steps)

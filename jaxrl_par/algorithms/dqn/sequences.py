@@ -7,6 +7,7 @@ window is what was stored when it was acted, with the parameters of then, or emp
 Source: Kapturowski et al., R2D2 (ICLR 2019), sections 2.3 and 3.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -96,8 +97,7 @@ def burned(network: Network, params: Params, windows: Windows) -> Carry:
 
 
 def staleness(
-    network: Network,
-    params: Params,
+    apply: Callable[[Carry, TimeStep], Float[Array, "K A"]],
     values: Float[Array, "L K A"],
     acted: Carry,
     steps: TimeStep,
@@ -106,11 +106,13 @@ def staleness(
 
         |q(h'[t]) - q(h[t])| / |max over a and t of q(h'[t])|
 
-    in the first and in the last row of each window, in the mean over windows; q is of
-    the same parameters in both. h' is the memory that learning has, h that of acting.
-    A window without values other than 0 has none, and does not count.
+    in the first and in the last trained row, in the mean over windows; q is of today's
+    parameters in both. h' is the memory that learning has in that row, h the one that
+    acting had. Without a burn-in a stored start is h itself, in the first row. A window
+    whose largest value is 0 has no such share, and does not count.
 
     Args:
+      apply: (memory, step) -> values
       values: with h', in the trained rows.
       acted: h before each of those rows, leaves [L, K, ...].
       steps: [L, K]
@@ -119,7 +121,7 @@ def staleness(
     found = {}
     for name, row in (("first", 0), ("last", -1)):
         memory, step = jax.tree.map(lambda x, row=row: x[row], (acted, steps))
-        as_acted, _ = network.apply(params, memory, step)
+        as_acted = apply(memory, step)
         same = values[row] == as_acted  # impossible actions too
         difference = jnp.where(same, 0.0, values[row] - as_acted)
         share = jnp.linalg.norm(difference, axis=-1) / largest
