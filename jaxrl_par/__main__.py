@@ -118,6 +118,11 @@ _COMMANDS = {
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs
     ),
+    "record-demonstrations": _Command(
+        "FOLDER",
+        "what a run's agent does, to be learned from by others: see r2d3",
+        _later("jaxrl_par.cli.record", "record_command"),
+    ),
 }
 
 if __name__ == "__main__":
