@@ -84,8 +84,12 @@ def _list_envs(rest: Sequence[str]) -> None:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 
-def _later(name: str) -> Callable[[Sequence[str]], None]:
-    """A command that needs JAX, or what is as slow to import: a module of `cli`."""
+def _later(name: str, called: str = "") -> Callable[[Sequence[str]], None]:
+    """A command that needs JAX, or what is as slow to import: a module of `cli`.
+
+    Args:
+      called: the command, where it is not the module's name.
+    """
 
     def command(rest: Sequence[str]) -> None:
         def run() -> None:
@@ -94,7 +98,7 @@ def _later(name: str) -> Callable[[Sequence[str]], None]:
                 getattr(module, f"{name}_command")(rest)
 
         with ended_at_once():
-            run_or_help(run, rest, name)
+            run_or_help(run, rest, called or name)
 
     return command
 
@@ -117,6 +121,11 @@ _COMMANDS = {
     ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs
+    ),
+    "record-demonstrations": _Command(
+        "FOLDER",
+        "what a run's agent does, to be learned from by others: see r2d3",
+        _later("record", "record-demonstrations"),
     ),
 }
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import jax
+import numpy as np
+
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.distilled import distilled
@@ -16,8 +19,8 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import PriorityConfig, Windows, prioritised, uniform
-from jaxrl_par.types import Agent
+from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
+from jaxrl_par.types import Agent, TimeStep, Trajectory, example
 
 # Annealed, so that a topology that counts other environment steps has other rates.
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=0.1), total_env_steps=64)
@@ -80,6 +83,29 @@ def r2d2(env: Environment) -> Learner:
     return loops.replayed(agent, prioritised(4, 3, Windows(1, 1, 1), min_size=3))
 
 
+def demonstrated_dqn(env: Environment) -> Learner:
+    """DQN with memory from demonstrations too, whose windows burn in."""
+    specs = (env.observation_spec, env.action_spec)
+    small = NetworkConfig(widths=(4,), memory="lstm", memory_width=4)
+    config = DQNConfig(target_period=2, burn_in=1, record_carry=True)
+    agent = dqn(q_network(*specs, small), OPTIMIZER, config)
+    obs, action = (jax.tree.map(_rows, example(x, 3)) for x in specs)
+    flags, numbers = np.zeros((6, 3), bool), np.arange(15, dtype=np.float32)
+    numbers = numbers.reshape(5, 3) / 16
+    steps = TimeStep(obs, flags, flags)
+    given = Trajectory(steps, action[:-1], numbers, np.ones((5, 3), np.float32), {}, ())
+    buffer = mixed(
+        given, 4, 3, Windows(1, burn_in=1), PriorityConfig(), ratio=1 / 2,
+        initial_carry=agent.initial_carry, min_size=3,
+    )  # fmt: skip
+    return loops.replayed(agent, buffer)
+
+
+def _rows(x: jax.Array) -> np.ndarray:
+    """Six of them, [6, B, ...]."""
+    return np.stack([np.asarray(x)] * 6)
+
+
 LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "a2c, normalised": lambda env: normalize_observations(a2c(network(env), OPTIMIZER)),
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
@@ -89,6 +115,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
     "dqn, prioritised": prioritised_dqn,
     "r2d2, quantiles": r2d2,
+    "dqn, lstm, mixed": demonstrated_dqn,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)

@@ -7,9 +7,9 @@ there too, and refused where it is not for the one that was chosen.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import jax
 import optax
@@ -255,6 +255,12 @@ class Args:
     def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
+
+    def played(self) -> Self:
+        """For a run that is not trained any more: what it was logged to and shown need
+        not be here."""
+        kept = {"wandb": False, "resume": False, "auto_resume": False}
+        return replace(self, training=replace(self.training, **kept))
 
     def problems(self) -> list[str]:
         """What is out of range, or belongs to another topology."""

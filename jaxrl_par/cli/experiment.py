@@ -1,7 +1,7 @@
 """What a run is made of, as a value: to be started by name, loaded and played."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +80,7 @@ class Experiment(NamedTuple):
         wrong: list[str] = []
         args = over(self.config(), path, wrong)
         if not wrong:
-            # What it was logged to need not be here.
-            kept = {"wandb": False, "resume": False, "auto_resume": False}
-            args = replace(args, training=replace(args.training, **kept))
+            args = args.played()
             wrong = problems(args, unnamed=OmitArgPrefixes)
         if wrong:
             raise ConfigError(str(path), wrong)

@@ -1,12 +1,14 @@
 """What experiments share that learn from replay."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
 
 import jax
 
+from jaxrl_par.cli import experts
 from jaxrl_par.cli.args import Args
-from jaxrl_par.errors import ReadIf, at_least
+from jaxrl_par.errors import ReadIf, above, at_least, below
 from jaxrl_par.loops import Learner, data_shapes, replayed, without_halves
 from jaxrl_par.loops.pace import stuck
 from jaxrl_par.replay import (
@@ -14,18 +16,24 @@ from jaxrl_par.replay import (
     PriorityConfig,
     Windows,
     memory,
+    mixed,
     prioritised,
     uniform,
     unsaved,
 )
-from jaxrl_par.types import Agent
+from jaxrl_par.training import demonstrations
+from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.types import Agent, Trajectory
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
     """What is kept, and how much is learned from it."""
 
-    read_if: ClassVar[ReadIf] = {"priorities": ("prioritised", (True,))}
+    read_if: ClassVar[ReadIf] = {
+        "priorities": ("prioritised", (True,)),
+        "expert_steps": ("demonstrations", (experts.EXPERT,)),
+    }
     """What each of these fields is for: another one, and its values."""
 
     capacity: int = 10_240
@@ -44,6 +52,14 @@ class ReplayConfig:
     """Leave what is kept out of checkpoints, which are small then. A run that is
     resumed has an empty buffer, new priorities and beta at its start: until min_size
     nothing is learned, and it does not go on to the same bits."""
+    demonstrations: str | None = None
+    """Learn from demonstrations too: those in a folder that `jaxrl-par
+    record-demonstrations` wrote; or "expert", somebody who knows the environment, as
+    there is of I-Mazes. They are kept whole by each device and worker."""
+    demonstration_ratio: float = 1 / 256
+    """The probability that a window of a batch is of a demonstration."""
+    expert_steps: int = 2_000
+    """Environment steps that the expert shows, before the run."""
 
     @property
     def needs_recorded(self) -> bool:
@@ -57,7 +73,8 @@ class ReplayConfig:
         if not found and self.min_size > self.capacity:
             told = f"min_size must be at most capacity = {self.capacity}"
             found.append(f"{told}, got {self.min_size}")
-        return found
+        found += above(self, demonstration_ratio=0) + below(self, demonstration_ratio=1)
+        return found + at_least(self, expert_steps=1)
 
 
 @dataclass(frozen=True)
@@ -94,8 +111,12 @@ class ReplayArgs(Args):
         acted = super().largest_product()
         return max(acted, acted * learned // self.rows_per_update)
 
-    def make_buffer(self) -> Buffer:
-        """That of one device or worker."""
+    def make_buffer(self, agent: Agent) -> Buffer:
+        """That of one device or worker.
+
+        Raises:
+          TrainingError: as `demonstrated`.
+        """
         given, length = self.replay, self.unroll_length
         sizes = (
             given.capacity // self.shares // length,
@@ -103,7 +124,16 @@ class ReplayArgs(Args):
             self.windows,
         )
         min_size = -(-given.min_size // (self.shares * length))
-        if given.prioritised:
+        if (demonstrated := self.demonstrated()) is not None:
+            buffer = mixed(
+                demonstrated,
+                *sizes,
+                given.priorities if given.prioritised else None,
+                ratio=given.demonstration_ratio,
+                initial_carry=agent.initial_carry,
+                min_size=min_size,
+            )
+        elif given.prioritised:
             buffer = prioritised(*sizes, given.priorities, min_size=min_size)
         else:
             buffer = uniform(*sizes, min_size=min_size)
@@ -129,8 +159,30 @@ class ReplayArgs(Args):
     def make_learner(self, agent: Agent) -> Learner:
         """How the agent learns: from batches of what is kept."""
         count = self.replay.updates_per_step
-        buffer = self.make_buffer()
+        buffer = self.make_buffer(agent)
         return replayed(self.normalized(agent), buffer, updates_per_step=count)
+
+    def demonstrated(self) -> Trajectory | None:
+        """The demonstrations, if there are to be any.
+
+        Raises:
+          TrainingError: those in the folder are damaged, of other specs, or too short.
+        """
+        given, name = self.replay, "replay.demonstrations"
+        if given.demonstrations is None:
+            return None
+        if given.demonstrations == experts.EXPERT:
+            env = self.make_env(experts.NUM_ENVS)
+            return experts.shown(self.env_name, env, given.expert_steps, self.seed)
+        try:
+            return demonstrations.read(given.demonstrations, self.specs())
+        except demonstrations.DemonstrationsError as error:
+            raise TrainingError(f"{name}: {error}") from error
+
+    def played(self) -> Self:
+        """As `Args.played`. Demonstrations need not be there any more."""
+        alone = replace(self.replay, demonstrations=None)
+        return replace(super().played(), replay=alone)
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -165,4 +217,19 @@ class ReplayArgs(Args):
                 f"replay.updates_per_step must be 1 here, got {given.updates_per_step}:"
                 f" {without_halves(self.topology)}. Several are for compiled or threads"
             )
-        return found
+        return found + self._demonstration_problems()
+
+    def _demonstration_problems(self) -> list[str]:
+        given, name = self.replay, "replay.demonstrations"
+        usual = type(self)().replay
+        if given.demonstrations is None:
+            changed = given.demonstration_ratio != usual.demonstration_ratio
+            told = f"replay.demonstration_ratio is for demonstrations: give {name}"
+            return [f"{told}, or leave it out"] if changed else []
+        if given.demonstrations == experts.EXPERT:
+            return [f"{name}: {x}" for x in experts.problems(self.env_name)]
+        try:
+            demonstrations.read_manifest(Path(given.demonstrations))
+        except TrainingError as error:
+            return [f"{name}: {error}"]
+        return []

@@ -167,9 +167,8 @@ def refuse_content(path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise DemonstrationsError(f"{path} is a file: give a folder")
         if path.is_dir() and next(path.iterdir(), None):
-            told = (
-                "has demonstrations" if (path / MANIFEST).exists() else "is not empty"
-            )
+            there = (path / MANIFEST).exists()
+            told = "has demonstrations already" if there else "is not empty"
             raise DemonstrationsError(f"{path} {told}: give another folder")
 
 

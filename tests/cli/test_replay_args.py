@@ -51,6 +51,39 @@ LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
             {"dqn": DQNConfig(burn_in=2)},
             "dqn.burn_in is for networks with memory: leave it out, got 2",
         ),
+        (
+            {
+                "replay": replace(
+                    SMALL, demonstrations="expert", demonstration_ratio=1.0
+                )
+            },
+            "replay.demonstration_ratio must be below 1, got 1.0",
+        ),
+        (
+            {
+                "replay": replace(
+                    SMALL, demonstrations="expert", demonstration_ratio=0.0
+                )
+            },
+            "replay.demonstration_ratio must be above 0, got 0.0",
+        ),
+        (
+            {"replay": replace(SMALL, demonstration_ratio=0.5)},
+            "replay.demonstration_ratio is for demonstrations: give"
+            " replay.demonstrations, or leave it out",
+        ),
+        (
+            {"replay": replace(SMALL, demonstrations="/nowhere")},
+            "replay.demonstrations: /nowhere is no folder of demonstrations:"
+            " `jaxrl-par record-demonstrations` writes one",
+        ),
+        (
+            {"replay": replace(SMALL, demonstrations="expert")},
+            "replay.demonstrations: there is no expert of CartPole-v1, but of I-Mazes"
+            " of any size, such as IMaze-21x21. Demonstrations of a run that was"
+            " trained are written by `jaxrl-par record-demonstrations RUN_FOLDER --out"
+            " FOLDER`: give that FOLDER",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_told(changed, wrong):
@@ -121,3 +154,9 @@ def test_windows_are_rows_without_memory_and_sequences_with_it():
     assert ahead.windows == Windows(1, 0, 2, constant_carry=True)
     memory = replace(ahead, network=LSTM, sequence=4)
     assert memory.windows == Windows(4, 0, 2)
+
+
+def test_a_run_that_is_played_needs_no_demonstrations(tmp_path):
+    given = replace(SMALL, demonstrations=str(tmp_path / "gone"))
+    played = replace(USUAL, replay=given).played()
+    assert not problems(played) and played.demonstrated() is None

@@ -78,4 +78,4 @@ def _staleness(
         outputs, _ = network.apply(params, memory, step)
         return expected(outputs)
 
-    return sequences.staleness(apply, values, acted, steps)
+    return {**sequences.staleness(apply, values, acted, steps)}
