@@ -55,8 +55,7 @@ def of(masses: Float[Array, " N"]) -> SumTree:
     filler = jnp.zeros(tree.levels[0].size - masses.shape[0], jnp.float32)
     levels = [jnp.concatenate([masses, filler])]
     for level in tree.levels[1:]:
-        sums = _running(levels[-1].reshape(-1, _CHILDREN))[-1]
-        levels.append(level.at[: sums.size].set(sums))
+        levels.append(_summed(level, levels[-1]))
     return SumTree(tuple(levels))
 
 
@@ -76,6 +75,9 @@ def write(
     levels = [items]
     for level in tree.levels[1:]:
         index = index // _CHILDREN
+        if level.size <= index.size:  # all of them are fewer than those asked for
+            levels.append(_summed(level, levels[-1]))
+            continue
         sums = _running(levels[-1].reshape(-1, _CHILDREN)[index])[-1]
         levels.append(level.at[index].set(sums))
     return SumTree(tuple(levels))
@@ -97,18 +99,18 @@ def find(
         so that each stratum still has its own draw.
       fresh: uniform in [0, 1), for those draws.
     """
-    node = jnp.zeros(position.shape, jnp.int32)
+    node = jnp.zeros(1, jnp.int32)  # the same for all, at first
+    number = jnp.arange(_CHILDREN, dtype=jnp.int32)[:, None]
     for level, draw in zip(reversed(tree.levels), fresh, strict=True):
-        children = level.reshape(-1, _CHILDREN)[node]
-        ends = jnp.stack(_running(children))  # [16, K]
-        number = jnp.arange(_CHILDREN, dtype=jnp.int32)[:, None]
-        last = jnp.max(jnp.where(children.T > 0.0, number, 0), axis=0)
+        ends = _ends(level.reshape(-1, _CHILDREN)[node])
+        # The last child that there is mass up to, whatever the position was rounded to.
+        last = jnp.sum(ends < ends[-1:], axis=0, dtype=jnp.int32)
         child = jnp.sum(ends <= position[None], axis=0, dtype=jnp.int32)
         child = jnp.minimum(child, last)
-        mass = jnp.take_along_axis(children, child[:, None], axis=1)[:, 0]
         before = jnp.max(jnp.where(number < child[None], ends, 0.0), axis=0)
-        position = jnp.where(mass < width, draw * mass, position - before)
         node = node * _CHILDREN + child
+        mass = level[node]
+        position = jnp.where(mass < width, draw * mass, position - before)
     return node
 
 
@@ -121,6 +123,24 @@ def strata(key: jax.Array, num_draws: int) -> Float[Array, " K"]:
     """One position in each of K equal parts of [0, 1]."""
     place = jax.random.uniform(key, (num_draws,))
     return (jnp.arange(num_draws) + place) / num_draws
+
+
+def _summed(level: Masses, below: Masses) -> Masses:
+    """The level, with the sums of each sixteen of those below."""
+    sums = _running(below.reshape(-1, _CHILDREN))[-1]
+    return level.at[: sums.size].set(sums)
+
+
+def _ends(children: Float[Array, "K 16"]) -> Float[Array, "16 K"]:
+    """Sums of the first 1, 2, .. children.
+
+    As a product with ones and zeros they are one kernel. All are rounded in the same
+    order, in which each has more terms than the one before: so none is larger than the
+    next, and one that a mass of 0 is added to stays as it is.
+    """
+    lower = jnp.tril(jnp.ones((_CHILDREN, _CHILDREN), jnp.float32))
+    exact = jax.lax.Precision.HIGHEST
+    return jax.lax.dot_general(lower, children, (((1,), (1,)), ((), ())), exact)
 
 
 def _running(children: Masses) -> list[Array]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import cli, random
+from jaxrl_par import random
 from jaxrl_par.cli.place import place
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.loops import Program, new_run
@@ -15,7 +15,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.dqn import EXPERIMENT, Args
 from jaxrl_par.replay import memory
 from jaxrl_par.topologies.workers import WorkersConfig
-from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training import TrainingConfig, load
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
 from jaxrl_par.training.comparison import named
 from jaxrl_par.training.engines import Compiled
@@ -105,8 +105,8 @@ def test_a_run_goes_on_without_its_replay_and_with_all_else(
         resumed = EXPERIMENT.run(more)
     if topology != "delayed":
         assert resumed.summary.updates > trained.summary.updates
-    loaded = cli.load(tmp_path / "run")
-    assert set(loaded.evaluate()) >= {"greedy_return"}
+    with load(tmp_path / "run") as loaded:
+        assert set(loaded.evaluate()) >= {"greedy_return"}
 
 
 def test_what_is_lost_is_what_was_kept_and_nothing_else(tmp_path):

@@ -1026,6 +1026,30 @@ _REPLAY = (
         "test_positions_that_float32_cannot_tell_apart_find_all_items",
     ),
     _m(
+        "parts of a replay in one memory are counted as one",
+        "replay/memory.py",
+        "each * together <= free",
+        "each <= free",
+        "replay/test_memory.py::"
+        "test_what_does_not_fit_is_refused_with_the_numbers_and_what_would",
+    ),
+    _m(
+        "a container's limit is that of its own group alone",
+        "replay/memory.py",
+        'path.strip("/"), *map(str, Path(path.strip("/")).parents)',
+        'path.strip("/"),',
+        "replay/test_memory.py::"
+        "test_the_least_of_machine_and_container_is_what_is_free",
+    ),
+    _m(
+        "a replay that is left out of checkpoints is saved all the same",
+        "training/manifests.py",
+        "return isinstance(part, Unsaved)",
+        "return isinstance(part, str)",
+        "cli/test_replay_runs.py::"
+        "test_what_is_unsaved_is_left_out_and_told_where_a_run_goes_on",
+    ),
+    _m(
         "alpha is left out",
         "replay/priorities.py",
         "** jnp.float32(config.alpha)",

@@ -75,9 +75,9 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_what_would():
     with pytest.raises(
         RefusedError,
         match=r"^replay\.capacity: 1,000,000 rows, 1\.0 GB on each of 4 workers, and"
-        r" 999\.9 MB are free: at most 249,900 would fit$",
+        r" 3\.0 GB are free: at most 749,900 would fit$",
     ):
-        memory.accepted(**given, free=999_900_000, added=100)
+        memory.accepted(**given, free=2_999_600_000, added=100)
     with pytest.raises(RefusedError, match="not even the smallest fits"):
         memory.accepted(**given, free=100_000, added=100)
 
