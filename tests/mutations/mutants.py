@@ -548,6 +548,13 @@ _PARTS = (
         "test_switches.py::test_functions_of_arrays_trace_without_promotion",
     ),
     _m(
+        "a word behind an option without a value belongs to it",
+        "cli/config.py",
+        "for option, hint, _ in options(config) if hint is not bool}",
+        "for option, hint, _ in options(config)}",
+        "cli/test_config.py::test_words_stand_anywhere_among_options",
+    ),
+    _m(
         "an action that does not exist is certain",
         "distributions.py",
         "return jnp.where(exists, found, -jnp.inf)",
@@ -557,8 +564,8 @@ _PARTS = (
     _m(
         "a ratio without a bar overflows",
         "returns.py",
-        "bar = jnp.minimum(bar, _LARGEST_RATIO)",
-        "bar = jnp.asarray(bar)",
+        "highest = jnp.minimum(bar, _LARGEST_RATIO)",
+        "highest = jnp.asarray(bar)",
         "test_returns.py::test_without_bars_a_ratio_that_overflows_is_a_large_number",
     ),
     _m(
