@@ -1741,8 +1741,8 @@ _CLI = (
     _m(
         "what a file says goes over options",
         "cli/config.py",
-        "parsed = _parse(base, command.argv)",
-        "parsed = base",
+        "parsed, refused = _parse_all(base, command.argv)",
+        "parsed, refused = base, []",
         "cli/test_config_files.py::test_options_go_over_a_file_and_the_file_over_defaults",
     ),
     _m(
