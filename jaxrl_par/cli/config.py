@@ -60,23 +60,18 @@ def parse(
         base = over(base, Path(command.config), in_file)
         wrong += [f"{command.config}: {line}" for line in in_file]
         in_file = problems(base, unnamed=tyro.conf.OmitArgPrefixes)
-    if {"-h", "--help"} & set(command.argv) and not wrong:
+    if _asks_for_help(command.argv) and not wrong:
         called = program or Path(sys.argv[0]).name
         print(help_of(base, called, "\n\n".join([_ABOUT_FILES, about])))
         raise SystemExit(0)
-    parsed = _parse(base, command.argv)
-    if parsed is None:
-        parsed, refused = _parse_each(base, command.argv)
-        wrong += refused
+    parsed, refused = _parse_all(base, command.argv)
+    wrong += refused
     said = set()
     for line in problems(parsed, unnamed=tyro.conf.OmitArgPrefixes):
         said.add(line.split()[0].rstrip(":"))
         wrong.append(f"{command.config}: {line}" if line in in_file else line)
     wrong += [x for x in _unread(parsed, command.argv) if x.split()[0] not in said]
-    if wrong:
-        error = ConfigError("the options", wrong)
-        print(f"error: {error}\n--help lists all options", file=sys.stderr)
-        raise SystemExit(2)
+    _refuse_any(wrong)
     if command.print_config:
         told = asdict(cast(Any, parsed)) | {
             KEY: {"experiment": experiment_name(config)}
@@ -84,6 +79,63 @@ def parse(
         print(json.dumps(told, indent=2, default=str))
         raise SystemExit(0)
     return parsed
+
+
+def parse_words(
+    config: type[Config], argv: Sequence[str], program: str, words: str
+) -> tuple[list[str], Config]:
+    """(words, options) of a command that takes words besides its options.
+
+    Args:
+      words: what they are in the help: "FOLDER" is one, "FOLDER ..." one or more.
+
+    Raises:
+      SystemExit: as `parse`.
+    """
+    base = config()
+    if _asks_for_help(argv):
+        print(help_of(base, f"{program} {words}", ""))
+        raise SystemExit(0)
+    given, others = _words_and_options(config, argv)
+    parsed, wrong = _parse_all(base, others)
+    wrong += problems(parsed)
+    if not given:
+        wrong.append(f"{words.split()[0]} is missing")
+    elif len(given) > 1 and not wrong and not words.endswith("..."):
+        # With an option that is none, one of them may be its value.
+        wrong.append(f"one {words} is taken, got {' and '.join(map(repr, given))}")
+    _refuse_any(wrong)
+    return given, parsed
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(argv))
+
+
+def _refuse_any(wrong: list[str]) -> None:
+    if wrong:
+        error = ConfigError("the options", wrong)
+        print(f"error: {error}\n--help lists all options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _words_and_options(
+    config: type, argv: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """What belongs to no option, and the rest. After "--" nothing belongs to one."""
+    taking = {option for option, hint, _ in options(config) if hint is not bool}
+    given, others = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            given += words
+        elif word.startswith("--"):
+            others.append(word)
+            if word.replace("_", "-") in taking:
+                others += [value for value in [next(words, None)] if value is not None]
+        else:
+            given.append(word)
+    return given, others
 
 
 def _unread(config: Any, argv: Sequence[str]) -> list[str]:
@@ -114,6 +166,12 @@ def _split_off(argv: Sequence[str]) -> _Command:
     file = files[0] if files and not wrong else None
     shown = "--print-config" in left
     return _Command([x for x in left if x != "--print-config"], file, shown, wrong)
+
+
+def _parse_all(base: Config, argv: Sequence[str]) -> tuple[Config, list[str]]:
+    """The config with the options that are right, and what is wrong with others."""
+    parsed = _parse(base, argv)
+    return _parse_each(base, argv) if parsed is None else (parsed, [])
 
 
 def _parse(base: Config, argv: Sequence[str]) -> Config | None:

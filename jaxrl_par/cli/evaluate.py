@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from jaxrl_par import training
+from jaxrl_par.cli.config import parse_words
 from jaxrl_par.cli.entry import configure_jax
 from jaxrl_par.cli.experiment import Experiment
 from jaxrl_par.training import video
@@ -16,10 +14,8 @@ from jaxrl_par.training.interrupts import exits
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Plays a run, in the environments that it was trained in."""
+    """Plays the run of a FOLDER, in the environments that it was trained in."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """That of the run."""
     checkpoint: str = "newest"
     """newest, best (by evaluation, where the run kept it), or the number of an
     update."""
@@ -45,7 +41,7 @@ def evaluate_command(
       TrainingError, RefusedError: the run cannot be loaded, or not be filmed.
       Interrupted: a signal came.
     """
-    args = tyro.cli(EvaluateArgs, args=argv, prog=program)
+    (folder,), args = parse_words(EvaluateArgs, argv, program, "FOLDER")
     with exits():
         configure_jax()
         if args.film is not None:
@@ -53,7 +49,7 @@ def evaluate_command(
         named = args.checkpoint
         checkpoint = int(named) if named.isdecimal() else named
         with training.load(
-            args.folder,
+            folder,
             experiment=experiment,
             checkpoint=checkpoint,
             member=args.member,

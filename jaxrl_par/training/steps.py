@@ -25,7 +25,7 @@ from jaxrl_par.training.files import FileError, make_folder, read_json, writing
 from jaxrl_par.training.manifests import Leaves, checked
 from jaxrl_par.training.words import option
 
-_LATE = 0.3  # seconds in which all that orbax began to read is read
+_LATE = 0.3  # seconds in which all that orbax began is done
 
 MARKER = "JAXRL_PAR_CHECKPOINTS"
 """File that says whose folder it is."""
@@ -92,7 +92,7 @@ class Steps:
         )
         num_bytes = sum(x.nbytes for x in leaves.values())
         try:
-            with writing(self.path(step), num_bytes):
+            with writing(self.path(step), num_bytes), _late_parts():
                 saved = self._manager.save(step, args=arguments, force=force)
         except TrainingError:
             remove_unfinished(self.directory)
@@ -126,7 +126,7 @@ class Steps:
     def _read(self, step: int, item: str, arguments: Any) -> Any:
         try:
             composite = ocp.args.Composite(**{item: arguments})
-            with _late_readers():
+            with _late_parts():
                 return self._manager.restore(step, args=composite)[item]
         # orbax raises whatever its parts do, bare `Exception` among it.
         except Exception as error:
@@ -210,9 +210,10 @@ def _claim(directory: Path) -> None:
 
 
 @contextmanager
-def _late_readers() -> Iterator[None]:
-    """Keeps quiet about arrays that are still being read when another one could not be:
-    orbax has then closed the event loop, which Python would tell with a trace."""
+def _late_parts() -> Iterator[None]:
+    """Keeps quiet about arrays that are still being read or written when another one
+    could not be: orbax has then closed the event loop, which Python would tell with a
+    trace."""
     hook = sys.unraisablehook
 
     def tell_others(about: "sys.UnraisableHookArgs") -> None:

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from toy_training import Args, Part
 
 from jaxrl_par import cli
 from jaxrl_par.cli import ConfigError, load, parse
+from jaxrl_par.cli.config import parse_words
 from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.comparison import differences, named, to_json
@@ -192,3 +194,61 @@ def test_leaves_of_one_name_are_refused():
 
 def test_defaults_have_no_problems():
     assert problems(Args()) == []
+
+
+@dataclass(frozen=True)
+class Command:
+    """Takes words besides these."""
+
+    rate: float = 1.0
+    """A number."""
+    place: Path | None = None
+    loud: bool = False
+
+
+def words_and_options(*argv: str, words: str = "FOLDER ..."):
+    return parse_words(Command, argv, "toy", words)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "command"),
+    [
+        (["a"], ["a"], Command()),
+        (["--rate", "-2", "a", "--place=b"], ["a"], Command(-2.0, Path("b"))),
+        (["a", "--loud", "b", "--place", "c", "d"], ["a", "b", "d"],
+         Command(place=Path("c"), loud=True)),
+        (["--rate", "3", "--", "--rate", "a"], ["--rate", "a"], Command(3.0)),
+    ],
+)  # fmt: skip
+def test_words_stand_anywhere_among_options(argv, words, command):
+    assert words_and_options(*argv) == (words, command)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], ["FOLDER is missing"]),
+        (["a", "b"], ["one FOLDER is taken, got 'a' and 'b'"]),
+        (["a", "--rat", "2"], ["unknown option '--rat'; did you mean '--rate'?"]),
+        (["--rate", "x", "--place"],
+         ["--rate must be float, got x", "--place must be", "FOLDER is missing"]),
+        (["a", "--rate", "nan"], ["rate must be float, got nan"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_words_and_options_is_told_at_once(argv, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        words_and_options(*argv, words="FOLDER")
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("with the options:")
+    assert len(lines) == len(told) + 2
+    assert all(x.strip().startswith(y) for x, y in zip(lines[1:-1], told, strict=True))
+
+
+def test_the_help_of_a_command_names_its_words(capsys):
+    with pytest.raises(SystemExit) as stop:
+        words_and_options("a", "-h")
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith("usage: toy FOLDER ... [OPTIONS]\n\nTakes words besides")
+    assert "  --place PATH or None\n" in told and "--config" not in told

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -317,6 +318,30 @@ def test_a_full_disk_keeps_the_last_good_step(tmp_path):
         assert state_hash(restore(directory)) == state_hash(run_at(newest))
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
+
+
+@pytest.mark.parametrize("told", ["Event loop is closed", "something else"])
+def test_what_orbax_still_does_when_a_save_has_failed_is_not_told(
+    told, tmp_path, monkeypatch
+):
+    """A part that comes late; but what it does not know is told as before."""
+
+    class Late:
+        def __del__(self):
+            raise RuntimeError(told)
+
+    def failed(*args, **options):
+        held = [Late()]
+        threading.Timer(0.05, held.clear).start()
+        raise OSError(28, "No space left on device")
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda x: heard.append(x.exc_value))
+    with Checkpoints(tmp_path / "checkpoints", CONFIG) as store:
+        monkeypatch.setattr(store._steps._manager, "save", failed)
+        with pytest.raises(DiskFullError):
+            store.save(1, run_at(1))
+    assert [str(x) for x in heard] == ["something else"] * (told == "something else")
 
 
 def test_a_run_moves_to_other_devices(saved):

@@ -336,10 +336,10 @@ def admit_array(name: str, place: np.ndarray, given: Any) -> None:
     """
     if not isinstance(given, np.ndarray):
         raise BadRowError(f"{name} is a {type(given).__name__}, not a numpy array")
-    for what in ("shape", "dtype"):
-        value, expected = getattr(given, what), getattr(place, what)
-        if value != expected:
-            raise BadRowError(f"{name} has {what} {value}, not {expected}")
+    if given.shape != place.shape:
+        raise BadRowError(f"{name} has shape {given.shape}, not {place.shape}")
+    if given.dtype != place.dtype:
+        raise BadRowError(f"{name} has dtype {given.dtype}, not {place.dtype}")
     place[...] = given
 
 
