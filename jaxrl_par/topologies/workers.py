@@ -12,6 +12,8 @@ one thread. With `lock` and `server` that ends in the same bits.
 
 A step of training is a push of one worker, and learns from its environments alone:
 gradients are as large as one worker's, and their number is what grows with workers.
+A learner's data, such as a replay, are a worker's own. The store refuses gradients that
+are too stale, and a worker those whose loss is an outlier among its own.
 
 Sources: Mnih et al., arXiv:1602.01783; Niu et al., arXiv:1106.5730; Nair et al.,
 arXiv:1507.04296.

@@ -105,6 +105,7 @@ def test_one_bundle_that_refuses_nothing_is_dqn(store):
     assert np.all(np.isfinite(measured["value_loss"].total))
 
 
+@pytest.mark.slow
 def test_one_bundle_refuses_the_same_in_threads_and_as_data():
     expected, measured = one_bundle()
     run, metrics, report = in_threads(config_of("lock"))
