@@ -21,6 +21,7 @@ the line that `pairs.py` reads; `replay_peers.py` prints theirs.
 
 import json
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import tyro
-from products import Subject, cpu_seconds, peak_megabytes, subject, used
+from products import Subject, cpu_seconds, subject, used
 
 from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
@@ -220,14 +221,14 @@ def measured_memory(args: Args) -> dict[str, Any]:
     buffer = uniform(args.rows_kept // length, 32, SINGLE)
     learner = replayed(agent, buffer)
     size = memory.num_bytes(data_shapes(learner, lanes, length))
-    before, peak_before = resident_bytes(), 1e6 * peak_megabytes()
+    before, peak_before = resident_bytes(), peak_bytes()
     # What compiling takes is in both: a replay of one step is compiled first.
     small = replayed(agent, uniform(lanes, 32, SINGLE))
     advance(compiled(small, env, length), 1, args.seed)
-    compiled_peak, start = 1e6 * peak_megabytes(), resident_bytes()
+    compiled_peak, start = peak_bytes(), resident_bytes()
     steps = args.rows_kept // (lanes * length)
     run = advance(compiled(learner, env, length), steps, args.seed)
-    grown, peak = resident_bytes() - start, 1e6 * peak_megabytes()
+    grown, peak = resident_bytes() - start, peak_bytes()
     assert int(run.local.data.size) == args.rows_kept // length
     obs = run.local.data.items.steps.obs
     return {
@@ -256,6 +257,11 @@ def resident_bytes() -> int:
     """What this process has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int:
+    """The most that it has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Peer(NamedTuple):

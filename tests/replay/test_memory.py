@@ -118,3 +118,15 @@ def test_an_accelerator_reports_its_own():
     assert memory.free_bytes(device) == 50
     here = memory.free_bytes(jax.local_devices(backend="cpu")[0])
     assert here is None or here > 0
+
+
+@pytest.mark.parametrize("make", [uniform, prioritised])
+def test_an_add_writes_in_place_and_copies_nothing(make):
+    """XLA says of the compiled call what it allocates besides its arguments."""
+    shapes = jax.eval_shape(frames)
+    buffer = make(64 * LANES, 2, Windows(1, constant_carry=True))
+    data = jax.eval_shape(buffer.init, shapes)
+    add = jax.jit(lambda data, new: buffer.add(data, (), new), donate_argnums=0)
+    told: Any = add.lower(data, shapes).compile().memory_analysis()
+    assert told.alias_size_in_bytes == memory.num_bytes(data)
+    assert told.temp_size_in_bytes < 2 * memory.num_bytes(shapes)
