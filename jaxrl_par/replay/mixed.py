@@ -149,8 +149,8 @@ class _Buffer(NamedTuple):
         given = (data.demonstrations, newest, fixed_key, Axis())
         fixed, fixed_drawn = self._fixed(data).sample(*given)
         fixed = fixed._replace(carry=self.initial_carry(self.batch_size))
-        # Keys of JAX draw in a loop. Of the unrolled rounds of ours, XLA makes a copy for
-        # each leaf that is chosen by them, and does not come to an end.
+        # Keys of JAX draw in a loop. The unrolled rounds of ours XLA would copy to each
+        # leaf that is chosen by them, and not come to an end.
         seed = jax.random.bits(ratio_key)
         ratio_key = jax.random.key(seed, impl="threefry2x32")
         chosen = jax.random.bernoulli(ratio_key, self.ratio, (self.batch_size,))
