@@ -38,6 +38,11 @@ from jaxrl_par.replay.prioritised import Prioritised, prioritised
 from jaxrl_par.replay.windows import Windows
 from jaxrl_par.types import Carry, Info, PRNGKey, State, Trajectory
 
+_READ = frozenset({"carry", "priority"})
+"""Extras that buffers themselves read."""
+_WRITTEN = frozenset({"version"})
+"""Extras that are not the agent's: actors in threads say with what they acted."""
+
 
 class Mixed(NamedTuple):
     """What is kept of both. Demonstrations are part of it, so that it is resumed with
@@ -123,7 +128,7 @@ class _Buffer(NamedTuple):
     initial_carry: Callable[[int], Carry]
 
     def init(self, shapes: Trajectory) -> Mixed:
-        own = self.own.init(shapes)
+        own = self.own.init(_read(shapes))
         length = self.windows.trained(shapes.reward.shape[0])
         streams = _streams(self.given, shapes, length, self.windows.burn_in)
         fixed = self.fixed(length)
@@ -141,7 +146,7 @@ class _Buffer(NamedTuple):
             # Nothing is added to them, which else is when ranks are made anew.
             masses = rank_masses(fixed.ranked, self.config.alpha)
             fixed = fixed._replace(tree=sum_tree.of(masses))
-        return Mixed(self.own.add(data.own, state, trajectory), fixed)
+        return Mixed(self.own.add(data.own, state, _read(trajectory)), fixed)
 
     def sample(self, data: Mixed, newest: Trajectory, key: PRNGKey, axis: Axis):
         ratio_key, own_key, fixed_key = jax.random.split(key, 3)
@@ -237,7 +242,7 @@ def _streams(
                 f"demonstrations have {name} {theirs}, and what is acted has {ours}:"
                 " record them in the same environment, as the agent is to see it"
             )
-    if others := sorted(shapes.extras.keys() - {"carry", "priority"}):
+    if others := sorted(shapes.extras.keys() - _READ - _WRITTEN):
         raise RefusedError(
             f"the agent learns from extras {others} of its own acting, which"
             " demonstrations do not have: take uniform or prioritised"
@@ -256,6 +261,12 @@ def _streams(
     steps = begin(rows + 1, given.steps)
     kept = begin(rows, given._replace(steps=(), extras={}, carry=()))
     return kept._replace(steps=steps)
+
+
+def _read(trajectory: Trajectory) -> Trajectory:
+    """With those extras alone that buffers read, as demonstrations have no others."""
+    kept = {n: x for n, x in trajectory.extras.items() if n in _READ}
+    return trajectory._replace(extras=kept)
 
 
 def _kinds(tree: Any) -> Any:
