@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax
 import optax
@@ -256,7 +256,7 @@ class Args:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
 
-    def played(self) -> Self:
+    def played(self) -> "Args":
         """For a run that is not trained any more: what it was logged to and shown need
         not be here."""
         kept = {"wandb": False, "resume": False, "auto_resume": False}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import jax
 
@@ -179,10 +179,16 @@ class ReplayArgs(Args):
         except demonstrations.DemonstrationsError as error:
             raise TrainingError(f"{name}: {error}") from error
 
-    def played(self) -> Self:
+    def played(self) -> "ReplayArgs":
         """As `Args.played`. Demonstrations need not be there any more."""
-        alone = replace(self.replay, demonstrations=None)
-        return replace(super().played(), replay=alone)
+        usual = type(self)().replay
+        alone = replace(
+            self.replay,
+            demonstrations=None,
+            demonstration_ratio=usual.demonstration_ratio,
+            expert_steps=usual.expert_steps,
+        )
+        return replace(self, training=super().played().training, replay=alone)
 
     def problems(self) -> list[str]:
         found = super().problems()

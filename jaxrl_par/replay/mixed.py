@@ -38,6 +38,11 @@ from jaxrl_par.replay.prioritised import Prioritised, prioritised
 from jaxrl_par.replay.windows import Windows
 from jaxrl_par.types import Carry, Info, PRNGKey, State, Trajectory
 
+_READ = frozenset({"carry", "priority"})
+"""Extras that buffers themselves read."""
+_WRITTEN = frozenset({"version"})
+"""Extras that are not the agent's: actors in threads say with what they acted."""
+
 
 class Mixed(NamedTuple):
     """What is kept of both. Demonstrations are part of it, so that it is resumed with
@@ -125,7 +130,7 @@ class _Buffer(NamedTuple):
     initial_carry: Callable[[int], Carry]
 
     def init(self, shapes: Trajectory) -> Mixed:
-        own = self.own.init(shapes)
+        own = self.own.init(_read(shapes))
         length = self.windows.trained(shapes.reward.shape[0])
         streams = _streams(self.given, shapes, length, self.windows.burn_in)
         fixed = self.fixed(length)
@@ -143,7 +148,7 @@ class _Buffer(NamedTuple):
             # Nothing is added to them, which else is when ranks are made anew.
             masses = rank_masses(fixed.ranked, self.config.alpha)
             fixed = fixed._replace(tree=sum_tree.of(masses))
-        return Mixed(self.own.add(data.own, state, trajectory), fixed)
+        return Mixed(self.own.add(data.own, state, _read(trajectory)), fixed)
 
     def sample(
         self, data: Mixed, newest: Trajectory | None, key: PRNGKey, axis: Axis
@@ -153,8 +158,8 @@ class _Buffer(NamedTuple):
         given = (data.demonstrations, newest, fixed_key, Axis())
         fixed, fixed_drawn = self._fixed(data).sample(*given)
         fixed = fixed._replace(carry=self.initial_carry(self.batch_size))
-        # Keys of JAX draw in a loop. Of the unrolled rounds of ours, XLA makes a copy
-        # for each leaf that is chosen by them, and does not come to an end.
+        # Keys of JAX draw in a loop. The unrolled rounds of ours XLA would copy to each
+        # leaf that is chosen by them, and not come to an end.
         seed = jax.random.bits(ratio_key)
         ratio_key = jax.random.key(seed, impl="threefry2x32")
         chosen = jax.random.bernoulli(ratio_key, self.ratio, (self.batch_size,))
@@ -241,7 +246,7 @@ def _streams(
                 f"demonstrations have {name} {theirs}, and what is acted has {ours}:"
                 " record them in the same environment, as the agent is to see it"
             )
-    if others := sorted(shapes.extras.keys() - {"carry", "priority"}):
+    if others := sorted(shapes.extras.keys() - _READ - _WRITTEN):
         raise RefusedError(
             f"the agent learns from extras {others} of its own acting, which"
             " demonstrations do not have: take uniform or prioritised"
@@ -260,6 +265,12 @@ def _streams(
     steps = begin(rows + 1, given.steps)
     kept = begin(rows, given._replace(steps=(), extras={}, carry=()))
     return kept._replace(steps=steps)
+
+
+def _read(trajectory: Trajectory) -> Trajectory:
+    """With those extras alone that buffers read, as demonstrations have no others."""
+    kept = {n: x for n, x in trajectory.extras.items() if n in _READ}
+    return trajectory._replace(extras=kept)
 
 
 def _kinds(tree: Any) -> Any:

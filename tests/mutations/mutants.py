@@ -1084,6 +1084,29 @@ _REPLAY = (
         "data.updates.add(jnp.int32(1))",
         "replay/test_prioritised.py::test_beta_rises_with_updates_that_were_applied",
     ),
+    _m(
+        "weights are relative to a uniform draw of both, which undoes the ratio",
+        "replay/mixed.py",
+        "drawn.demonstrations.mass * theirs[0] / theirs[1]",
+        "drawn.demonstrations.mass * ours[0] / theirs[1]",
+        "replay/test_mixed.py::"
+        "test_weights_undo_the_priorities_of_each_buffer_and_not_the_ratio",
+    ),
+    _m(
+        "a demonstration's priority goes to the own window that was not taken",
+        "replay/mixed.py",
+        "priorities=jnp.where(chosen, nothing, priority)",
+        "priorities=jnp.where(chosen, priority, priority)",
+        "replay/test_mixed.py::"
+        "test_priorities_go_to_the_buffer_and_the_window_that_they_are_of",
+    ),
+    _m(
+        "ranks of demonstrations are never made anew",
+        "replay/mixed.py",
+        "fixed = fixed._replace(tree=sum_tree.of(masses))",
+        "fixed = fixed._replace(tree=fixed.tree)",
+        "replay/test_mixed.py::test_ranks_of_demonstrations_are_made_anew_too",
+    ),
 )
 
 _LOOPS = (
