@@ -288,10 +288,13 @@ def test_it_keeps_the_contract_of_agents(memory, dueling):
 
 
 LEARN = {
-    "uniform": (DQNConfig(target_period=10), uniform),
-    "prioritised": (DQNConfig(target_period=10, n_step=3), prioritised),
+    "uniform": (DQNConfig(anneal_steps=2_000, target_period=10), uniform),
+    "prioritised": (
+        DQNConfig(anneal_steps=2_000, target_period=10, n_step=3),
+        prioritised,
+    ),
     "ranks": (
-        DQNConfig(target_period=10),
+        DQNConfig(anneal_steps=2_000, target_period=10),
         partial(prioritised, config=PriorityConfig("rank")),
     ),
 }

@@ -310,10 +310,20 @@ def test_bad_settings_are_refused(changed, message):
 
 LEARN = {
     "c51": DQNConfig(
-        values="categorical", num_atoms=11, v_min=-2.0, v_max=2.0, target_period=10
+        anneal_steps=2_000,
+        values="categorical",
+        num_atoms=11,
+        v_min=-2.0,
+        v_max=2.0,
+        target_period=10,
     ),
     "quantiles": DQNConfig(
-        values="quantile", num_atoms=8, n_step=3, target_period=10, rescale=1e-3
+        anneal_steps=2_000,
+        values="quantile",
+        num_atoms=8,
+        n_step=3,
+        target_period=10,
+        rescale=1e-3,
     ),
 }
 
