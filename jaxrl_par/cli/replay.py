@@ -213,6 +213,16 @@ class ReplayArgs(Args):
                 f"unroll_length must be a multiple of the {self.windows.length} rows of"
                 f" a window, got {self.unroll_length}"
             )
+        windows = self.windows
+        if (ahead := windows.lookahead + 1) > self.unroll_length:
+            told = f"n_step must be at most unroll_length = {self.unroll_length}"
+            found.append(f"dqn.{told}, got {ahead}")
+        most = given.capacity // windows.trained(self.unroll_length)
+        if given.batch_size > most:
+            found.append(
+                f"replay.batch_size must be at most the {most} windows that"
+                f" replay.capacity = {given.capacity} rows have, got {given.batch_size}"
+            )
         if self.topology == "threads" and self.threads.is_decoupled:
             trained = self.windows.trained(self.unroll_length)
             trained *= given.batch_size * given.updates_per_step

@@ -56,13 +56,18 @@ class Windows:
         """Accepts unrolls of these shapes.
 
         Raises:
-          RefusedError: `length` does not divide their rows, nothing would be burned in,
-            or the carry is not known where windows begin.
+          RefusedError: `length` does not divide their rows, they are no longer than
+            `lookahead`, nothing would be burned in, or the carry is not known where windows begin.
         """
         rows = shapes.reward.shape[0]
         if rows % self.trained(rows):
             raise RefusedError(
                 f"length must divide the {rows} rows of an unroll, got {self.length}"
+            )
+        if self.lookahead >= rows:
+            raise RefusedError(
+                f"lookahead must be below the {rows} rows of an unroll, got"
+                f" {self.lookahead}: targets of so many steps cannot be made"
             )
         if self.burn_in and self.each(rows) == 1:
             raise RefusedError(

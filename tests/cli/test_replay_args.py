@@ -49,6 +49,15 @@ LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
         ),
         ({"sequence": 4}, "sequence is for networks with memory: leave it out, got 4"),
         (
+            {"dqn": DQNConfig(n_step=9)},
+            "dqn.n_step must be at most unroll_length = 8, got 9",
+        ),
+        (
+            {"replay": replace(SMALL, batch_size=257)},
+            "replay.batch_size must be at most the 256 windows that replay.capacity ="
+            " 256 rows have, got 257",
+        ),
+        (
             {"dqn": DQNConfig(burn_in=2)},
             "dqn.burn_in is for networks with memory: leave it out, got 2",
         ),

@@ -8,6 +8,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.algorithms.dqn import sequences
 from jaxrl_par.algorithms.dqn.config import DQNConfig
 from jaxrl_par.algorithms.dqn.targets import best, of_action, reached, targets, where
+from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Carry, Info, Metrics, Params, TimeStep, Trajectory
 
@@ -23,9 +24,18 @@ def loss(
 
     Weights are `batch.extras["weight"]`, 1 without it. The mean is over all rows, those
     that are `last` as 0, and is not divided by the sum of weights.
+
+    Raises:
+      RefusedError: windows have no row behind the burn-in and before n - 1 others.
     """
     kind, b = config.kind(), config.burn_in
     rows = batch.reward.shape[0] - b - (config.n_step - 1)
+    if rows < 1:
+        raise RefusedError(
+            f"windows of {batch.reward.shape[0]} rows have none to train with burn_in ="
+            f" {b} and n_step = {config.n_step}: replay.Windows takes the same burn_in,"
+            f" and lookahead = {config.n_step - 1}"
+        )
     after = jax.tree.map(lambda x: x[b:], batch._replace(carry=()))
     last = after.steps.last[:-1]
     ahead = returns.Reached(*(x[:rows] for x in reached(after, config)))
