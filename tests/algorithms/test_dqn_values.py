@@ -380,10 +380,10 @@ def test_it_learns_to_balance(kind):
     experiment = presets.get("dqn")
     args = experiment.config()
     config = replace(args.dqn, values=kind, v_min=0.0, v_max=100.0)
-    args = replace(args, dqn=config, total_steps=200_000)
+    args = replace(args, dqn=config)
     learner = experiment.learner(args)
     env, length = args.make_env(args.num_envs), args.unroll_length
-    program, num_updates = compiled(learner, env, length), 200_000 // 64
+    program, num_updates = compiled(learner, env, length), args.total_steps // 64
     greedy = learner.actor._replace(act=learner.actor.greedy)
 
     def final_return(key):
