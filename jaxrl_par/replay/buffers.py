@@ -74,14 +74,12 @@ def uniform(
 
     Raises:
       ValueError: a number is below 1, or `min_size` above `capacity`; or, from `init`,
-        as `Windows.refuse`, `ring.empty`, and if a batch has more windows than there
-        can ever be.
+        as `Windows.refuse` and `ring.empty`.
     """
     refuse_sizes(capacity, batch_size, windows, min_size)
 
     def init(shapes: Trajectory) -> ring.Ring:
         windows.refuse(shapes)
-        refuse_batch(capacity, batch_size, windows, shapes)
         return ring.empty(jax.eval_shape(windows.kept, shapes), capacity)
 
     def sample(data: ring.Ring, newest: Trajectory | None, key: PRNGKey, axis: Axis):
@@ -130,19 +128,4 @@ def refuse_sizes(
     if min_size > capacity:
         raise RefusedError(
             f"min_size must be at most capacity = {capacity}, got {min_size}"
-        )
-
-
-def refuse_batch(
-    capacity: int, batch_size: int, windows: Windows, shapes: Trajectory
-) -> None:
-    """Accepts a batch, for unrolls of these shapes.
-
-    Raises:
-      RefusedError: it has more windows than are kept.
-    """
-    if batch_size > (most := capacity * windows.each(shapes.reward.shape[0])):
-        raise RefusedError(
-            f"batch_size must be at most the {most} windows that {capacity} unrolls"
-            f" have, got {batch_size}"
         )

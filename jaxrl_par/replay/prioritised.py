@@ -16,7 +16,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.losses import of_sequences
 from jaxrl_par.replay import ring, sum_tree
-from jaxrl_par.replay.buffers import Buffer, refuse_batch, refuse_sizes
+from jaxrl_par.replay.buffers import Buffer, refuse_sizes
 from jaxrl_par.replay.priorities import (
     PriorityConfig,
     beta_after,
@@ -102,7 +102,6 @@ class _Buffer(NamedTuple):
 
     def init(self, shapes: Trajectory) -> Prioritised:
         self.windows.refuse(shapes)
-        refuse_batch(self.capacity, self.batch_size, self.windows, shapes)
         if self.config.first == "recorded" and "priority" not in shapes.extras:
             raise RefusedError(
                 'first priorities are to be recorded, and extras["priority"] is not'

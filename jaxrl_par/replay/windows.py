@@ -57,7 +57,8 @@ class Windows:
 
         Raises:
           RefusedError: `length` does not divide their rows, they are no longer than
-            `lookahead`, nothing would be burned in, or the carry is not known where windows begin.
+            `lookahead`, nothing would be burned in, or the carry is not known where
+            windows begin.
         """
         rows = shapes.reward.shape[0]
         if rows % self.trained(rows):

@@ -117,6 +117,12 @@ def test_values_are_learned_in_the_space_of_h():
     np.testing.assert_allclose(actual, 3.352070, rtol=1e-6)
 
 
+def test_windows_without_a_row_to_train_are_refused():
+    config = DQNConfig(n_step=3)
+    with pytest.raises(ValueError, match="Windows takes .* lookahead = 2"):
+        loss_of(batch_of(jnp.zeros((3, 1, 2)), [[1.0], [2.0]]), config)
+
+
 def test_importance_weights_are_of_windows_and_the_mean_is_over_their_number():
     """Errors ((2, 1), (2, 1)), weights (1, 0.5): half of 2.25, not of 1.875 or 3."""
     obs = jnp.zeros((3, 2, 2))

@@ -99,6 +99,9 @@ def test_a_window_is_refused_where_its_carry_is_not_known():
         Windows(4).refuse(shapes)
     with pytest.raises(ValueError, match="burn_in = 2 needs several windows"):
         Windows(6, burn_in=2).refuse(shapes)
+    Windows(1, lookahead=5, constant_carry=True).refuse(shapes)
+    with pytest.raises(ValueError, match="lookahead must be below the 6 rows"):
+        Windows(1, lookahead=6, constant_carry=True).refuse(shapes)
 
 
 @pytest.mark.parametrize(
