@@ -119,7 +119,7 @@ def test_values_are_learned_in_the_space_of_h():
 
 def test_windows_without_a_row_to_train_are_refused():
     config = DQNConfig(n_step=3)
-    with pytest.raises(ValueError, match="Windows takes .* lookahead = 2"):
+    with pytest.raises(ValueError, match="lookahead = 2"):
         loss_of(batch_of(jnp.zeros((3, 1, 2)), [[1.0], [2.0]]), config)
 
 
