@@ -210,6 +210,11 @@ def stacked(metrics: Sequence[Metrics]) -> Any:
     return info.known(both)
 
 
+def _one(x: Any) -> Any:
+    """What one device has of an array that several may have."""
+    return x.addressable_data(0) if isinstance(x, jax.Array) else x
+
+
 def copied(params: Params, device: Any) -> Params:
     """The parameters on an actor's `jax.Device`, in memory that no update donates; done
     when this returns, or actors would wait for it inside a call, where nothing can stop
@@ -217,5 +222,5 @@ def copied(params: Params, device: Any) -> Params:
     sharding = SingleDeviceSharding(device)
     # Of an array on several devices `device_put` gives a part as it is, may_alias or
     # not (jax 0.11).
-    one = jax.tree.map(lambda x: x.addressable_data(0), params)
+    one = jax.tree.map(_one, params)
     return jax.block_until_ready(jax.device_put(one, sharding, may_alias=False))
