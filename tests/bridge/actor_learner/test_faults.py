@@ -66,12 +66,13 @@ COMPILED = {}
 def compiled_once(monkeypatch):
     """All engines act and learn with the same compiled functions."""
 
-    def compile_once(self, run, batch):
-        leaves, tree = jax.tree.flatten((run, batch.trajectory))
+    def compile_once(self, run, batches):
+        leaves, tree = jax.tree.flatten((run, batches[0].trajectory))
         like = (tree, *(x.shape for x in leaves))
-        if self._compiled is None and like in COMPILED:
+        if like in COMPILED:
             self._compiled, self._tally.compile_seconds = COMPILED[like], 1e-6
-        COMPILE(self, run, batch)
+            return
+        COMPILE(self, run, batches)
         COMPILED[like] = self._compiled
 
     monkeypatch.setattr(system, "acting", ACTING)
