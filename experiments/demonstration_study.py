@@ -36,7 +36,7 @@ class Args:
     """An I-Maze of any odd size."""
     ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1 / 2)
     num_seeds: int = 3
-    total_steps: int = 250_000
+    total_steps: int = 500_000
     """Environment steps of each run."""
     expert_steps: int = 2_000
     """Environment steps that the expert shows."""
@@ -65,7 +65,7 @@ def run(args: Args) -> None:
 def trained(args: Args, ratio: float, seed: int) -> dict[str, Any]:
     """What came of one ratio and seed."""
     experiment = presets.get("r2d3")
-    usual = experiment.config()
+    usual: Any = experiment.config()
     shown = {"demonstration_ratio": ratio, "expert_steps": args.expert_steps}
     settings = replace(
         usual,
