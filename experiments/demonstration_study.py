@@ -37,7 +37,7 @@ class Args:
     """An I-Maze of any odd size."""
     ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1 / 2)
     num_seeds: int = 3
-    total_steps: int = 250_000
+    total_steps: int = 500_000
     """Environment steps of each run."""
     expert_steps: int = 2_000
     """Environment steps that the expert shows."""

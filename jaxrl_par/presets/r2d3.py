@@ -10,6 +10,7 @@ Source: Paine et al., arXiv:1909.01387.
 from dataclasses import dataclass, replace
 
 from jaxrl_par import cli
+from jaxrl_par.algorithms.dqn import DQNConfig
 from jaxrl_par.cli.experts import EXPERT
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.presets.r2d2 import Args as R2D2Args
@@ -21,8 +22,15 @@ class Args(R2D2Args):
     """R2D3: R2D2 with a share of demonstrations in each batch."""
 
     env_name: str = "IMaze-21x21"
+    total_steps: int = 500_000
+    # A whole unroll: both the colour and the goal are in a sequence that is trained.
+    sequence: int | None = None
+    dqn: DQNConfig = replace(R2D2Args.dqn, burn_in=0)
     replay: ReplayConfig = replace(
-        R2D2Args.replay, demonstrations=EXPERT, demonstration_ratio=1 / 16
+        R2D2Args.replay,
+        updates_per_step=32,
+        demonstrations=EXPERT,
+        demonstration_ratio=1 / 4,
     )
 
 

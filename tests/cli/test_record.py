@@ -9,7 +9,8 @@ import pytest
 from jaxrl_par import presets
 from jaxrl_par.cli.record import record_command
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.training import TrainingError
+from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.training import TrainingConfig, TrainingError
 
 
 @pytest.mark.slow
@@ -70,3 +71,30 @@ def test_what_cannot_be_recorded_is_told(tmp_path):
     with pytest.raises(TrainingError, match="is no folder of a run"):
         record_command([str(tmp_path), "--out", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    """With the priorities of demonstrations."""
+    experiment = presets.get("r2d3")
+    usual = experiment.config(env_name="IMaze-5x5")
+    network = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
+    replay = replace(usual.replay, updates_per_step=1, capacity=5120, min_size=1280)
+    replay = replace(replay, batch_size=8, demonstration_ratio=0.5, expert_steps=1000)
+
+    def state_after(name, total_steps, resume=False):
+        training = TrainingConfig(
+            runs_dir=str(tmp_path), name=name, resume=resume, gif=False,
+            tensorboard=False, evaluation_envs=1, evaluation_episodes=1,
+        )  # fmt: skip
+        args = replace(
+            usual, total_steps=total_steps, network=network, replay=replay,
+            optimizer=replace(usual.optimizer, anneal=False), training=training,
+        )  # fmt: skip
+        experiment.run(args)
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        return summary["state_sha256"]
+
+    whole = state_after("whole", 8000)
+    assert state_after("parts", 4000) != whole
+    assert state_after("parts", 8000, resume=True) == whole
