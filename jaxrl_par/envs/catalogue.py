@@ -7,12 +7,16 @@ is touched, gymnax's names are read from its source unless it is imported alread
 import ast
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 _LIST = "_BUILTIN_ENV_IDS"
+_PARSING = Lock()
+"""Python 3.11 does not parse in two threads at once, and each actor asks."""
 
 
 class Family(NamedTuple):
@@ -72,8 +76,16 @@ def family_and_size(name: str) -> tuple[str, int] | None:
 
 def gymnax_names() -> tuple[str, ...]:
     """Gymnax's."""
-    if "gymnax" in sys.modules:
-        return tuple(sys.modules["gymnax"].registered_envs)
+    # While it is imported in another thread it has none yet.
+    listed = getattr(sys.modules.get("gymnax"), "registered_envs", None)
+    if listed is not None:
+        return tuple(listed)
+    with _PARSING:
+        return _read_from_gymnax()
+
+
+@cache
+def _read_from_gymnax() -> tuple[str, ...]:
     spec = find_spec("gymnax")
     assert spec is not None and spec.origin is not None
     tree = ast.parse(Path(spec.origin).with_name("registration.py").read_text())
