@@ -124,7 +124,7 @@ _COMMANDS = {
     ),
     "record-demonstrations": _Command(
         "FOLDER",
-        "what a run's agent does, to be learned from by others: see r2d3",
+        "what a run's agent does, to be learned from: see r2d3",
         _later("record", "record-demonstrations"),
     ),
 }

@@ -254,7 +254,7 @@ def _mean_size(mean: Array, std: Array) -> Array:
 def _precise(distribution: Any) -> Any:
     """With leaves of float32, if they had fewer digits."""
 
-    def precise(x: Array) -> Array:
+    def precise(x: Any) -> Any:
         return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
     return jax.tree.map(precise, distribution)

@@ -99,7 +99,7 @@ def test_a_change_of_what_made_it_makes_it_anew(capsys, folder, tmp_path, monkey
     assert len(list(folder.iterdir())) == 1, "an old one stays"
     # Of others there may be one each.
     assert told(capsys, run, about=("ppo", "ppo.py")) == "help 5\n"
-    for i, width in enumerate(("70", "80"), start=6):
+    for i, width in enumerate(("61", "62"), start=6):
         monkeypatch.setenv("COLUMNS", width)
         assert told(capsys, run) == told(capsys, run) == f"help {i}\n"
     assert len(list(folder.iterdir())) == 4

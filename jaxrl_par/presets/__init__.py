@@ -29,7 +29,7 @@ SUMMARIES = {
     "apex": "Ape-X, DQN that waits for no actor: LunarLander-v3",
     "r2d2": "R2D2, DQN with memory from replayed sequences: MemoryChain-30",
     "gorila": "Gorila, DQN on bundles of actor, replay and learner: CartPole-v1",
-    "r2d3": "R2D3, R2D2 from demonstrations too, where rewards are rare: IMaze-21x21",
+    "r2d3": "R2D3, R2D2 that has demonstrations too: IMaze-21x21",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",

@@ -1037,7 +1037,7 @@ _REPLAY = (
         "replay/memory.py",
         "each * together <= free",
         "each <= free",
-        "replay/test_memory.py::"
+        "replay/test_memory_of_replay.py::"
         "test_what_does_not_fit_is_refused_with_the_numbers_and_what_would",
     ),
     _m(
@@ -1045,7 +1045,7 @@ _REPLAY = (
         "replay/memory.py",
         'path.strip("/"), *map(str, Path(path.strip("/")).parents)',
         'path.strip("/"),',
-        "replay/test_memory.py::"
+        "replay/test_memory_of_replay.py::"
         "test_the_least_of_machine_and_container_is_what_is_free",
     ),
     _m(
