@@ -80,8 +80,6 @@ def test_no_rank_is_promoted(name):
 
 @pytest.mark.parametrize("name", cases("dtype"))
 def test_no_dtype_is_promoted(name):
-    if "prioritised" in name:
-        pytest.skip("replay counts draws in integers, and divides by them")
     with jax.numpy_dtype_promotion("strict"):
         traced(name)
 

@@ -29,7 +29,7 @@ class Ring(NamedTuple):
     def generation(self, slot: Int[Array, " K"]) -> Int[Array, " K"]:
         """How often each of these slots was written: an item that was overwritten since
         is known by another number."""
-        return self.laps + (slot < self.next)
+        return self.laps + (slot < self.next).astype(jnp.int32)
 
 
 def empty(batch: PyTree, capacity: int) -> Ring:

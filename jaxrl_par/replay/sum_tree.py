@@ -122,7 +122,7 @@ def num_levels(tree: SumTree) -> int:
 def strata(key: jax.Array, num_draws: int) -> Float[Array, " K"]:
     """One position in each of K equal parts of [0, 1]."""
     place = jax.random.uniform(key, (num_draws,))
-    return (jnp.arange(num_draws) + place) / num_draws
+    return (jnp.arange(num_draws, dtype=jnp.float32) + place) / num_draws
 
 
 def _summed(level: Masses, below: Masses) -> Masses:

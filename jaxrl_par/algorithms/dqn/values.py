@@ -154,7 +154,9 @@ def quantile_huber(
     """
     tau = (jnp.arange(theta.shape[-1], dtype=jnp.float32) + 0.5) / theta.shape[-1]
     errors = _errors(theta, targets)
-    weight = jnp.abs(_trailing(tau[:, None], errors) - (errors < 0.0))
+    weight = jnp.abs(
+        _trailing(tau[:, None], errors) - (errors < 0.0).astype(jnp.float32)
+    )
     losses = weight * optax.losses.huber_loss(errors, delta=kappa)
     return jnp.sum(jnp.mean(losses, axis=-1), axis=-1)
 
