@@ -427,8 +427,8 @@ _ALGORITHMS = (
     _m(
         "quantiles: tau is along the targets",
         "algorithms/dqn/values.py",
-        "jnp.abs(_trailing(tau[:, None], errors) - (errors < 0.0))",
-        "jnp.abs(_trailing(tau, errors) - (errors < 0.0))",
+        "_trailing(tau[:, None], errors) - (errors < 0.0)",
+        "_trailing(tau, errors) - (errors < 0.0)",
         "algorithms/test_dqn_values.py::test_quantiles_weigh_all_differences",
     ),
     _m(
