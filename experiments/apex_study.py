@@ -45,8 +45,8 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     num_actors: tuple[int, ...] = (1, 4, 16, 64)
     num_seeds: int = 3
-    num_updates: int = 40_000
-    num_points: int = 20
+    num_updates: int = 12_000
+    num_points: int = 12
     """Evaluations of each run."""
     settings: Method = replace(
         Method(),
