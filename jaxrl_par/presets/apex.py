@@ -34,6 +34,7 @@ class Args(DQNArgs):
         num_actors=2,
         schedule="decoupled",
         unrolls_per_update=1,
+        publish_interval=4,
         pace=PaceConfig(samples_per_insert=8.0, run_ahead=4),
     )
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=40.0)

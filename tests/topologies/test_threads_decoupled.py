@@ -52,7 +52,7 @@ def learner(shares=1, updates_per_step=2):
 def decoupled(ratio=None, run_ahead=None, **options):
     given = {"num_actors": 2, "unrolls_per_update": 1} | options
     pace = PaceConfig(ratio, run_ahead)
-    return ThreadsConfig(schedule="decoupled", pace=pace, **given)
+    return ThreadsConfig(pace=pace, **{"schedule": "decoupled"} | given)
 
 
 def engine(config, num_devices=1, make=make_env, **options):
@@ -114,6 +114,15 @@ def test_rows_trained_for_each_row_inserted_are_within_bounds(
     assert int(run.progress.updates) == 40
     unrolls = run.local.data.unrolls
     assert int(unrolls.laps[0]) * 8 + int(unrolls.next[0]) == sum(rows) * NUM_ENVS
+
+
+def test_actors_get_parameters_every_so_many_updates(tmp_path):
+    bridge = engine(decoupled(4.0, 3, publish_interval=3))
+    bridge.record(tmp_path / "schedule.jsonl")
+    advanced(bridge, 60)
+    lines = (tmp_path / "schedule.jsonl").read_text().splitlines()
+    versions = {entry[3] for line in lines for entry in json.loads(line)}
+    assert len(versions) > 2 and all(x % 3 == 0 for x in versions)
 
 
 def test_the_learner_goes_on_while_no_actor_does():
@@ -217,6 +226,8 @@ def test_a_learner_that_keeps_nothing_is_refused():
         ({"max_lag": 1}, "decoupled has pace.run_ahead"),
         ({"num_distillers": 1}, "num_distillers must be 0"),
         ({"lag": 2}, "lag is for the lockstep schedule"),
+        ({"publish_interval": 0}, "publish_interval must be at least 1"),
+        ({"schedule": "free", "publish_interval": 2}, "is for the decoupled schedule"),
         ({"ratio": 0.5, "run_ahead": 1}, "run_ahead must be at least 3, got 1"),
     ],
 )

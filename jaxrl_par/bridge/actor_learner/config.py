@@ -17,6 +17,7 @@ class ThreadsConfig:
         "max_lag": ("schedule", ("free",)),
         "queue_size": ("schedule", ("free", "decoupled")),
         "pace": ("schedule", ("decoupled",)),
+        "publish_interval": ("schedule", ("decoupled",)),
     }
     """What each of these fields is for: another one, and its values."""
 
@@ -37,6 +38,8 @@ class ThreadsConfig:
     """Free, decoupled: unrolls that may wait; by default those of one batch."""
     pace: PaceConfig = PaceConfig()
     """Decoupled: how much is learned for what is acted."""
+    publish_interval: int = 1
+    """Decoupled: updates between two copies of the parameters to the actors."""
     supervision: SupervisionConfig = SupervisionConfig()
     actor_device: Literal["cpu", "learner"] = "cpu"
     """Where actors act. The CPU answers soonest for small networks; the learner's first
@@ -66,7 +69,7 @@ class ThreadsConfig:
         """What is out of range."""
         found = not_chosen(self)
         found += at_least(self, num_actors=1, unrolls_per_update=1, queue_size=1)
-        found += at_least(self, lag=0, max_lag=0, num_distillers=0)
+        found += at_least(self, lag=0, max_lag=0, num_distillers=0, publish_interval=1)
         found += at_most(self, num_actors=4096, num_distillers=4096, lag=10**6)
         found += at_most(self, unrolls_per_update=10**6, queue_size=10**6)
         if self.schedule == "lockstep":
@@ -85,6 +88,9 @@ class ThreadsConfig:
             found.append("lag is for the lockstep schedule; free has max_lag")
         if self.is_decoupled:
             found += self._problems_decoupled()
+        elif self.publish_interval > 1:
+            told = "publish_interval is for the decoupled schedule"
+            found.append(f"{told}, got {self.publish_interval}")
         return found
 
     def _problems_decoupled(self) -> list[str]:

@@ -135,7 +135,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                     "waiting for distillers", distillers.dispatch, version, lessons
                 )
                 self._made = self._made._replace(lessons=None)
-            else:
+            elif version % self._config.publish_interval == 0:
                 times.timed("publishing", stages.publish, version, run.learner)
 
     def _done(self, made: _Made, rest: Any) -> tuple[Run, Metrics]:
