@@ -11,7 +11,7 @@ Three runs of the same programs, in turn, again and again. Only the pace differs
 
 Rates are of actors, environment steps per second, and of the learner, updates per
 second, each after compilation and as soon as there is enough to learn from. Medians are
-over rounds. With two cores each side has one; `--xla-threads 1` keeps XLA to one.
+over rounds.
 """
 
 import os
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli, random
+from jaxrl_par.cli.entry import compute_in_place
 from jaxrl_par.errors import above, at_least, not_chosen
 from jaxrl_par.loops.pace import PaceConfig
 from jaxrl_par.presets.apex import Args as Method
@@ -48,7 +49,8 @@ class Args:
     rounds: int = 5
     seconds: float = 5.0
     """Length of each run, after compilation."""
-    xla_threads: int = 1
+    xla_threads: int = 2
+    """Threads that XLA may compute with, besides those that call it."""
     output: Path | None = None
 
     def problems(self) -> list[str]:
@@ -91,6 +93,7 @@ def measured(args: Args, pace: PaceConfig) -> dict[str, float]:
 def run(args: Args) -> None:
     """Measures in turn, and shows medians."""
     os.environ.setdefault("NPROC", str(args.xla_threads))  # before XLA starts
+    compute_in_place()
     rounds = [
         {name: measured(args, pace) for name, pace in PACES.items()}
         for _ in range(args.rounds)

@@ -45,6 +45,8 @@ def main(
         args = parse(config, argv, program, about)
         if isinstance(args, Args):
             choose_threads(args)
+            if args.topology == "threads" and args.num_devices == 1:
+                compute_in_place()
         run(args)
     # While Python ends, with the code of a run that is complete.
     atexit.register(ignore_signals)
@@ -78,6 +80,17 @@ def configure_jax() -> None:
     if not jax.config.values["jax_compilation_cache_dir"] and (cache := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def compute_in_place() -> None:
+    """On CPU each thread computes itself what it calls: for actors beside a learner.
+
+    Otherwise XLA hands programs to a thread of its own, where an action waits for an
+    update (`benchmarks/apex.py`). What the user has set by
+    JAX_CPU_ENABLE_ASYNC_DISPATCH stays.
+    """
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def choose_threads(args: Args) -> None:

@@ -4,13 +4,14 @@ import os
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import ClassVar, get_args, get_type_hints
 
+import jax
 import jax.numpy as jnp
 import pytest
 import tyro
 
 from jaxrl_par import cli, errors, presets, random
 from jaxrl_par.cli.args import READ_BY, SIMULATED
-from jaxrl_par.cli.entry import choose_threads
+from jaxrl_par.cli.entry import choose_threads, compute_in_place
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
@@ -372,6 +373,23 @@ def test_small_programs_have_one_thread(options, environment, chosen, monkeypatc
     assert os.environ.get("NPROC") == chosen
     if chosen:
         assert xla_threads() == int(chosen)
+
+
+@pytest.mark.parametrize(("given", "chosen"), [(None, False), ("true", True)])
+def test_actors_compute_in_their_own_threads_unless_the_user_says(
+    given, chosen, monkeypatch
+):
+    name = "jax_cpu_enable_async_dispatch"
+    before = jax.config.values[name]
+    monkeypatch.delenv(name.upper(), raising=False)
+    if given:
+        monkeypatch.setenv(name.upper(), given)
+    jax.config.update(name, True)
+    try:
+        compute_in_place()
+        assert jax.config.values[name] == chosen
+    finally:
+        jax.config.update(name, before)
 
 
 @pytest.mark.parametrize(("platforms", "chosen"), [("cpu", "1"), ("", None)])
