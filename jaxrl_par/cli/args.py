@@ -242,7 +242,7 @@ class Args:
         """The agent, which sees normalised observations if that was asked for."""
         return normalize_observations(agent) if self.normalize else agent
 
-    def memory(self, learner: Learner) -> str:
+    def memory_needed(self, learner: Learner) -> str:
         """What the learner's data takes, in a line that a run begins with; empty where
         that is little. Nothing is taken yet.
 

@@ -139,7 +139,7 @@ class ReplayArgs(Args):
             buffer = uniform(*sizes, min_size=min_size)
         return unsaved(buffer) if given.unsaved else buffer
 
-    def memory(self, learner: Learner) -> str:
+    def memory_needed(self, learner: Learner) -> str:
         lanes = self.lanes // (self.shares if self._is_joint else 1)
         shapes = data_shapes(learner, lanes, self.unroll_length)
         devices, shares = jax.local_devices(), self.shares

@@ -32,7 +32,7 @@ def train(args: Args, learner: Learner) -> Trained:
     stem = experiment_name(type(args)).removesuffix(".py")
     program = place(args, learner)
     try:
-        if told := args.memory(learner):
+        if told := args.memory_needed(learner):
             print(told)
     except RefusedError as error:
         raise TrainingError(str(error)) from error

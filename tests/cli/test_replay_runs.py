@@ -53,7 +53,7 @@ def settings(path, **changed) -> TrainingConfig:
 def test_what_replay_takes_is_told_for_each_part(changed, told):
     """64 unrolls of 4 rows: 64 x (5 x (16 + 2) + 4 x 12 + 4) bytes, and counters."""
     args = replace(USUAL, **changed)
-    assert args.memory(EXPERIMENT.learner(args)) == told
+    assert args.memory_needed(EXPERIMENT.learner(args)) == told
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_a_folder_is_made(

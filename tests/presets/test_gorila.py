@@ -9,7 +9,7 @@ from jaxrl_par import cli, presets, random
 from jaxrl_par.errors import problems
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.outliers import OutlierConfig
-from jaxrl_par.presets.gorila import Args
+from jaxrl_par.presets.gorila import EXPERIMENT, Args
 from jaxrl_par.topologies.delayed import DelaysConfig
 
 USUAL = Args()
@@ -101,3 +101,18 @@ def test_other_stores_have_one_shard_and_take_that_for_an_answer():
 def test_as_data_bundles_may_be_slow():
     args = replace(LATE, delays=DelaysConfig("heavy_tailed", storage="copies"))
     assert args.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "on each of 4 workers"),
+        ({"topology": "delayed", "memory": "global"}, ""),
+    ],
+)
+def test_a_run_says_what_its_replay_takes(options, told):
+    """Its option `memory` is another thing."""
+    args = Args(**options)
+    learner = EXPERIMENT.learner(args)
+    said = args.memory_needed(learner)
+    assert said.startswith("replay: 10,240 rows") and told in said
