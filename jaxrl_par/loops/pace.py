@@ -14,7 +14,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from jaxrl_par.errors import above, at_least, at_most, refuse, refuse_any
+from jaxrl_par.errors import at_least, at_most, refuse, refuse_any
+
+_LEAST = 0.001
+"""The smallest ratio."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,16 @@ class PaceConfig:
     """Who waits for whom, where a learner goes on with what it has."""
 
     samples_per_insert: float | None = None
-    """Rows that are trained for each row that is inserted; the learner waits for
-    actors where it would be more. None: nobody waits for the other."""
+    """Rows that are trained for each row that is inserted, to the nearest fraction
+    whose denominator is at most 1000; the learner waits for actors where it would be
+    more. None: nobody waits for the other."""
     run_ahead: int | None = None
     """Batches of unrolls that actors may insert before the learner has trained as much
     for them as it should. None: actors wait for the queue alone."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = above(self, samples_per_insert=0) + at_least(self, run_ahead=1)
+        found = at_least(self, samples_per_insert=_LEAST, run_ahead=1)
         found += at_most(self, samples_per_insert=10**6, run_ahead=10**6)
         if not found and self.run_ahead and self.samples_per_insert is None:
             told = "run_ahead is for a ratio: give samples_per_insert, or leave it out"
@@ -118,5 +122,6 @@ class Pace:
 
 
 def _ratio(config: PaceConfig) -> Fraction:
-    """As it is written: 0.1 is a tenth."""
-    return Fraction(repr(float(config.samples_per_insert or 0)))
+    """0.1 is a tenth. Of long fractions the debt would be no number of a checkpoint."""
+    exact = Fraction(repr(float(config.samples_per_insert or 0)))
+    return exact.limit_denominator(round(1 / _LEAST))

@@ -33,7 +33,6 @@ class Args(DQNArgs):
     threads: ThreadsConfig = ThreadsConfig(
         num_actors=2,
         schedule="decoupled",
-        unrolls_per_update=1,
         publish_interval=4,
         pace=PaceConfig(samples_per_insert=8.0, run_ahead=4),
     )

@@ -86,6 +86,15 @@ def test_a_tenth_stays_a_tenth():
     assert pace.debt == 0
 
 
+@pytest.mark.parametrize("ratio", [1 / 3, 0.001])
+def test_the_debt_of_any_ratio_fits_into_a_checkpoint(ratio):
+    """1/3 has sixteen digits; in thirds of rows, or thousandths, the debt is small."""
+    pace = paced(ratio, None, inserted=4096, trained=1)
+    for _ in range(1000):
+        pace.insert()
+    assert pace.debt == 1000 * 4096
+
+
 def test_without_a_ratio_nobody_waits():
     pace = paced(None, None)
     for _ in range(5):
@@ -97,7 +106,7 @@ def test_without_a_ratio_nobody_waits():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (PaceConfig(0.0), "samples_per_insert must be above 0"),
+        (PaceConfig(0.0), "samples_per_insert must be at least 0.001"),
         (PaceConfig(float("nan")), "samples_per_insert must be"),
         (PaceConfig(1.0, 0), "run_ahead must be at least 1"),
         (PaceConfig(None, 3), "give samples_per_insert"),

@@ -218,3 +218,14 @@ def test_a_mistake_within_a_topology_keeps_its_trace(monkeypatch):
         cli.place(replace(args, num_devices=9, num_envs=9), learner)
     with pytest.raises(TrainingError, match="has no halves"):
         cli.place(replace(args, topology="delayed"), learner._replace(halves=None))
+
+
+def test_apex_in_lockstep_is_asked_for_by_two_options():
+    """As its docstring says: what else the preset has is for the decoupled schedule."""
+    config, _ = parts("apex")
+    argv = ["--threads.schedule", "lockstep", "--threads.lag", "0"]
+    threads = cli.parse(config, argv).threads
+    # Actors that wait for a version must get each.
+    assert (threads.batch, threads.updates_per_version) == (2, 1)
+    usual = config().threads
+    assert (usual.batch, usual.updates_per_version) == (1, 4)

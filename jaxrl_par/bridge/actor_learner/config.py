@@ -33,7 +33,8 @@ class ThreadsConfig:
     """Free: most updates by which any row may be old when it is learned from. Actors
     wait for it to hold; None has no bound but the queue's length."""
     unrolls_per_update: int | None = None
-    """Unrolls of actors that make a batch; by default as many as there are actors."""
+    """Unrolls of actors that make a batch; by default as many as there are actors, and
+    one where decoupled."""
     queue_size: int | None = None
     """Free, decoupled: unrolls that may wait; by default those of one batch."""
     pace: PaceConfig = PaceConfig()
@@ -53,12 +54,17 @@ class ThreadsConfig:
     @property
     def batch(self) -> int:
         """Unrolls of a batch."""
-        return self.unrolls_per_update or self.num_actors
+        return self.unrolls_per_update or (1 if self.is_decoupled else self.num_actors)
 
     @property
     def is_decoupled(self) -> bool:
         """Whether the learner goes on without new unrolls."""
         return self.schedule == "decoupled"
+
+    @property
+    def updates_per_version(self) -> int:
+        """Updates between two versions that actors can have."""
+        return self.publish_interval if self.is_decoupled else 1
 
     @property
     def num_past_params(self) -> int:
@@ -88,9 +94,6 @@ class ThreadsConfig:
             found.append("lag is for the lockstep schedule; free has max_lag")
         if self.is_decoupled:
             found += self._problems_decoupled()
-        elif self.publish_interval > 1:
-            told = "publish_interval is for the decoupled schedule"
-            found.append(f"{told}, got {self.publish_interval}")
         return found
 
     def _problems_decoupled(self) -> list[str]:

@@ -135,7 +135,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                     "waiting for distillers", distillers.dispatch, version, lessons
                 )
                 self._made = self._made._replace(lessons=None)
-            elif version % self._config.publish_interval == 0:
+            elif version % self._config.updates_per_version == 0:
                 times.timed("publishing", stages.publish, version, run.learner)
 
     def _done(self, made: _Made, rest: Any) -> tuple[Run, Metrics]:
