@@ -13,7 +13,6 @@ actors, with `--draw-only` from the cases that there are.
 After Horgan et al., arXiv:1803.00933, figure 5.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,20 +20,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jax
-import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, random
+from jaxrl_par import cli
 from jaxrl_par.errors import at_least, problems
 from jaxrl_par.presets.apex import Args as Method
 from jaxrl_par.presets.apex import make_agent
-from jaxrl_par.topologies.compiled import compiled, scanned
-from jaxrl_par.topologies.population import population
-from jaxrl_par.training.comparison import to_json
-from jaxrl_par.training.evaluation import evaluator
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class Args:
 def run(args: Args) -> None:
     """Trains what is missing, and draws all there is."""
     missing = [] if args.draw_only else planned(args)
-    write(args.out, cli.kept_cases(args.out / "cases", missing), args.settings)
+    write(args, cli.kept_cases(args.out / "cases", missing))
 
 
 def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -104,71 +97,43 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 def trained(num_actors: int, args: Args) -> dict[str, Any]:
     """Curves of one number of actors, of all seeds at once."""
     settings = args.of(num_actors)
-    env = settings.make_env(num_actors)
     learner = cli.compose(settings, make_agent)
-
-    def make_program(values):
-        del values  # members differ in their seeds alone
-        return compiled(learner, env, settings.unroll_length)
-
-    program = population(make_program, {"seed": np.arange(args.num_seeds)}).program
-    runs = jax.jit(program.init)(random.key(0))
-    advance = jax.jit(scanned(program, args.steps_per_point), donate_argnums=0)
-    greedy = learner.actor._replace(act=learner.actor.greedy)
-    play = jax.jit(jax.vmap(evaluator(greedy, settings.make_env(16), 2), (0, None)))
-    curve = []
-    for point in range(1, args.num_points + 1):
-        runs, _ = advance(runs)
-        played = play(learner.params(runs.learner), random.key(10_000 + point))
-        steps = point * args.steps_per_point
-        curve.append(
-            {
-                "updates": steps * settings.replay.updates_per_step,
-                "rows": steps * settings.rows_per_update,
-                "return": np.mean(played.returns, axis=(1, 2)).tolist(),
-            }
-        )
-    last = " ".join(f"{x:.1f}" for x in curve[-1]["return"])
-    print(f"{num_actors} actors: {last}", flush=True)
+    sizes = args.num_seeds, args.num_points, args.steps_per_point
+    curve = cli.seed_curves(learner, settings, *sizes)
+    print(f"{num_actors} actors: {_told(cli.at_end(curve))}", flush=True)
     return {"num_actors": num_actors, "curve": curve}
 
 
-def at_end(result: dict[str, Any]) -> list[float]:
-    """Of each seed, the mean of the last fifth of its evaluations."""
-    curve = [x["return"] for x in result["curve"]]
-    return np.mean(curve[-max(len(curve) // 5, 1) :], axis=0).tolist()
-
-
-def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
+def write(args: Args, results: list[dict[str, Any]]) -> None:
     """Table, numbers and figure."""
     results = sorted(results, key=lambda x: x["num_actors"])
     table = Table("actors", "rows acted", "return of every seed", "median")
     rows = []
     for result in results:
-        ends, acted = at_end(result), result["curve"][-1]["rows"]
+        ends, acted = cli.at_end(result["curve"]), result["curve"][-1]["rows"]
         row = {"num_actors": result["num_actors"], "rows": acted, "return": ends}
         rows.append(row | {"median": median(ends)})
-        told = " ".join(f"{x:.1f}" for x in ends), f"{median(ends):.1f}"
+        told = _told(ends), f"{median(ends):.1f}"
         table.add_row(str(result["num_actors"]), f"{acted:,}", *told)
-    summary = {"settings": to_json(settings), "machine": cli.machine(), "rows": rows}
-    text = json.dumps(summary | {"cases": results}, indent=1)
-    (out / "study.json").write_text(text)
-    draw(out, results, settings)
+    cli.write_study(args.out, args.settings, rows, results)
+    draw(args, results)
     Console().print(table)
 
 
-def draw(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
-    """Curves, every seed as a thin line, and their ends against the actors."""
+def draw(args: Args, results: list[dict[str, Any]]) -> None:
+    """Curves, and their ends against the actors."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     for result in results:
-        updates = [x["updates"] for x in result["curve"]]
-        seeds = np.array([x["return"] for x in result["curve"]])
-        label = f"{result['num_actors']} actors"
-        (line,) = axes[0].plot(updates, np.median(seeds, axis=1), label=label)
-        axes[0].plot(updates, seeds, color=line.get_color(), alpha=0.25, linewidth=0.8)
+        curve = result["curve"]
+        updates_per_row = args.settings.replay.updates_per_step / (
+            result["num_actors"] * args.settings.unroll_length
+        )
+        updates = [x["rows"] * updates_per_row for x in curve]
+        seeds = [x["return"] for x in curve]
+        cli.draw_seeds(axes[0], updates, seeds, f"{result['num_actors']} actors")
     numbers = [x["num_actors"] for x in results]
-    ends = [at_end(x) for x in results]
+    ends = [cli.at_end(x["curve"]) for x in results]
     axes[1].plot(numbers, [median(x) for x in ends], "k-")
     for number, values in zip(numbers, ends, strict=True):
         axes[1].plot([number] * len(values), values, "ko", alpha=0.4)
@@ -177,8 +142,12 @@ def draw(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
     axes[1].set_xticks(numbers, [str(x) for x in numbers])
     axes[1].minorticks_off()
     axes[0].legend()
-    figure.suptitle(f"{settings.env_name}: every seed, and the median")
-    figure.savefig(out / "study.png", dpi=120)
+    figure.suptitle(f"{args.settings.env_name}: every seed, and the median")
+    figure.savefig(args.out / "study.png", dpi=120)
+
+
+def _told(returns: list[float]) -> str:
+    return " ".join(f"{x:.1f}" for x in returns)
 
 
 if __name__ == "__main__":

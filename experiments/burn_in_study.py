@@ -16,7 +16,6 @@ returns of greedy episodes, and how far values are from those with the memory of
 (Delta Q of the last trained row), with `--draw-only` from the cases that there are.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
-import jax
-import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, random
+from jaxrl_par import cli
 from jaxrl_par.algorithms.dqn import DQNConfig
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import at_least
@@ -38,13 +35,10 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets.r2d2 import Args as Method
 from jaxrl_par.presets.r2d2 import make_agent
 from jaxrl_par.replay import PriorityConfig
-from jaxrl_par.topologies.compiled import compiled, scanned
-from jaxrl_par.topologies.population import population
-from jaxrl_par.training.comparison import to_json
-from jaxrl_par.training.evaluation import evaluator
 
 Name = Literal["zero", "zero+burn-in", "stored", "stored+burn-in"]
 METHODS = get_args(Name)
+STALENESS = ("staleness_first", "staleness_last")
 
 
 @dataclass(frozen=True)
@@ -119,29 +113,10 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def trained(method: str, settings: Method, args: Args) -> dict[str, Any]:
     """Curves of one method, of all seeds at once."""
-    env = settings.make_env(settings.num_envs)
     learner = cli.compose(settings, make_agent)
-
-    def make_program(values):
-        del values  # members differ in their seeds alone
-        return compiled(learner, env, settings.unroll_length)
-
-    program = population(make_program, {"seed": np.arange(args.num_seeds)}).program
-    runs = jax.jit(program.init)(random.key(0))
     per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
-    advance = jax.jit(scanned(program, max(per_point, 1)), donate_argnums=0)
-    greedy = learner.actor._replace(act=learner.actor.greedy)
-    play = jax.jit(jax.vmap(evaluator(greedy, settings.make_env(20), 2), (0, None)))
-    curve = []
-    for point in range(args.num_points):
-        runs, metrics = advance(runs)
-        played = play(learner.params(runs.learner), random.key(10_000 + point))
-        told = {"return": np.mean(played.returns, axis=(1, 2)).tolist()}
-        for name in ("staleness_first", "staleness_last"):
-            total, count = (np.sum(x, axis=0) for x in metrics[name])
-            told[name] = (total / np.maximum(count, 1)).tolist()
-        rows = (point + 1) * max(per_point, 1) * settings.rows_per_update
-        curve.append({"rows": rows} | told)
+    sizes, tells = (args.num_seeds, args.num_points, max(per_point, 1)), STALENESS
+    curve = cli.seed_curves(learner, settings, *sizes, tells)
     last = curve[-1]["return"]
     print(f"{method}: {' '.join(f'{x:.2f}' for x in last)}", flush=True)
     return {"method": method, "curve": curve}
@@ -154,7 +129,7 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
     rows = []
     for result in results:
         last = result["curve"][-1]
-        stale = [median(last[f"staleness_{x}"]) for x in ("first", "last")]
+        stale = [median(last[name]) for name in STALENESS]
         middle = median(last["return"])
         rows.append({"method": result["method"], "median": middle} | last)
         table.add_row(
@@ -163,9 +138,7 @@ def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
             f"{middle:.2f}",
             " ".join(f"{x:.3f}" for x in stale),
         )
-    summary = {"settings": to_json(settings), "machine": cli.machine(), "rows": rows}
-    text = json.dumps(summary | {"cases": results}, indent=1)
-    (out / "study.json").write_text(text)
+    cli.write_study(out, settings, rows, results)
     draw(out, results, settings)
     Console().print(table)
 
@@ -175,13 +148,10 @@ def draw(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     for result in results:
-        curve = result["curve"]
-        rows = [x["rows"] for x in curve]
+        rows = [x["rows"] for x in result["curve"]]
         for axis, name in zip(axes, ("return", "staleness_last"), strict=True):
-            seeds = np.array([x[name] for x in curve])
-            middle = np.median(seeds, axis=1)
-            (line,) = axis.plot(rows, middle, label=result["method"], linewidth=2)
-            axis.plot(rows, seeds, color=line.get_color(), alpha=0.25, linewidth=0.8)
+            seeds = [x[name] for x in result["curve"]]
+            cli.draw_seeds(axis, rows, seeds, result["method"])
     axes[0].set(xlabel="rows of acting", ylabel="mean return of greedy episodes")
     axes[1].set(xlabel="rows of acting", ylabel="Delta Q, last trained row")
     axes[1].set_yscale("log")

@@ -10,7 +10,14 @@ from jaxrl_par.cli.files import ConfigError, load
 from jaxrl_par.cli.launch import launch
 from jaxrl_par.cli.place import compose, place
 from jaxrl_par.cli.run import draw, train
-from jaxrl_par.cli.studies import kept_cases, machine
+from jaxrl_par.cli.studies import (
+    at_end,
+    draw_seeds,
+    kept_cases,
+    machine,
+    seed_curves,
+    write_study,
+)
 
 __all__ = [
     "Args",
@@ -19,9 +26,11 @@ __all__ = [
     "Experiment",
     "Flat",
     "Topology",
+    "at_end",
     "compose",
     "configure_jax",
     "draw",
+    "draw_seeds",
     "environment_problems",
     "kept_cases",
     "launch",
@@ -30,6 +39,8 @@ __all__ = [
     "main",
     "parse",
     "place",
+    "seed_curves",
     "sentences",
     "train",
+    "write_study",
 ]

@@ -1,14 +1,24 @@
-"""What studies and benchmarks have in common: cases that are kept, and the machine."""
+"""What studies and benchmarks have in common: cases that are kept, curves of several
+seeds, and the machine."""
 
+import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxrl_par import random
+from jaxrl_par.cli.args import Args
+from jaxrl_par.loops import Learner
+from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.topologies.population import population
+from jaxrl_par.training.comparison import to_json
+from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import make_folder, read_object, write_json
 
@@ -39,6 +49,75 @@ def kept_cases(
     if not found:
         raise TrainingError(f"no case has been trained in {folder}")
     return found
+
+
+def seed_curves(
+    learner: Learner,
+    settings: Args,
+    num_seeds: int,
+    num_points: int,
+    steps_per_point: int,
+    tells: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Trains all seeds as a population, one program, and evaluates them on the way.
+
+    Args:
+      settings: of topology = compiled; its budget is not read.
+      steps_per_point: steps of training before an evaluation.
+      tells: metrics, means since the evaluation before.
+
+    Returns:
+      For each evaluation "rows" acted until then, and of every seed "return", that of
+      40 greedy episodes of 20 environments, and the metrics.
+    """
+    env = settings.make_env(settings.num_envs)
+
+    def make_program(values: Any):
+        del values  # members differ in their seeds alone
+        return compiled(learner, env, settings.unroll_length)
+
+    program = population(make_program, {"seed": np.arange(num_seeds)}).program
+    runs = jax.jit(program.init)(random.key(0))
+    advance = jax.jit(scanned(program, steps_per_point), donate_argnums=0)
+    greedy = learner.actor._replace(act=learner.actor.greedy)
+    play = jax.jit(jax.vmap(evaluator(greedy, settings.make_env(20), 2), (0, None)))
+    curve = []
+    for point in range(1, num_points + 1):
+        runs, metrics = advance(runs)
+        played = play(learner.params(runs.learner), random.key(10_000 + point))
+        told = {"return": np.mean(played.returns, axis=(1, 2)).tolist()}
+        for name in tells:
+            total, count = (np.sum(x, axis=0) for x in metrics[name])
+            told[name] = (total / np.maximum(count, 1)).tolist()
+        rows = point * steps_per_point * settings.rows_per_update
+        curve.append({"rows": rows} | told)
+    return curve
+
+
+def at_end(curve: Sequence[dict[str, Any]]) -> list[float]:
+    """Of each seed, the mean return of the last fifth of its evaluations."""
+    last = curve[-max(len(curve) // 5, 1) :]
+    return np.mean([x["return"] for x in last], axis=0).tolist()
+
+
+def draw_seeds(axes: Any, x: Sequence[float], seeds: Any, label: str) -> None:
+    """Every seed as a thin line, and their median.
+
+    Args:
+      axes: of matplotlib.
+      seeds: [len(x), num_seeds]
+    """
+    (line,) = axes.plot(x, np.median(seeds, axis=1), label=label, linewidth=2)
+    axes.plot(x, seeds, color=line.get_color(), alpha=0.25, linewidth=0.8)
+
+
+def write_study(
+    folder: Path, settings: Any, rows: Sequence[Any], cases: Sequence[Any]
+) -> None:
+    """Writes study.json: what the cases come to, the cases, settings and machine."""
+    summary = {"settings": to_json(settings), "machine": machine(), "rows": rows}
+    text = json.dumps(summary | {"cases": cases}, indent=1)
+    (folder / "study.json").write_text(text)
 
 
 def machine() -> dict[str, Any]:
