@@ -18,6 +18,7 @@ class OptimizerConfig:
     read_if: ClassVar[ReadIf] = {
         "decay": ("name", ("rmsprop",)),
         "epsilon": ("name", ("adam", "rmsprop", "adagrad")),
+        "momentum": ("name", ("sgd",)),
     }
     """What each of these fields is for: another one, and its values."""
 
@@ -34,10 +35,13 @@ class OptimizerConfig:
     """Keeps the step finite where gradients vanish."""
     decay: float = 0.99
     """What RMSProp's mean of squared gradients keeps of itself in an update."""
+    momentum: float = 0.0
+    """What SGD's step keeps of the one before."""
 
     def problems(self) -> list[str]:
         found = above(self, learning_rate=0, max_grad_norm=0, epsilon=0)
-        found += at_least(self, decay=0) + below(self, decay=1, learning_rate=math.inf)
+        found += at_least(self, decay=0, momentum=0)
+        found += below(self, decay=1, momentum=1, learning_rate=math.inf)
         return found + not_chosen(self)
 
 
@@ -77,7 +81,7 @@ def make_optimizer(
         "adam": optax.scale_by_adam(eps=config.epsilon),
         "rmsprop": optax.scale_by_rms(config.decay, config.epsilon, eps_in_sqrt=True),
         "adagrad": optax.scale_by_rss(0.0, config.epsilon),
-        "sgd": optax.identity(),
+        "sgd": optax.trace(config.momentum) if config.momentum else optax.identity(),
     }[config.name]
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     return optax.flatten(optax.chain(clip, direction, rate))

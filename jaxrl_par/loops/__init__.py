@@ -10,6 +10,7 @@ from jaxrl_par.loops.elsewhere import (
     lesson_from,
 )
 from jaxrl_par.loops.engine import Engine, Report
+from jaxrl_par.loops.evolution import evolution
 from jaxrl_par.loops.learner import (
     Deferred,
     Gradient,
@@ -59,6 +60,7 @@ __all__ = [
     "data_shapes",
     "distillation",
     "epochs",
+    "evolution",
     "go_on",
     "halves_of",
     "lead_from",

@@ -1,6 +1,10 @@
 """Networks as pure functions of their parameters. Only this part knows flax."""
 
-from jaxrl_par.networks.actor_critic import NetworkConfig, actor_critic
+from jaxrl_par.networks.actor_critic import (
+    NetworkConfig,
+    actor_critic,
+    policy_network,
+)
 from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import TransformerConfig
@@ -12,5 +16,6 @@ __all__ = [
     "TransformerConfig",
     "actor_critic",
     "asymmetric",
+    "policy_network",
     "q_network",
 ]

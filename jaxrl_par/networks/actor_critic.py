@@ -46,6 +46,34 @@ def actor_critic(
     Espeholt et al., arXiv:1802.01561, figure 3, for shallow and deep.
     """
     check(observation_spec, config)
+    _refuse_actions(action_spec, config)
+
+    def start(num_envs: int):
+        one = empty(config, num_envs)
+        return one if config.shared or config.memory == "none" else (one, one)
+
+    specs = Static(observation_spec, action_spec)
+    return as_network(_ActorCritic(specs, config), start, specs)
+
+
+def policy_network(
+    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+) -> Network:
+    """A network whose outputs are (distribution of the action, ()): no value.
+
+    Args:
+      config: `shared` is for actor-critics, and changes nothing here.
+
+    Raises:
+      ValueError: as `actor_critic`.
+    """
+    check(observation_spec, config)
+    _refuse_actions(action_spec, config)
+    specs = Static(observation_spec, action_spec)
+    return as_network(_Policy(specs, config), partial(empty, config), specs)
+
+
+def _refuse_actions(action_spec: Spec, config: NetworkConfig) -> None:
     if config.policy == "squashed" and isinstance(action_spec, Box):
         low, high = action_spec.inner
         with np.errstate(over="ignore"):
@@ -71,13 +99,6 @@ def actor_critic(
             " of the integers (gymnasium.wrappers.TransformAction does either)"
         )
 
-    def start(num_envs: int):
-        one = empty(config, num_envs)
-        return one if config.shared or config.memory == "none" else (one, one)
-
-    specs = Static(observation_spec, action_spec)
-    return as_network(_ActorCritic(specs, config), start, specs)
-
 
 class _ActorCritic(nn.Module):
     specs: Static
@@ -101,14 +122,27 @@ class _ActorCritic(nn.Module):
         return over_time(outputs, steps), carry
 
 
+class _Policy(nn.Module):
+    specs: Static
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, carry, steps, acting=False):
+        parts = (self.specs, self.config, carry, steps, acting)
+        features, carry = read("torso", *parts)
+        policy = _Heads(self.specs.action, self.config.policy)(features)
+        return over_time((policy, ()), steps), carry
+
+
 class _Heads(nn.Module):
-    """Features [N, D] to a distribution [N, A] and values [N]."""
+    """Features [N, D] to a distribution [N, A], and to values [N] if those of a critic
+    are given."""
 
     action: Spec
     policy: str
 
     @nn.compact
-    def __call__(self, actor, critic) -> tuple[Distribution, Float[Array, " N"]]:
+    def __call__(self, actor, critic=None):
         if isinstance(self.action, Discrete):
             num_outputs = self.action.num_values
         else:
@@ -117,6 +151,10 @@ class _Heads(nn.Module):
         shape = (actor.shape[1], num_outputs)
         policy = self.param("policy", orthogonal(0.01), shape)
         policy_bias = self.param("policy_bias", zeros, (num_outputs,), jnp.float32)
+        if critic is None:
+            return self._distribution(
+                linear(actor.astype(jnp.float32), policy, policy_bias)
+            )
         value = self.param("value", orthogonal(1.0), (critic.shape[1], 1))
         value_bias = self.param("value_bias", zeros, (1,), jnp.float32)
         shared = actor is critic

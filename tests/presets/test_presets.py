@@ -25,6 +25,7 @@ TAKES = {
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
     "dqn": ("compiled", "threads"),
+    "es": ("compiled",),
     "gorila": ALL,
     "impala": ("compiled", "threads"),
     "impala_threads": ("compiled", "threads"),

@@ -1,0 +1,215 @@
+"""Generations: what pairs share, devices exchange, and whose return is told."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from nearness import assert_near
+
+from jaxrl_par import envs, random
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.es import ESConfig, es
+from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.loops import evolution
+from jaxrl_par.networks import NetworkConfig, actor_critic, policy_network
+from jaxrl_par.perturbations import NoiseConfig
+from jaxrl_par.presets.es import EXPERIMENT as ES
+from jaxrl_par.presets.es import Args
+from jaxrl_par.testing import probes
+from jaxrl_par.topologies.compiled import scanned
+from jaxrl_par.topologies.sharded import data_mesh, sharded
+
+NOISE = NoiseConfig(0.1)
+# Far below what a parameter can tell.
+NO_NOISE = NoiseConfig(1e-30)
+SLOWLY_TWO = pytest.param(2, marks=pytest.mark.slow)
+
+
+def cart_pole(num_envs=1):
+    return envs.make("CartPole-v1", num_envs)
+
+
+def agent_of(env, config=ESConfig(), memory="none"):
+    shape = NetworkConfig(widths=(8,), memory=memory, memory_width=4)
+    return es(policy_network(*env.specs, shape), optax.sgd(0.1), config)
+
+
+def evolved(agent, env, num_members, steps=2, num_devices=None, **options):
+    """The run after so many generations, and their metrics."""
+    given = {"noise": NOISE, "max_steps": 50} | options
+    if num_devices is None:
+        program = evolution(agent, env, num_members=num_members, **given)
+    else:
+        share = num_members // num_devices
+        program = evolution(agent, env, num_members=share, axis=Axis("data"), **given)
+        program = sharded(program, data_mesh(num_devices))
+    run = jax.jit(program.init)(random.key(0))
+    return jax.jit(scanned(program, steps))(run)
+
+
+@pytest.mark.parametrize("num_devices", [None, SLOWLY_TWO])
+def test_members_of_a_pair_play_the_same_episodes(num_devices):
+    env = cart_pole(2)
+    config = ESConfig(NO_NOISE, "raw", weight_decay=0.0, policy="sampled")
+    agent = normalize_observations(agent_of(env, config))
+    run, metrics = evolved(agent, env, 8, 3, num_devices, noise=NO_NOISE)
+    np.testing.assert_array_equal(metrics["grad_norm"], np.zeros(3))
+    lengths = np.asarray(metrics["episode_length"].total)
+    assert len(set(lengths)) > 1  # generations differ
+    assert int(run.progress.env_steps) > 0
+
+
+@pytest.mark.parametrize(
+    ("exchange", "num_devices"),
+    [("sums", 2)]
+    + [
+        pytest.param(exchange, number, marks=pytest.mark.slow)
+        for exchange, number in (
+            ("sums", 1),
+            ("sums", 4),
+            ("sums", 8),
+            ("fitness", 2),
+            ("fitness", 8),
+        )
+    ],
+)
+def test_devices_share_the_members_of_one_generation(exchange, num_devices):
+    env = cart_pole()
+    alone, _ = evolved(agent_of(env), env, 16, 20)
+    config = ESConfig(exchange=exchange)
+    shared, _ = evolved(agent_of(env, config), env, 16, 20, num_devices)
+    assert_near(shared.learner.params, alone.learner.params, 1e-5)
+
+
+@pytest.mark.slow
+def test_one_device_of_a_mesh_is_the_program_alone():
+    env = cart_pole()
+    alone, _ = evolved(agent_of(env), env, 8)
+    shared, _ = evolved(agent_of(env), env, 8, num_devices=1)
+    jax.tree.map(np.testing.assert_array_equal, alone.learner, shared.learner)
+
+
+def test_the_parameters_own_return_is_not_that_of_members():
+    # Pays -(action - observation)^2, and the policy's mean is 0 at first.
+    env = probes.continuous_action(64)
+    agent = agent_of(env, ESConfig(NoiseConfig(1.0)))
+    run, metrics = evolved(agent, env, 32, 1, noise=NoiseConfig(1.0), max_steps=4)
+    own, members = metrics["episode_return"], metrics["fitness"]
+    assert own.count[0] == 64
+    assert members.count[0] == 32
+    assert members.total[0] / members.count[0] < own.total[0] / own.count[0] - 0.3
+    played = (32 + 1) * 64 * metrics["episode_length"].total[0] / 64
+    assert int(run.progress.env_steps) == played
+
+
+def test_members_episodes_are_cut_and_the_parameters_own_are_not():
+    env = envs.make("Pendulum-v1", 1)  # 200 steps, whatever is done
+    _, metrics = evolved(agent_of(env), env, 4, 3, max_steps=200, cap_factor=0.25)
+    run, _ = evolved(agent_of(env), env, 4, 3, max_steps=200, cap_factor=0.25)
+    assert int(run.progress.env_steps) == 4 * (200 + 50 + 13) + 3 * 200
+    assert int(run.local.cap) == 4
+    np.testing.assert_array_equal(metrics["episode_length"].total, [200.0] * 3)
+
+
+def test_statistics_are_of_the_own_episodes_and_stand_still_within_a_generation():
+    env = probes.counter(4, length=3)
+    agent = normalize_observations(agent_of(env))
+    run, _ = evolved(agent, env, 4, 1, max_steps=10)
+    state: Normalized = run.learner
+    # Three steps of each episode, and the observation at its end.
+    assert float(state.statistics.count) == 4 * (3 + 1)
+    np.testing.assert_allclose(state.statistics.mean, 1.5)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.statistics))
+
+
+@pytest.mark.slow
+def test_many_generations_in_a_call_are_as_many_calls():
+    env = cart_pole()
+    agent = agent_of(env, memory="lstm")
+    program = evolution(agent, env, NOISE, 4, 30, cap_factor=2.0)
+    run = jax.jit(program.init)(random.key(0))
+    together, _ = jax.jit(scanned(program, 3))(run)
+    one = jax.jit(scanned(program, 1))
+    apart = one(one(one(run)[0])[0])[0]
+    jax.tree.map(np.testing.assert_array_equal, together.learner, apart.learner)
+
+
+@pytest.mark.slow
+def test_fitness_that_is_no_number_is_counted_and_worst():
+    env = cart_pole()
+
+    def step(state, action, key):
+        state, step, reward, discount = env.step(state, action, key)
+        return state, step, jnp.where(step.obs[:, 0] > 0, jnp.nan, reward), discount
+
+    broken = env._replace(step=step)
+    run, metrics = evolved(agent_of(env), broken, 16, 2)
+    assert np.all(metrics["fitness_nan"] > 0)
+    assert np.all(metrics["fitness"].count + metrics["fitness_nan"] == 16)
+    assert int(run.progress.skipped) == 0
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(run.learner))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"num_members": 3}, "num_members must be even.* got 3, take 4"),
+        ({"num_members": 0}, "num_members must be at least 1, got 0"),
+        ({"noise": NoiseConfig(-1.0)}, "sigma must be above 0, got -1.0"),
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(given, told):
+    env = cart_pole()
+    usual = {"noise": NOISE, "num_members": 4, "max_steps": 5}
+    with pytest.raises(RefusedError, match=told):
+        evolution(agent_of(env), env, **(usual | given))
+
+
+def test_an_agent_without_parameters_to_perturb_is_refused():
+    env = cart_pole()
+    agent = a2c(actor_critic(*env.specs), optax.sgd(0.1))
+    with pytest.raises(RefusedError, match="params have no Evolving part"):
+        evolved(agent, env, 4)
+
+
+def test_odd_members_are_refused_on_the_command_line():
+    for settings in (Args(num_envs=7), Args(num_envs=6, num_devices=2)):
+        (line,) = settings.problems()
+        assert "num_envs must be members in pairs" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "bound"),
+    [
+        (Args(), 475.0),
+        (
+            Args(
+                env_name="Pendulum-v1",
+                num_envs=64,
+                episodes=4,
+                unroll_length=200,
+                cap_factor=None,
+                total_steps=40_000_000,
+                normalize=True,
+                network=NetworkConfig(widths=(32,), activation="relu"),
+                es=ESConfig(weight_decay=0.0),
+            ),
+            -250.0,
+        ),
+    ],
+    ids=["CartPole", "Pendulum"],
+)
+def test_it_learns(settings, bound, tmp_path):
+    for seed in range(3):
+        training = replace(
+            settings.training, runs_dir=str(tmp_path), gif=False, tensorboard=False
+        )
+        trained = ES.run(replace(settings, seed=seed, training=training))
+        assert trained.summary.evaluation["greedy_return"] > bound
