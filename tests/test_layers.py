@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "statistics": {"axis"},
     "compatible": {"types", "errors"},
     "targets": {"types"},
+    "perturbations": {"types", "errors"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
@@ -27,11 +28,11 @@ MAY_IMPORT = {
     "agents": {"types", "axis", "errors", "networks"},
     "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
-    | {"networks", "agents", "statistics", "targets", "elapsed"},
+    | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "compatible", "statistics"},
+    | {"elapsed", "compatible", "statistics", "perturbations"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},
