@@ -1,0 +1,209 @@
+"""Population-based training: on the paper's toy, in bits, and across a stop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from nearness import assert_near
+
+from jaxrl_par import envs, loops, random
+from jaxrl_par.algorithms.a2c import A2CConfig, a2c
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.loops import Program
+from jaxrl_par.loops.selection import Explore, tournament, truncation
+from jaxrl_par.networks import NetworkConfig, actor_critic
+from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
+from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.topologies.evolving import evolving, members_of
+from jaxrl_par.topologies.population import population
+from jaxrl_par.topologies.sharded import data_mesh
+
+
+def toy(values):
+    """The paper's: the gradient of a surrogate 1.2 - h.x^2 is followed, and judged is
+    1.2 - x.x."""
+
+    def init(key):
+        return loops.new_run(jnp.array([0.9, 0.9]), (), key)
+
+    def step(run):
+        h = jnp.stack([values["h0"], values["h1"]])
+        x = run.learner - 0.01 * 2.0 * h * run.learner
+        progress = run.progress.counted(jnp.int32(1))
+        score = 1.2 - jnp.sum(jnp.square(x))
+        return run._replace(learner=x, progress=progress), {"score": score}
+
+    return Program(init, step)
+
+
+# Not quite the paper's: of two members that are equal neither copies the other.
+START = {"h0": np.array([1.0, 0.0], "f4"), "h1": np.array([0.0, 0.9], "f4")}
+EXPLORE = {name: Explore(1e-3, 1.0, resample=0.25) for name in ("h0", "h1")}
+
+
+def test_the_papers_toy_needs_both():
+    members = population(toy, START)
+    run = members.program.init(random.key(0))
+    _, alone = jax.jit(scanned(members.program, 400))(run)
+    assert np.max(alone["score"]) < 0.391
+    options = {"interval": 5, "score": "score", "window": 1}
+    program = evolving(members.program, EXPLORE, exploit=tournament(), **options)
+    _, metrics = jax.jit(scanned(program, 400))(program.init(random.key(0)))
+    assert np.max(metrics["score"]) > 1.19
+    assert metrics["num_ancestors"][-1, 0] == 1
+
+
+def ranked(values):
+    """A member whose score is its setting, and which learns its own number of steps."""
+
+    def init(key):
+        return loops.new_run(jnp.float32(0), (), key)
+
+    def step(run):
+        progress = run.progress.counted(jnp.int32(1))
+        learner = run.learner + values["rate"]
+        return run._replace(learner=learner, progress=progress), {"score": learner}
+
+    return Program(init, step)
+
+
+RATES = {"rate": np.array([1.0, 0.1, 0.5, 0.4], "f4"), "seed": np.arange(4)}
+RANKED = {"interval": 3, "score": "score", "window": 1}
+
+
+def rates_evolving(exploit=None, explore=None):
+    members = population(ranked, RATES)
+    given = {} if explore is None else explore
+    return evolving(
+        members.program, given, exploit=exploit or truncation(0.25), **RANKED
+    )
+
+
+def test_a_turn_comes_every_interval_and_copies_what_was_learned():
+    program = rates_evolving()
+    run, metrics = jax.jit(scanned(program, 12))(program.init(random.key(0)))
+    source = np.asarray(metrics["source"])
+    own = np.arange(4)
+    turns = [i + 1 for i, row in enumerate(source) if np.any(row != own)]
+    # Then the members with rates 1 and 1 copy nobody, and each next worst one does.
+    assert turns == [3, 6, 9]
+    assert np.all(source[2] == [0, 0, 2, 3])
+    np.testing.assert_array_equal(run.settings["rate"], np.ones(4))
+    np.testing.assert_array_equal(run.settings["seed"], own)
+    np.testing.assert_allclose(run.learner, np.full(4, 12.0))
+    assert metrics["num_ancestors"][-1, 0] == 1
+
+
+def test_what_is_copied_is_changed_and_the_next_step_uses_it():
+    explore = {"rate": Explore(0.01, 10.0)}
+    program = rates_evolving(explore=explore)
+    run, metrics = jax.jit(scanned(program, 4))(program.init(random.key(0)))
+    changed = float(run.settings["rate"][1])
+    assert np.isclose(changed, 1.2) or np.isclose(changed, 1 / 1.2)
+    np.testing.assert_allclose(run.learner[1], 3.0 + changed, rtol=1e-6)
+    np.testing.assert_array_equal(metrics["setting_rate"][-1], run.settings["rate"])
+
+
+def test_a_population_in_parts_ends_in_the_same_bits():
+    program = rates_evolving(explore={"rate": Explore(0.01, 10.0)})
+    start = program.init(random.key(0))
+    whole, _ = jax.jit(scanned(program, 12))(start)
+    for stop in (5, 6, 7):
+        run, _ = jax.jit(scanned(program, stop))(start)
+        again, _ = jax.jit(scanned(program, 12 - stop))(jax.tree.map(jnp.copy, run))
+        jax.tree.map(np.testing.assert_array_equal, again.learner, whole.learner)
+        jax.tree.map(np.testing.assert_array_equal, again.local, whole.local)
+
+
+def cart_poles(mesh=None):
+    env = envs.make("CartPole-v1", 4)
+
+    def make_program(values):
+        network = actor_critic(*env.specs, NetworkConfig(widths=(8,)))
+        rate = OptimizerConfig(learning_rate=values["rate"], anneal=False)
+        config = A2CConfig(gamma=values["gamma"])
+        return compiled(a2c(network, make_optimizer(rate), config), env, 8)
+
+    values = {"rate": np.geomspace(1e-4, 1e-2, 4), "gamma": np.full(4, 0.99)}
+    return population(make_program, values, mesh)
+
+
+AGENTS = {
+    "rate": Explore(1e-5, 1.0),
+    "gamma": Explore(0.5, 0.999, scale="discount"),
+}
+
+
+def test_without_an_exploit_it_is_the_population():
+    members = cart_poles()
+    alone, _ = jax.jit(scanned(members.program, 20))(
+        members.program.init(random.key(0))
+    )
+    program = evolving(members.program, AGENTS, interval=5, exploit=truncation(0.0))
+    run, _ = jax.jit(scanned(program, 20))(program.init(random.key(0)))
+    both = members_of(run), alone
+    data = [jax.tree.map(_data, x) for x in both]
+    jax.tree.map(np.testing.assert_array_equal, *data)
+    assert members.member(members_of(run), 2).hyperparameters["gamma"] > 0.98
+
+
+def _data(x):
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+@pytest.mark.slow
+def test_members_copy_optimizers_and_keep_environments_and_keys():
+    members = cart_poles()
+    program = evolving(members.program, AGENTS, interval=1, exploit=truncation(0.25))
+    step = jax.jit(scanned(program, 1))
+    run, metrics = program.init(random.key(0)), {}
+    copied = False
+    while not copied:
+        before = run
+        run, metrics = step(run)
+        copied = np.any(metrics["source"][0] != np.arange(4))
+    alone, _ = jax.jit(scanned(members.program, 1))(members_of(before))
+    source = np.asarray(metrics["source"][0], int)
+    given = jax.tree.map(lambda x: x[source], alone.learner)
+    jax.tree.map(np.testing.assert_array_equal, run.learner, given)
+    data = [jax.tree.map(_data, x) for x in (members_of(run).local, alone.local)]
+    jax.tree.map(np.testing.assert_array_equal, *data)
+    np.testing.assert_array_equal(_data(run.key), _data(alone.key))
+
+
+@pytest.mark.slow
+def test_devices_share_the_members():
+    def trained(mesh):
+        program = evolving(cart_poles(mesh).program, AGENTS, interval=5)
+        start = jax.jit(program.init)(random.key(0))
+        return jax.jit(scanned(program, 20))(start)
+
+    (alone, before), (shared, metrics) = trained(None), trained(data_mesh(2))
+    # Not in bits: batches of other sizes are multiplied.
+    assert_near(shared.learner.params, alone.learner.params, 1e-4)
+    np.testing.assert_array_equal(metrics["source"], before["source"])
+    assert np.any(metrics["source"] != np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"interval": 0}, "interval must be at least 1, got 0"),
+        ({"window": 0}, "window must be at least 1, got 0"),
+        ({"explore": {"rate": Explore(2.0, 1.0)}}, r"explore\['rate'\]: low must be"),
+        ({"explore": {"rates": Explore(0.1, 1.0)}}, "'rates'; did you mean 'rate'"),
+        ({"score": "scores"}, "'scores'; did you mean 'score'"),
+    ],
+)
+def test_what_is_wrong_is_refused(given, told):
+    usual = {"explore": {}} | RANKED
+    with pytest.raises(RefusedError, match=told):
+        program = evolving(population(ranked, RATES).program, **(usual | given))
+        program.step(program.init(random.key(0)))
+
+
+def test_a_single_run_is_no_population():
+    program = evolving(toy({"h0": 1.0, "h1": 1.0}), {}, interval=1)
+    with pytest.raises(RefusedError, match="must be that of a population"):
+        program.init(random.key(0))
