@@ -9,14 +9,22 @@ Source: Jaderberg et al., arXiv:1711.09846, sections 3 and 4.1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl_par.errors import above, at_least, not_between, not_chosen, refuse_any
+from jaxrl_par.errors import (
+    ReadIf,
+    above,
+    at_least,
+    at_most,
+    not_between,
+    not_chosen,
+    refuse_any,
+)
 from jaxrl_par.types import Mean, PRNGKey
 
 
@@ -65,6 +73,51 @@ class Record(NamedTuple):
         """Whether there is a score, and their mean; what is no number is lowest."""
         count, mean, _ = self.moments()
         return count > 0.0, jnp.where(jnp.isnan(mean), -jnp.inf, mean)
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """How members of a population are selected, and when."""
+
+    read_if: ClassVar[ReadIf] = {
+        "fraction": ("exploit", ("truncation",)),
+        "level": ("exploit", ("t_test",)),
+    }
+    """What each of these fields is for: another one, and its values."""
+
+    interval: int = 0
+    """Steps of training after which members may copy each other. 0: never."""
+    exploit: Literal["truncation", "tournament", "t_test"] = "truncation"
+    """truncation: the worst copy the best. tournament: each copies another, drawn at
+    random, if that is better; t_test: if it is significantly better."""
+    fraction: float = 0.2
+    """Of the members, how many are the worst, and the best."""
+    level: float = 0.05
+    """Of Welch's test, one-sided."""
+    window: int = 10
+    """Latest scores of a member, one for each step of training, that are compared."""
+    factor: float = 1.2
+    """What was copied is multiplied or divided by this."""
+    resample: float = 0.0
+    """The probability that it is drawn anew instead."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_chosen(self) + at_least(self, interval=0, window=1)
+        found += above(self, factor=1) + at_most(self, interval=40_000)
+        return found + not_between(self, fraction=(0, 1), level=(0, 1), resample=(0, 1))
+
+    def chosen(self) -> "Exploit":
+        """The way to select."""
+        if self.exploit == "truncation":
+            return truncation(self.fraction)
+        return tournament() if self.exploit == "tournament" else t_test(self.level)
+
+    def explore(
+        self, low: float, high: float, scale: Literal["log", "discount"] = "log"
+    ) -> "Explore":
+        """How a hyperparameter is changed within these bounds."""
+        return Explore(low, high, self.factor, self.resample, scale)
 
 
 Exploit = Callable[[PRNGKey, Record], Int[Array, " P"]]

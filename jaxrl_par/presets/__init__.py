@@ -33,6 +33,7 @@ SUMMARIES = {
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
+    "pbt": "population-based training of A2C in one program: Breakout-MinAtar",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",
 }
 """What each runs, and where by default."""

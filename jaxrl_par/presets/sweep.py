@@ -1,11 +1,12 @@
 """A sweep of A2C in one program: seeds and hyperparameters are a population.
 
-The folder's `members.json` has the hyperparameters of each member; `load(folder,
+With `--evolution.interval` its members copy each other, as in `pbt`. The folder's
+`members.json` has the hyperparameters of each member at the start; `load(folder,
 member=3)` takes one of them, and `compare` has a curve for each combination.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -17,9 +18,17 @@ from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Learner
+from jaxrl_par.loops.selection import SelectionConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.topologies.compiled import compiled
-from jaxrl_par.topologies.population import Population, grid, population, random_search
+from jaxrl_par.topologies.evolving import evolving, members_of
+from jaxrl_par.topologies.population import (
+    Hyperparameters,
+    Population,
+    grid,
+    population,
+    random_search,
+)
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.training import Trained
 from jaxrl_par.types import Agent, Spec, Specs
@@ -30,6 +39,8 @@ class Args(cli.Args):
     """Every combination, or a random search, of learning rates and entropy costs."""
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
+    kind: ClassVar[str] = "sweep"
+    """What its folder is called."""
 
     num_envs: int = 16
     """Environments of each member."""
@@ -44,7 +55,12 @@ class Args(cli.Args):
     entropy_costs: tuple[float, ...] = (1e-4, 1e-2)
     """The grid's, or the range of a random search."""
     num_random: int = 0
-    """Members of a random search, log-uniform in both ranges. 0 takes the grid."""
+    """Members of a random search, log-uniform in all ranges. 0 takes the grid."""
+    gammas: tuple[float, ...] = ()
+    """The grid's discounts, or the range of a random search, log-uniform in what they
+    lack to 1. Empty: all have that of `a2c`."""
+    evolution: SelectionConfig = SelectionConfig()
+    """Of a random search, whose ranges are the bounds of what is copied."""
     network: NetworkConfig = NetworkConfig(widths=(32, 32))
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95)
 
@@ -52,6 +68,7 @@ class Args(cli.Args):
     def num_members(self) -> int:
         """Size of the population."""
         combinations = len(self.learning_rates) * len(self.entropy_costs)
+        combinations *= max(len(self.gammas), 1)
         return self.num_random or combinations * self.num_seeds
 
     def problems(self) -> list[str]:
@@ -62,10 +79,31 @@ class Args(cli.Args):
             values = getattr(self, name)
             if not values or min(values) <= 0:
                 found.append(f"{name} must be numbers above 0, got {values}")
+        if not all(0 < x < 1 for x in self.gammas):
+            found.append(f"gammas must be numbers in (0, 1), got {self.gammas}")
+        found += self._evolution_problems()
         if not found and self.num_members % self.num_devices:
             found.append(
                 f"num_devices must divide the {self.num_members} members, got"
                 f" {self.num_devices}"
+            )
+        return found
+
+    def _evolution_problems(self) -> list[str]:
+        interval, every = self.evolution.interval, self.training.log_interval
+        if not interval:
+            return []
+        if not self.num_random:
+            return ["evolution.interval is for a random search: give num_random"]
+        found = []
+        for name in ("learning_rates", "entropy_costs", "gammas"):
+            values = getattr(self, name)
+            if values and min(values) == max(values):
+                found.append(f"{name} needs a range to evolve in, got {values}")
+        if every and interval % every:
+            found.append(
+                f"evolution.interval must be a multiple of log_interval = {every}, so"
+                f" that a row of metrics is of the same members, got {interval}"
             )
         return found
 
@@ -83,26 +121,55 @@ def members(args: Args) -> Population:
 
     def make_program(values):
         own = replace(args.a2c, entropy_cost=values["entropy_cost"])
+        if args.gammas:
+            own = replace(own, gamma=values["gamma"])
         rate = replace(args.optimizer, learning_rate=values["learning_rate"])
         agent = make_agent(replace(args, a2c=own), env.specs, args.make_optimizer(rate))
         return compiled(args.make_learner(agent), env, args.unroll_length)
 
-    if args.num_random:
-        low_high = [(min(x), max(x)) for x in (args.learning_rates, args.entropy_costs)]
-        rows = random_search(
-            random.key(args.seed),
-            args.num_random,
-            learning_rate=low_high[0],
-            entropy_cost=low_high[1],
-        )
-    else:
-        rows = grid(
-            learning_rate=args.learning_rates,
-            entropy_cost=args.entropy_costs,
-            seed=range(args.seed, args.seed + args.num_seeds),
-        )
     mesh = None if args.num_devices == 1 else data_mesh(args.num_devices)
-    return population(make_program, rows, mesh)
+    made = population(make_program, _rows(args), mesh)
+    if not args.evolution.interval:
+        return made
+    how = args.evolution
+    explore = {
+        name: how.explore(min(values), max(values), *scale)
+        for name, values, *scale in _ranges(args)
+    }
+    program = evolving(
+        made.program,
+        explore,
+        interval=how.interval,
+        exploit=how.chosen(),
+        window=how.window,
+    )
+    return Population(
+        program,
+        member=lambda run, index: made.member(members_of(run), index),
+        best=lambda run, scores: made.best(members_of(run), scores),
+    )
+
+
+def _ranges(args: Args) -> list[tuple[Any, ...]]:
+    """Name, values and, where it is not log, scale of the hyperparameters."""
+    found: list[tuple[Any, ...]] = [
+        ("learning_rate", args.learning_rates),
+        ("entropy_cost", args.entropy_costs),
+    ]
+    return found + ([("gamma", args.gammas, "discount")] if args.gammas else [])
+
+
+def _rows(args: Args) -> Hyperparameters:
+    """Hyperparameters of all members."""
+    if not args.num_random:
+        choices = {name: values for name, values, *_ in _ranges(args)}
+        return grid(**choices, seed=range(args.seed, args.seed + args.num_seeds))
+    ranges = {}
+    for name, values, *scale in _ranges(args):
+        low, high = min(values), max(values)
+        ranges[name] = (1 - high, 1 - low) if scale else (low, high)
+    drawn = random_search(random.key(args.seed), args.num_random, **ranges)
+    return {n: 1 - x if n == "gamma" else x for n, x in drawn.items()}
 
 
 def train(args: Args, learner: Learner) -> Trained:
@@ -128,7 +195,7 @@ def train(args: Args, learner: Learner) -> Trained:
         total_env_steps=args.total_steps * args.num_members,
         steps_per_update=args.rows_per_update * args.num_members,
         evaluate=evaluate,
-        default_name=f"sweep-{args.env_name}",
+        default_name=f"{args.kind}-{args.env_name}",
     )
     returns = np.asarray(scores(trained.run))
     if args.training.gif:

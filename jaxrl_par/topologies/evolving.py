@@ -43,6 +43,8 @@ class Evolved(NamedTuple):
     record: Record
     ancestor: Int[Array, " P"]
     """Whose descendant each is: the member at the start that it goes back to."""
+    source: Int[Array, " P"]
+    """Whom each copied when members last could; itself if nobody."""
 
 
 def evolving(
@@ -56,9 +58,9 @@ def evolving(
 ) -> Program:
     """The program of a population, whose members copy each other.
 
-    Metrics besides: `source`, whom each member has copied in this step, itself if
-    nobody; `ancestor`, and `num_ancestors` in the population; and for each of `explore`
-    the value after the step, as `setting_NAME`. All are [P].
+    Metrics besides, all [P]: `copied`, 1 for who copies another at the end of the step;
+    and of the members that took it, `ancestor`, `num_ancestors` in the population, and
+    the value of each of `explore`, as `setting_NAME`.
 
     Args:
       program: that of `population`. Its run's settings are the hyperparameters.
@@ -83,20 +85,20 @@ def evolving(
         run = program.init(key)
         _refuse_names(explore, run)
         size = jax.tree.leaves(run.settings)[0].shape[0]
-        ancestor = jnp.arange(size, dtype=jnp.int32)
-        return run._replace(
-            local=Evolved(run.local, Record.empty(size, window), ancestor)
-        )
+        own = jnp.arange(size, dtype=jnp.int32)
+        record = Record.empty(size, window)
+        return run._replace(local=Evolved(run.local, record, own, own.copy()))
 
     def step(run: Run) -> tuple[Run, Metrics]:
         evolved: Evolved = run.local
         run, metrics = program.step(run._replace(local=evolved.local))
         if score not in metrics:
             raise unknown_name("score", score, list(metrics))
-        evolved = Evolved(
-            run.local, evolved.record.add(metrics[score]), evolved.ancestor
-        )
+        measured: Any = metrics[score]
+        record = evolved.record.add(measured)
+        evolved = evolved._replace(local=run.local, record=record)
         now = run._replace(local=evolved)
+        told = _told(now, explore)
         own = jnp.arange(evolved.ancestor.size, dtype=jnp.int32)
         now, source = jax.lax.cond(
             _is_due(jax.tree.map(lambda x: x[0], run.progress.updates), interval),
@@ -104,7 +106,8 @@ def evolving(
             lambda run: (run, own),
             now,
         )
-        return now, metrics | _told(now, source, explore)
+        copied = (source != own).astype(jnp.float32)
+        return now, metrics | told | {"copied": copied}
 
     return Program(init, step)
 
@@ -135,7 +138,7 @@ def _turned(
             values = jnp.where(copied, theirs, values)
         settings[name] = values
     record = evolved.record.cleared(copied)
-    local = Evolved(evolved.local, record, evolved.ancestor[source])
+    local = Evolved(evolved.local, record, evolved.ancestor[source], source)
     learner = jax.tree.map(lambda x: x[source], run.learner)
     return run._replace(learner=learner, local=local, settings=settings), source
 
@@ -146,15 +149,12 @@ def _is_due(updates: Count, interval: int) -> Bool[Array, ""]:
     return (millions + updates.units) % interval == 0
 
 
-def _told(
-    run: Run, source: Int[Array, " P"], explore: Mapping[str, Explore]
-) -> dict[str, Array]:
-    evolved: Evolved = run.local
-    alive = jnp.zeros(source.shape).at[evolved.ancestor].set(1.0)
+def _told(run: Run, explore: Mapping[str, Explore]) -> dict[str, Array]:
+    ancestor: Int[Array, " P"] = run.local.ancestor
+    alive = jnp.zeros(ancestor.shape).at[ancestor].set(1.0)
     told = {
-        "source": source.astype(jnp.float32),
-        "ancestor": evolved.ancestor.astype(jnp.float32),
-        "num_ancestors": jnp.broadcast_to(jnp.sum(alive), source.shape),
+        "ancestor": ancestor.astype(jnp.float32),
+        "num_ancestors": jnp.broadcast_to(jnp.sum(alive), ancestor.shape),
     }
     return told | {f"setting_{name}": run.settings[name] for name in explore}
 

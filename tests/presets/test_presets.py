@@ -29,6 +29,7 @@ TAKES = {
     "gorila": ALL,
     "impala": ("compiled", "threads"),
     "impala_threads": ("compiled", "threads"),
+    "pbt": ("compiled",),
     "ppo": ("compiled", "threads"),
     "ppo_threads": ("compiled", "threads"),
     "r2d2": ("compiled", "threads"),

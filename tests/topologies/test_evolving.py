@@ -82,14 +82,14 @@ def rates_evolving(exploit=None, explore=None):
 def test_a_turn_comes_every_interval_and_copies_what_was_learned():
     program = rates_evolving()
     run, metrics = jax.jit(scanned(program, 12))(program.init(random.key(0)))
-    source = np.asarray(metrics["source"])
-    own = np.arange(4)
-    turns = [i + 1 for i, row in enumerate(source) if np.any(row != own)]
+    turns = [i + 1 for i, row in enumerate(metrics["copied"]) if np.any(row)]
     # Then the members with rates 1 and 1 copy nobody, and each next worst one does.
     assert turns == [3, 6, 9]
-    assert np.all(source[2] == [0, 0, 2, 3])
+    np.testing.assert_array_equal(metrics["copied"][2], [0, 1, 0, 0])
+    np.testing.assert_array_equal(metrics["ancestor"][3], [0, 0, 2, 3])
+    np.testing.assert_array_equal(run.local.source, np.arange(4))
     np.testing.assert_array_equal(run.settings["rate"], np.ones(4))
-    np.testing.assert_array_equal(run.settings["seed"], own)
+    np.testing.assert_array_equal(run.settings["seed"], np.arange(4))
     np.testing.assert_allclose(run.learner, np.full(4, 12.0))
     assert metrics["num_ancestors"][-1, 0] == 1
 
@@ -102,6 +102,7 @@ def test_what_is_copied_is_changed_and_the_next_step_uses_it():
     assert np.isclose(changed, 1.2) or np.isclose(changed, 1 / 1.2)
     np.testing.assert_allclose(run.learner[1], 3.0 + changed, rtol=1e-6)
     np.testing.assert_array_equal(metrics["setting_rate"][-1], run.settings["rate"])
+    np.testing.assert_array_equal(metrics["setting_rate"][2], RATES["rate"])
 
 
 def test_a_population_in_parts_ends_in_the_same_bits():
@@ -162,9 +163,9 @@ def test_members_copy_optimizers_and_keep_environments_and_keys():
     while not copied:
         before = run
         run, metrics = step(run)
-        copied = np.any(metrics["source"][0] != np.arange(4))
+        copied = np.any(metrics["copied"])
     alone, _ = jax.jit(scanned(members.program, 1))(members_of(before))
-    source = np.asarray(metrics["source"][0], int)
+    source = np.asarray(run.local.source)
     given = jax.tree.map(lambda x: x[source], alone.learner)
     jax.tree.map(np.testing.assert_array_equal, run.learner, given)
     data = [jax.tree.map(_data, x) for x in (members_of(run).local, alone.local)]
@@ -182,8 +183,9 @@ def test_devices_share_the_members():
     (alone, before), (shared, metrics) = trained(None), trained(data_mesh(2))
     # Not in bits: batches of other sizes are multiplied.
     assert_near(shared.learner.params, alone.learner.params, 1e-4)
-    np.testing.assert_array_equal(metrics["source"], before["source"])
-    assert np.any(metrics["source"] != np.arange(4))
+    np.testing.assert_array_equal(metrics["copied"], before["copied"])
+    np.testing.assert_array_equal(metrics["ancestor"], before["ancestor"])
+    assert np.any(metrics["copied"])
 
 
 @pytest.mark.parametrize(
