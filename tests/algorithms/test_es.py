@@ -153,6 +153,13 @@ def test_only_what_evolves_is_moved():
     np.testing.assert_array_equal(moved["seen"], np.ones(3))
 
 
+def test_every_part_that_evolves_has_noise_of_its_own():
+    params = (Evolving(jnp.zeros(2)), Evolving(jnp.zeros(2)))
+    first, second = shifted(params, jnp.arange(4.0))
+    np.testing.assert_array_equal(first.params, [0.0, 1.0])
+    np.testing.assert_array_equal(second.params, [2.0, 3.0])
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [

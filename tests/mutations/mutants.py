@@ -1947,6 +1947,89 @@ _CLI = (
     ),
 )
 
+_POPULATIONS = (
+    _m(
+        "all parts that evolve have the noise of the first",
+        "perturbations.py",
+        "begin, here = begin + flat.size, begin",
+        "begin, here = flat.size, 0",
+        "algorithms/test_es.py::test_every_part_that_evolves_has_noise_of_its_own",
+    ),
+    _m(
+        "the direction of evolution strategies is half as long",
+        "algorithms/es.py",
+        "return unravel(-0.5 / total * uphill), Info({})",
+        "return unravel(-0.25 / total * uphill), Info({})",
+        "algorithms/test_es.py::test_the_direction_follows_the_paper",
+    ),
+    _m(
+        "fitness that is no number is best",
+        "algorithms/es.py",
+        "jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)",
+        "jnp.where(jnp.isnan(fitness), jnp.inf, fitness)",
+        "algorithms/test_es.py::test_ranks_share_ties_and_put_what_is_no_number_last",
+    ),
+    _m(
+        "equal fitness has ranks in its order",
+        "algorithms/es.py",
+        'upto = jnp.searchsorted(ordered, fitness, side="right")',
+        "upto = below + 1",
+        "algorithms/test_es.py::test_ranks_share_ties_and_put_what_is_no_number_last",
+    ),
+    _m(
+        "devices have the noise of the same pairs",
+        "algorithms/es.py",
+        'begin = axis.index * number if config.exchange == "sums" else 0',
+        "begin = 0",
+        "loops/test_evolution.py::test_devices_share_the_members_of_one_generation",
+    ),
+    _m(
+        "members of a pair meet different episodes",
+        "loops/evolution.py",
+        "numbers = jnp.concatenate([pairs, pairs, jnp.array([alone], jnp.int32)])",
+        "numbers = jnp.concatenate([pairs, -pairs, jnp.array([alone], jnp.int32)])",
+        "loops/test_evolution.py::test_members_of_a_pair_play_the_same_episodes",
+    ),
+    _m(
+        "the parameters' own episode is cut as members' are",
+        "loops/evolution.py",
+        "capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]",
+        "capped = (jnp.arange(shape[0]) < shape[0])[:, None]",
+        "loops/test_evolution.py::"
+        "test_members_episodes_are_cut_and_the_parameters_own_are_not",
+    ),
+    _m(
+        "members copy whoever is drawn, better or not",
+        "loops/selection.py",
+        "jnp.where(allowed & (score[source] > score), source, own)",
+        "jnp.where(allowed, source, own)",
+        "loops/test_selection.py::test_equal_scores_copy_nobody",
+    ),
+    _m(
+        "scores of before a copy are kept",
+        "topologies/evolving.py",
+        "record = evolved.record.cleared(copied)",
+        "record = evolved.record",
+        "topologies/test_evolving.py"
+        "::test_a_turn_comes_every_interval_and_copies_what_was_learned",
+    ),
+    _m(
+        "a discount is changed as it is",
+        "loops/selection.py",
+        "x = 1.0 - values if discount else values",
+        "x = values",
+        "loops/test_selection.py::test_a_discount_is_changed_by_what_it_lacks_to_1",
+    ),
+    _m(
+        "copied hyperparameters are not changed",
+        "topologies/evolving.py",
+        "theirs = explore[name].changed(key, theirs)",
+        "theirs = theirs + 0.0 * explore[name].factor",
+        "topologies/test_evolving.py"
+        "::test_what_is_copied_is_changed_and_the_next_step_uses_it",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -1957,6 +2040,7 @@ MUTATIONS = (
     *_REPLAY,
     *_LOOPS,
     *_TOPOLOGIES,
+    *_POPULATIONS,
     *_BRIDGE,
     *_ENVS,
     *_TRAINING,
