@@ -34,7 +34,7 @@ MAY_IMPORT = {
     | {"elapsed", "compatible", "statistics"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge"},
+    | {"bridge", "elapsed"},
     "training": {
         "types",
         "errors",
