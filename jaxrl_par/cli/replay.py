@@ -81,7 +81,12 @@ class ReplayConfig:
 class ReplayArgs(Args):
     """An experiment whose learner keeps what was acted."""
 
-    topologies: ClassVar[tuple[str, ...]] = ("compiled", "delayed", "threads", "workers")
+    topologies: ClassVar[tuple[str, ...]] = (
+        "compiled",
+        "delayed",
+        "threads",
+        "workers",
+    )
     lacks: ClassVar[str] = "learners that gossip would each need a replay of their own"
 
     replay: ReplayConfig = ReplayConfig()

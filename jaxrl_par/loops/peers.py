@@ -111,7 +111,8 @@ def mean_state(states: State) -> State:
     """The state of the first of N learners, leaves [N, ...], with the mean of what
     moves: that of all learners together."""
     number = jax.tree.leaves(states)[0].shape[0]
-    first, *others = (jax.tree.map(lambda x: x[i], states) for i in range(number))
+    apart = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(number)]
+    first, *others = apart
     own = shared(first)
     moves = ((1.0 / number, shared(x), own) for x in others)
     return with_shared(first, moved(own, *moves))

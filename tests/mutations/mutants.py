@@ -1341,6 +1341,34 @@ _LOOPS = (
 
 _TOPOLOGIES = (
     _m(
+        "gossip: an average is written over what was learned meanwhile",
+        "topologies/gossip/own_pace.py",
+        "ours = learned_meanwhile(both[0], system.shared(made.state), read)",
+        "ours = both[0]",
+        "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
+    ),
+    _m(
+        "gossip: what a learner keeps of itself and its neighbours is less than 1",
+        "topologies/gossip/together.py",
+        "return moved(own, *moves), Mean(",
+        "return moved([x / 3 for x in own], *moves), Mean(",
+        "topologies/test_gossip.py::test_a_ring_of_two_keeps_its_mean",
+    ),
+    _m(
+        "gossip: two learners have the same partner",
+        "loops/matchings.py",
+        "partner[round_, [first, second]] = second, first",
+        "partner[round_, [first, second]] = second, second",
+        "loops/test_matchings.py::test_each_pair_meets_in_just_one_of_the_matchings",
+    ),
+    _m(
+        "gossip: statistics move as if they were numbers",
+        "loops/peers.py",
+        "sums = [_sums(x, now.mean) for x in (now, *ends)]",
+        "sums = [x for x in (now, *ends)]",
+        "loops/test_peers.py::test_statistics_move_as_counts_and_sums",
+    ),
+    _m(
         "compiled: all devices start with the same environments",
         "topologies/compiled.py",
         "own = axis.own(env_key)",

@@ -18,8 +18,8 @@ is it for a loss that is a sum over environments, as each learner sums over its 
 
 Learners draw what devices of `topologies.sharded` draw. Each takes the others to have
 acted as many steps as itself, where its rates are annealed; nobody asks for the sum.
-What a run has in `learner`, `key` and `progress` is [N, ...], as of a population, and so
-are its metrics. To be evaluated it has the mean of the learners' parameters.
+What a run has in `learner`, `key` and `progress` is [N, ...], as of a population, and
+so are its metrics; what is evaluated is the mean of the learners' parameters.
 
 Sources: Lian et al., arXiv:1705.09056 (D-PSGD), algorithm 1; Lian et al.,
 arXiv:1710.06952 (AD-PSGD), algorithm 1; Assran et al., arXiv:1906.04585 (gossip of
@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
-from jaxrl_par.errors import RefusedError, refuse, refuse_any
+from jaxrl_par.errors import refuse, refuse_any
 from jaxrl_par.loops import Learner, Program, Run, learner_of, schedules
 from jaxrl_par.loops.peers import mean_state
 from jaxrl_par.loops.schedules import Schedule

@@ -108,9 +108,7 @@ def _start(system: System, key: PRNGKey, place: Int[Array, ""]) -> Run:
     return run._replace(local=Local(streams, data))
 
 
-def _updated(
-    system: System, run: Run, place: Int[Array, ""]
-) -> tuple[Run, Metrics]:
+def _updated(system: System, run: Run, place: Int[Array, ""]) -> tuple[Run, Metrics]:
     """One learner after an update, alone."""
     local: Local = run.local
     made = act_and_learn(
