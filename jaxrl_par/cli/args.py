@@ -331,8 +331,8 @@ class Args:
             for name, (_, value) in changed.items()
             if name not in refused and (told := self.unread(name))
         ]
-        in_threads = (self.topology, self.threads.schedule)
-        if self.repeat is not None and in_threads == ("threads", "lockstep"):
+        fixed = self.topology == "threads" and self.threads.is_deterministic
+        if self.repeat is not None and fixed:
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
 

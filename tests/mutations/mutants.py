@@ -1341,6 +1341,30 @@ _LOOPS = (
 
 _TOPOLOGIES = (
     _m(
+        "quorum: the first ready one of a list is learned from",
+        "bridge/actor_learner/queue.py",
+        "key=lambda x: (x.version, x.unroll, x.actor)",
+        "key=lambda x: x.actor",
+        "bridge/actor_learner/test_queue.py::"
+        "test_actors_that_are_always_ready_are_learned_from_equally_often",
+        "bridge/actor_learner/test_queue.py::test_one_at_a_time_goes_around",
+    ),
+    _m(
+        "quorum: what is as old as the bound is dropped",
+        "bridge/actor_learner/queue.py",
+        "self._update - version > self._max_lag",
+        "self._update - version >= self._max_lag",
+        "bridge/actor_learner/test_queue.py::test_a_quorum_and_a_bound_starve_the_slow",
+    ),
+    _m(
+        "quorum: who was dropped stays where it was",
+        "bridge/actor_learner/engine.py",
+        "acted = sorted([*unrolls, *dropped]",
+        "acted = sorted(unrolls",
+        "topologies/test_threads_quorum.py::"
+        "test_who_is_too_late_is_dropped_counted_and_repeated_bit_for_bit",
+    ),
+    _m(
         "gossip: an average is written over what was learned meanwhile",
         "topologies/gossip/own_pace.py",
         "ours = learned_meanwhile(both[0], system.shared(made.state), read)",

@@ -125,6 +125,7 @@ def test_learners_average_at_each_multiple_of_the_interval():
     np.testing.assert_allclose(np.stack(found), means, rtol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("config", [
     GossipConfig(3, "random"), GossipConfig(3, "ring", 2), GossipConfig(3, "full"),
 ])  # fmt: skip
@@ -151,7 +152,8 @@ def both(optimizer, num_updates=1, grads=(1.0, -3.0)):
     return float(ours[0]), float(theirs)
 
 
-@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("momentum", [0.9, None])
 def test_full_averaging_of_gradient_descent_is_the_mean_of_gradients(momentum):
     ours, theirs = both(optax.sgd(0.1, momentum))
     np.testing.assert_allclose([ours, theirs], 0.1, rtol=1e-6)
