@@ -1362,7 +1362,7 @@ _TOPOLOGIES = (
         "acted = sorted([*unrolls, *dropped]",
         "acted = sorted(unrolls",
         "topologies/test_threads_quorum.py::"
-        "test_who_is_too_late_is_dropped_counted_and_repeated_bit_for_bit",
+        "test_who_is_too_late_is_dropped_and_counted",
     ),
     _m(
         "gossip: an average is written over what was learned meanwhile",

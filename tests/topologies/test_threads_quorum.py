@@ -3,13 +3,16 @@
 import re
 import threading
 import warnings
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from toy_workers import ENV, KEY, LENGTH, NUM_ENVS, TOY
 
+from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.loops import records, remembering
+from jaxrl_par.loops import Run, records, remembering
 from jaxrl_par.loops.learner import Remember
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
@@ -74,42 +77,58 @@ def test_a_quorum_of_all_is_lockstep_bit_for_bit(lag):
     assert ends[0] == ends[1]
 
 
-def test_who_is_too_late_is_dropped_counted_and_repeated_bit_for_bit(tmp_path):
-    path, given, gates = tmp_path / "schedule.jsonl", config(max_lag=1), Gates(1)
-    bridge = engine(given, gates.make)
-    with bridge:
-        bridge.record(path)
+class Late(NamedTuple):
+    """A run whose actor 1 ends its first unroll late, and its second one never."""
+
+    run: Run
+    updates: int
+    engine: ActorLearnerEngine
+    path: Path
+    warned: list[str]
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    path, gates = tmp_path_factory.mktemp("late") / "schedule.jsonl", Gates(2)
+    bridge = engine(config(max_lag=1), gates.make)
+    bridge.record(path)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         run, _ = bridge.advance(bridge.init(KEY), 3)
+        # It has parameters of the start, and updates were made with newer ones.
         gates.gates[0].set()
-        # Parameters of the start, and updates have been made with newer ones.
         run, number = until_dropped(bridge, run)
-        run, _ = bridge.advance(run, 5)
-    report = bridge.report()
-    assert report.stale_rows[1] >= ROWS and report.dropped_rows >= ROWS
-    assert report.learned_shares[0] > 0 and max(report.lags) <= 1
-    assert sum(report.lags.values()) == (3 + number + 5) * ROWS
-    lines = records.read(path)
-    dropped = [x for line in lines for x in line if x.dropped]
-    assert dropped[0][:2] == (1, 0) and dropped[0].version == 0
-    with repeat_recorded(TOY, Gates().make, LENGTH, given, data_mesh(1), path) as again:
-        second, _ = again.advance(again.init(KEY), len(lines))
-    # Also where actors are, those that acted for nothing among them.
-    assert hashes(run) == hashes(second)
-
-
-def test_who_is_never_learned_from_is_named():
-    gates = Gates(2)
-    bridge = engine(config(max_lag=0), gates.make)
-    run, _ = bridge.advance(bridge.init(KEY), 2)
-    gates.gates[0].set()
-    until_dropped(bridge, run)
-    gates.gates[1].set()
-    with pytest.warns(UserWarning, match="nothing of actor 1 .* max_lag = 0 updates"):
+        # Batches that were made before it wait.
+        run, _ = bridge.advance(run, 4)
+        gates.gates[1].set()
         bridge.close()
-    report = bridge.report()
+    told = [str(x.message) for x in warned]
+    return Late(run, 3 + number + 4, bridge, path, told)
+
+
+def test_who_is_too_late_is_dropped_and_counted(late):
+    report = late.engine.report()
+    assert report.stale_rows == [0, ROWS] and report.dropped_rows >= ROWS
+    assert sum(report.lags.values()) == late.updates * ROWS and max(report.lags) <= 1
+    dropped = [x for line in records.read(late.path) for x in line if x.dropped]
+    assert dropped == [(1, 0, 0, 0, 1)]
+    # It goes on behind what nobody learned from.
+    assert int(late.run.local.actors[1].unroll) == 1
+
+
+def test_who_is_never_learned_from_is_named(late):
+    report, told = late.engine.report(), "nothing of actor 1 was learned from: all was"
     assert report.learned_shares[1] == 0 and report.row()["learned_share_min"] == 0
-    assert "max_lag = 0" in report.advice()
+    assert [x.startswith(told) and "max_lag = 1" in x for x in late.warned] == [True]
+    assert report.advice().startswith(told)
     assert any(re.search(r"quorum .* \d+%, 0% of the rows", x) for x in report.lines())
+
+
+def test_a_recorded_run_is_repeated_bit_for_bit_with_what_was_dropped(late):
+    given = TOY, Gates().make, LENGTH, config(max_lag=1), data_mesh(1), late.path
+    with repeat_recorded(*given) as again:
+        second, _ = again.advance(again.init(KEY), late.updates)
+    assert hashes(late.run) == hashes(second)
 
 
 @pytest.mark.slow
