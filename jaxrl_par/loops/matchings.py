@@ -45,6 +45,12 @@ def meeting_key(root: PRNGKey, number: Count) -> PRNGKey:
     return root
 
 
+def matching_of(root: PRNGKey, round_: Count, num_learners: int) -> Int[Array, ""]:
+    """Which of `matchings` a round has, the same for all who share the run's root."""
+    number = len(matchings(num_learners))
+    return jax.random.randint(meeting_key(root, round_), (), 0, number)
+
+
 def partner_of(
     key: PRNGKey, learner: Int[Array, ""], num_learners: int, ring: bool
 ) -> Int[Array, ""]:

@@ -127,7 +127,7 @@ def check_equal(
         for name in names
     }
     return {
-        (x, y): _equality(learned[x], learned[y], bound)
+        (x, y): equality_of(learned[x], learned[y], bound)
         for x, y in combinations(names, 2)
     }
 
@@ -147,9 +147,10 @@ def _learned(made: Any, num_updates: int) -> list[np.ndarray]:
     ]
 
 
-def _equality(
-    first: list[np.ndarray], second: list[np.ndarray], bound: float
+def equality_of(
+    first: list[np.ndarray], second: list[np.ndarray], bound: float = 1e-5
 ) -> Equality:
+    """The strongest class that holds for two lists of leaves, as for `check_equal`."""
     pairs = list(zip(first, second, strict=True))
     if all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in pairs):
         return "bits"

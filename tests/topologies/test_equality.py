@@ -86,5 +86,5 @@ def test_the_class_is_the_strongest_that_holds():
     x[0][0] = 1e-9
     near, far = [x[0].copy(), x[1]], [x[0] * np.float32(1.001), x[1]]
     near[0][0] = -1e-9
-    classes = [equality._equality(x, other, 1e-5) for other in (x, near, far)]
+    classes = [equality.equality_of(x, other, 1e-5) for other in (x, near, far)]
     assert classes == ["bits", "rounding", "statistics"]

@@ -22,6 +22,7 @@ from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged, gossip
+from jaxrl_par.topologies.population import population
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.types import Agent, Info
 
@@ -290,6 +291,26 @@ def test_steps_are_each_learners_own_and_its_rates_count_those_of_all():
     )
     assert metrics["distance"].total.shape == (2, 3)
     assert np.asarray(run.progress.updates.units).tolist() == [2, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pace", ["together", "own"])
+def test_members_of_a_population_may_gossip(pace):
+    config = GossipConfig(2, pace=pace)
+    own = {"schedule": turns(0, 1, 1)} if pace == "own" else {}
+
+    def make(values):
+        return gossip(steered(values["rate"]), ENV, 2, config, **own)
+
+    rates = np.array([0.1, 0.3], np.float32)
+    members = population(make, {"rate": rates, "seed": np.array([0, 0])})
+    program = members.program
+    run = jax.jit(lambda k: scanned(program, 3)(program.init(k))[0])(KEY)
+    for i, rate in enumerate(rates):
+        alone = make({"rate": rate})
+        expected = jax.jit(lambda k, p=alone: scanned(p, 3)(p.init(k))[0])(KEY)
+        member = members.member(run, i).run
+        assert_near(member.learner.params, expected.learner.params)
 
 
 REFUSED = [

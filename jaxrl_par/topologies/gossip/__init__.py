@@ -40,7 +40,7 @@ from jaxrl_par.topologies.gossip.config import GossipConfig as GossipConfig
 from jaxrl_par.topologies.gossip.own_pace import at_own_pace
 from jaxrl_par.topologies.gossip.system import System
 from jaxrl_par.topologies.gossip.together import here, on_mesh
-from jaxrl_par.types import Agent
+from jaxrl_par.types import Agent, Metrics
 
 
 def gossip(
@@ -72,8 +72,8 @@ def gossip(
     rollout.refuse_other_specs(learner.actor, env)
     system = System(learner, env, unroll_length, config)
     if schedule is not None:
-        return at_own_pace(system, schedule)
-    return here(system) if mesh is None else on_mesh(system, mesh)
+        return _settings_apart(at_own_pace(system, schedule))
+    return _settings_apart(here(system) if mesh is None else on_mesh(system, mesh))
 
 
 def averaged(run: Run) -> Run:
@@ -86,6 +86,16 @@ def averaged(run: Run) -> Run:
 
     run = jax.jit(first)(run._replace(local=()))
     return jax.device_put(run, jax.local_devices()[0])
+
+
+def _settings_apart(program: Program) -> Program:
+    """The program, whose run may have settings: of a population, and no learner's."""
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        stepped, metrics = program.step(run._replace(settings=()))
+        return stepped._replace(settings=run.settings), metrics
+
+    return Program(program.init, step)
 
 
 def _problems(

@@ -14,7 +14,7 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.elapsed import passed
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.loops.learner import Data
-from jaxrl_par.loops.matchings import is_due, matchings, meeting_key
+from jaxrl_par.loops.matchings import is_due, matching_of, matchings
 from jaxrl_par.loops.peers import Parts, act_and_learn, distance, moved
 from jaxrl_par.topologies.gossip.config import GossipConfig
 from jaxrl_par.topologies.gossip.system import System
@@ -163,10 +163,7 @@ def _read(
         return [(1.0 / 3.0, links.shift(own, steps)) for steps in (1, -1)]
     if config.kind == "full":
         return [(1.0 / size, links.shift(own, steps)) for steps in range(1, size)]
-    number = jax.random.randint(
-        meeting_key(root, round_), (), 0, len(matchings(size))
-    )  # fmt: skip
-    return [(0.5, links.swap(own, number))]
+    return [(0.5, links.swap(own, matching_of(root, round_, size)))]
 
 
 def _lead(tree: Any) -> Any:
