@@ -26,10 +26,12 @@ def gossiping(tmp_path, pace="together", name="run", num_updates=4, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pace", ["together", "own"])
-def test_a_run_goes_on_bit_for_bit(tmp_path, pace):
-    whole = run(gossiping(tmp_path, pace, "whole"))
-    args = gossiping(tmp_path, pace)
+@pytest.mark.parametrize(
+    ("pace", "num_devices"), [("together", 1), ("together", 3), ("own", 1)]
+)
+def test_a_run_goes_on_bit_for_bit(tmp_path, pace, num_devices):
+    whole = run(gossiping(tmp_path, pace, "whole", num_devices=num_devices))
+    args = gossiping(tmp_path, pace, num_devices=num_devices)
     placed = cli.place(args, cli.compose(args, make_agent))
     start = random.key(args.seed)
     training.train(placed, args, args.training, key=start, num_updates=2)

@@ -21,17 +21,17 @@ ALL = get_args(cli.Topology)
 TAKES = {
     "a2c": ALL,
     "a3c": ALL,
-    "apex": ("compiled", "threads"),
+    "apex": ("compiled", "gossip", "threads"),
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
-    "dqn": ("compiled", "threads"),
+    "dqn": ("compiled", "gossip", "threads"),
     "gorila": ALL,
-    "impala": ("compiled", "threads"),
-    "impala_threads": ("compiled", "threads"),
-    "ppo": ("compiled", "threads"),
-    "ppo_threads": ("compiled", "threads"),
-    "r2d2": ("compiled", "threads"),
-    "r2d3": ("compiled", "threads"),
+    "impala": ("compiled", "gossip", "threads"),
+    "impala_threads": ("compiled", "gossip", "threads"),
+    "ppo": ("compiled", "gossip", "threads"),
+    "ppo_threads": ("compiled", "gossip", "threads"),
+    "r2d2": ("compiled", "gossip", "threads"),
+    "r2d3": ("compiled", "gossip", "threads"),
     "reinforce": ("compiled",),
     "sweep": ("compiled",),
 }
@@ -58,7 +58,8 @@ def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name):
     config, make_agent = parts(name)
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
-        args = config(topology=topology, env_name=env_name, total_steps=100_000)
+        two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}
+        args = config(topology=topology, env_name=env_name, total_steps=100_000, **two)
         if topology not in TAKES[name]:
             (refused,) = args.problems()
             assert "topology must be" in refused or "has no halves" in refused
