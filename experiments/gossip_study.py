@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +41,14 @@ from jaxrl_par import cli, envs, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, at_least
-from jaxrl_par.loops import Program, schedules
+from jaxrl_par.loops import Program, Run, schedules
 from jaxrl_par.loops.matchings import matching_of, matchings
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.gossip import GossipConfig, gossip
 from jaxrl_par.training.comparison import to_json
-from jaxrl_par.types import Count
+from jaxrl_par.types import Agent, Count, PRNGKey
 
 Name = Literal["all-reduce", "together", "own"]
 LAST = 100
@@ -109,16 +109,6 @@ class Args:
         return found
 
 
-class Episodes(NamedTuple):
-    """Those that ended in updates, [U] or [U, N]."""
-
-    times: np.ndarray
-    """Milliseconds at which the updates were done."""
-    totals: np.ndarray
-    """Sums of returns."""
-    counts: np.ndarray
-
-
 def run(args: Args) -> None:
     """Trains every case, and draws."""
     path = args.out / "study.json"
@@ -146,7 +136,7 @@ def studied(method: Name, args: Args) -> Iterator[dict[str, Any]]:
             turns = args.num_updates * args.num_learners
             schedule = schedules.simulated(schedules.steady(turns, 1 / busy))
             config = GossipConfig(args.num_learners, pace="own")
-            program = gossip_of(args, config, schedule)
+            program = gossip(*parts_of(args), config, schedule=schedule)
             done = own_times(np.asarray(schedule.worker), busy)
             times = np.tile(done, (args.num_seeds, 1))
             parts = trained(args, program, turns)
@@ -154,7 +144,7 @@ def studied(method: Name, args: Args) -> Iterator[dict[str, Any]]:
             parts = same
             times = waiting_times(method, args, compute, delay)
         for seed, (time, total, count) in enumerate(zip(times, *parts, strict=True)):
-            reached = seconds_to(args.threshold, Episodes(time, total, count))
+            reached = seconds_to(args.threshold, time, total, count)
             yield {
                 "method": method, "delay_ms": delay, "slowest": slowest, "seed": seed,
                 "seconds": reached, "seconds_of_run": float(time.max()) / 1000,
@@ -165,36 +155,25 @@ def studied(method: Name, args: Args) -> Iterator[dict[str, Any]]:
 def program_of(method: Name, args: Args) -> Program:
     """All learners, in one program on one device."""
     if method == "together":
-        return gossip_of(args, GossipConfig(args.num_learners))
+        return gossip(*parts_of(args), GossipConfig(args.num_learners))
     axis = Axis("learners")
-    program = compiled(agent_of(args), env_of(args), args.unroll_length, axis)
-    places = np.arange(args.num_learners)
+    program = compiled(*parts_of(args), axis)
 
     # What `topologies.sharded` computes, side by side.
-    def mapped(function: Any) -> Any:
-        return jax.vmap(function, in_axes=(None, 0), axis_name=axis.name)
-
-    def init(key: Any) -> Any:
-        return mapped(lambda key, place: program.init(key))(key, places)
+    def init(key: PRNGKey) -> Run:
+        each = jax.vmap(lambda place: program.init(key), axis_name=axis.name)
+        return each(jnp.arange(args.num_learners))
 
     return Program(init, jax.vmap(program.step, axis_name=axis.name))
 
 
-def gossip_of(args: Args, config: GossipConfig, schedule: Any = None) -> Program:
-    """Learners that gossip."""
-    given = agent_of(args), env_of(args), args.unroll_length, config
-    return gossip(*given, schedule=schedule)
-
-
-def env_of(args: Args) -> envs.Environment:
-    """The environments of one learner."""
-    return envs.make(args.env_name, args.num_envs)
-
-
-def agent_of(args: Args) -> Any:
-    """A2C, of each learner alike."""
-    network = actor_critic(*env_of(args).specs, args.network)
-    return a2c(network, make_optimizer(args.optimizer), args.a2c)
+def parts_of(args: Args) -> tuple[Agent, envs.Environment, int]:
+    """What a learner is made of: A2C, its environments, and the rows of an unroll."""
+    env = envs.make(args.env_name, args.num_envs)
+    agent = a2c(
+        actor_critic(*env.specs, args.network), make_optimizer(args.optimizer), args.a2c
+    )
+    return agent, env, args.unroll_length
 
 
 def trained(args: Args, program: Program, num_updates: int | None = None) -> Any:
@@ -247,10 +226,17 @@ def own_times(worker: np.ndarray, busy: np.ndarray) -> np.ndarray:
     return times
 
 
-def seconds_to(threshold: float, episodes: Episodes) -> float | None:
-    """When the last episodes had that mean return; None if never."""
-    order = np.argsort(episodes.times, axis=None, kind="stable")
-    times, totals, counts = (np.ravel(x)[order] for x in episodes)
+def seconds_to(
+    threshold: float, times: np.ndarray, totals: np.ndarray, counts: np.ndarray
+) -> float | None:
+    """When the last episodes had that mean return; None if never.
+
+    Args:
+      times: [U] or [U, N], milliseconds at which updates were done.
+      totals, counts: of the returns of the episodes that ended in them.
+    """
+    order = np.argsort(times, axis=None, kind="stable")
+    times, totals, counts = (np.ravel(x)[order] for x in (times, totals, counts))
     last: deque[tuple[float, float]] = deque()
     total = number = 0.0
     for time, *more in zip(times, totals, counts, strict=True):

@@ -65,7 +65,7 @@ def test_a_return_is_reached_by_the_last_episodes_in_the_order_of_time(study):
     times = np.array([[3000.0, 1000.0], [4000.0, 2000.0]])
     counts = np.full((2, 2), 50.0)
     totals = 50 * np.array([[8.0, 0.0], [8.0, 4.0]])
-    episodes = study.Episodes(times, totals, counts)
+    episodes = times, totals, counts
     # After 2 s the mean is 2, after 3 s that of 4 and 8, after 4 s it is 8.
-    found = [study.seconds_to(x, episodes) for x in (2.0, 5.0, 7.0, 9.0)]
+    found = [study.seconds_to(x, *episodes) for x in (2.0, 5.0, 7.0, 9.0)]
     assert found == [2.0, 3.0, 4.0, None]

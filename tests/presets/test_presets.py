@@ -13,6 +13,7 @@ from jaxrl_par.algorithms.impala import ImpalaConfig
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Engine
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
+from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
