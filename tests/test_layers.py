@@ -35,7 +35,7 @@ MAY_IMPORT = {
     | {"elapsed", "compatible", "statistics", "perturbations"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge"},
+    | {"bridge", "elapsed"},
     "training": {
         "types",
         "errors",

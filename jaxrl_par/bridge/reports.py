@@ -48,6 +48,10 @@ class Tally:
         self.updates = self.env_steps = self.uploaded_bytes = 0
         self.depths = self.takes = 0
         self.restarts = self.dropped_rows = 0
+        self.learned_rows: Counter[int] = Counter()
+        """By actor."""
+        self.stale_rows: Counter[int] = Counter()
+        """By actor: those that were dropped because they were too old."""
 
 
 @dataclass(frozen=True, kw_only=True)

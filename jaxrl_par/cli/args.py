@@ -33,33 +33,37 @@ from jaxrl_par.errors import (
     unknown_name,
     unread,
 )
-from jaxrl_par.loops import Learner, Program, learner_of
+from jaxrl_par.loops import Learner, Program, Run, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.comparison import differences, to_json
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
 
-Topology = Literal["compiled", "delayed", "threads", "workers"]
+Topology = Literal["compiled", "delayed", "gossip", "threads", "workers"]
 
 SIMULATED = ("threads", "workers")
 """Topologies that can step simulators."""
 READ_BY: dict[str, tuple[str, ...]] = {
     "backend": SIMULATED,
-    "num_devices": ("compiled", "threads"),
+    "num_devices": ("compiled", "gossip", "threads"),
     # Workers send gradients, and statistics of observations have none.
-    "normalize": ("compiled", "delayed", "threads"),
+    "normalize": ("compiled", "delayed", "gossip", "threads"),
     "repeat": SIMULATED,
     "threads": ("threads",),
     "workers": ("workers",),
     "workers.num_workers": ("delayed", "workers"),
     "workers.staleness": ("delayed", "workers"),
     "workers.outliers": ("delayed", "workers"),
-    "delays": ("delayed",),
+    "delays": ("delayed", "gossip"),
+    "delays.delay": ("delayed",),
+    "delays.storage": ("delayed",),
+    "gossip": ("gossip",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
@@ -92,12 +96,13 @@ class Args:
     topology: Topology = "compiled"
     """compiled: one program acts and learns in turn. delayed: one program, in which
     gradients come as late as `delays` says. threads: actors act while a learner learns.
-    workers: threads that share parameters, as fast as they are."""
+    workers: threads that share parameters, as fast as they are. gossip: learners with
+    parameters of their own, which they average with a few others."""
     num_devices: int = 1
     """For compiled and threads: devices that share what is learned from, and average
-    their gradients."""
+    their gradients. For gossip: 1, or one for each learner."""
     num_envs: int = 32
-    """Environments of all devices, actors or workers together."""
+    """Environments of all devices, actors, workers or learners together."""
     unroll_length: int = 32
     """Steps of each environment for an update."""
     total_steps: int = 1_000_000
@@ -121,6 +126,8 @@ class Args:
     """Their number and what becomes of stale or outlying gradients are those of delayed
     too."""
     delays: DelaysConfig = DelaysConfig()
+    """Of delayed, and of gossip where pace = own."""
+    gossip: GossipConfig = GossipConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
 
     @property
@@ -163,12 +170,18 @@ class Args:
         annealed ends with it, and so does a schedule that is made before."""
         configs = [getattr(self, field.name) for field in fields(self)]
         optimizers = [x for x in configs if isinstance(x, OptimizerConfig)]
-        return any(x.anneal for x in optimizers) or self.topology == "delayed"
+        return any(x.anneal for x in optimizers) or self.in_turns
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether a schedule of turns, an array, is made before the run."""
+        own_pace = self.topology == "gossip" and self.gossip.pace == "own"
+        return self.topology == "delayed" or own_pace
 
     @property
     def lanes(self) -> int:
         """Environments that a step of training learns from."""
-        if self.topology == "compiled":
+        if self.topology in ("compiled", "gossip") and not self.in_turns:
             return self.num_envs
         if self.topology == "threads":
             return self.threads.batch * self.envs_each
@@ -256,6 +269,12 @@ class Args:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
 
+    @property
+    def joined(self) -> Callable[[Run], Run] | None:
+        """From a run of several learners to one that acts where it is evaluated: of
+        those that gossip, one with the mean of their parameters."""
+        return averaged if self.topology == "gossip" else None
+
     def played(self) -> "Args":
         """For a run that is not trained any more: what it was logged to and shown need
         not be here."""
@@ -278,6 +297,8 @@ class Args:
         readers = _readers(name)
         if self.topology not in readers:
             return f"is for topology = {either(readers)}, not {self.topology}"
+        if name.startswith("delays.") and not self.in_turns:
+            return f"is for gossip.pace = own, not {self.gossip.pace}"
         return unread(self, name)
 
     def _problems_of_parts(self) -> list[str]:
@@ -292,6 +313,8 @@ class Args:
             return "num_devices", self.num_devices
         if self.topology == "threads":
             return "threads.num_actors", self.threads.num_actors
+        if self.topology == "gossip":
+            return "gossip.num_learners", self.gossip.num_learners
         return "workers.num_workers", self.workers.num_workers
 
     def _topology_problems(self) -> list[str]:
@@ -308,8 +331,8 @@ class Args:
             for name, (_, value) in changed.items()
             if name not in refused and (told := self.unread(name))
         ]
-        in_threads = (self.topology, self.threads.schedule)
-        if self.repeat is not None and in_threads == ("threads", "lockstep"):
+        fixed = self.topology == "threads" and self.threads.is_deterministic
+        if self.repeat is not None and fixed:
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
 
@@ -383,14 +406,29 @@ class Args:
         if self.num_envs * self.unroll_length > _MOST_ROWS:
             wrong = f"num_envs * unroll_length must be at most {_MOST_ROWS}"
             return [f"{wrong}, got {self.num_envs} * {self.unroll_length}"]
-        if self.topology == "delayed" and self.max_updates > _MOST_TURNS:
+        if self.in_turns and self.max_updates > _MOST_TURNS:
             most = (_MOST_TURNS - 1) // 2 * self.rows_per_update
-            wrong = f"total_steps must be at most {most} for topology = delayed here"
+            where = f"topology = {self.topology}"
+            wrong = f"total_steps must be at most {most} for {where} here"
             told = "whose schedule is made before the run"
             return [f"{wrong}, {told}, got {self.total_steps}"]
+        if self.topology == "gossip":
+            return self._gossip_problems()
         if self.topology == "threads" and self.lanes % self.num_devices:
             wrong = f"num_devices must divide the {self.lanes} environments of a batch"
             return [f"{wrong}, got {self.num_devices}"]
+        return []
+
+    def _gossip_problems(self) -> list[str]:
+        number, devices = self.gossip.num_learners, self.num_devices
+        if self.in_turns and self.delays.model == "constant":
+            return ["delays.model: a constant delay is for topology = delayed"]
+        if devices != 1 and self.in_turns:
+            wrong = "num_devices must be 1 for gossip.pace = own, which is data"
+            return [f"{wrong}, got {devices}"]
+        if devices not in (1, number):
+            wrong = f"num_devices must be 1 or gossip.num_learners = {number}"
+            return [f"{wrong}, got {devices}"]
         return []
 
 

@@ -103,7 +103,8 @@ def choose_threads(args: Args) -> None:
     """
     accelerators = importlib.metadata.entry_points(group="jax_plugins")
     on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerators
-    alone = args.topology in ("compiled", "delayed") and args.num_devices == 1
+    pure = args.topology in ("compiled", "delayed", "gossip")
+    alone = pure and args.num_devices == 1
     small = on_cpu and alone and args.largest_product() <= _SMALL_PRODUCT
     if threads := args.xla_threads or int(small):
         os.environ.setdefault("NPROC", str(threads))

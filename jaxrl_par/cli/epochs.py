@@ -50,10 +50,13 @@ class EpochArgs(Args):
                 " Several are for compiled or threads"
             ]
         rows = self.learns_from_rows and self.network.memory == "none"
-        items = self.lanes // self.num_devices * (self.unroll_length if rows else 1)
+        alone = self.topology == "gossip"
+        lanes = self.envs_each if alone else self.lanes // self.num_devices
+        items = lanes * (self.unroll_length if rows else 1)
         if items % self.num_minibatches == 0:
             return []
+        whose = "learner" if alone else "device"
         return [
-            f"num_minibatches must divide the {items} rows or sequences of a device,"
+            f"num_minibatches must divide the {items} rows or sequences of a {whose},"
             f" got {self.num_minibatches}"
         ]

@@ -20,7 +20,8 @@ class EvaluateArgs:
     """newest, best (by evaluation, where the run kept it), or the number of an
     update."""
     member: int | None = None
-    """Of a population, counted from 0."""
+    """Of a population, counted from 0; or a learner that gossips, by default the mean
+    of all."""
     film: Path | None = None
     """Write a greedy episode there, as .gif, or as .mp4 where there is an encoder."""
 

@@ -15,6 +15,7 @@ from jaxrl_par.loops.records import RecordError
 from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
+from jaxrl_par.topologies.gossip import gossip
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.types import Agent, Discrete, Spec, Specs
@@ -61,6 +62,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
     placed = {
         "compiled": _compiled,
         "delayed": _delayed,
+        "gossip": _gossip,
         "threads": _threads,
         "workers": _workers,
     }
@@ -94,6 +96,15 @@ def _delayed(args: Args, learner: Learner) -> Program:
         outliers=args.workers.outliers,
         share_data=args.shares_data,
     )
+
+
+def _gossip(args: Args, learner: Learner) -> Program:
+    number, schedule = args.gossip.num_learners, None
+    if args.in_turns:
+        schedule = args.delays.schedule(number, args.max_updates, args.seed)
+    parts = learner, args.make_env(args.envs_each), args.unroll_length, args.gossip
+    mesh = None if args.num_devices == 1 else _mesh(args)
+    return gossip(*parts, mesh=mesh, schedule=schedule)
 
 
 def _threads(args: Args, learner: Learner) -> Engine:

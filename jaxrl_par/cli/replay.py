@@ -37,12 +37,13 @@ class ReplayConfig:
     """What each of these fields is for: another one, and its values."""
 
     capacity: int = 10_240
-    """Rows that are kept, by all devices or workers together: whole unrolls, so it is a
-    multiple of the rows that a step of training adds."""
+    """Rows that are kept, by all devices, workers or learners together: whole unrolls,
+    so it is a multiple of the rows that a step of training adds."""
     min_size: int = 1_280
     """Rows that are kept before anything is learned; rounded up to whole unrolls."""
     batch_size: int = 128
-    """Windows in a batch, of all devices together. Each worker draws as many."""
+    """Windows in a batch, of all devices together. Each worker draws as many, and each
+    learner that gossips."""
     updates_per_step: int = 1
     """Batches in each step of training."""
     prioritised: bool = False
@@ -90,19 +91,28 @@ class ReplayArgs(Args):
 
     @property
     def shares(self) -> int:
-        """Devices or workers that each keep a part."""
+        """Devices, workers or learners that each keep a part."""
+        if self.topology == "gossip":
+            return self.gossip.num_learners
         return self.num_devices if self._is_joint else self.workers.num_workers
 
     @property
     def rows_added(self) -> int:
         """Rows that a step of training adds, or of workers a turn of each."""
-        lanes = self.lanes * (1 if self._is_joint else self.shares)
-        return lanes * self.unroll_length
+        shared = 1 if self._is_joint else self.shares
+        return self._lanes_together * shared * self.unroll_length
 
     @property
     def _is_joint(self) -> bool:
-        """Whether devices share each batch; workers have batches of their own."""
+        """Whether devices share each batch; workers and learners that gossip have
+        batches of their own."""
         return self.topology in ("compiled", "threads")
+
+    @property
+    def _lanes_together(self) -> int:
+        """Environments whose unrolls are added to one replay, or to those of devices
+        that share each batch."""
+        return self.lanes if self._is_joint else self.envs_each
 
     def largest_product(self) -> int:
         windows = self.windows
@@ -140,13 +150,14 @@ class ReplayArgs(Args):
         return unsaved(buffer) if given.unsaved else buffer
 
     def memory_needed(self, learner: Learner) -> str:
-        lanes = self.lanes // (self.shares if self._is_joint else 1)
+        lanes = self._lanes_together // (self.shares if self._is_joint else 1)
         shapes = data_shapes(learner, lanes, self.unroll_length)
         devices, shares = jax.local_devices(), self.shares
         together = min(shares, len(devices)) if self._is_joint else shares
         if self._is_joint and devices[0].platform != "cpu":
             together = 1  # each has memory of its own
-        kind = "device" if self._is_joint else "worker"
+        kind = "learner" if self.topology == "gossip" else "worker"
+        kind = "device" if self._is_joint else kind
         return memory.accepted(
             rows=self.replay.capacity,
             each=memory.num_bytes(shapes),
@@ -228,7 +239,8 @@ class ReplayArgs(Args):
             trained *= given.batch_size * given.updates_per_step
             waits = stuck(self.threads.pace, added, trained)
             found += [f"threads.pace.{line}" for line in waits]
-        if not self._is_joint and given.updates_per_step > 1:
+        late = self.topology in ("delayed", "workers")
+        if late and given.updates_per_step > 1:
             found.append(
                 f"replay.updates_per_step must be 1 here, got {given.updates_per_step}:"
                 f" {without_halves(self.topology)}. Several are for compiled or threads"

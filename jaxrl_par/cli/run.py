@@ -23,7 +23,8 @@ from jaxrl_par.types import Agent, Params, PRNGKey
 
 
 def train(args: Args, learner: Learner) -> Trained:
-    """Trains on the chosen topology, evaluates, and draws an episode where it can.
+    """Trains on the chosen topology, evaluates, and draws an episode where it can. Of
+    learners that gossip, the mean of their parameters acts there.
 
     Raises:
       TrainingError: also if what the learner keeps of its data does not fit.
@@ -36,6 +37,7 @@ def train(args: Args, learner: Learner) -> Trained:
             print(told)
     except RefusedError as error:
         raise TrainingError(str(error)) from error
+    evaluate, join = evaluations(args, learner), args.joined or (lambda run: run)
     trained = training.train(
         program,
         args,
@@ -43,12 +45,12 @@ def train(args: Args, learner: Learner) -> Trained:
         key=random.key(args.seed),
         total_env_steps=args.total_steps,
         steps_per_update=args.rows_per_update,
-        evaluate=evaluations(args, learner),
+        evaluate=lambda run: evaluate(join(run)),
         extends=() if args.is_annealed else ("total_steps",),
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif:
-        draw(args, learner, trained)
+        draw(args, learner, trained._replace(run=join(trained.run)))
     return trained
 
 

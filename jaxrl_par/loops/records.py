@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """An unroll that was learned from."""
+    """An unroll that was learned from, or dropped."""
 
     actor: int
     unroll: int
@@ -23,6 +23,8 @@ class Entry(NamedTuple):
     """How often the actor's environments had been made anew."""
     version: int
     """Updates that the parameters which acted had seen."""
+    dropped: int = 0
+    """1: it was too old, and not learned from."""
 
 
 class Turn(NamedTuple):
@@ -101,7 +103,14 @@ def read(path: Path) -> list[list[Entry]]:
       RecordError: no such file, or a line that is no list of entries. A last line that
         a crash cut off is left out.
     """
-    return _read(path, lambda rows: [Entry(*map(_whole, row)) for row in rows])
+
+    def entry(row: Any) -> Entry:
+        made = Entry(*map(_whole, row))
+        if made.dropped not in (0, 1):
+            raise ValueError(f"{made.dropped} is neither learned from nor dropped")
+        return made
+
+    return _read(path, lambda rows: [entry(row) for row in rows])
 
 
 def read_turns(path: Path) -> list[Turn]:

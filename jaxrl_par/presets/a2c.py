@@ -1,7 +1,7 @@
 """A2C, which solves CartPole in seconds.
 
-On one device or several, with `--num-devices`; with late gradients, actors in threads
-or asynchronous workers, with `--topology`.
+On one device or several, with `--num-devices`; with late gradients, actors in threads,
+asynchronous workers or learners that gossip, with `--topology`.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class Args(cli.Args):
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
     lacks: ClassVar[str] = (
         "distillation, and a critic with a memory of its own, have no halves"
-        " (contribute, apply)"
+        " (contribute, apply), and what a run leaves is one learner's actor"
     )
 
     read_if: ClassVar[ReadIf] = {

@@ -20,13 +20,14 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.errors import unknown_name
-from jaxrl_par.loops import Learner, Program, learner_of, schedules
+from jaxrl_par.loops import Learner, Program, Run, learner_of, schedules
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.delayed import delayed
+from jaxrl_par.topologies.gossip import GossipConfig, gossip
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
 from jaxrl_par.topologies.workers import WorkersConfig, workers
-from jaxrl_par.types import Agent, nothing
+from jaxrl_par.types import Agent, Metrics, nothing
 
 Equality = Literal["bits", "rounding", "statistics"]
 """bits: all are equal. rounding: no leaf differs by more than a stated share of its
@@ -39,6 +40,29 @@ def _sharded(learner: Learner, env: Environment, length: int) -> Program:
 
 def _delayed(learner: Learner, env: Environment, length: int) -> Program:
     return delayed(learner, env, length, schedules.in_turn(1, 1), num_workers=1)
+
+
+def _gossip(learner: Learner, env: Environment, length: int) -> Program:
+    return _alone(gossip(learner, env, length, GossipConfig(1), mesh=data_mesh(1)))
+
+
+def _own_pace(learner: Learner, env: Environment, length: int) -> Program:
+    config, schedule = GossipConfig(1, pace="own"), schedules.in_turn(1, 1)
+    return _alone(gossip(learner, env, length, config, schedule=schedule))
+
+
+def _alone(program: Program) -> Program:
+    """The program, and its only learner's state as that of others is."""
+
+    def one(run: Run) -> Run:
+        return run._replace(learner=jax.tree.map(lambda x: x[0], run.learner))
+
+    def step(run: Run) -> tuple[Run, Metrics]:
+        state = jax.tree.map(lambda x: x[None], run.learner)
+        run, metrics = program.step(run._replace(learner=state))
+        return one(run), metrics
+
+    return Program(lambda key: one(program.init(key)), step)
 
 
 def _threads(learner: Learner, env: Environment, length: int) -> Any:
@@ -58,6 +82,8 @@ TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
     "compiled": compiled,
     "sharded": _sharded,
     "delayed": _delayed,
+    "gossip": _gossip,
+    "gossip, own pace": _own_pace,
     "threads": _threads,
     "workers": _workers,
     "workers, simulators": _host_workers,
@@ -101,7 +127,7 @@ def check_equal(
         for name in names
     }
     return {
-        (x, y): _equality(learned[x], learned[y], bound)
+        (x, y): equality_of(learned[x], learned[y], bound)
         for x, y in combinations(names, 2)
     }
 
@@ -121,9 +147,10 @@ def _learned(made: Any, num_updates: int) -> list[np.ndarray]:
     ]
 
 
-def _equality(
-    first: list[np.ndarray], second: list[np.ndarray], bound: float
+def equality_of(
+    first: list[np.ndarray], second: list[np.ndarray], bound: float = 1e-5
 ) -> Equality:
+    """The strongest class that holds for two lists of leaves, as for `check_equal`."""
     pairs = list(zip(first, second, strict=True))
     if all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in pairs):
         return "bits"

@@ -10,7 +10,10 @@ for learners from replay: one update after the other from what is there, whateve
 meanwhile; who waits for whom is a ratio with bounds (`loops.pace`). `lockstep` is
 deterministic: update n learns from the n-th unroll of every actor, acted with the
 parameters of a fixed number of updates before; with lag 0 that is the synchronous
-program, bit for bit. A recorded run, free or decoupled, can be run again by
+program, bit for bit. With a quorum an update of it takes the first q of n unrolls, and
+the slowest hold up nobody; what they act is learned later, or dropped where it is too
+old. Slow is seldom random: a report says which share of each actor's rows was learned
+from. A recorded run, free, decoupled or with a quorum, can be run again by
 `repeat_recorded`.
 
 Where what acts is taught by what learns, distillers can teach it in threads of their
@@ -66,15 +69,20 @@ def threads(
     learner = learner_of(learner)
     found = _problems(unroll_length, config, learner, mesh)
     if learner.in_order and config.batch != config.num_actors:
+        name = "unrolls_per_update" if config.quorum is None else "quorum"
         found.append(
-            "unrolls_per_update: this learner goes on from unroll to unroll, and needs"
-            f" one of each of the {config.num_actors} actors, got"
-            f" {config.unrolls_per_update}"
+            f"{name}: this learner goes on from unroll to unroll, and needs one of each"
+            f" of the {config.num_actors} actors, got {getattr(config, name)}"
         )
     refuse_any(found)
     parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
 
     def schedule(first_update: int) -> queue.Schedule:
+        if config.has_quorum:
+            return queue.Quorum(
+                config.batch, config.lag, config.max_lag, config.num_actors,
+                first_update,
+            )  # fmt: skip
         if config.schedule == "lockstep":
             return queue.Lockstep(config.lag, config.num_actors, first_update)
         if learner.in_order:

@@ -162,7 +162,11 @@ class Checkpoints(AbstractContextManager):
                 raise CheckpointError(f"{best._steps.path(step)}: {error}") from error
 
     def restore_learned(
-        self, like: Run, step: int | None = None, member: int | None = None
+        self,
+        like: Run,
+        step: int | None = None,
+        member: int | None = None,
+        join: Callable[[Run], Run] | None = None,
     ) -> tuple[int, Run]:
         """What a run has learned, without what only training needs, and its step.
 
@@ -170,6 +174,7 @@ class Checkpoints(AbstractContextManager):
           like: a run of the same program as shapes, without what is local.
           step: one that was saved; by default the newest that is whole.
           member: of a population.
+          join: makes one run of all members, where none is named.
 
         Raises:
           CheckpointError: there is no such step or member, or what is there is damaged
@@ -182,7 +187,7 @@ class Checkpoints(AbstractContextManager):
             )
         return self._first_whole(
             reversed(self.steps) if step is None else [step],
-            lambda step: read_learned(self._steps, step, like, member),
+            lambda step: read_learned(self._steps, step, like, member, join),
         )
 
     def _best(self, *, read_only: bool) -> "Checkpoints":

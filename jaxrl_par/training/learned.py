@@ -1,6 +1,6 @@
 """What a run has learned, read from a checkpoint without what only training needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,19 @@ else:
     ocp = late("orbax.checkpoint")
 
 
-def read_learned(steps: Steps, step: int, like: Run, member: int | None) -> Run:
+def read_learned(
+    steps: Steps,
+    step: int,
+    like: Run,
+    member: int | None,
+    join: Callable[[Run], Run] | None = None,
+) -> Run:
     """A run of one step, on the first device.
 
     Args:
       like: a run of the same program as shapes, without what is local.
       member: of a population.
+      join: makes one run of all members, where none is named.
 
     Raises:
       DamagedError: the step cannot be trusted.
@@ -40,7 +47,8 @@ def read_learned(steps: Steps, step: int, like: Run, member: int | None) -> Run:
     """
     manifest = steps.read_manifest(step)
     size = _population_size(steps.path(step), manifest["leaves"], kinds(like))
-    _check_member(steps.directory, member, size)
+    if member is not None or size is None or join is None:
+        _check_member(steps.directory, member, size)
     lead = () if size is None else (size,)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), like
@@ -70,7 +78,11 @@ def read_learned(steps: Steps, step: int, like: Run, member: int | None) -> Run:
     ordered = [restored[name] for name in named(like)]
     run = jax.tree.unflatten(jax.tree.structure(like), ordered)
     check_sums(run, manifest)
-    return run if size is None else jax.tree.map(lambda x: x[member], run)
+    if size is None:
+        return run
+    if member is None and join is not None:
+        return join(run)
+    return jax.tree.map(lambda x: x[member], run)
 
 
 def _population_size(path: Path, leaves: Mapping[str, Any], kinds: Kinds) -> int | None:

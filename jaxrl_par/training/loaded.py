@@ -41,6 +41,9 @@ class Settings(Protocol):
     @property
     def seed(self) -> int: ...
 
+    @property
+    def joined(self) -> Callable[[Run], Run] | None: ...
+
     def specs(self) -> tuple[Specs, Spec]: ...
 
     def make_env(self, num_envs: int) -> Environment: ...
@@ -135,7 +138,8 @@ def load(
     Args:
       experiment: what the run was made of; by default the preset that the folder names.
       checkpoint: "newest", "best" by evaluation, or the number of an update.
-      member: of a population, counted from 0.
+      member: of a population, or of learners that gossip, counted from 0; without it,
+        of these the mean of their parameters acts.
 
     Raises:
       TrainingError: the folder is none of a run, damaged, of an experiment that is not
@@ -162,7 +166,8 @@ def load(
     store = directory.checkpoints / BEST if best else directory.checkpoints
     step = checkpoint if isinstance(checkpoint, int) else None
     with Checkpoints(store, {}, keep=None, read_only=True) as checkpoints:
-        update, run = checkpoints.restore_learned(_like(args, learner), step, member)
+        given = _like(args, learner), step, member, args.joined
+        update, run = checkpoints.restore_learned(*given)
     evaluate = experiment.evaluations(args, learner)
     return Loaded(Path(folder), update, args, learner, run, evaluate)
 

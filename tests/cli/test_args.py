@@ -19,6 +19,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
@@ -40,11 +41,16 @@ def test_an_update_takes_the_rows_that_its_topology_learns_from():
     """All environments; those of the actors of a batch; those of one worker."""
     placed = {x: replace(SMALL, topology=x) for x in TOPOLOGIES}
     rows = {x: args.rows_per_update for x, args in placed.items()}
-    assert rows == {"compiled": 32, "threads": 16, "delayed": 4, "workers": 4}
+    expected = {"compiled": 32, "gossip": 32, "threads": 16, "delayed": 4, "workers": 4}
+    assert rows == expected
     most = {x: args.max_updates for x, args in placed.items()}
-    assert most == {"compiled": 21, "threads": 41, "delayed": 161, "workers": 161}
+    expected = {"compiled": 21, "gossip": 21, "threads": 41, "delayed": 161}
+    assert most == expected | {"workers": 161}
     each = {x: args.envs_each for x, args in placed.items()}
-    assert each == {"compiled": 8, "threads": 2, "delayed": 1, "workers": 1}
+    expected = {"compiled": 8, "gossip": 2, "threads": 2, "delayed": 1, "workers": 1}
+    assert each == expected
+    own_pace = replace(placed["gossip"], gossip=GossipConfig(pace="own"))
+    assert (own_pace.rows_per_update, own_pace.is_annealed) == (8, True)
     assert replace(SMALL, num_devices=4).envs_each == 2
 
 
@@ -75,10 +81,10 @@ REFUSED = [
     ({"topology": "threads", "repeat": "x", "threads": ThreadsConfig(2, "lockstep")},
      "repeat is for threads with the free schedule, not lockstep"),
     ({"topology": "workers", "num_devices": 2},
-     "num_devices is for topology = compiled or threads, not workers"),
+     "num_devices is for topology = compiled, gossip or threads, not workers"),
     ({"topology": "delayed", "num_devices": 2}, "num_devices is for topology = comp"),
     ({"topology": "workers", "normalize": True},
-     "normalize is for topology = compiled, delayed or threads, not workers"),
+     "normalize is for topology = compiled, delayed, gossip or threads, not workers"),
     ({"threads": ThreadsConfig(num_actors=4)},
      "threads.num_actors is for topology = threads, not compiled: leave it out, got 4"),
     ({"topology": "threads", "workers": WorkersConfig(num_workers=2)},
@@ -95,6 +101,16 @@ REFUSED = [
      " 2, got 9"),
     ({"num_envs": 5, "topology": "threads"}, "multiple of threads.num_actors = 2"),
     ({"num_envs": 5, "topology": "workers"}, "multiple of workers.num_workers = 4"),
+    ({"num_envs": 5, "topology": "gossip"}, "multiple of gossip.num_learners = 4"),
+    ({"gossip": GossipConfig(2)}, "gossip.num_learners is for topology = gossip, not"),
+    ({"topology": "gossip", "num_devices": 3},
+     "num_devices must be 1 or gossip.num_learners = 4, got 3"),
+    ({"topology": "gossip", "num_devices": 4, "gossip": GossipConfig(pace="own")},
+     "num_devices must be 1 for gossip.pace = own, which is data, got 4"),
+    ({"topology": "gossip", "delays": DelaysConfig("none")},
+     "delays.model is for gossip.pace = own, not together: leave it out, got none"),
+    ({"topology": "gossip", "gossip": GossipConfig(pace="own"),
+      "delays": DelaysConfig("constant")}, "a constant delay is for topology ="),
     ({"num_devices": 5, "topology": "threads"},
      "num_devices must divide the 32 environments of a batch, got 5"),
     ({"network": NetworkConfig(memory_width=8)},

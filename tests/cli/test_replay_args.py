@@ -157,6 +157,8 @@ def test_each_share_keeps_its_part():
     assert (joint.shares, joint.rows_added) == (2, 64)
     each = Args(topology="delayed", replay=SMALL, workers=WorkersConfig(num_workers=4))
     assert (each.shares, each.rows_added) == (4, 64)
+    alone = Args(topology="gossip", replay=SMALL)
+    assert (alone.shares, alone.rows_added) == (4, 64) and not problems(alone)
 
 
 def test_windows_are_rows_without_memory_and_sequences_with_it():

@@ -14,6 +14,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.dqn import EXPERIMENT, Args
 from jaxrl_par.replay import memory
+from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, load
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
@@ -82,7 +83,9 @@ def test_what_is_unsaved_is_left_out_and_told_where_a_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["compiled", "workers", "threads", "delayed"])
+@pytest.mark.parametrize(
+    "topology", ["compiled", "gossip", "workers", "threads", "delayed"]
+)
 @pytest.mark.parametrize("prioritised", [False, True])
 def test_a_run_goes_on_without_its_replay_and_with_all_else(
     tmp_path, topology, prioritised
@@ -96,6 +99,7 @@ def test_a_run_goes_on_without_its_replay_and_with_all_else(
         ),
         training=settings(tmp_path, log_interval=5),
         **one if topology in ("workers", "delayed") else {},
+        **{"gossip": GossipConfig(2)} if topology == "gossip" else {},
     )
     trained = EXPERIMENT.run(args)
     more = replace(args, training=settings(tmp_path, log_interval=5, resume=True))

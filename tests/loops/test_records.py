@@ -17,7 +17,7 @@ from jaxrl_par.loops.records import (
 )
 
 numbers = st.integers(0, 2**40)
-entries = st.builds(Entry, numbers, numbers, numbers, numbers)
+entries = st.builds(Entry, *[numbers] * 4, st.integers(0, 1))
 schedules = st.lists(st.lists(entries, max_size=3), max_size=8)
 
 

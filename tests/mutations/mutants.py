@@ -1341,6 +1341,58 @@ _LOOPS = (
 
 _TOPOLOGIES = (
     _m(
+        "quorum: the first ready one of a list is learned from",
+        "bridge/actor_learner/queue.py",
+        "key=lambda x: (x.version, x.unroll, x.actor)",
+        "key=lambda x: x.actor",
+        "bridge/actor_learner/test_queue.py::"
+        "test_actors_that_are_always_ready_are_learned_from_equally_often",
+        "bridge/actor_learner/test_queue.py::test_one_at_a_time_goes_around",
+    ),
+    _m(
+        "quorum: what is as old as the bound is dropped",
+        "bridge/actor_learner/queue.py",
+        "self._update - version > self._max_lag",
+        "self._update - version >= self._max_lag",
+        "bridge/actor_learner/test_queue.py::test_a_quorum_and_a_bound_starve_the_slow",
+    ),
+    _m(
+        "quorum: who was dropped stays where it was",
+        "bridge/actor_learner/engine.py",
+        "acted = sorted([*unrolls, *dropped]",
+        "acted = sorted(unrolls",
+        "topologies/test_threads_quorum.py::"
+        "test_who_is_too_late_is_dropped_and_counted",
+    ),
+    _m(
+        "gossip: an average is written over what was learned meanwhile",
+        "topologies/gossip/own_pace.py",
+        "ours = learned_meanwhile(both[0], system.shared(made.state), read)",
+        "ours = both[0]",
+        "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
+    ),
+    _m(
+        "gossip: what a learner keeps of itself and its neighbours is less than 1",
+        "topologies/gossip/together.py",
+        "return moved(own, *moves), Mean(",
+        "return moved([x / 3 for x in own], *moves), Mean(",
+        "topologies/test_gossip.py::test_a_ring_of_two_keeps_its_mean",
+    ),
+    _m(
+        "gossip: two learners have the same partner",
+        "loops/matchings.py",
+        "partner[round_, [first, second]] = second, first",
+        "partner[round_, [first, second]] = second, second",
+        "loops/test_matchings.py::test_each_pair_meets_in_just_one_of_the_matchings",
+    ),
+    _m(
+        "gossip: statistics move as if they were numbers",
+        "loops/peers.py",
+        "sums = [_sums(x, now.mean) for x in (now, *ends)]",
+        "sums = [x for x in (now, *ends)]",
+        "loops/test_peers.py::test_statistics_move_as_counts_and_sums",
+    ),
+    _m(
         "compiled: all devices start with the same environments",
         "topologies/compiled.py",
         "own = axis.own(env_key)",
@@ -2011,7 +2063,7 @@ _POPULATIONS = (
         "record = evolved.record.cleared(copied)",
         "record = evolved.record",
         "topologies/test_evolving.py"
-        "::test_a_turn_comes_every_interval_and_copies_what_was_learned",
+        "::test_who_copied_is_judged_by_later_scores_alone",
     ),
     _m(
         "a discount is changed as it is",

@@ -13,6 +13,7 @@ from jaxrl_par.algorithms.impala import ImpalaConfig
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Engine
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
+from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
@@ -21,19 +22,19 @@ ALL = get_args(cli.Topology)
 TAKES = {
     "a2c": ALL,
     "a3c": ALL,
-    "apex": ("compiled", "threads"),
+    "apex": ("compiled", "gossip", "threads"),
     "actor_learner_distillation": ("compiled", "threads"),
     "async_q": ALL,
-    "dqn": ("compiled", "threads"),
+    "dqn": ("compiled", "gossip", "threads"),
     "es": ("compiled",),
     "gorila": ALL,
-    "impala": ("compiled", "threads"),
-    "impala_threads": ("compiled", "threads"),
+    "impala": ("compiled", "gossip", "threads"),
+    "impala_threads": ("compiled", "gossip", "threads"),
     "pbt": ("compiled",),
-    "ppo": ("compiled", "threads"),
-    "ppo_threads": ("compiled", "threads"),
-    "r2d2": ("compiled", "threads"),
-    "r2d3": ("compiled", "threads"),
+    "ppo": ("compiled", "gossip", "threads"),
+    "ppo_threads": ("compiled", "gossip", "threads"),
+    "r2d2": ("compiled", "gossip", "threads"),
+    "r2d3": ("compiled", "gossip", "threads"),
     "reinforce": ("compiled",),
     "sweep": ("compiled",),
 }
@@ -60,7 +61,8 @@ def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name):
     config, make_agent = parts(name)
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
-        args = config(topology=topology, env_name=env_name, total_steps=100_000)
+        two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}
+        args = config(topology=topology, env_name=env_name, total_steps=100_000, **two)
         if topology not in TAKES[name]:
             (refused,) = args.problems()
             assert "topology must be" in refused or "has no halves" in refused

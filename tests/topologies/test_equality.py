@@ -37,7 +37,8 @@ def test_a_learner_computes_the_same_on_every_topology_that_takes_it(name):
 
 @pytest.mark.slow
 def test_topologies_that_need_halves_refuse_a_learner_without():
-    assert equality.taken_by(distillation(ENV)) == ("compiled", "sharded", "threads")
+    taken = ("compiled", "sharded", "gossip", "gossip, own pace", "threads")
+    assert equality.taken_by(distillation(ENV)) == taken
     normalised = LEARNERS["a2c, normalised"](ENV)
     assert "delayed" in equality.taken_by(normalised)
     assert "workers" not in equality.taken_by(normalised)
@@ -85,5 +86,5 @@ def test_the_class_is_the_strongest_that_holds():
     x[0][0] = 1e-9
     near, far = [x[0].copy(), x[1]], [x[0] * np.float32(1.001), x[1]]
     near[0][0] = -1e-9
-    classes = [equality._equality(x, other, 1e-5) for other in (x, near, far)]
+    classes = [equality.equality_of(x, other, 1e-5) for other in (x, near, far)]
     assert classes == ["bits", "rounding", "statistics"]

@@ -94,6 +94,12 @@ def test_a_turn_comes_every_interval_and_copies_what_was_learned():
     assert metrics["num_ancestors"][-1, 0] == 1
 
 
+def test_who_copied_is_judged_by_later_scores_alone():
+    program = rates_evolving()
+    run, _ = jax.jit(scanned(program, 3))(program.init(random.key(0)))
+    np.testing.assert_array_equal(run.local.record.number, [3, 0, 3, 3])
+
+
 def test_what_is_copied_is_changed_and_the_next_step_uses_it():
     explore = {"rate": Explore(0.01, 10.0)}
     program = rates_evolving(explore=explore)

@@ -35,6 +35,7 @@ class Args:
         log_interval=2, tensorboard=False, checkpoint_interval=2
     )
     is_pure = True
+    joined = None
 
     def make_env(self, num_envs):
         return probes.counter(num_envs)

@@ -14,7 +14,8 @@ class ThreadsConfig:
 
     read_if: ClassVar[ReadIf] = {
         "lag": ("schedule", ("lockstep",)),
-        "max_lag": ("schedule", ("free",)),
+        "quorum": ("schedule", ("lockstep",)),
+        "max_lag": ("schedule", ("free", "lockstep")),
         "queue_size": ("schedule", ("free", "decoupled")),
         "pace": ("schedule", ("decoupled",)),
         "publish_interval": ("schedule", ("decoupled",)),
@@ -31,7 +32,13 @@ class ThreadsConfig:
     turn, 1 at the same time."""
     max_lag: int | None = None
     """Free: most updates by which any row may be old when it is learned from. Actors
-    wait for it to hold; None has no bound but the queue's length."""
+    wait for it to hold; None has no bound but the queue's length. Lockstep with a
+    quorum: what is older is dropped, and counted; None drops nothing."""
+    quorum: int | None = None
+    """Lockstep: unrolls that make a batch, the first that are there, by default one of
+    each actor. With fewer nobody waits for the slowest: what it acts is learned later,
+    oldest first, or dropped as max_lag says; actors have the newest parameters, and
+    lag + 1 unrolls each at most that were not learned from."""
     unrolls_per_update: int | None = None
     """Unrolls of actors that make a batch; by default as many as there are actors, and
     one where decoupled."""
@@ -54,7 +61,19 @@ class ThreadsConfig:
     @property
     def batch(self) -> int:
         """Unrolls of a batch."""
+        if self.quorum is not None:
+            return self.quorum
         return self.unrolls_per_update or (1 if self.is_decoupled else self.num_actors)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether an update may leave actors out. All of them are lockstep."""
+        return self.quorum is not None and self.quorum < self.num_actors
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a run does not depend on who is faster."""
+        return self.schedule == "lockstep" and not self.has_quorum
 
     @property
     def is_decoupled(self) -> bool:
@@ -69,7 +88,7 @@ class ThreadsConfig:
     @property
     def num_past_params(self) -> int:
         """Versions before the newest that lockstep still acts with."""
-        return self.lag if self.schedule == "lockstep" else 0
+        return self.lag if self.is_deterministic else 0
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -79,22 +98,28 @@ class ThreadsConfig:
         found += at_most(self, num_actors=4096, num_distillers=4096, lag=10**6)
         found += at_most(self, unrolls_per_update=10**6, queue_size=10**6)
         if self.schedule == "lockstep":
-            if self.batch != self.num_actors:
-                found.append(
-                    "unrolls_per_update: lockstep learns from one unroll of each of the"
-                    f" {self.num_actors} actors, got {self.unrolls_per_update}"
-                )
-            found += [
-                f"{name} is for the free schedule; lockstep has a fixed lag"
-                for name in ("max_lag", "queue_size")
-                if getattr(self, name) is not None
-            ]
-            return found
+            return found + self._problems_in_lockstep()
         if self.lag != type(self).lag:
             found.append("lag is for the lockstep schedule; free has max_lag")
         if self.is_decoupled:
             found += self._problems_decoupled()
         return found
+
+    def _problems_in_lockstep(self) -> list[str]:
+        found = []
+        given = self.unrolls_per_update
+        if given is not None and (self.quorum is not None or given != self.num_actors):
+            found.append(
+                "unrolls_per_update: lockstep learns from one unroll of each of the"
+                f" {self.num_actors} actors, or of a quorum, got {given}"
+            )
+        found += at_least(self, quorum=1) + at_most(self, quorum=self.num_actors)
+        fixed = ("queue_size",) if self.has_quorum else ("max_lag", "queue_size")
+        return found + [
+            f"{name} is for the free schedule; lockstep has a fixed lag"
+            for name in fixed
+            if getattr(self, name) is not None
+        ]
 
     def _problems_decoupled(self) -> list[str]:
         found = []

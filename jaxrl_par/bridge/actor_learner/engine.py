@@ -1,6 +1,8 @@
 """Actors in threads, an uploader, perhaps distillers, and the learner in the thread of
 its owner."""
 
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +31,7 @@ class _Made(NamedTuple):
     """Its local part is the learner's data."""
     version: int
     states: dict[int, Any]
-    """Each actor after the last of its unrolls that was learned from."""
+    """Each actor after the last of its unrolls that was learned from, or dropped."""
     metrics: list[Metrics]
     lessons: Any
     """Those of the last update, until distillers have them."""
@@ -125,11 +127,13 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             )
             version += 1
             metrics = [*metrics, learned | counted]
-            states = states | {item.actor: item.after for item in unrolls}
+            dropped = [item for batch in batches for item in batch.dropped]
+            acted = sorted([*unrolls, *dropped], key=lambda item: item.unroll)
+            states = states | {item.actor: item.after for item in acted}
             debt = self._intake.updated(learner.ready)
             self._made = _Made(run, version, states, metrics, lessons, debt)
             # After the update: a line is in the record only if the update was made.
-            self._write(unrolls)
+            self._write(unrolls, dropped)
             if distillers := self._distillers:
                 times.timed(
                     "waiting for distillers", distillers.dispatch, version, lessons
@@ -168,8 +172,33 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             uploaded_bytes=tally.uploaded_bytes,
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
+            **self._counts_of_quorum(),
             **counts,
         )
+
+    def close(self) -> None:
+        """As `PoolEngine.close`; who acted and was never learned from is told of."""
+        was_open = not self._closed
+        super().close()
+        report = self.report() if was_open and self._config.has_quorum else None
+        if report and (told := report.starved()):
+            warnings.warn(told, stacklevel=2)
+
+    def _counts_of_quorum(self) -> dict[str, Any]:
+        """What became of each actor's rows, where updates leave some out."""
+        if not self._config.has_quorum:
+            return {}
+        acted: Counter[int] = Counter()
+        for actor in self._pool.all_actors:
+            acted[actor.index] += actor.rows
+        tally, numbers = self._system.tally, range(self._config.num_actors)
+        return {
+            "learned_shares": [
+                tally.learned_rows[i] / max(acted[i], 1) for i in numbers
+            ],
+            "stale_rows": [tally.stale_rows[i] for i in numbers],
+            "max_lag": self._config.max_lag,
+        }
 
     def _start(self, run: Run, version: int) -> None:
         system, supervisor = self._system, self._supervisor
@@ -208,8 +237,9 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         pace.ready, pace.debt = learner.ready, int(local.debt)
         return Paced(stages, pace, most=self._config.num_actors)
 
-    def _write(self, unrolls: list[Unrolled]) -> None:
+    def _write(self, unrolls: list[Unrolled], dropped: list[Unrolled]) -> None:
         if self._recorder:
+            lines = [(x, 0) for x in unrolls] + [(x, 1) for x in dropped]
             self._recorder.write(
-                [Entry(x.actor, x.unroll, x.generation, x.version) for x in unrolls]
+                [Entry(x.actor, x.unroll, x.generation, x.version, n) for x, n in lines]
             )

@@ -28,6 +28,8 @@ class Batch(NamedTuple):
 
     trajectory: Trajectory
     unrolls: list[Unrolled]
+    dropped: Sequence[Unrolled] = ()
+    """Those that were too old while it was collected."""
 
 
 class MeshLearner:
@@ -161,6 +163,7 @@ class MeshLearner:
         lags = [version - item.version for item in unrolls]
         for lag, item in zip(lags, unrolls, strict=True):
             self._tally.lags[lag] += item.trajectory.reward.size
+            self._tally.learned_rows[item.actor] += item.trajectory.reward.size
             self._tally.env_steps += int(np.sum(~item.trajectory.rows.last))
         self._tally.updates += 1
         most, any_ = max(lags, default=0), bool(lags)

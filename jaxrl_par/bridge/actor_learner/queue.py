@@ -58,8 +58,12 @@ class Schedule(Protocol):
     def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
         """The next one of those that wait to be learned from, if it is there."""
 
+    def stale(self, waiting: deque[Unrolled]) -> list[Unrolled]:
+        """Those that wait and are too old to be learned from, which drops them."""
+        return []
 
-class Free:
+
+class Free(Schedule):
     """Any actor acts with the newest parameters; first come, first served."""
 
     def __init__(self, queue_size: int):
@@ -72,7 +76,7 @@ class Free:
         return waiting[0] if waiting else None
 
 
-class Bounded:
+class Bounded(Schedule):
     """Like `Free`, but no row is older than `max_lag` updates when it is learned from.
 
     An unroll gets a ticket when it begins, and unrolls are learned from in the order of
@@ -111,7 +115,7 @@ class Bounded:
         return None
 
 
-class Lockstep:
+class Lockstep(Schedule):
     """Update n learns from unroll n of every actor, in their order, acted with the
     parameters of `lag` updates before."""
 
@@ -141,6 +145,65 @@ class InTurn(Lockstep):
         return None if version is None else newest
 
 
+class Quorum(Schedule):
+    """Update n learns from the first `quorum` unrolls that are there, oldest first:
+    acted with the oldest parameters, and of those the actor's that has done least.
+
+    An actor acts with the newest parameters. It waits while more than `lag` of its
+    unrolls are neither dropped nor in an update whose parameters are there; and while
+    what it would act now would be too old for any update.
+    """
+
+    def __init__(
+        self,
+        quorum: int,
+        lag: int,
+        max_lag: int | None,
+        num_actors: int,
+        first_update: int,
+    ):
+        self.capacity = (lag + 1) * num_actors
+        self._quorum = quorum
+        self._lag = lag
+        self._max_lag = max_lag
+        self._first_update = first_update
+        self._taken = 0
+        self._open: dict[int, dict[int, int | None]] = {}
+        """By actor and unroll: the version that has learned from it, if it is known."""
+
+    def admit(self, actor: int, unroll: int, newest: int) -> int | None:
+        learned = self._open.get(actor, {}).items()
+        still = {n: x for n, x in learned if x is None or x > newest}
+        self._open[actor] = still
+        if unroll not in still and (len(still) > self._lag or self._is_late(newest)):
+            return None
+        # Also who acts an unroll once more, after an error.
+        still[unroll] = None
+        return newest
+
+    def choose(self, waiting: deque[Unrolled]) -> Unrolled | None:
+        if not waiting:
+            return None
+        item = min(waiting, key=lambda x: (x.version, x.unroll, x.actor))
+        self._open[item.actor][item.unroll] = self._update + 1
+        self._taken += 1
+        return item
+
+    def stale(self, waiting: deque[Unrolled]) -> list[Unrolled]:
+        found = [x for x in waiting if self._is_late(x.version)]
+        for item in found:
+            del self._open[item.actor][item.unroll]
+        return found
+
+    @property
+    def _update(self) -> int:
+        """That which learns from the next unroll."""
+        return self._first_update + self._taken // self._quorum
+
+    def _is_late(self, version: int) -> bool:
+        return self._max_lag is not None and self._update - version > self._max_lag
+
+
 class Queue:
     """Unrolls that wait to be learned from, with back-pressure."""
 
@@ -149,6 +212,7 @@ class Queue:
         self._schedule = schedule
         self._tally = tally
         self._waiting: deque[Unrolled] = deque()
+        self._dropped: list[Unrolled] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -170,6 +234,7 @@ class Queue:
         """The unroll that the schedule wants next, as soon as it is there."""
 
         def next_one() -> Unrolled | None:
+            self._drop(self._schedule.stale(self._waiting))
             depth = len(self._waiting)
             if (item := self._schedule.choose(self._waiting)) is not None:
                 # Not `remove`, which would compare arrays.
@@ -180,3 +245,21 @@ class Queue:
             return item
 
         return self._supervisor.wait(next_one, "unroll of an actor")
+
+    def dropped(self) -> list[Unrolled]:
+        """What was dropped since this was asked for."""
+        with self._supervisor.condition:
+            dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def _drop(self, items: list[Unrolled]) -> None:
+        """Called under the lock."""
+        for item in items:
+            self._waiting = deque(x for x in self._waiting if x is not item)
+            rows = item.trajectory.reward.size
+            self._tally.dropped_rows += rows
+            self._tally.stale_rows[item.actor] += rows
+            # Where it was acted to is all that is still asked for.
+            self._dropped.append(item)
+        if items:
+            self._supervisor.condition.notify_all()

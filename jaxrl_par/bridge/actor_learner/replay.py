@@ -47,11 +47,15 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
         states = dict(enumerate(local.actors))
         run = run._replace(local=local.data)
         for entries in schedule:
-            unrolls = [self._unroll(entry) for entry in entries]
+            # Of each actor in their order, those that nobody learned from among them.
+            acted = {
+                x: self._unroll(x) for x in sorted(entries, key=lambda x: x.unroll)
+            }
+            unrolls = [acted[entry] for entry in entries if not entry.dropped]
             counted = system.learner.count(unrolls, self._update)
             run, learned = self._learn(run, self._batches(unrolls))
             metrics.append(learned | counted)
-            states |= {item.actor: item.after for item in unrolls}
+            states |= {item.actor: item.after for item in acted.values()}
             self._update += 1
             self._keep(self._update, run)
         local = Local(tuple(states.values()), (), run.local)

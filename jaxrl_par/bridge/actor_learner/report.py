@@ -24,6 +24,12 @@ class ActorLearnerReport(ThreadsReport):
     """Mean number of unrolls that waited in the queue when one was taken."""
     queue_size: int
     uploaded_bytes: int
+    learned_shares: Sequence[float] = ()
+    """Of the rows of each actor, those that were learned from; with a quorum."""
+    stale_rows: Sequence[int] = ()
+    """Of each actor, those that were dropped because they were too old."""
+    max_lag: int | None = None
+    """With a quorum: the updates after which they are."""
     samples_per_insert: float | None = None
     """Decoupled: rows trained for each row inserted, since there was enough."""
     pace: PaceConfig | None = None
@@ -45,7 +51,25 @@ class ActorLearnerReport(ThreadsReport):
             "uploaded_bytes": self.uploaded_bytes,
             **({"samples_per_insert": self.samples_per_insert} if self.pace else {}),
             **({"lessons": sum(self.lessons)} if self.lessons else {}),
+            **self._numbers_of_quorum(),
         }
+
+    def _numbers_of_quorum(self) -> dict[str, Any]:
+        if not self.learned_shares:
+            return {}
+        shares = {"learned_share_min": min(self.learned_shares)}
+        return shares | {"stale_rows": sum(self.stale_rows)}
+
+    def starved(self) -> str:
+        """Who acted and was never learned from, in a sentence; empty if nobody."""
+        rows = enumerate(zip(self.learned_shares, self.stale_rows, strict=True))
+        if not (names := [str(i) for i, (share, n) in rows if n and not share]):
+            return ""
+        whom = f"actor{'s' * (len(names) > 1)} {', '.join(names)}"
+        return (
+            f"nothing of {whom} was learned from: all was older than max_lag ="
+            f" {self.max_lag} updates. Raise it, or the quorum"
+        )
 
     def rates(self) -> str:
         return (
@@ -58,6 +82,12 @@ class ActorLearnerReport(ThreadsReport):
             f"  queue       {self.queue_depth:.1f} of {self.queue_size} unrolls waited"
             f" on average; {self.uploaded_bytes / 1e6:,.1f} MB uploaded"
         ]
+        if self.learned_shares:
+            shares = ", ".join(f"{share:.0%}" for share in self.learned_shares)
+            lines.append(
+                f"  quorum      learned from {shares} of the rows of each actor;"
+                f" {sum(self.stale_rows):,} rows were too old"
+            )
         if self.pace is not None:
             lines.append(f"  pace        {self._pace_told(self.pace)}")
         if self.lessons:
@@ -82,6 +112,8 @@ class ActorLearnerReport(ThreadsReport):
         return f"{told}, at most {pace.samples_per_insert:g}; actors ahead: {most}"
 
     def bottleneck(self) -> str:
+        if told := self.starved():
+            return told
         learner_waits = self.learner.get("waiting for unrolls", 0.0)
         distilling = self.learner.get("waiting for distillers", 0.0)
         actors = mean_shares(self.actors)

@@ -62,6 +62,7 @@ class Stages:
                 for _ in range(self._system.parts.config.batch)
             ]
             batch = times.timed("uploading", self._system.learner.upload, unrolls)
+            batch = batch._replace(dropped=self._queue.dropped())
             times.timed("waiting for the learner", self._put_batch, batch)
 
     def take_batch(self) -> Batch:

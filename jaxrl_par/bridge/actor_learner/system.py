@@ -24,7 +24,7 @@ class Local(NamedTuple):
     """What actors and learner keep in `Run.local`."""
 
     actors: tuple[ActorState, ...]
-    """Each after the last of its unrolls that was learned from."""
+    """Each after the last of its unrolls that was learned from, or dropped."""
     past_params: tuple[Params, ...]
     """The parameters before the newest, oldest first, that lockstep still acts with."""
     data: Any

@@ -15,9 +15,11 @@ from jaxrl_par.bridge.actor_learner.queue import (
     Lockstep,
     Publisher,
     Queue,
+    Quorum,
 )
 from jaxrl_par.bridge.reports import Tally
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.types import Trajectory
 
 LONG = 60.0
 
@@ -292,3 +294,153 @@ def test_waiting_for_the_queue_has_a_deadline(call, what):
         unrolls.put(unrolled(0, 0))  # of the past: it will never be chosen
         with pytest.raises(RuntimeError, match=what):
             call(unrolls)
+
+
+# A quorum ------------------------------------------------------------------------
+
+
+class Clock:
+    """Actors that need fixed times an unroll, and a learner that needs none."""
+
+    def __init__(self, schedule, per_update, seconds, starts=None):
+        self.schedule, self.per_update, self.seconds = schedule, per_update, seconds
+        self.newest, self.waiting = 0, deque()
+        self.taken: list[Unrolled] = []
+        self.lags: list[int] = []
+        self.dropped: list[Unrolled] = []
+        self.unrolls = list(starts or [0] * len(seconds))
+        self.acting: dict[int, tuple[int, Unrolled]] = {}
+
+    def run(self, until):
+        for now in range(until + 1):
+            done = [i for i, (end, _) in self.acting.items() if end == now]
+            self.waiting += [self.acting.pop(i)[1] for i in sorted(done)]
+            assert len(self.waiting) <= self.schedule.capacity
+            self.learn()
+            for i, needed in enumerate(self.seconds):
+                if i not in self.acting:
+                    self.begin(i, now + needed)
+        return self
+
+    def begin(self, i, end):
+        version = self.schedule.admit(i, self.unrolls[i], self.newest)
+        if version is not None:
+            self.acting[i] = end, unrolled(i, self.unrolls[i], version)
+            self.unrolls[i] += 1
+
+    def learn(self):
+        while True:
+            stale = self.schedule.stale(self.waiting)
+            self.dropped += stale
+            gone = {id(x) for x in stale}
+            item = None
+            self.waiting = deque(x for x in self.waiting if id(x) not in gone)
+            if (item := self.schedule.choose(self.waiting)) is None:
+                return
+            self.waiting = deque(x for x in self.waiting if x is not item)
+            self.taken.append(item)
+            self.lags.append(self.newest - item.version)
+            if len(self.taken) % self.per_update == 0:
+                self.newest += 1
+
+    def counts(self):
+        learned = Counter(x.actor for x in self.taken)
+        return [learned[i] for i in range(len(self.seconds))]
+
+
+SLOW = (1, 1, 3, 3)
+"""Seconds an unroll; what is slow has a return of 5, what is fast one of 1."""
+
+
+@pytest.mark.parametrize(
+    ("max_lag", "learned", "dropped", "mean"),
+    [(0, [30, 30, 0, 0], 20, 1.0), (1, [30, 30, 0, 0], 20, 1.0),
+     (2, [30, 30, 10, 10], 0, 2.0), (None, [30, 30, 10, 10], 0, 2.0)],
+)  # fmt: skip
+def test_a_quorum_and_a_bound_starve_the_slow(max_lag, learned, dropped, mean):
+    clock = Clock(Quorum(2, 0, max_lag, 4, 0), 2, SLOW).run(30)
+    assert clock.counts() == learned and len(clock.dropped) == dropped
+    returns = [1 if x.actor < 2 else 5 for x in clock.taken]
+    assert np.mean(returns) == mean
+    assert max(clock.lags) <= (2 if max_lag is None else max_lag)
+
+
+def test_lockstep_learns_from_the_slow_as_often():
+    clock = Clock(Lockstep(0, 4, 0), 4, SLOW).run(30)
+    assert clock.counts() == [10] * 4
+    assert np.mean([1 if x.actor < 2 else 5 for x in clock.taken]) == 3
+
+
+@pytest.mark.parametrize("quorum", [1, 2, 3])
+def test_actors_that_are_always_ready_are_learned_from_equally_often(quorum):
+    """Not the first ready one of a list, which is always the same."""
+    clock = Clock(Quorum(quorum, 0, None, 4, 0), quorum, (1, 1, 1, 1)).run(40)
+    counts = clock.counts()
+    assert max(counts) - min(counts) <= 1 and sum(counts) >= 100
+
+
+def test_one_at_a_time_goes_around():
+    threads = Threads(Quorum(1, 0, None, 4, 0), num_actors=4, per_update=1)
+    for _ in range(100):
+        while any(threads.actor(i) for i in range(4)):
+            pass
+        assert threads.learner()
+    assert Counter(x.actor for x in threads.taken) == Counter(
+        dict.fromkeys(range(4), 25)
+    )
+    assert [x.actor for x in threads.taken[:5]] == [0, 1, 2, 3, 0]
+
+
+def test_after_it_goes_on_the_next_is_who_has_done_least():
+    """Three in turn, saved after 4 unrolls, of actors 0, 1, 2 and 0."""
+    threads = Threads(Quorum(1, 0, None, 3, first_update=4), 3, 1, first_update=4)
+    threads.unrolls = [2, 1, 1]
+    while any(threads.actor(i) for i in range(3)):
+        pass
+    assert threads.learner() and threads.taken[0].actor == 1
+
+
+@given(counts, st.integers(0, 2), st.integers(0, 4), moves)
+def test_a_quorum_of_all_is_lockstep(num_actors, lag, first_update, order):
+    """The same unrolls in each update; without lag of the same versions, too."""
+    schedule = Quorum(num_actors, lag, None, num_actors, first_update)
+    threads = Threads(schedule, num_actors, num_actors, first_update)
+    drive(threads, order)
+    assert threads.newest > first_update
+    for start in range(0, len(threads.taken) - num_actors + 1, num_actors):
+        batch = threads.taken[start : start + num_actors]
+        if lag == 0:
+            unroll = first_update + start // num_actors
+            expected = [(actor, unroll, unroll) for actor in range(num_actors)]
+            found = [(x.actor, x.unroll, x.version) for x in batch]
+            assert sorted(found) == expected
+    assert max(threads.lags) <= lag
+
+
+@given(st.integers(1, 3), st.integers(0, 1), st.integers(0, 3), moves)
+def test_with_a_quorum_nobody_is_stuck(quorum, lag, first_update, order):
+    threads = Threads(
+        Quorum(quorum, lag, None, 3, first_update), 3, quorum, first_update
+    )
+    drive(threads, order)
+    seen = [(x.actor, x.unroll) for x in threads.taken]
+    assert len(set(seen)) == len(seen) and threads.newest > first_update
+
+
+def test_what_is_too_old_is_dropped_and_counted():
+    supervisor, tally, unrolls = queue(Quorum(1, 1, 0, num_actors=2, first_update=0))
+    schedule = unrolls._schedule
+    with supervisor.working():
+        for actor in (0, 1):
+            assert schedule.admit(actor, 0, newest=0) == 0
+            item = unrolled(actor, 0)
+            reward = np.zeros((4, 2), np.float32)
+            rows = Trajectory(None, None, reward, None, {}, ())
+            unrolls.put(item._replace(trajectory=rows))
+        assert unrolls.get().actor == 0
+        # Actor 1's would be one update old in the next.
+        assert schedule.admit(0, 1, newest=1) == 1
+        unrolls.put(unrolled(0, 1, 1))
+        assert unrolls.get().unroll == 1
+    assert [x.actor for x in unrolls.dropped()] == [1] and unrolls.dropped() == []
+    assert tally.dropped_rows == 8 and tally.stale_rows == Counter({1: 8})

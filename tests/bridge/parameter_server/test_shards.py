@@ -10,6 +10,7 @@ import optax
 import pytest
 from toy_workers import TOY, Toy
 
+from jaxrl_par.agents import TrainState
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
@@ -252,3 +253,18 @@ def test_the_number_of_shards_must_fit(num_shards):
     with pytest.raises(ValueError, match=rf"1 .. 5, .* got {num_shards}"):
         made(TOY, state, state.params, num_shards)
     assert len(made(TOY, state, state.params, 5).split(state)) == 5
+
+
+def test_a_norm_is_that_of_all_shards():
+    """Clipped by norms of their own they would be 1 and 1, by the sum 0.43 and 0.57."""
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+    apply = a2c(network(), clipped).apply
+    state = TrainState(jnp.zeros(2), clipped.init(jnp.zeros(2)))
+    grads = jnp.array([-3.0, -4.0])
+    made = Shards(apply, state, grads, 2, StalenessConfig())
+    parts = made.divide(Gradient(grads, {}, jnp.int32(0)))
+    done = [
+        made.apply(shard, part, np.int32(0))[0]
+        for shard, part in zip(made.split(state), parts, strict=True)
+    ]
+    np.testing.assert_allclose(made.join(done).params, [0.6, 0.8], rtol=1e-6)
