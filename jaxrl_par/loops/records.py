@@ -22,7 +22,20 @@ class Entry(NamedTuple):
     generation: int
     """How often the actor's environments had been made anew."""
     version: int
-    """Updates that the parameters which acted had seen."""
+    """Updates that the parameters which acted had seen, the oldest of several."""
+    runs: tuple[tuple[int, int], ...] = ()
+    """Where several acted in turn: each of their versions, and for how many rows. A
+    line has it only there."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All that acted."""
+        return tuple(version for version, _ in self.runs) or (self.version,)
+
+    def version_at(self, row: int) -> int:
+        """The one that acted in a row of the unroll."""
+        by_row = [version for version, rows in self.runs for _ in range(rows)]
+        return by_row[row] if by_row else self.version
 
 
 class Turn(NamedTuple):
@@ -67,7 +80,8 @@ class Recorder:
     def write(self, entries: list[Entry] | list[Turn]) -> None:
         if (file := self._file) is None:
             return
-        left = memoryview(json.dumps(entries).encode() + b"\n")
+        rows = [x[:4] if isinstance(x, Entry) and not x.runs else x for x in entries]
+        left = memoryview(json.dumps(rows).encode() + b"\n")
         size = len(left)
         with self._telling():
             while left:
@@ -101,7 +115,13 @@ def read(path: Path) -> list[list[Entry]]:
       RecordError: no such file, or a line that is no list of entries. A last line that
         a crash cut off is left out.
     """
-    return _read(path, lambda rows: [Entry(*map(_whole, row)) for row in rows])
+
+    def entry(actor: Any, unroll: Any, generation: Any, version: Any, runs: Any = ()):
+        actor, unroll, generation = map(_whole, (actor, unroll, generation))
+        pairs = tuple((_whole(acted), _whole(rows)) for acted, rows in runs)
+        return Entry(actor, unroll, generation, _whole(version), pairs)
+
+    return _read(path, lambda rows: [entry(*row) for row in rows])
 
 
 def read_turns(path: Path) -> list[Turn]:
