@@ -47,6 +47,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.bridge.central.config import CentralConfig as CentralConfig
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of, records
