@@ -38,7 +38,8 @@ class Compiled(NamedTuple):
     enter: Callable
     """(kept, actor, memory [B, ...]) -> kept"""
     begin: Callable
-    """(kept, actor, root, unroll) -> kept, ready for the first row"""
+    """(kept, how many, actors [M], their unrolls [M], root) -> kept, in which so many
+    of the actors are ready for their first row"""
     act: Callable
     """(params, kept, actors [M], rows of their unrolls [M], steps [M, B, ...]) ->
     (actions [M, B, ...], kept). An actor that there is not pads."""
@@ -73,10 +74,16 @@ def compiled(
     def enter(kept: Kept, actor: Any, memory: Carry) -> Kept:
         return kept._replace(carry=_put(kept.carry, actor, memory))
 
-    def begin(kept: Kept, actor: Any, root: PRNGKey, unroll: Count) -> Kept:
-        memory = jax.tree.map(lambda x: x[actor], kept.carry)
-        keys = kept.keys.at[actor].set(acting.plan(root, unroll, actor)[0])
-        return kept._replace(before=_put(kept.before, actor, memory), keys=keys)
+    def begin(
+        kept: Kept, number: Any, actors: Any, unrolls: Count, root: PRNGKey
+    ) -> Kept:
+        def one(i: Any, kept: Kept) -> Kept:
+            actor, unroll = jax.tree.map(lambda x: x[i], (actors, unrolls))
+            memory = jax.tree.map(lambda x: x[actor], kept.carry)
+            keys = kept.keys.at[actor].set(acting.plan(root, unroll, actor)[0])
+            return kept._replace(before=_put(kept.before, actor, memory), keys=keys)
+
+        return jax.lax.fori_loop(0, number, one, kept)
 
     def act(params: Params, kept: Kept, actors: Any, rows: Any, steps: TimeStep):
         carry = jax.tree.map(lambda x: x.at[actors].get(mode="clip"), kept.carry)

@@ -119,7 +119,10 @@ class ThreadedDesk:
         waiting = _Waiting(asked, time.perf_counter())
         with self._news:
             self._waiting.append(waiting)
-            self._news.notify()
+            number = len(self._waiting)
+            # Not for each: who gathers a batch looks at all that wait.
+            if number == 1 or number >= self._place.slots or isinstance(asked, Ended):
+                self._news.notify()
         self._supervisor.acquire(waiting.done, "answer of the thread that acts")
         return waiting.answer
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl_par.bridge.actor import Acting, count_of
 from jaxrl_par.bridge.central.compiled import Compiled, Kept
-from jaxrl_par.types import Carry, Extras, Params, PRNGKey, TimeStep, Trajectory
+from jaxrl_par.types import Carry, Count, Extras, Params, PRNGKey, TimeStep, Trajectory
 
 
 class ProtocolError(RuntimeError):
@@ -192,9 +192,9 @@ class Place:
     def _act(self, new: list[Request], version: int, params: Params) -> None:
         actors = np.full(self.slots, self._num_actors, np.int32)
         rows = np.zeros(self.slots, np.int32)
+        if first := [x for x in new if x.row == 0]:
+            self._begin(first, params)
         for request in new:
-            if request.row == 0:
-                self._begin(request, params)
             slot = self.slot(request.actor)
             actors[slot], rows[slot] = request.actor, request.row
         steps = self._stacked(new)
@@ -209,21 +209,31 @@ class Place:
             known = _Known(request.place, answer, params, versions)
             self._known[request.actor] = known
 
-    def _begin(self, request: Request, params: Params) -> None:
-        """Before the first row of an unroll."""
-        actor, index = request.actor, np.int32(request.actor)
+    def _begin(self, first: list[Request], params: Params) -> None:
+        """Before the first row of an unroll of each."""
         if self._kept is None:
-            self._kept = self._compiled.start(params, request.step, self._root)
-        known = self._known.get(actor)
-        if known is None or known.place[0] != request.incarnation:
-            num_envs = request.step.first.shape[0]
-            memory = self._restored.pop((actor, request.incarnation), None)
-            if memory is None:
-                memory = self._acting.carry(num_envs, index)
-            memory = jax.device_put(memory, self._device)
-            self._kept = self._compiled.enter(self._kept, index, memory)
-        unroll = count_of(request.unroll)
-        self._kept = self._compiled.begin(self._kept, index, self._root, unroll)
+            self._kept = self._compiled.start(params, first[0].step, self._root)
+        for request in first:
+            known = self._known.get(request.actor)
+            if known is None or known.place[0] != request.incarnation:
+                self._enter(request)
+        actors = np.zeros((3, self.slots), np.int32)
+        for i, request in enumerate(first):
+            actors[:, i] = request.actor, *count_of(request.unroll)
+        unrolls: Any = Count(*actors[1:])  # pyright: ignore
+        self._kept = self._compiled.begin(
+            self._kept, np.int32(len(first)), actors[0], unrolls, self._root
+        )
+
+    def _enter(self, request: Request) -> None:
+        """Memory that was saved, or that is fresh."""
+        num_envs, index = len(request.step.first), np.int32(request.actor)
+        place = request.actor, request.incarnation
+        memory = self._restored.pop(place, None)
+        if memory is None:
+            memory = self._acting.carry(num_envs, index)
+        memory = jax.device_put(memory, self._device)
+        self._kept = self._compiled.enter(self._kept, index, memory)
 
     def _stacked(self, new: list[Request]) -> TimeStep:
         """Their steps, each in its slot, and zeros where nobody asks. It is a copy: a
