@@ -28,6 +28,7 @@ import numpy as np
 import optax
 from rich.console import Console
 from rich.table import Table
+from sleeping import Sleeping
 
 from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import impala
@@ -38,7 +39,7 @@ from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import CentralConfig, ThreadsConfig, threads
 from jaxrl_par.training.files import write_json
-from jaxrl_par.types import Agent, Box, Discrete, TimeStep
+from jaxrl_par.types import Agent, Box
 
 NETWORKS = {
     "small": NetworkConfig(widths=(64, 64)),
@@ -50,7 +51,6 @@ NETWORKS = {
 IMAGES = ("shallow", "deep")
 KINDS = ("local", "joint", "apart")
 COLORS = {"local": "#4c72b0", "joint": "#c44e52", "apart": "#ccb974"}
-EPISODE = 200
 
 
 @dataclass(frozen=True)
@@ -88,44 +88,12 @@ class Args:
         return found
 
 
-class Sleeping(host.HostEnvironment):
-    """Simulators that step together in a fixed time, and show nothing new."""
-
-    action_spec = Discrete(6)
-    name = "Sleeping"
-    max_episode_steps = EPISODE
-
-    def __init__(self, num_envs: int, images: bool, step_ms: float):
-        spec = Box((84, 84, 4), np.dtype(np.uint8)) if images else Box((54,))
-        self.num_envs, self.observation_spec = num_envs, spec
-        self._obs = np.zeros((num_envs, *spec.shape), spec.dtype)
-        self._seconds = step_ms / 1e3
-        self._at = 0
-
-    def reset(self) -> TimeStep:
-        return self._show()
-
-    def step(self, action: Any) -> tuple[TimeStep, Any, Any]:
-        time.sleep(self._seconds)
-        was_last = self._at == EPISODE
-        self._at = 0 if was_last else self._at + 1
-        paid = np.full(self.num_envs, not was_last, np.float32)
-        goes_on = np.full(self.num_envs, self._at not in (0, EPISODE), np.float32)
-        return self._show(), paid, goes_on
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def _show(self) -> TimeStep:
-        first = np.full(self.num_envs, self._at == 0)
-        last: Any = np.full(self.num_envs, self._at == EPISODE)
-        return TimeStep(self._obs, first, last)  # pyright: ignore
-
-
 def make_env(args: Args, network: str, num_envs: int, key: Any) -> host.HostEnvironment:
     """The simulators of one actor."""
     if args.backend == "sleeping":
-        return Sleeping(num_envs, network in IMAGES, args.step_ms)
+        images = Box((84, 84, 4), np.dtype(np.uint8))
+        spec = images if network in IMAGES else Box((54,))
+        return Sleeping(num_envs, spec, np.array([args.step_ms / 1e3]))
     name = "ALE/Pong-v5" if network in IMAGES else "LunarLander-v3"
     seed = int(jax.random.bits(key)) >> 1
     return host.make(name, num_envs, seed, backend="processes")

@@ -41,8 +41,13 @@ def _delayed(learner: Learner, env: Environment, length: int) -> Program:
     return delayed(learner, env, length, schedules.in_turn(1, 1), num_workers=1)
 
 
-def _threads(learner: Learner, env: Environment, length: int) -> Any:
-    config = ThreadsConfig(num_actors=1, schedule="lockstep", lag=0)
+def _threads(
+    inference: Literal["local", "central"],
+    learner: Learner,
+    env: Environment,
+    length: int,
+) -> Any:
+    config = ThreadsConfig(1, "lockstep", lag=0, inference=inference)
     return threads(learner, partial(from_pure, env), length, config, data_mesh(1))
 
 
@@ -58,7 +63,8 @@ TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
     "compiled": compiled,
     "sharded": _sharded,
     "delayed": _delayed,
-    "threads": _threads,
+    "threads": partial(_threads, "local"),
+    "threads, central": partial(_threads, "central"),
     "workers": _workers,
     "workers, simulators": _host_workers,
 }

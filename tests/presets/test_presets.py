@@ -33,6 +33,7 @@ TAKES = {
     "r2d2": ("compiled", "threads"),
     "r2d3": ("compiled", "threads"),
     "reinforce": ("compiled",),
+    "seed": ("compiled", "threads"),
     "sweep": ("compiled",),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
