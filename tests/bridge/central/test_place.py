@@ -39,6 +39,12 @@ AGENT = Agent(
     greedy=act,
     complete=complete,
 )
+COUNTING = AGENT._replace(
+    act=lambda params, carry, step, key: act(
+        params, carry, step._replace(obs=step.obs + 1000.0), key
+    )
+)
+"""Its memory counts rows too, those of zeros among them."""
 LADDER = AGENT._replace(initial_carry=lambda num_envs: 100.0 * jnp.arange(num_envs))
 
 
@@ -144,18 +150,21 @@ def test_an_incarnation_that_was_replaced_is_not_answered():
 @pytest.mark.parametrize("options", [{}, {"rows": "apart"}, {"max_batch": 2}])
 def test_what_pads_a_batch_changes_no_memory_and_no_extras(options):
     """Whatever others do meanwhile, alone or together."""
-    together, alone = place(**options), place(**options)
-    calls = [[(0, 0), (1, 0)], [(2, 0)], [(1, 1)], [(0, 1)], [(0, 2), (1, 2)]]
-    for call in calls:
+    together = place(COUNTING, **options)
+    calls = [[(0, 0), (1, 0)], [(2, 0)], [(1, 1)], [(0, 1)], [(0, 2)], [(2, 1)]]
+    for call in [*calls, [(1, 2)], [(2, 2)]]:
         asked(together, *(request(row + 1.0, row, actor) for actor, row in call))
-    for row in range(LENGTH):
-        asked(alone, request(row + 1.0, row))
-    for ours, theirs in zip(ended(together), ended(alone), strict=True):
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    for actor in range(ACTORS):
+        alone = place(COUNTING, **options)
+        for row in range(LENGTH):
+            asked(alone, request(row + 1.0, row, actor))
+        rests = ended(together, actor), ended(alone, actor)
+        jax.tree.map(np.testing.assert_array_equal, *rests)
 
 
 def test_keys_are_those_of_each_actor_in_local_inference():
-    acting, where = functions(AGENT, CentralConfig())[1], place()
+    where = place(max_batch=2)  # in which actor 2 has the slot of actor 0
+    acting = functions(AGENT, CentralConfig(max_batch=2))[1]
     asked(where, request(0.0, actor=1))
     for unroll in range(2):
         for row in range(LENGTH):
