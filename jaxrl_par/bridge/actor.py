@@ -142,8 +142,6 @@ class _Now(NamedTuple):
     keys: Any
     carry: Carry
     """Before the first row."""
-    kept: Any
-    """Extras until now, and the row."""
 
 
 class Actor(PooledActor):
@@ -300,23 +298,22 @@ class Actor(PooledActor):
 
     def _begin(self, params: Params, version: int, keys: Any, step: TimeStep) -> None:
         """Before the first row of an unroll. `keys`: to act with, [T]."""
-        kept = self._acting.extras(params, self._carry, step)
-        self._now = _Now(params, version, keys, self._carry, kept)
+        self._now = _Now(params, version, keys, self._carry)
+        self._kept = self._acting.extras(params, self._carry, step)
 
     def _act(self, t: int, step: TimeStep) -> Any:
         """The action of row t."""
         now, act = self._now, self._acting.act
-        action, self._carry, kept = act(
-            now.params, self._carry, now.kept, step, now.keys
+        action, self._carry, self._kept = act(
+            now.params, self._carry, self._kept, step, now.keys
         )
-        self._now = now._replace(kept=kept)
         return action
 
     def _end(self, trajectory: Trajectory) -> Trajectory:
         """The unroll, with what the agent left and its memory before the first row."""
         now = self._now
         trajectory = trajectory._replace(
-            extras=now.kept[0], carry=jax.device_get(now.carry)
+            extras=self._kept[0], carry=jax.device_get(now.carry)
         )
         extras = self._acting.complete(now.params, self._carry, trajectory)
         extras = jax.device_get(extras)

@@ -1,5 +1,6 @@
 """Who acts is a choice of its own: central inference is local inference."""
 
+import threading
 from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nearness import assert_near
 from scripted import World, at, engine, raising
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.bridge.actor_learner import system
 from jaxrl_par.bridge.central.config import CentralConfig
+from jaxrl_par.bridge.central.place import Place
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.loops.records import RecordError
@@ -162,6 +165,14 @@ def test_a_joint_batch_does_not_depend_on_who_waited():
 
 
 @pytest.mark.slow
+def test_a_joint_batch_is_local_inference_to_rounding():
+    made = agent(widths=(64, 64))
+    ours, _ = advanced(bridge(made, lockstep(3, **CENTRAL)), 1)
+    theirs, _ = advanced(bridge(made, lockstep(3)), 1)
+    assert_near(ours.learner.params, theirs.learner.params, 1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [CENTRAL, APART])
 def test_resuming_in_lockstep_is_exact(options, tmp_path):
     """Through a checkpoint, in the middle of episodes, with the memory of all."""
@@ -240,6 +251,26 @@ def test_memory_goes_on_over_unrolls_and_begins_anew_with_environments(error):
                 np.testing.assert_array_equal(item.trajectory.carry, np.full(2, before))
                 total[item.generation] = memory[-1, 0]
         assert len(total) == (2 if error and actor == 0 else 1)
+
+
+def test_the_learner_gets_the_error_of_the_thread_that_acts(monkeypatch):
+    """And nobody waits for an answer that will not come."""
+    answer, error = Place.answer, ZeroDivisionError("in the network")
+
+    def failing(self, requests, version, params):
+        if requests[0].unroll == 2:
+            raise error
+        return answer(self, requests, version, params)
+
+    monkeypatch.setattr(Place, "answer", failing)
+    with engine(World(), COUNTED, **CENTRAL) as made:
+        run = made.init(KEY)
+        with pytest.raises(ZeroDivisionError) as raised:
+            made.advance(run, 100)
+        assert raised.value is error
+    names = [thread.name for thread in threading.enumerate()]
+    assert not {"inference", "actor 0", "actor 1"} & set(names)
+    assert made.report().restarts == 0
 
 
 # Records --------------------------------------------------------------------------

@@ -149,10 +149,10 @@ class ActorLearnerReport(ThreadsReport):
     def _inference(self, batches: Batches, asking: float) -> str:
         busy = batches.shares.get("acting", 0.0)
         told = f"actors wait for inference {asking:.0%} of the time, which"
+        empty = batches.fill < 0.5
         if busy > 0.5:
             return (
                 f"{told} acts {busy:.0%} of the time, with batches {batches.fill:.0%}"
-                " full: a smaller network, or a smaller central.max_batch if they are"
-                " not full"
+                f" full: a smaller {'central.max_batch' if empty else 'network'}"
             )
         return f"{told} acts {busy:.0%} of the time: a smaller central.max_wait_ms"

@@ -64,7 +64,7 @@ def acted(busy: float) -> Batches:
          "learner waits for actors 60%"),
         ({"restarts": 4, "learner": WAITING}, "made anew 4 times: find out why"),
         ({"learner": WAITING, "actors": [ASKING], "batches": acted(0.9)},
-         "inference 80% of the time, which acts 90% .* batches 75% full"),
+         "inference 80% of the time, which acts 90% .* 75% full: a smaller network"),
         ({"learner": WAITING, "actors": [ASKING], "batches": acted(0.3)},
          "which acts 30% of the time: a smaller central.max_wait_ms"),
         ({"actors": [ASKING], "batches": acted(0.9)}, "in balance"),
