@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -82,8 +82,10 @@ def make_env(key):
     return from_pure(ENV, key)
 
 
-def bridge(learner, config):
-    return threads(learner, make_env, LENGTH, config, data_mesh(1))
+def bridge(learner, config, each=EACH):
+    env = previous_action_and_reward(probes.counter(each))
+    make = partial(from_pure, env)
+    return threads(learner, make, LENGTH, config, data_mesh(1))
 
 
 def lockstep(num_actors, lag=0, **options):
@@ -117,7 +119,7 @@ def unrolls_of(made, num_updates):
 # Equality -------------------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_one_actor_in_lockstep_is_the_compiled_program(memory):
     """Bit for bit: its batch has the shape of local inference."""
@@ -134,7 +136,7 @@ def test_one_actor_in_lockstep_is_the_compiled_program(memory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize(("lag", "each"), [(0, 1), (1, 2)])
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize(
     "central",
@@ -144,13 +146,15 @@ def test_one_actor_in_lockstep_is_the_compiled_program(memory):
         CentralConfig(max_batch=1),
     ],
 )
-def test_actors_in_lockstep_have_the_bits_of_local_inference(lag, memory, central):
-    """All of the run, memory of the actors too, with a network whose products differ
-    with the number of their rows."""
+def test_actors_in_lockstep_have_the_bits_of_local_inference(
+    lag, each, memory, central
+):
+    """All of the run, memory of the actors too, where the products of a single row have
+    other bits in a batch."""
     made = agent(memory, widths=(64, 64))
     config = lockstep(3, lag, inference="central", central=central)
-    ours, _ = advanced(bridge(made, config), 5)
-    theirs, _ = advanced(bridge(made, lockstep(3, lag)), 5)
+    ours, _ = advanced(bridge(made, config, each), 5)
+    theirs, _ = advanced(bridge(made, lockstep(3, lag), each), 5)
     assert state_hash(ours) == state_hash(theirs)
 
 
@@ -167,8 +171,8 @@ def test_a_joint_batch_does_not_depend_on_who_waited():
 @pytest.mark.slow
 def test_a_joint_batch_is_local_inference_to_rounding():
     made = agent(widths=(64, 64))
-    ours, _ = advanced(bridge(made, lockstep(3, **CENTRAL)), 1)
-    theirs, _ = advanced(bridge(made, lockstep(3)), 1)
+    ours, _ = advanced(bridge(made, lockstep(3, **CENTRAL), 1), 1)
+    theirs, _ = advanced(bridge(made, lockstep(3), 1), 1)
     assert_near(ours.learner.params, theirs.learner.params, 1e-5)
 
 
@@ -301,7 +305,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, tmp_path):
 LINES = "[[0, 0, 0, 0]]\n[[0, 1, 0, 0, [[0, 3], [1, 2]]]]\n"
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("lines", "options", "found"),
     [

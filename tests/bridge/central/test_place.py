@@ -83,6 +83,7 @@ def ended(where, actor=0, unroll=0, incarnation=0):
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rows", ["joint", "apart"])
 def test_a_request_that_comes_twice_steps_memory_once(rows):
     where = place(rows=rows)
@@ -147,6 +148,7 @@ def test_an_incarnation_that_was_replaced_is_not_answered():
         asked(where, request(1.0, incarnation=0, row=1))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [{}, {"rows": "apart"}, {"max_batch": 2}])
 def test_what_pads_a_batch_changes_no_memory_and_no_extras(options):
     """Whatever others do meanwhile, alone or together."""
