@@ -66,12 +66,20 @@ class Unrolled(NamedTuple):
     unroll: int
     generation: int
     version: int
-    """The version of the parameters that acted."""
+    """The version of the parameters that acted, the oldest of several."""
     trajectory: Trajectory
     episodes: Episodes
     info: Metrics
     """What simulators told of the episodes that ended: `HostEnvironment.take_info`."""
     after: ActorState
+
+    @property
+    def versions(self) -> dict[int, int]:
+        """Each version that acted, oldest first, and for how many rows of every
+        environment."""
+        rows: Any = self.trajectory.extras["version"]
+        found, counts = np.unique(rows[:, 0], return_counts=True)
+        return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 class Acting(NamedTuple):
@@ -126,10 +134,22 @@ def acting(agent: Agent, length: int, num_actors: int) -> Acting:
     )
 
 
+class _Now(NamedTuple):
+    """An unroll in progress."""
+
+    params: Params
+    version: int
+    keys: Any
+    carry: Carry
+    """Before the first row."""
+
+
 class Actor(PooledActor):
     """Steps its environments, in one thread at a time."""
 
     kind = "actor"
+    acts = "acting"
+    """What it does at each step, besides the environment: a name in its `times`."""
 
     def __init__(
         self,
@@ -241,7 +261,7 @@ class Actor(PooledActor):
         self._activity.end()
 
     def _unrolled(self, params: Params, version: int) -> Unrolled:
-        env, times, act = self.env, self.times, self._acting.act
+        env, times = self.env, self.times
         assert env is not None
         self._t = 0
         with jax.default_device(self._device):
@@ -251,14 +271,12 @@ class Actor(PooledActor):
             rows = UnrollBuffer(
                 env.observation_spec, env.action_spec, self._length, env.num_envs
             )
-            old_carry = carry = self._carry
             rows.write_step(0, self._step)
-            kept = self._acting.extras(params, carry, rows.row(0))
+            self._begin(params, version, keys, rows.row(0))
             before = times.clock()
             for t in range(self._length):
                 # What is in the buffers stays as it is; environments may reuse theirs.
-                action, carry, kept = act(params, carry, kept, rows.row(t), keys)
-                action = rows.write_action(t, action)
+                action = rows.write_action(t, self._act(t, rows.row(t)))
                 acted = times.clock()
                 self._activity.begin("step")
                 step, reward, discount = env.step(action)
@@ -268,26 +286,49 @@ class Actor(PooledActor):
                 self.rows += env.num_envs
                 self._t = t + 1
                 now = times.clock()
-                times.add("acting", acted - before)
+                times.add(self.acts, acted - before)
                 times.add("environment", now - acted)
                 before = now
             rows.check(self._check_bounds)
-            self._carry, self._step = carry, rows.row(self._length)
+            self._step = rows.row(self._length)
             before = times.clock()
-            trajectory = rows.trajectory(kept[0], jax.device_get(old_carry))
-            extras = self._acting.complete(params, carry, trajectory)
-            extras = jax.device_get(extras)
-            times.add("acting", times.clock() - before)
-        extras["version"] = np.full(rows.reward.shape, version, np.int32)
-        return self._complete(trajectory._replace(extras=extras), version)
+            trajectory = self._end(rows.trajectory({}, ()))
+            times.add(self.acts, times.clock() - before)
+        return self._complete(trajectory)
 
-    def _complete(self, trajectory: Trajectory, version: int) -> Unrolled:
+    def _begin(self, params: Params, version: int, keys: Any, step: TimeStep) -> None:
+        """Before the first row of an unroll. `keys`: to act with, [T]."""
+        self._now = _Now(params, version, keys, self._carry)
+        self._kept = self._acting.extras(params, self._carry, step)
+
+    def _act(self, t: int, step: TimeStep) -> Any:
+        """The action of row t."""
+        now, act = self._now, self._acting.act
+        action, self._carry, self._kept = act(
+            now.params, self._carry, self._kept, step, now.keys
+        )
+        return action
+
+    def _end(self, trajectory: Trajectory) -> Trajectory:
+        """The unroll, with what the agent left and its memory before the first row."""
+        now = self._now
+        trajectory = trajectory._replace(
+            extras=self._kept[0], carry=jax.device_get(now.carry)
+        )
+        extras = self._acting.complete(now.params, self._carry, trajectory)
+        extras = jax.device_get(extras)
+        shape = trajectory.reward.shape
+        extras["version"] = np.full(shape, now.version, np.int32)
+        return trajectory._replace(extras=extras)
+
+    def _complete(self, trajectory: Trajectory) -> Unrolled:
         assert self.env is not None
         last: Any = trajectory.steps.last
         episodes = self._episodes(np.asarray(trajectory.reward), last)
         self.env_steps += int(np.sum(~last[:-1]))
         number = self.next_unroll
         self.next_unroll += 1
+        version = int(np.min(trajectory.extras["version"]))
         return Unrolled(
             self.index, number, self.generation, version, trajectory, episodes,
             self.env.take_info(), self.state(),

@@ -216,7 +216,7 @@ class Supervisor:
                     for activity in self._activities.values():
                         activity.forgive(stopped)
 
-    def acquire(self, lock: Any) -> None:
+    def acquire(self, lock: Any, what: str = "lock") -> None:
         """Takes the lock of `threading`, as `wait` would wait for it.
 
         Raises:
@@ -229,7 +229,7 @@ class Supervisor:
             before = time.monotonic()
             self.check()
             if (waited := self.clock() - started) >= self.patience:
-                raise DeadlineError(self._late("lock", waited))
+                raise DeadlineError(self._late(what, waited))
 
     def working(self) -> AbstractContextManager[None]:
         """Lets the clock run: the owner takes part, and others may wait for it."""

@@ -22,9 +22,21 @@ class Entry(NamedTuple):
     generation: int
     """How often the actor's environments had been made anew."""
     version: int
-    """Updates that the parameters which acted had seen."""
+    """Updates that the parameters which acted had seen, the oldest of several."""
     dropped: int = 0
     """1: it was too old, and not learned from."""
+    runs: tuple[tuple[int, int], ...] = ()
+    """Where several acted in turn: each of their versions, and for how many rows."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All that acted."""
+        return tuple(version for version, _ in self.runs) or (self.version,)
+
+    def version_at(self, row: int) -> int:
+        """The one that acted in a row of the unroll."""
+        by_row = [version for version, rows in self.runs for _ in range(rows)]
+        return by_row[row] if by_row else self.version
 
 
 class Turn(NamedTuple):
@@ -69,7 +81,8 @@ class Recorder:
     def write(self, entries: list[Entry] | list[Turn]) -> None:
         if (file := self._file) is None:
             return
-        left = memoryview(json.dumps(entries).encode() + b"\n")
+        rows = [_short(x) if isinstance(x, Entry) else x for x in entries]
+        left = memoryview(json.dumps(rows).encode() + b"\n")
         size = len(left)
         with self._telling():
             while left:
@@ -96,6 +109,13 @@ class Recorder:
             )
 
 
+def _short(entry: Entry) -> tuple[Any, ...]:
+    """Without the columns at the end that say what is usual."""
+    if entry.runs:
+        return entry
+    return entry[:5] if entry.dropped else entry[:4]
+
+
 def read(path: Path) -> list[list[Entry]]:
     """The entries of every update of actors.
 
@@ -105,10 +125,14 @@ def read(path: Path) -> list[list[Entry]]:
     """
 
     def entry(row: Any) -> Entry:
-        made = Entry(*map(_whole, row))
-        if made.dropped not in (0, 1):
-            raise ValueError(f"{made.dropped} is neither learned from nor dropped")
-        return made
+        *numbers, runs = row if len(row) == 6 else (*row, [])
+        pairs = tuple((_whole(acted), _whole(rows)) for acted, rows in runs)
+        if len(numbers) == 4:
+            numbers = [*numbers, 0]
+        actor, unroll, generation, version, dropped = map(_whole, numbers)
+        if dropped not in (0, 1):
+            raise ValueError(f"{dropped} is neither learned from nor dropped")
+        return Entry(actor, unroll, generation, version, dropped, pairs)
 
     return _read(path, lambda rows: [entry(row) for row in rows])
 

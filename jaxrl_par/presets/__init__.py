@@ -22,6 +22,7 @@ SUMMARIES = {
     "impala_threads": "IMPALA with actor threads, for simulators: LunarLander-v3",
     "ppo": "PPO: CartPole-v1",
     "ppo_threads": "PPO with actor threads in lockstep: LunarLander-v3",
+    "seed": "SEED RL, IMPALA with an LSTM and central inference: LunarLander-v3",
     "a2c": "batched A2C, n-step or GAE: CartPole-v1",
     "a3c": "A3C, A2C on asynchronous workers: CartPole-v1",
     "async_q": "asynchronous Q-learning, SARSA and n-step Q: CartPole-v1",

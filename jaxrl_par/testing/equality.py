@@ -65,8 +65,13 @@ def _alone(program: Program) -> Program:
     return Program(lambda key: one(program.init(key)), step)
 
 
-def _threads(learner: Learner, env: Environment, length: int) -> Any:
-    config = ThreadsConfig(num_actors=1, schedule="lockstep", lag=0)
+def _threads(
+    inference: Literal["local", "central"],
+    learner: Learner,
+    env: Environment,
+    length: int,
+) -> Any:
+    config = ThreadsConfig(1, "lockstep", lag=0, inference=inference)
     return threads(learner, partial(from_pure, env), length, config, data_mesh(1))
 
 
@@ -84,7 +89,8 @@ TOPOLOGIES: dict[str, Callable[[Learner, Environment, int], Any]] = {
     "delayed": _delayed,
     "gossip": _gossip,
     "gossip, own pace": _own_pace,
-    "threads": _threads,
+    "threads": partial(_threads, "local"),
+    "threads, central": partial(_threads, "central"),
     "workers": _workers,
     "workers, simulators": _host_workers,
 }

@@ -16,12 +16,25 @@ old. Slow is seldom random: a report says which share of each actor's rows was l
 from. A recorded run, free, decoupled or with a quorum, can be run again by
 `repeat_recorded`.
 
+Who acts is a choice of its own. `local`: each actor, for its environments. `central`:
+one thread for all actors, which hold no network and ask at each step, in batches of up
+to `central.max_batch` actors, or of those who came within `central.max_wait_ms`;
+recurrent memory stays there. In lockstep it acts with the parameters of the unroll,
+else each step with the newest, so that one unroll may have several versions; all are
+recorded, and a bound of the lag holds for the oldest. What is promised: who waited with
+whom changes no bit, as the compiled batch has one shape, in which each actor has its
+place. Hence lockstep is deterministic and a recorded run is repeated bit for bit. With
+`central.rows apart`, or a batch of one actor, an actor's rows are computed in the shape
+of local inference, and lockstep has its bits; in a joint batch of several, to rounding
+only, and where an action depends on the last bits, another run.
+
 Where what acts is taught by what learns, distillers can teach it in threads of their
 own while the learner goes on: see `bridge.actor_learner.distillers`. Version n of the
 parameters has the lessons of n updates in every schedule. So with one distiller all of
 the above holds; several race, and no schedule makes them deterministic.
 
 Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561;
+Espeholt et al., arXiv:1910.06591, and Babaeizadeh et al., arXiv:1611.06256 (central);
 Horgan et al., arXiv:1803.00933, algorithms 1 and 2 (decoupled); Parisotto and
 Salakhutdinov, arXiv:2104.01655, section 4.1.
 """
@@ -37,6 +50,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.bridge.central.config import CentralConfig as CentralConfig
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of, records

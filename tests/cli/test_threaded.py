@@ -71,8 +71,20 @@ def test_a_run_leaves_its_report(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_free_run_is_repeated_from_its_folder(tmp_path):
-    args = arguments(tmp_path, threads=ThreadsConfig(num_actors=2))
+@pytest.mark.parametrize("backend", ["gymnasium", "processes"])
+def test_central_inference_leaves_its_report(tmp_path, capsys, backend):
+    threads = ThreadsConfig(num_actors=2, inference="central")
+    args = arguments(tmp_path, threads=threads, backend=backend)
+    last = rows(run(args).directory.metrics)[-1]
+    assert 1 <= last["inference_batch"] <= 2 and last["inference_wait_ms"] > 0
+    assert "  batches     " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["local", "central"])
+def test_a_free_run_is_repeated_from_its_folder(tmp_path, inference):
+    threads = ThreadsConfig(num_actors=2, inference=inference)
+    args = arguments(tmp_path, threads=threads)
     first = run(args)
     settings = replace(args.training, name="again")
     again = run(replace(args, repeat=str(first.directory.schedule), training=settings))

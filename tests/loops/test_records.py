@@ -17,7 +17,8 @@ from jaxrl_par.loops.records import (
 )
 
 numbers = st.integers(0, 2**40)
-entries = st.builds(Entry, *[numbers] * 4, st.integers(0, 1))
+runs = st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple)
+entries = st.builds(Entry, *[numbers] * 4, st.integers(0, 1), runs)
 schedules = st.lists(st.lists(entries, max_size=3), max_size=8)
 
 
@@ -168,3 +169,24 @@ def test_turns_of_actors_and_of_workers_are_not_mistaken_for_each_other(tmp_path
     write(path, [[Entry(0, 0, 0, 0)]])
     with pytest.raises(RecordError, match="line 1"):
         read_turns(path)
+
+
+def test_several_versions_of_an_unroll_are_the_last_column(tmp_path):
+    path = tmp_path / "schedule.jsonl"
+    entries = [Entry(0, 1, 0, 7, 0, ((7, 2), (8, 2), (9, 1))), Entry(1, 1, 0, 7)]
+    write(path, [entries])
+    assert path.read_text() == (
+        "[[0, 1, 0, 7, 0, [[7, 2], [8, 2], [9, 1]]], [1, 1, 0, 7]]\n"
+    )
+    assert read(path) == [entries]
+    assert [entries[0].version_at(row) for row in range(5)] == [7, 7, 8, 8, 9]
+    assert [entries[1].version_at(row) for row in (0, 4)] == [7, 7]
+    assert (entries[0].versions, entries[1].versions) == ((7, 8, 9), (7,))
+
+
+@pytest.mark.parametrize("runs", ["3", "[3]", "[[3]]", '[[3, "1"]]', "[[3, 1, 1]]"])
+def test_runs_that_are_none_are_refused(tmp_path, runs):
+    path = tmp_path / "schedule.jsonl"
+    path.write_text(f"[[0, 0, 0, 3, 0, {runs}]]\n")
+    with pytest.raises(RecordError, match="line 1: no schedule"):
+        read(path)

@@ -1449,6 +1449,73 @@ _TOPOLOGIES = (
 
 _BRIDGE = (
     _m(
+        "central: a request that comes twice steps memory twice",
+        "bridge/central/place.py",
+        "new = [x for x in requests if not self._again(x)]",
+        "new = [x for x in requests if self._again(x) in (True, False)]",
+        "bridge/central/test_place.py::"
+        "test_a_request_that_comes_twice_steps_memory_once",
+    ),
+    _m(
+        "central: an environment that starts again keeps its memory",
+        "bridge/central/place.py",
+        "if known is None or known.place[0] != request.incarnation:",
+        "if known is None:",
+        "bridge/central/test_place.py::"
+        "test_an_environment_that_starts_again_has_fresh_memory",
+    ),
+    _m(
+        "central: what pads a batch is the last actor",
+        "bridge/central/place.py",
+        "actors = np.full(self.slots, self._num_actors, np.int32)",
+        "actors = np.full(self.slots, self._num_actors - 1, np.int32)",
+        "bridge/central/test_place.py",
+    ),
+    _m(
+        "central: keys of a batch, not of each actor",
+        "bridge/central/compiled.py",
+        'keys = kept.keys.at[actors, rows].get(mode="clip")',
+        'keys = kept.keys.at[jnp.arange(len(rows)), rows].get(mode="clip")',
+        "bridge/central/test_place.py::"
+        "test_keys_are_those_of_each_actor_in_local_inference",
+    ),
+    _m(
+        "central: all rows of an unroll have the version of its last",
+        "bridge/central/place.py",
+        "versions = np.array(known.versions, np.int32)[:, None]",
+        "versions = np.array(known.versions[-1:] * self._length, np.int32)[:, None]",
+        "bridge/central/test_place.py::test_each_row_tells_the_version_that_acted",
+    ),
+    _m(
+        "central: a call mixes versions that were asked for",
+        "bridge/central/desk.py",
+        "if request.version == oldest.version:",
+        "if request.version is not None or oldest.version is None:",
+        "bridge/central/test_desk.py::test_a_call_is_of_one_version",
+    ),
+    _m(
+        "the alarm of an actor that never pulls looks at its oldest row",
+        "bridge/actor_learner/pulls.py",
+        "acted = max(item.versions)",
+        "acted = min(item.versions)",
+        "bridge/actor_learner/test_pulls.py",
+    ),
+    _m(
+        "the largest lag of an unroll is that of its last row",
+        "bridge/actor_learner/learner.py",
+        "most = max(most, version - acted)",
+        "most = version - acted",
+        "topologies/test_threads_central.py::"
+        "test_each_act_sees_whole_parameters_of_the_version_that_it_tells",
+    ),
+    _m(
+        "records: a row is of the version of the row before",
+        "loops/records.py",
+        "return by_row[row] if by_row else self.version",
+        "return by_row[max(row - 1, 0)] if by_row else self.version",
+        "loops/test_records.py::test_several_versions_of_an_unroll_are_the_last_column",
+    ),
+    _m(
         "decoupled: of several batches only the last is added",
         "bridge/actor_learner/decoupled.py",
         "for batch in batches:",
@@ -1611,8 +1678,8 @@ _BRIDGE = (
     _m(
         "actor: an unroll has the memory of its end",
         "bridge/actor.py",
-        "rows.trajectory(kept[0], jax.device_get(old_carry))",
-        "rows.trajectory(kept[0], jax.device_get(carry))",
+        "carry=jax.device_get(now.carry)",
+        "carry=jax.device_get(self._carry)",
         "topologies/test_threads.py::"
         "test_lockstep_without_lag_is_the_synchronous_program",
     ),
@@ -2062,8 +2129,7 @@ _POPULATIONS = (
         "topologies/evolving.py",
         "record = evolved.record.cleared(copied)",
         "record = evolved.record",
-        "topologies/test_evolving.py"
-        "::test_who_copied_is_judged_by_later_scores_alone",
+        "topologies/test_evolving.py::test_who_copied_is_judged_by_later_scores_alone",
     ),
     _m(
         "a discount is changed as it is",

@@ -36,6 +36,7 @@ TAKES = {
     "r2d2": ("compiled", "gossip", "threads"),
     "r2d3": ("compiled", "gossip", "threads"),
     "reinforce": ("compiled",),
+    "seed": ("compiled", "threads"),
     "sweep": ("compiled",),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)

@@ -38,6 +38,7 @@ def test_a_learner_computes_the_same_on_every_topology_that_takes_it(name):
 @pytest.mark.slow
 def test_topologies_that_need_halves_refuse_a_learner_without():
     taken = ("compiled", "sharded", "gossip", "gossip, own pace", "threads")
+    taken = (*taken, "threads, central")
     assert equality.taken_by(distillation(ENV)) == taken
     normalised = LEARNERS["a2c, normalised"](ENV)
     assert "delayed" in equality.taken_by(normalised)

@@ -66,9 +66,16 @@ def advanced(bridge, num_updates):
         bridge.close()
 
 
-@pytest.mark.parametrize("num_devices", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_recorded_run_is_repeated_bit_for_bit(num_devices, tmp_path):
-    config = decoupled(4.0, 3)
+@pytest.mark.parametrize(
+    ("num_devices", "inference"),
+    [
+        (1, "local"),
+        pytest.param(2, "local", marks=pytest.mark.slow),
+        pytest.param(1, "central", marks=pytest.mark.slow),
+    ],
+)
+def test_a_recorded_run_is_repeated_bit_for_bit(num_devices, inference, tmp_path):
+    config = decoupled(4.0, 3, inference=inference)
     bridge = engine(config, num_devices)
     bridge.record(tmp_path / "schedule.jsonl")
     first, told = advanced(bridge, 12)

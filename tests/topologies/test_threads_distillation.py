@@ -105,11 +105,14 @@ def test_lockstep_without_lag_is_the_synchronous_program(options, num_actors):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_lag", [None, 0, 2])
-def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, tmp_path):
+@pytest.mark.parametrize(
+    ("max_lag", "inference"),
+    [(None, "local"), (0, "local"), (2, "local"), (2, "central")],
+)
+def test_in_the_free_schedule_every_actor_takes_its_turn(max_lag, inference, tmp_path):
     """Lane b of each batch is the same environment where it was left, though nobody
     waits for others to act. A recorded run is repeated bit for bit."""
-    config = ThreadsConfig(num_actors=3, max_lag=max_lag)
+    config = ThreadsConfig(num_actors=3, max_lag=max_lag, inference=inference)
     bridge = engine(config)
     path = tmp_path / "schedule.jsonl"
     bridge.record(path)

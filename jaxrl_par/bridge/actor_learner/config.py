@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from jaxrl_par.bridge.central.config import CentralConfig
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.errors import ReadIf, at_least, at_most, not_chosen
 from jaxrl_par.loops.pace import PaceConfig
@@ -19,6 +20,7 @@ class ThreadsConfig:
         "queue_size": ("schedule", ("free", "decoupled")),
         "pace": ("schedule", ("decoupled",)),
         "publish_interval": ("schedule", ("decoupled",)),
+        "central": ("inference", ("central",)),
     }
     """What each of these fields is for: another one, and its values."""
 
@@ -52,6 +54,11 @@ class ThreadsConfig:
     actor_device: Literal["cpu", "learner"] = "cpu"
     """Where actors act. The CPU answers soonest for small networks; the learner's first
     device pays for large ones, or many environments."""
+    inference: Literal["local", "central"] = "local"
+    """local: each actor acts for its environments. central: one thread acts for all,
+    and actors hold no network and no memory. Unless in lockstep, each step is acted
+    with the newest parameters."""
+    central: CentralConfig = CentralConfig()
     num_distillers: int = 0
     """Distillation, and other chains whose last stage acts and has lessons: threads
     that update the actor at the same time, without a lock, while the learner goes on.
@@ -81,6 +88,11 @@ class ThreadsConfig:
         return self.schedule == "decoupled"
 
     @property
+    def slots(self) -> int:
+        """Actors for whom one call of central inference acts."""
+        return self.central.max_batch or self.num_actors
+
+    @property
     def updates_per_version(self) -> int:
         """Updates between two versions that actors can have."""
         return self.publish_interval if self.is_decoupled else 1
@@ -97,6 +109,9 @@ class ThreadsConfig:
         found += at_least(self, lag=0, max_lag=0, num_distillers=0, publish_interval=1)
         found += at_most(self, num_actors=4096, num_distillers=4096, lag=10**6)
         found += at_most(self, unrolls_per_update=10**6, queue_size=10**6)
+        if self.slots > self.num_actors:
+            told = f"num_actors = {self.num_actors}, got {self.slots}"
+            found.append(f"central.max_batch must be at most {told}")
         if self.schedule == "lockstep":
             return found + self._problems_in_lockstep()
         if self.lag != type(self).lag:

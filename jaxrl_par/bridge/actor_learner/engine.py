@@ -4,6 +4,7 @@ its owner."""
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,12 @@ from jaxrl_par.bridge.actor import Actor, Unrolled, count_of
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
 from jaxrl_par.bridge.actor_learner.learner import stacked
+from jaxrl_par.bridge.actor_learner.pulls import Pulls
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
 from jaxrl_par.bridge.actor_learner.stages import Stages
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
+from jaxrl_par.bridge.central.desk import ThreadedDesk
 from jaxrl_par.bridge.engine import PoolEngine
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
@@ -51,6 +54,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self._make_schedule = make_schedule
         self._distillers: Distillers | None = None
         self._made: _Made | None = None
+        self._desk: ThreadedDesk | None = None
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
@@ -64,6 +68,10 @@ class ActorLearnerEngine(PoolEngine[Actor]):
         self._system = ActorLearnerSystem(
             self._parts, key, self._config.num_past_params
         )
+        if self._config.inference == "central":
+            place, config = self._system.place(), self._config.central
+            self._desk = ThreadedDesk(self._supervisor, place, config)
+            self._system.desk = self._desk
         return self._system.new_run(self._make(self._system))
 
     def resume(self, run: Run) -> None:
@@ -122,6 +130,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                     learner.compile(run, batches)
             # Before the update: the lag is that of the parameters which learn.
             counted = learner.count(unrolls, version)
+            self._pulls.note(unrolls, version)
             run, learned, lessons = times.timed(
                 "updating", learner.update, run, batches
             )
@@ -173,6 +182,8 @@ class ActorLearnerEngine(PoolEngine[Actor]):
             distillers=[x.shares() for x in distillers.times] if distillers else [],
             lessons=list(distillers.learned) if distillers else [],
             **self._counts_of_quorum(),
+            batches=self._desk.batches() if self._desk else None,
+            stuck=self._pulls.stuck(),
             **counts,
         )
 
@@ -211,11 +222,17 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 publisher.publish(version - age, params)
         schedule = self._make_schedule(version)
         queue = Queue(supervisor, schedule, system.tally)
+        # In the queue, in two batches behind it, and of each actor one.
+        waiting = schedule.capacity + 2 * self._config.batch + self._config.num_actors
+        self._pulls = Pulls(waiting * self._config.updates_per_version)
         self._begin(version)
         stages = Stages(supervisor, self._pool, system, publisher, schedule, queue)
         self._stages, self._learner_times = stages, Times(supervisor.clock)
         self._intake = self._make_intake(stages, run)
         stages.publish(version, run.learner)
+        if desk := self._desk:
+            serve = partial(desk.serve, publisher.chosen)
+            supervisor.start("inference", serve)
         self._pool.start(stages.act)
         supervisor.start("uploader", stages.upload)
         if self._config.num_distillers:
@@ -240,6 +257,10 @@ class ActorLearnerEngine(PoolEngine[Actor]):
     def _write(self, unrolls: list[Unrolled], dropped: list[Unrolled]) -> None:
         if self._recorder:
             lines = [(x, 0) for x in unrolls] + [(x, 1) for x in dropped]
-            self._recorder.write(
-                [Entry(x.actor, x.unroll, x.generation, x.version, n) for x, n in lines]
-            )
+            self._recorder.write([_entry(*line) for line in lines])
+
+
+def _entry(item: Unrolled, dropped: int) -> Entry:
+    runs = tuple(item.versions.items())
+    known = item.actor, item.unroll, item.generation, item.version
+    return Entry(*known, dropped, runs if len(runs) > 1 else ())

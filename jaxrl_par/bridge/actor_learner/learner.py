@@ -159,14 +159,23 @@ class MeshLearner:
 
     def count(self, unrolls: Sequence[Unrolled], version: int) -> Metrics:
         """Counts rows by lag, at the moment when `version` learns from them; lags, and
-        means over the episodes that ended in them, numpy. There may be none."""
-        lags = [version - item.version for item in unrolls]
-        for lag, item in zip(lags, unrolls, strict=True):
-            self._tally.lags[lag] += item.trajectory.reward.size
+        means over the episodes that ended in them, numpy. There may be none.
+
+        In one unroll several versions may have acted: its lag is the mean over rows,
+        and the largest one is that of any row.
+        """
+        lags, most, any_ = [], 0, bool(unrolls)
+        for item in unrolls:
+            length, num_envs = item.trajectory.reward.shape
+            total = 0
+            for acted, rows in item.versions.items():
+                self._tally.lags[version - acted] += rows * num_envs
+                total += rows * (version - acted)
+                most = max(most, version - acted)
+            lags.append(total / length)
             self._tally.learned_rows[item.actor] += item.trajectory.reward.size
             self._tally.env_steps += int(np.sum(~item.trajectory.rows.last))
         self._tally.updates += 1
-        most, any_ = max(lags, default=0), bool(lags)
         numbers: Any = np.array([sum(lags), len(lags), most, any_], "f4")
         episodes = np.array([x.episodes for x in unrolls], "f4").reshape(-1, 3)
         sums: Any = episodes.sum(axis=0)

@@ -37,6 +37,12 @@ class Publisher:
     def get(self, version: int) -> Params:
         return self._params[version]
 
+    def chosen(self, version: int | None) -> tuple[int, Params]:
+        """That version, by default the newest, and its parameters; in any thread."""
+        with self._supervisor.condition:
+            version = self.newest if version is None else version
+            return version, self._params[version]
+
     def older(self, count: int, version: int | None = None) -> tuple[Params, ...]:
         """The `count` versions before `version`, by default the newest, oldest first,
         padded with the oldest one kept."""

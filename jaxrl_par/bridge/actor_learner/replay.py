@@ -16,6 +16,8 @@ from jaxrl_par.bridge.actor import Actor, Unrolled
 from jaxrl_par.bridge.actor_learner import distillers
 from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
+from jaxrl_par.bridge.central.desk import DirectDesk
+from jaxrl_par.bridge.central.place import Request
 from jaxrl_par.bridge.replay import ReplayEngine
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.loops import Run
@@ -29,11 +31,14 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):
         super().__init__(parts.config.num_actors, schedule, name="actor")
         self._parts = parts
-        self._uses = Counter(entry.version for update in schedule for entry in update)
+        entries = [entry for update in schedule for entry in update]
+        self._uses = Counter(v for entry in entries for v in set(entry.versions))
         self._params: dict[int, Params] = {}
 
     def init(self, key: PRNGKey) -> Run:
         self._system = ActorLearnerSystem(self._parts, key)
+        if self._parts.config.inference == "central":
+            self._system.desk = DirectDesk(self._system.place(), self._choose)
         run = self._system.new_run(self._start(self._system))
         distils = self._parts.config.num_distillers > 0
         self._student = Shared(self._system.student(run.learner)) if distils else None
@@ -91,16 +96,42 @@ class ActorLearnerReplay(ReplayEngine[Actor]):
 
     def _unroll(self, entry: Entry):
         actor = self._member(entry.actor, entry.generation, entry.unroll)
-        if entry.version not in self._params:
-            raise RecordError(
-                f"update {self._update} of the record wants version {entry.version};"
-                f" there are {sorted(self._params)}"
-            )
+        self._refuse(entry)
+        self._entry = entry
         item = actor.unroll(self._params[entry.version], entry.version)
-        self._uses[entry.version] -= 1
-        if not self._uses[entry.version]:
-            del self._params[entry.version]
+        for version in set(entry.versions):
+            self._uses[version] -= 1
+            if not self._uses[version]:
+                del self._params[version]
         return item
+
+    def _refuse(self, entry: Entry) -> None:
+        """
+        Raises:
+          RecordError: what acted cannot be had.
+        """
+        for version in entry.versions:
+            if version not in self._params:
+                raise RecordError(
+                    f"update {self._update} of the record wants version {version};"
+                    f" there are {sorted(self._params)}"
+                )
+        if entry.runs and self._parts.config.inference != "central":
+            raise RecordError(
+                f"update {self._update} of the record is of several versions in one"
+                " unroll, as inference = central acts, not local"
+            )
+        rows = sum(count for _, count in entry.runs)
+        if entry.runs and rows != self._parts.unroll_length:
+            raise RecordError(
+                f"update {self._update} of the record is of {rows} rows, and an unroll"
+                f" of {self._parts.unroll_length}"
+            )
+
+    def _choose(self, request: Request) -> tuple[int, Params]:
+        """Who acted when the run was recorded."""
+        version = self._entry.version_at(request.row)
+        return version, self._params[version]
 
     def _keep(self, version: int, run: Run) -> None:
         if self._uses[version]:

@@ -1,9 +1,10 @@
 """Where the time of actors and learner goes, and what would make them faster."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from jaxrl_par.bridge.central.desk import Batches
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
 from jaxrl_par.loops.pace import PaceConfig
 
@@ -37,10 +38,15 @@ class ActorLearnerReport(ThreadsReport):
     distillers: Sequence[Shares] = ()
     lessons: Sequence[int] = ()
     """How many each distiller learned from."""
+    batches: Batches | None = None
+    """Central inference: what its thread did."""
+    stuck: Mapping[int, int] = field(default_factory=dict)
+    """Actors that never come to newer parameters, and how many updates they are old."""
 
     def bars(self) -> dict[str, Shares]:
         bars = {f"actor {i}": shares for i, shares in enumerate(self.actors)}
         bars |= {"uploader": self.uploader, "learner": self.learner}
+        bars |= {"inference": self.batches.shares} if self.batches else {}
         return bars | {f"distiller {i}": x for i, x in enumerate(self.distillers)}
 
     def numbers(self) -> dict[str, Any]:
@@ -52,6 +58,8 @@ class ActorLearnerReport(ThreadsReport):
             **({"samples_per_insert": self.samples_per_insert} if self.pace else {}),
             **({"lessons": sum(self.lessons)} if self.lessons else {}),
             **self._numbers_of_quorum(),
+            **(self.batches.numbers() if self.batches else {}),
+            **({"stuck_actors": len(self.stuck)} if self.stuck else {}),
         }
 
     def _numbers_of_quorum(self) -> dict[str, Any]:
@@ -95,6 +103,13 @@ class ActorLearnerReport(ThreadsReport):
                 f"  lessons     {sum(self.lessons):,} by {len(self.lessons)}"
                 f" distillers: {', '.join(f'{count:,}' for count in self.lessons)}"
             )
+        if self.batches is not None:
+            lines.append(f"  batches     {self.batches.told()}")
+        lines += [
+            f"  ALARM       actor {index} acts with parameters that are {lag} updates"
+            " old, one more with each update: it never pulls newer ones"
+            for index, lag in self.stuck.items()
+        ]
         return lines
 
     def _at_ratio(self) -> bool:
@@ -111,12 +126,19 @@ class ActorLearnerReport(ThreadsReport):
         most = "no bound" if ahead is None else f"at most {ahead} batches"
         return f"{told}, at most {pace.samples_per_insert:g}; actors ahead: {most}"
 
+    def advice(self) -> str:
+        if self.stuck:
+            actors = ", ".join(map(str, self.stuck))
+            return f"actors {actors} never pull newer parameters: find out why"
+        return super().advice()
+
     def bottleneck(self) -> str:
         if told := self.starved():
             return told
         learner_waits = self.learner.get("waiting for unrolls", 0.0)
         distilling = self.learner.get("waiting for distillers", 0.0)
         actors = mean_shares(self.actors)
+        asking = actors.pop("waiting for inference", 0.0)
         blocked = sum(x for n, x in actors.items() if n.startswith("waiting for "))
         uploading = self.uploader.get("uploading", 0.0)
         if uploading > 0.5 and learner_waits > 0.2:
@@ -136,6 +158,8 @@ class ActorLearnerReport(ThreadsReport):
                     " trained as much as pace.samples_per_insert allows: more actors,"
                     " or a larger ratio"
                 )
+            if self.batches and asking > actors.get("environment", 0.0):
+                return self._inference(self.batches, asking)
             acting = actors.get("acting", 0.0)
             if acting > actors.get("environment", 0.0):
                 return (
@@ -153,3 +177,14 @@ class ActorLearnerReport(ThreadsReport):
                 " a smaller network, or more devices for the learner"
             )
         return "actors and learner are in balance"
+
+    def _inference(self, batches: Batches, asking: float) -> str:
+        busy = batches.shares.get("acting", 0.0)
+        told = f"actors wait for inference {asking:.0%} of the time, which"
+        empty = batches.fill < 0.5
+        if busy > 0.5:
+            return (
+                f"{told} acts {busy:.0%} of the time, with batches {batches.fill:.0%}"
+                f" full: a smaller {'central.max_batch' if empty else 'network'}"
+            )
+        return f"{told} acts {busy:.0%} of the time: a smaller central.max_wait_ms"

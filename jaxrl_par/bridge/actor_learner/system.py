@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
+from jaxrl_par.bridge.central.actor import AskingActor, Desk
+from jaxrl_par.bridge.central.compiled import compiled
+from jaxrl_par.bridge.central.place import Place
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.loops.pace import Pace
@@ -72,11 +76,17 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         )
         agent, length = parts.learner.actor, parts.unroll_length
         self._acting = acting(agent, length, config.num_actors)
+        self.desk: Desk | None = None
+        """Where actors ask, if inference is central: from whoever runs them."""
 
     def actor(self, index: int, **options: Any) -> Actor:
         """An actor, still without environments."""
-        parts = self.parts
-        return Actor(
+        parts, make = self.parts, Actor
+        config = parts.config
+        if (desk := self.desk) is not None:
+            newest = config.schedule != "lockstep"
+            make = partial(AskingActor, desk=desk, newest=newest)
+        return make(
             index,
             parts.make_env,
             self._acting,
@@ -84,9 +94,18 @@ class ActorLearnerSystem(ActorFactory[Actor]):
             self._root,
             parts.actor_device,
             claim=self.claim,
-            check_bounds=parts.config.supervision.check_bounds,
+            check_bounds=config.supervision.check_bounds,
             **options,
         )
+
+    def place(self) -> Place:
+        """Who acts for all actors, with what no actor has: for central inference."""
+        parts = self.parts
+        config, length = parts.config, parts.unroll_length
+        given = self._acting, length, config.num_actors
+        functions = compiled(parts.learner.actor, *given, config.central)
+        device = parts.actor_device
+        return Place(functions, *given, config.slots, self._root, device)
 
     def new_run(self, actors: Sequence[Actor]) -> Run:
         """The run at its start, from actors that have environments."""

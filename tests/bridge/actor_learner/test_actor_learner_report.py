@@ -5,6 +5,7 @@ import re
 import pytest
 
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
+from jaxrl_par.bridge.central.desk import Batches
 from jaxrl_par.loops.pace import PaceConfig
 
 
@@ -36,7 +37,13 @@ def test_the_lag_is_a_mean_over_rows():
 
 
 WAITING = {"updating": 0.4, "waiting for unrolls": 0.6}
+ASKING = {"waiting for inference": 0.8, "environment": 0.2}
 BLOCKED = {"acting": 0.3, "waiting for parameters": 0.4, "waiting for the queue": 0.3}
+
+
+def acted(busy: float) -> Batches:
+    """Of a thread that acts for so much of its time."""
+    return Batches({"acting": busy}, 100, 150, 2, waited=0.3, longest=0.2)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,12 @@ BLOCKED = {"acting": 0.3, "waiting for parameters": 0.4, "waiting for the queue"
         ({"learner": WAITING, "pace": PaceConfig(8.0), "samples_per_insert": 4.0},
          "learner waits for actors 60%"),
         ({"restarts": 4, "learner": WAITING}, "made anew 4 times: find out why"),
+        ({"learner": WAITING, "actors": [ASKING], "batches": acted(0.9)},
+         "inference 80% of the time, which acts 90% .* 75% full: a smaller network"),
+        ({"learner": WAITING, "actors": [ASKING], "batches": acted(0.3)},
+         "which acts 30% of the time: a smaller central.max_wait_ms"),
+        ({"actors": [ASKING], "batches": acted(0.9)}, "in balance"),
+        ({"restarts": 4, "stuck": {3: 40}}, "actors 3 never pull newer parameters"),
     ],
 )  # fmt: skip
 def test_the_advice_names_what_to_change_first(changes, advice):
@@ -99,3 +112,14 @@ def test_the_pace_is_told_with_its_bounds(pace, ratio, told):
     assert any(told in line for line in lines.lines())
     assert lines.row()["samples_per_insert"] == ratio
     assert "samples_per_insert" not in report().row()
+
+
+def test_batches_and_an_actor_that_never_pulls_are_told():
+    told = report(batches=acted(0.5), stuck={3: 40})
+    assert any("batches     1.5 of 2 actors on average" in x for x in told.lines())
+    assert any(
+        "ALARM       actor 3 acts with parameters that" in x for x in told.lines()
+    )
+    assert told.row()["inference_fill"] == 0.75 and told.row()["stuck_actors"] == 1
+    assert told.row()["inference_acting"] == 0.5
+    assert not {"stuck_actors", "inference_fill"} & set(report().row())

@@ -48,6 +48,7 @@ SCHEDULES = {
     "bounded": {"max_lag": 1},
     "lockstep": {"schedule": "lockstep", "lag": 1},
     "in_turn": {"schedule": "lockstep", "lag": 0},
+    "central": {"inference": "central"},
 }
 by_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
 # A machine that is busy may be as late as this for no fault of a simulator.
@@ -58,6 +59,7 @@ MANY = 1_000_000
 
 
 ACTING = cache(system.acting)
+CENTRAL = cache(system.compiled)
 COMPILE = MeshLearner.compile
 COMPILED = {}
 
@@ -76,6 +78,7 @@ def compiled_once(monkeypatch):
         COMPILED[like] = self._compiled
 
     monkeypatch.setattr(system, "acting", ACTING)
+    monkeypatch.setattr(system, "compiled", CENTRAL)
     monkeypatch.setattr(MeshLearner, "compile", compile_once)
 
 
