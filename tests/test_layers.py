@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
+    "hosts": {"errors", "exit_codes"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge"},
     "training": {
@@ -45,11 +46,12 @@ MAY_IMPORT = {
         "rollout",
         "loops",
         "bridge",
+        "hosts",
     }
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "replay", "loops", "topologies", "training", "kept"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
     "presets": {
         "types",
         "axis",
@@ -67,7 +69,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
 MAY_IMPORT["__main__"] = {"errors", "exit_codes", "envs", "kept", "pipes", "presets"}
-MAY_IMPORT["__main__"] |= {"__version__"}
+MAY_IMPORT["__main__"] |= {"__version__", "hosts"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

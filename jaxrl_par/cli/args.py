@@ -33,6 +33,7 @@ from jaxrl_par.errors import (
     unknown_name,
     unread,
 )
+from jaxrl_par.hosts.config import HostsConfig
 from jaxrl_par.loops import Learner, Program, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -60,6 +61,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "workers.staleness": ("delayed", "workers"),
     "workers.outliers": ("delayed", "workers"),
     "delays": ("delayed",),
+    "hosts": ("compiled",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
@@ -95,7 +97,7 @@ class Args:
     workers: threads that share parameters, as fast as they are."""
     num_devices: int = 1
     """For compiled and threads: devices that share what is learned from, and average
-    their gradients."""
+    their gradients. Those of all processes together, if there are several."""
     num_envs: int = 32
     """Environments of all devices, actors or workers together."""
     unroll_length: int = 32
@@ -121,6 +123,7 @@ class Args:
     """Their number and what becomes of stale or outlying gradients are those of delayed
     too."""
     delays: DelaysConfig = DelaysConfig()
+    hosts: HostsConfig = HostsConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
 
     @property
@@ -271,6 +274,7 @@ class Args:
             return found + unknown
         countable = not (low or self.threads.problems() or self.workers.problems())
         found += self._topology_problems() + self._environment_problems()
+        found += self._hosts_problems()
         return found + (self._size_problems() if countable else [])
 
     def unread(self, name: str) -> str:
@@ -312,6 +316,13 @@ class Args:
         if self.repeat is not None and in_threads == ("threads", "lockstep"):
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
+
+    def _hosts_problems(self) -> list[str]:
+        processes = self.hosts.num_processes or 1
+        if self.topology != "compiled" or self.num_devices >= processes:
+            return []
+        told = f"each of hosts.num_processes = {processes} needs one"
+        return [f"num_devices must be at least {processes}: {told}"]
 
     @property
     def _owns_environments(self) -> bool:

@@ -19,6 +19,7 @@ from functools import partial
 import jax
 
 from jaxrl_par.exit_codes import EXIT_CODES, end_at_once, heard
+from jaxrl_par.hosts.collective import alone, border
 from jaxrl_par.training.output import can_write
 
 COMPILER_GRACE = 10.0
@@ -76,9 +77,22 @@ class Signals:
         if self._first is not None:
             raise Interrupted(self._first, self.compiling_since() is not None)
 
+    def raise_agreed(self) -> None:
+        """At a border, which all processes of the run come to.
+
+        Raises:
+          Interrupted: a signal came, in one of them: it is raised in all.
+        """
+        if number := border(self._first or 0):
+            self._first = self._first or signal.Signals(number)
+            raise Interrupted(
+                signal.Signals(number), self.compiling_since() is not None
+            )
+
     @contextmanager
     def answered_at_once(self, save: Callable[[], object]) -> Iterator[None]:
         """Within it nothing is lost by leaving: a signal that came, or comes, raises.
+        Not where others would wait for this process: they leave at the next border.
 
         If the main thread does not come back to Python for `COMPILER_GRACE` seconds,
         another one calls `save` and ends the process.
@@ -86,6 +100,9 @@ class Signals:
         Raises:
           Interrupted: in the main thread, wherever that is.
         """
+        if not alone():
+            yield
+            return
         self._leaving, self._raises = (time.monotonic(), save), True
         try:
             self.raise_any()

@@ -69,7 +69,7 @@ def read_learned(steps: Steps, step: int, like: Run, member: int | None) -> Run:
         restored[name] = jax.random.wrap_key_data(restored[name], impl=kind)
     ordered = [restored[name] for name in named(like)]
     run = jax.tree.unflatten(jax.tree.structure(like), ordered)
-    check_sums(run, manifest)
+    check_sums(run, jax.device_get(leaves_of(run)), manifest)
     return run if size is None else jax.tree.map(lambda x: x[member], run)
 
 

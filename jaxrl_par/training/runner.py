@@ -7,7 +7,9 @@ resumed, so that both compute the same bits.
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +18,13 @@ import numpy as np
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.errors import RefusedError, refuse, refuse_any, told
+from jaxrl_par.hosts.collective import (
+    fetched,
+    here,
+    leads,
+    said_by_first,
+    told_by_first,
+)
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
@@ -33,6 +42,7 @@ from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import write_json
+from jaxrl_par.training.following import NoCheckpoints, NoDirectory, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.loop import Evaluate, Loop, asked_by, progress
 from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
@@ -100,28 +110,46 @@ def train(
     _check_parts(key, evaluate, extends)
     budget = budget_of(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
-    directory = open_directory(args, settings, default_name, extends)
-    kept = identity(args, settings), settings.keep_checkpoints
+    if leads():
+        directory = open_directory(args, settings, default_name, extends)
+    else:
+        directory = NoDirectory(Path(settings.name or default_name))
     with (
         lasting_output(),
         directory,
-        Checkpoints(directory.checkpoints, *kept, extends=extends) as store,
+        _checkpoints(directory, args, settings, extends) as store,
         interrupts(store.described) as signals,
         _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key, signals)
-        if budget.fraction(progress(run)) == 1 and directory.summary.exists():
+        done = progress(run)
+        if budget.fraction(done) == 1 and said_by_first(directory.summary.exists()):
             return _finished(run, directory)
-        lines = JsonLines(directory.metrics, progress(run)["updates"])
-        sinks = _sinks(lines, directory, args, settings, run, resumed)
+        if leads():
+            lines = JsonLines(directory.metrics, done["updates"])
+            sinks = _sinks(lines, directory, args, settings, run, resumed)
+        else:
+            lines, sinks = NoLines(), []
         with _closed(sinks), display(directory.path.name) as show:
             about = settings, budget, engine, directory, store
             loop = Loop(*about, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
-    return Trained(run, summary, directory)
+    return Trained(here(run), summary, directory)
+
+
+def _checkpoints(
+    directory: RunDirectory,
+    args: Any,
+    settings: TrainingConfig,
+    extends: Collection[str],
+) -> Checkpoints | NoCheckpoints:
+    if not leads():
+        return NoCheckpoints(directory.checkpoints)
+    kept = identity(args, settings), settings.keep_checkpoints
+    return Checkpoints(directory.checkpoints, *kept, extends=extends)
 
 
 def _check_parts(key: Any, evaluate: Any, extends: Any) -> None:
@@ -177,7 +205,7 @@ def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
 
 def _start(
     engine: Engine,
-    store: Checkpoints,
+    store: Checkpoints | NoCheckpoints,
     directory: RunDirectory,
     key: PRNGKey,
     signals: Signals,
@@ -202,7 +230,7 @@ def _start(
         )
     # Something good to go back to, whatever happens in the first chunk.
     store.save(0, run)
-    if run.settings:
+    if run.settings and leads():
         own = {name: np.asarray(x).tolist() for name, x in named(run.settings).items()}
         write_json(directory.members, own)
     return run, False
@@ -252,7 +280,8 @@ def _final_results(
 
 
 def _finished(run: Run, directory: RunDirectory) -> Trained:
-    summary = Summary.read(directory.summary)
+    own = asdict(Summary.read(directory.summary)) if leads() else None
+    summary = Summary(**told_by_first(own))
     print(f"{directory.path} is finished:\n{summary.text()}")
     return Trained(run, summary, directory)
 
@@ -264,6 +293,8 @@ def _end(
     loop.keep_best(run, results)
     loop.engine.close()
     summary = _summarize(run, loop.lines, loop.engine, results, directory.path.name)
+    if not leads():
+        return summary
     with harmless("the summary"):
         summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
@@ -288,7 +319,7 @@ def _summarize(
         compile_seconds=engine.compile_seconds,
         xla_threads=xla_threads(),
         peak_memory_bytes=peak_memory_bytes(),
-        skipped=int(np.sum(jax.device_get(run.progress.skipped))),
+        skipped=int(np.sum(fetched(run.progress.skipped))),
         state_sha256=state_hash(run),
         evaluation={name: metrics.scalar(x) for name, x in results.items()},
     )

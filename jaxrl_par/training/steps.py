@@ -56,6 +56,12 @@ class Steps:
             max_to_keep=self._keep,
             enable_async_checkpointing=False,
             create=False,
+            # The only process that opens it, of however many there are.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=0,
+                active_processes={0},
+                barrier_sync_key_prefix="process_0",
+            ),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         # While it is open, no folder that is made later can be taken for this one.
