@@ -69,7 +69,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["__init__"] = {*MAY_IMPORT, "lazy"}
 MAY_IMPORT["__main__"] = {"errors", "exit_codes", "envs", "kept", "pipes", "presets"}
-MAY_IMPORT["__main__"] |= {"__version__", "hosts"}
+MAY_IMPORT["__main__"] |= {"__version__"}
 # Their modules do not know each other: each can be read, and removed, by itself. A
 # folder among them counts as one module.
 INDEPENDENT = {"algorithms", "topologies"}

@@ -236,14 +236,10 @@ class Checkpoints(AbstractContextManager):
         manifest = manifest | {"config": manifest["config"] | extended}
         manifests.check(manifest, like, self._config, self._steps.path(step))
         expected = manifests.leaves_of(like)
-        target = {name: x for name, x in expected.items() if x.size}
-        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        arguments = ocp.args.PyTreeRestore(
-            target, restore_args=dict.fromkeys(target, as_numpy)
-        )
-        restored = self._steps.read_state(step, arguments)
-        empty = {n: np.zeros(x.shape, x.dtype) for n, x in expected.items()}
-        restored = empty | restored
+        restored = {n: np.empty(x.shape, x.dtype) for n, x in expected.items()}
+        target = {name: x for name, x in restored.items() if x.size}
+        arguments = ocp.args.StandardRestore(target)
+        restored |= self._steps.read_state(step, arguments)
         manifests.check_sums(like, restored, manifest)
         run = manifests.with_leaves(like, spread(restored, expected))
         if changed := differences(manifest["versions"], manifests.versions()):
