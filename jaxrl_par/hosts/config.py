@@ -70,9 +70,9 @@ class HostsConfig:
                 " together"
                 for name in missing
             ]
-        elif not found and not missing and self.process_id >= self.num_processes:
-            most = self.num_processes - 1
-            found.append(f"process_id must be at most {most}, got {self.process_id}")
+        elif not found and self.process_id is not None:
+            highest = (self.num_processes or 1) - 1
+            found += at_most(self, process_id=highest)
         return found
 
 

@@ -8,7 +8,7 @@ stay open, and `watch` listens to them.
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -91,17 +91,19 @@ def _gathered(
                     f"{_listed(missing)} of {config.num_processes} did not come to"
                     f" {config.coordinator} within {config.join_seconds:g} s"
                 )
-                _refuse(told, peers, error)
+                raise _refused(told, peers.values()) from error
             stack.enter_context(peer)
             if (theirs := _read(peer)) is None:
                 continue  # a stranger, such as one that looks for open ports
             number = theirs["process"]
             place = f"process {number} ({address[0]})"
             if number in peers or number == 0:
-                _refuse(f"{place}: there are two of this hosts.process_id", peers, peer)
+                told = f"{place}: there are two of this hosts.process_id"
+                raise _refused(told, [*peers.values(), peer])
             if wrong := differing(hello["about"], theirs["about"]):
                 listed = "".join(f"\n  {line}" for line in wrong)
-                _refuse(f"{place} differs from process 0:{listed}", peers, peer)
+                told = f"{place} differs from process 0:{listed}"
+                raise _refused(told, [*peers.values(), peer])
             peers[number] = peer
     for peer in peers.values():
         _send(peer, {"who": _GREETING, "refused": ""})
@@ -153,18 +155,11 @@ def _asked(config: HostsConfig, hello: Told, deadline: float) -> socket.socket:
     return peer
 
 
-def _refuse(
-    told: str, peers: Mapping[int, socket.socket], more: socket.socket | Exception
-) -> None:
-    """Tells it to all who came.
-
-    Raises:
-      RefusedError: in any case.
-    """
-    also = [more] if isinstance(more, socket.socket) else []
-    for peer in (*peers.values(), *also):
+def _refused(told: str, peers: Iterable[socket.socket]) -> RefusedError:
+    """The error, which all who came are told, too."""
+    for peer in peers:
         _send(peer, {"who": _GREETING, "refused": told})
-    raise RefusedError(told) from (more if isinstance(more, Exception) else None)
+    return RefusedError(told)
 
 
 def _send(peer: socket.socket, content: Told) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,7 +72,7 @@ def join(config: HostsConfig, about: Mapping[str, Any]) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - process 0 speaks
 
 
-def detected(config: HostsConfig) -> tuple[HostsConfig, list[int] | None]:
+def detected(config: HostsConfig) -> tuple[HostsConfig, Sequence[int] | None]:
     """The config with what jax finds in this environment, and which devices of the
     machine are this process's, where that is known.
 

@@ -1,6 +1,7 @@
 """What a process of a run has that does not lead it: it takes part in all that is
 computed, and writes nothing."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class NoCheckpoints(AbstractContextManager):
     """Checkpoints, which process 0 writes and reads: this one gives its part of each,
     and takes it back. So all go on from one step, the newest that process 0 trusts."""
 
-    steps = ()
+    steps: Sequence[int] = ()
     """None that this process could see."""
 
     def __init__(self, directory: Path):

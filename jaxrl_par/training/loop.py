@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_par.hosts.collective import alone, fetched, last_border, said_by_first
+from jaxrl_par.hosts.collective import (
+    alone,
+    border,
+    fetched,
+    last_border,
+    said_by_first,
+)
 from jaxrl_par.loops import Engine, Run
 from jaxrl_par.training import metrics
 from jaxrl_par.training.budget import Budget
@@ -16,6 +22,7 @@ from jaxrl_par.training.checkpoints import Checkpoints
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import Show
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals
 from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.settings import TrainingConfig
@@ -39,9 +46,9 @@ class Loop(NamedTuple):
     budget: Budget
     engine: Engine
     directory: RunDirectory
-    store: Checkpoints
+    store: Checkpoints | NoCheckpoints
     sinks: Sequence[Sink]
-    lines: JsonLines
+    lines: JsonLines | NoLines
     show: Show
     signals: Signals
 
@@ -50,7 +57,7 @@ class Loop(NamedTuple):
         while self.budget.fraction(row) < 1:
             watch = _Stopwatch(self.engine)
             try:
-                self.signals.raise_agreed()
+                self.signals.raise_for(border(self.signals() or 0))
                 run, measured = self.engine.advance(run, self._length(row))
                 row = self._row(row, run, measured, watch.seconds())
                 results = self._evaluated(run, row["updates"], evaluate)

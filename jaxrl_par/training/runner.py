@@ -8,8 +8,6 @@ resumed, so that both compute the same bits.
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +17,7 @@ from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.errors import RefusedError, refuse, refuse_any, told
 from jaxrl_par.hosts.collective import (
+    alone,
     fetched,
     here,
     leads,
@@ -31,23 +30,18 @@ from jaxrl_par.training import metrics, parallelism
 from jaxrl_par.training.budget import budget_of
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.comparison import named
-from jaxrl_par.training.decoration import Aside, WeightsAndBiases, harmless
-from jaxrl_par.training.directory import (
-    RunDirectory,
-    identity,
-    open_directory,
-    recorded,
-)
+from jaxrl_par.training.decoration import harmless
+from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import write_json
-from jaxrl_par.training.following import NoCheckpoints, NoDirectory, NoLines
+from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
+from jaxrl_par.training.keeping import checkpoints_of, folder_of, sinks_of
 from jaxrl_par.training.loop import Evaluate, Loop, asked_by, progress
-from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
+from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.output import lasting_output
-from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.sessions import keeps_sessions
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
@@ -110,15 +104,12 @@ def train(
     _check_parts(key, evaluate, extends)
     budget = budget_of(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
-    if leads():
-        directory = open_directory(args, settings, default_name, extends)
-    else:
-        directory = NoDirectory(Path(settings.name or default_name))
+    directory = folder_of(args, settings, default_name, extends)
     with (
         lasting_output(),
         directory,
-        _checkpoints(directory, args, settings, extends) as store,
-        interrupts(store.described) as signals,
+        checkpoints_of(directory, args, settings, extends) as store,
+        interrupts(store.described, alone=alone()) as signals,
         _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
@@ -126,11 +117,7 @@ def train(
         done = progress(run)
         if budget.fraction(done) == 1 and said_by_first(directory.summary.exists()):
             return _finished(run, directory)
-        if leads():
-            lines = JsonLines(directory.metrics, done["updates"])
-            sinks = _sinks(lines, directory, args, settings, run, resumed)
-        else:
-            lines, sinks = NoLines(), []
+        lines, sinks = sinks_of(directory, args, settings, done, resumed=resumed)
         with _closed(sinks), display(directory.path.name) as show:
             about = settings, budget, engine, directory, store
             loop = Loop(*about, sinks, lines, show, signals)
@@ -138,18 +125,6 @@ def train(
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
     return Trained(here(run), summary, directory)
-
-
-def _checkpoints(
-    directory: RunDirectory,
-    args: Any,
-    settings: TrainingConfig,
-    extends: Collection[str],
-) -> Checkpoints | NoCheckpoints:
-    if not leads():
-        return NoCheckpoints(directory.checkpoints)
-    kept = identity(args, settings), settings.keep_checkpoints
-    return Checkpoints(directory.checkpoints, *kept, extends=extends)
 
 
 def _check_parts(key: Any, evaluate: Any, extends: Any) -> None:
@@ -245,27 +220,6 @@ def _closed(sinks: Iterable[Sink]) -> Iterator[None]:
         yield
 
 
-def _sinks(
-    lines: JsonLines,
-    directory: RunDirectory,
-    args: Any,
-    settings: TrainingConfig,
-    run: Run,
-    resumed: bool,
-) -> list[Sink]:
-    curve = partial(LiveCurve, directory.curve, lines.rows)
-    sinks: list[Sink] = [lines, Aside("curve.png", curve)]
-    if settings.tensorboard:
-        purge_step = progress(run)["env_steps"] + 1 if resumed else None
-        board = partial(TensorBoard, directory.tensorboard, purge_step)
-        sinks.append(Aside("TensorBoard", board))
-    if settings.wandb:
-        path, config = directory.path, recorded(args, settings)
-        make = partial(WeightsAndBiases, path, directory.wandb, config)
-        sinks.append(Aside("W&B", make, patience=120.0))
-    return sinks
-
-
 def _final_results(
     run: Run, evaluate: Evaluate | None, signals: Signals
 ) -> metrics.Results:
@@ -306,7 +260,11 @@ def _end(
 
 
 def _summarize(
-    run: Run, lines: JsonLines, engine: Engine, results: metrics.Results, name: str
+    run: Run,
+    lines: JsonLines | NoLines,
+    engine: Engine,
+    results: metrics.Results,
+    name: str,
 ) -> Summary:
     done = progress(run)
     seconds = lines.rows[-1].get("seconds", 0.0) if lines.rows else 0.0

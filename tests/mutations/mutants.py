@@ -1827,8 +1827,8 @@ _TRAINING = (
     _m(
         "runner: a population stops with its worst member",
         "training/loop.py",
-        "np.min(jax.device_get(run.progress.skipped_in_a_row))",
-        "np.max(jax.device_get(run.progress.skipped_in_a_row))",
+        "np.min(fetched(run.progress.skipped_in_a_row))",
+        "np.max(fetched(run.progress.skipped_in_a_row))",
         "training/test_runner.py::test_a_population_goes_on_while_one_member_learns",
     ),
     _m(
