@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "random",
         "exit_codes",
         "kept",
+        "hosts",
         "envs",
         "networks",
         "optimizers",

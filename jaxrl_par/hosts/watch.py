@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import NoReturn
 
 from jaxrl_par.exit_codes import LOST
 from jaxrl_par.hosts.roll import Peers
@@ -68,14 +69,22 @@ class Watch:
         self._thread.join()
         self._close_all()
 
-    def fail(self) -> None:
-        """Says that this process ends by an error, and lets others end before it if
-        they depend on it. The caller ends the process."""
+    def fail(self, code: int | None) -> NoReturn:
+        """Ends the process, which met an error; others are told, and end before it if
+        they depend on it.
+
+        Args:
+          code: with which to end; None for an error that was not foreseen, and may be
+            of another process which failed before.
+        """
         self.rest()
+        if code is None and self._failed:
+            self._end(f"process {min(self._failed)} ended by an error")
         self._finished.set()
         self._thread.join()
         self._send_all(_FAILED)
         self._await_ends(_GRACE + _FAREWELL)
+        os._exit(1 if code is None else code)
 
     def _watch(self) -> None:
         beat = time.monotonic()
@@ -137,7 +146,7 @@ class Watch:
             return
         self._end(f"process {number} died")
 
-    def _end(self, told: str) -> None:
+    def _end(self, told: str) -> NoReturn:
         how = f"process {self._me} ends, to be started again: {told}"
         with suppress(OSError, ValueError):
             print(f"error: {how}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -18,6 +18,8 @@ from jaxrl_par.hosts.watch import Watch
 _SLOWER = 10
 """How much later than our own watch, which ends with a sentence, jax's is to act."""
 
+_NEWS = 3.0
+"""Seconds in which it is known that a process was lost."""
 _PARTING = 60  # seconds for jax's shutdown, when all processes have said that they end
 
 
@@ -141,13 +143,14 @@ def _leave(watch: Watch) -> None:
     _World.watch = None
 
 
-def _fail(watch: Watch, error: BaseException) -> None:
-    if not isinstance(error, SystemExit):
+def _fail(watch: Watch, error: BaseException) -> NoReturn:
+    code = None
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(bool(error.code))
+    else:
         # The network tells of a lost process, too, and `watch` knows of it.
-        time.sleep(3.0)
+        time.sleep(_NEWS)
         traceback.print_exception(error)
-    code = error.code if isinstance(error, SystemExit) else 1
     sys.stdout.flush()
     sys.stderr.flush()
-    watch.fail()
-    os._exit(code if isinstance(code, int) else 1)
+    watch.fail(code)
