@@ -58,10 +58,13 @@ class Watch:
         self._border = None
 
     def wait_for_all(self) -> None:
-        """Says that this process is done, and waits until the others are."""
+        """Says that this process is done, and waits until all are."""
         self.rest()
-        self._send_all(_DONE)
+        if self._me:
+            self._send_all(_DONE)
         self._all_done.wait()
+        if not self._me:
+            self._send_all(_DONE)
 
     def close(self) -> None:
         """Listens no more, after `wait_for_all`."""
