@@ -25,8 +25,16 @@ def processes(
     pipe = subprocess.PIPE
     started = [
         subprocess.Popen(
-            [sys.executable, str(LONELY), address, *map(str, (count, i, silence, patience))],
-            stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+            [
+                sys.executable,
+                str(LONELY),
+                address,
+                *map(str, (count, i, silence, patience)),
+            ],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
             env={"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         for i in range(count)
