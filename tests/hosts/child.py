@@ -22,11 +22,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
     if what == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    told = {
-        "words": words,
-        "pid": os.getpid(),
-        "gpu": os.environ["JAX_LOCAL_DEVICE_IDS"],
-    }
+    gpu = os.environ["JAX_LOCAL_DEVICE_IDS"]
+    told = {"words": words, "pid": os.getpid(), "gpu": gpu}
     path = folder / f"{me}-{attempt}"
     path.with_suffix(".new").write_text(json.dumps(told))
     path.with_suffix(".new").rename(path)

@@ -79,24 +79,14 @@ def test_a_run_that_is_resumed_anyway_is_not_told_twice(words, tmp_path):
     command = [sys.executable, CHILD, "75/0", "--name", str(tmp_path), *words]
     assert supervise(Launch(1, 1, command)) == 0
     given = started(tmp_path)["0-1"]["words"]
-    assert [x for x in given if "resume" in x] == words
+    assert [x for x in given if x.endswith("resume")] == words
 
 
 def in_background(folder: Path, plan: str) -> tuple[subprocess.Popen, list[int]]:
     """The launcher as a process, and those of two that it has started."""
-    command = [
-        sys.executable,
-        "-m",
-        "jaxrl_par",
-        "launch",
-        "-n",
-        "2",
-        "--",
-        CHILD,
-        plan,
-    ]
+    words = ["launch", "-n", "2", "--", CHILD, plan, "--name", str(folder)]
     process = subprocess.Popen(
-        [*command, "--name", str(folder)],
+        [sys.executable, "-m", "jaxrl_par", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -118,9 +108,8 @@ def gone(pids: list[int]) -> bool:
 
 def _zombie(pid: int) -> bool:
     try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        )
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+        return state.split()[0] == "Z"
     except FileNotFoundError:
         return True
 

@@ -57,9 +57,8 @@ def test_all_come_together_and_stay_connected(port):
     ("name", "value"), [("seed", 2), ("version of jax", "0.9"), ("more", 1)]
 )
 def test_what_differs_is_named_in_both(port, name, value):
-    told = refusals(
-        call((config(port, 0), SAME), (config(port, 1), {**SAME, name: value}))
-    )
+    other = {**SAME, name: value}
+    told = refusals(call((config(port, 0), SAME), (config(port, 1), other)))
     assert told[0] == told[1]
     line = f"\n  {name}: {SAME.get(name)!r} in 0, {value!r} there"
     assert told[0] == f"process 1 (127.0.0.1) differs from process 0:{line}"
@@ -91,6 +90,8 @@ def test_who_is_missing_is_told_to_those_who_came(port):
     assert (
         told[0] == f"processes 1, 3 of 4 did not come to 127.0.0.1:{port} within 1.5 s"
     )
+    missing = f"processes 1, 3 of 4 did not come to 127.0.0.1:{port} within 1.5 s"
+    assert told[0] == missing
     assert told[0] == told[1]
 
 

@@ -14,6 +14,18 @@ LONELY = Path(__file__).with_name("lonely.py")
 ROOT = LONELY.parents[2]
 
 
+def start(words: list[str]) -> subprocess.Popen:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, str(LONELY), *words],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+
+
 @contextmanager
 def processes(
     count: int, silence: float = 30, patience: float = 60
@@ -22,23 +34,9 @@ def processes(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    pipe = subprocess.PIPE
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(LONELY),
-                address,
-                *map(str, (count, i, silence, patience)),
-            ],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            env={"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        for i in range(count)
-    ]
+    said = [str(x) for x in (silence, patience)]
+    words = [[address, f"{count}", f"{i}", *said] for i in range(count)]
+    started = [start(x) for x in words]
     try:
         for process in started:
             assert process.stdout
