@@ -38,7 +38,7 @@ class HostsConfig:
     @property
     def is_given(self) -> bool:
         """Whether there is anything said of other processes."""
-        return self.detect or self != HostsConfig()
+        return self.detect or self.num_processes is not None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -64,7 +64,14 @@ class HostsConfig:
                 for name, value in given.items()
                 if value is not None
             ]
-        elif len(missing) in (1, 2):
+        elif len(missing) == len(names):
+            found += [
+                f"{name} is for several processes: leave it out, or give coordinator,"
+                f" num_processes and process_id, got {getattr(self, name)}"
+                for name in ("join_seconds", "silence", "patience")
+                if getattr(self, name) != getattr(HostsConfig(), name)
+            ]
+        elif missing:
             found += [
                 f"{name} is missing: coordinator, num_processes and process_id belong"
                 " together"

@@ -32,6 +32,11 @@ def test_nothing_is_asked_for_by_default():
         ({"coordinator": "h:70000"}, "coordinator must be HOST:PORT"),
         ({"detect": True}, "coordinator is found by detect: leave one of them out"),
         ({"silence": 0.5}, "silence must be at least 1, got 0.5"),
+        (
+            {"coordinator": None, "num_processes": None, "process_id": None}
+            | {"patience": 5.0},
+            "patience is for several processes: leave it out",
+        ),
         ({"patience": 0.0}, "patience must be above 0, got 0.0"),
     ],
 )

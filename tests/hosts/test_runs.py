@@ -17,20 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--num-envs",
-    "8",
-    "--unroll-length",
-    "4",
-    "--log-interval",
-    "5",
-    "--evaluation-envs",
-    "2",
-    "--evaluation-episodes",
-    "1",
-    "--no-gif",
-    "--no-tensorboard",
-    "--hosts.join-seconds",
-    "120",
+    *("--num-envs", "8", "--unroll-length", "4", "--log-interval", "5"),
+    *("--evaluation-envs", "2", "--evaluation-episodes", "1"),
+    *("--no-gif", "--no-tensorboard"),
 ]
 STEPS = ["--total-steps", "1300"]  # 41 updates or some more
 LONG = ["--total-steps", "100000000"]
@@ -38,22 +27,12 @@ SIZES = {
     "a2c": [],
     "ppo": [],
     "impala": [
-        "--env-name",
-        "CartPole-v1",
-        "--num-minibatches",
-        "1",
-        "--network.memory",
-        "lstm",
-        "--network.memory-width",
-        "8",
+        *("--env-name", "CartPole-v1", "--num-minibatches", "1"),
+        *("--network.memory", "lstm", "--network.memory-width", "8"),
     ],
     "dqn": [
-        "--replay.capacity",
-        "512",
-        "--replay.min-size",
-        "64",
-        "--dqn.batch-size",
-        "8",
+        *("--replay.capacity", "512", "--replay.min-size", "64"),
+        *("--dqn.batch-size", "8"),
     ],
 }
 pytestmark = pytest.mark.slow
@@ -71,7 +50,6 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **popen,
     )
 
 
@@ -83,6 +61,7 @@ def together(
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     hosts = ["--hosts.coordinator", address, "--hosts.num-processes", f"{len(own)}"]
+    hosts += ["--hosts.join-seconds", "120"]  # of a crowded machine
     ids = [["--hosts.process-id", f"{i}", *x] for i, x in enumerate(own)]
     return [start(folder, [*words, *hosts, *x], devices) for x in ids]
 
@@ -162,7 +141,7 @@ def test_a_signal_to_any_process_saves_all_and_one_goes_on(tmp_path, heard_by):
     first, second = ends(both)
     assert [first[0], second[0]] == [75, 75], first[2] + second[2]
     assert "SIGTERM: stopped at update" in first[1]
-    assert second[1] == ""
+    assert not [x for x in second[1].splitlines() if not x.startswith("[Gloo]")]
     streams = _streams(parted)
     assert any((x[0] != x[1]).any() for x in streams.values())
     more = [*words, "--resume", "--num-devices", "4"]
