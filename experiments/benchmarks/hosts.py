@@ -207,7 +207,7 @@ def main() -> None:
     args = cli.parse(Args)
     with hosts() as cable:
         rates = [rate(cable, delay, args) for delay in args.delays_ms]
-        result = {"rates": rates}
+        result: dict[str, Any] = {"rates": rates}
         if args.cut:
             result["cut"] = cut(cable, args)
     args.output.write_text(json.dumps(result | {"machine": cli.machine()}, indent=2))

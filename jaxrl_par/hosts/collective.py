@@ -84,7 +84,7 @@ def spread(values: Mapping[str, np.ndarray] | None, like: Arrays) -> dict[str, A
     placed = {}
     for name, x in like.items():
         value = values[name] if values else np.zeros(x.shape, x.dtype)
-        if not alone():
+        if not alone() and value.size:
             value = _broadcast(value)
         placed[name] = jax.make_array_from_callback(
             x.shape, x.sharding, lambda index, value=value: value[index]

@@ -32,7 +32,7 @@ SIZES = {
     ],
     "dqn": [
         *("--replay.capacity", "512", "--replay.min-size", "64"),
-        *("--dqn.batch-size", "8"),
+        *("--replay.batch-size", "8"),
     ],
 }
 pytestmark = pytest.mark.slow
