@@ -178,6 +178,21 @@ def test_killed_processes_start_again_to_the_same_bits(tmp_path):
     assert saved(tmp_path) == saved(tmp_path / "whole")
 
 
+def test_all_go_back_to_the_newest_step_that_is_whole(tmp_path):
+    """Process 0 finds it, and the others have no files that could say otherwise."""
+    words = [*launched("a2c", 2), *STEPS, "--checkpoint-interval", "20"]
+    finish(tmp_path, words)
+    whole = saved(tmp_path)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    first, last = sorted(int(x.name) for x in checkpoints.iterdir() if x.is_dir())
+    (checkpoints / f"{last}/manifest/metadata").write_text("{}")
+    ((code, out, err),) = ends([start(tmp_path, [*words, "--resume"])])
+    assert code == 0, err
+    assert f"going back to step {first}, because newer ones are damaged" in err
+    assert f"resuming at update {first}" in out
+    assert saved(tmp_path) == whole
+
+
 def _children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(x) for x in found]
