@@ -84,6 +84,10 @@ def _list_envs(rest: Sequence[str]) -> None:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 
+def _launch(rest: Sequence[str]) -> None:
+    import_module("jaxrl_par.hosts.launcher").launch_command(rest)
+
+
 def _later(name: str, called: str = "") -> Callable[[Sequence[str]], None]:
     """A command that needs JAX, or what is as slow to import: a module of `cli`.
 
@@ -118,6 +122,11 @@ _COMMANDS = {
         "FOLDER",
         "a run once more in its environments, and an episode as a film",
         _later("evaluate"),
+    ),
+    "launch": _Command(
+        "-n N -- EXPERIMENT",
+        "one run in N processes on this host, which go on when one dies",
+        _launch,
     ),
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs

@@ -22,6 +22,10 @@ EXIT_CODES = {
 terminal that closes have the codes that shells give them. SIGQUIT is left to end a
 process as it is."""
 
+LOST = 75
+"""Of a process that ends because another one of its run was lost: all are to be started
+again, from the last checkpoint."""
+
 
 def heard(is_ours: Callable[[object], bool] = lambda _: False) -> list[signal.Signals]:
     """Signals that are the package's to handle. SIGTERM and Ctrl-C always; the others

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics", "perturbations"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
+    "hosts": {"errors", "exit_codes"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge", "elapsed"},
     "training": {
@@ -46,11 +47,12 @@ MAY_IMPORT = {
         "rollout",
         "loops",
         "bridge",
+        "hosts",
     }
     | {"topologies"},
     "export": {"types", "networks", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "replay", "loops", "topologies", "training", "kept"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
     "presets": {
         "types",
         "axis",
@@ -58,6 +60,7 @@ MAY_IMPORT = {
         "random",
         "exit_codes",
         "kept",
+        "hosts",
         "envs",
         "networks",
         "optimizers",

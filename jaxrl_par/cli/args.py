@@ -33,6 +33,7 @@ from jaxrl_par.errors import (
     unknown_name,
     unread,
 )
+from jaxrl_par.hosts.config import HostsConfig
 from jaxrl_par.loops import Learner, Program, Run, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -64,6 +65,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "delays.delay": ("delayed",),
     "delays.storage": ("delayed",),
     "gossip": ("gossip",),
+    "hosts": ("compiled",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
@@ -100,7 +102,8 @@ class Args:
     parameters of their own, which they average with a few others."""
     num_devices: int = 1
     """For compiled and threads: devices that share what is learned from, and average
-    their gradients. For gossip: 1, or one for each learner."""
+    their gradients; those of all processes together, if there are several. For gossip:
+    1, or one for each learner."""
     num_envs: int = 32
     """Environments of all devices, actors, workers or learners together."""
     unroll_length: int = 32
@@ -128,6 +131,7 @@ class Args:
     delays: DelaysConfig = DelaysConfig()
     """Of delayed, and of gossip where pace = own."""
     gossip: GossipConfig = GossipConfig()
+    hosts: HostsConfig = HostsConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
 
     @property
@@ -290,6 +294,7 @@ class Args:
             return found + unknown
         countable = not (low or self.threads.problems() or self.workers.problems())
         found += self._topology_problems() + self._environment_problems()
+        found += self._hosts_problems()
         return found + (self._size_problems() if countable else [])
 
     def unread(self, name: str) -> str:
@@ -335,6 +340,13 @@ class Args:
         if self.repeat is not None and fixed:
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
+
+    def _hosts_problems(self) -> list[str]:
+        processes = self.hosts.num_processes or 1
+        if self.topology != "compiled" or self.num_devices >= processes:
+            return []
+        told = f"each of hosts.num_processes = {processes} needs one"
+        return [f"num_devices must be at least {processes}: {told}"]
 
     @property
     def _owns_environments(self) -> bool:

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import jax
 
@@ -13,10 +15,14 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.fields import Config
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.hosts.config import HostsConfig
+from jaxrl_par.hosts.world import join, parted
 from jaxrl_par.kept import cache_folder
+from jaxrl_par.training.comparison import leaves, to_json
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.interrupts import exits, ignore_signals
 from jaxrl_par.training.output import lasting_output
+from jaxrl_par.training.provenance import versions
 from jaxrl_par.training.words import command_line
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
@@ -40,16 +46,24 @@ def main(
         error was printed. As `Interrupted`, one of `exit_codes.EXIT_CODES` after a
         signal, such as 75 after SIGTERM and 130 after Ctrl-C.
     """
-    with lasting_output(), sentences(), exits():
+    with parted(), lasting_output(), sentences(), exits():
         configure_jax()
         args = parse(config, argv, program, about)
         if isinstance(args, Args):
             choose_threads(args)
             if args.topology == "threads" and args.num_devices == 1:
                 compute_in_place()
+            join(args.hosts, alike(args))
         run(args)
     # While Python ends, with the code of a run that is complete.
     atexit.register(ignore_signals)
+
+
+def alike(args: Args) -> dict[str, Any]:
+    """What must be the same in all processes of a run, by dotted name."""
+    settings = to_json(replace(args, hosts=HostsConfig()))
+    libraries = {f"version of {name}": x for name, x in versions().items()}
+    return libraries | dict(leaves(settings))
 
 
 @contextmanager

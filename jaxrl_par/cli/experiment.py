@@ -14,6 +14,7 @@ from jaxrl_par.cli.run import evaluations, train
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import RefusedError, problems, refuse
+from jaxrl_par.hosts.collective import leads
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import Trained
 from jaxrl_par.training.failures import TrainingError
@@ -109,5 +110,6 @@ class Experiment(NamedTuple):
             raise TrainingError(str(error)) from error
         learner = self.learner(args)
         trained = self.train(args, learner)
-        self.leave(args, learner, trained)
+        if leads():
+            self.leave(args, learner, trained)
         return trained

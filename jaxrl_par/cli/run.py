@@ -1,6 +1,7 @@
 """What every experiment does with its learner: training, evaluation, a picture."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,6 +11,8 @@ from jaxrl_par import random, training
 from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.place import place
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.hosts.collective import here, leads
+from jaxrl_par.hosts.config import HostsConfig
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import animation
 from jaxrl_par.training.decoration import harmless
@@ -40,7 +43,8 @@ def train(args: Args, learner: Learner) -> Trained:
     evaluate, join = evaluations(args, learner), args.joined or (lambda run: run)
     trained = training.train(
         program,
-        args,
+        # Who trains it is no part of what it is: others may go on with it.
+        replace(args, hosts=HostsConfig()),
         args.training,
         key=random.key(args.seed),
         total_env_steps=args.total_steps,
@@ -49,7 +53,7 @@ def train(args: Args, learner: Learner) -> Trained:
         extends=() if args.is_annealed else ("total_steps",),
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
-    if args.training.gif:
+    if args.training.gif and leads():
         draw(args, learner, trained._replace(run=join(trained.run)))
     return trained
 
@@ -62,6 +66,7 @@ def evaluations(args: Args, learner: Learner) -> Callable[[Run], dict[str, float
     play = {name: _playing(args, x) for name, x in agents.items()}
 
     def evaluate(run: Run) -> dict[str, float]:
+        run = here(run)
         params, key = learner.params(run.learner), evaluation_key(run)
         played = {name: results(f(params, key)) for name, f in play.items()}
         return {

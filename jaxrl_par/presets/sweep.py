@@ -17,6 +17,7 @@ from rich.table import Table
 from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.errors import at_least
+from jaxrl_par.hosts.config import HostsConfig
 from jaxrl_par.loops import Learner
 from jaxrl_par.loops.selection import SelectionConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -73,7 +74,9 @@ class Args(cli.Args):
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = cli.Args.problems(replace(self, num_devices=1))
+        found = cli.Args.problems(replace(self, num_devices=1, hosts=HostsConfig()))
+        if self.hosts.is_given:
+            found.append("hosts: a sweep is of one process: give each seeds of its own")
         found += at_least(self, num_seeds=1, num_random=0, num_devices=1)
         for name in ("learning_rates", "entropy_costs"):
             values = getattr(self, name)

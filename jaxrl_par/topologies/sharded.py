@@ -2,8 +2,8 @@
 
 The learner is replicated, and each device keeps its own environments and data.
 Devices meet only where the program averages over the axis, which is at the gradient.
-On a cluster, call `jax.distributed.initialize()` first: the mesh then spans all hosts,
-and nothing here changes.
+In several processes (`--hosts`, or `jax.distributed.initialize()`) the mesh spans the
+devices of all of them, and nothing here changes.
 """
 
 from functools import partial
@@ -23,15 +23,30 @@ def data_mesh(num_devices: int | None = None, axis: Axis = Axis("data")) -> Mesh
     """A one-dimensional mesh over the first `num_devices` devices, by default all.
 
     Raises:
-      ValueError: there are fewer devices than that.
+      ValueError: there are fewer devices than that, or they leave a process without.
     """
     devices = jax.devices()[:num_devices]
     if num_devices is not None and num_devices > len(devices):
+        if jax.process_count() > 1:
+            each = [sum(x.process_index == i for x in devices) for i in _processes()]
+            raise RefusedError(
+                f"asked for {num_devices} devices, found {len(devices)}: processes 0"
+                f" to {len(each) - 1} have {', '.join(map(str, each))}"
+            )
         raise RefusedError(
             f"asked for {num_devices} devices, found {len(devices)}; on a CPU, set"
             f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}"
         )
+    if without := sorted(set(_processes()) - {x.process_index for x in devices}):
+        raise RefusedError(
+            f"{len(devices)} devices leave process {without[0]} without one: it takes"
+            f" {len(jax.devices())} to use all"
+        )
     return Mesh(devices, (axis.name,), axis_types=(AxisType.Auto,))
+
+
+def _processes() -> range:
+    return range(jax.process_count())
 
 
 def share(num_envs: int, num_devices: int) -> int:

@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
+import numpy as np
 
+from jaxrl_par.hosts.collective import fetched, said_by_first, spread
 from jaxrl_par.lazy import late
 from jaxrl_par.loops import Run
 from jaxrl_par.training import manifests
@@ -87,7 +88,7 @@ class Checkpoints(AbstractContextManager):
           CheckpointError: so they are, but a later step is there, or orbax fails.
         """
         self._steps.come_back()
-        if step not in self.steps:
+        if said_by_first(step not in self.steps):
             self._save(step, run, {})
 
     def save_best(self, step: int, run: Run, score: float) -> None:
@@ -99,7 +100,8 @@ class Checkpoints(AbstractContextManager):
         self._steps.come_back()
         with self._best(read_only=False) as best:
             scores = best._scores()
-            if not score > max(scores.values(), default=-math.inf):
+            is_better = score > max(scores.values(), default=-math.inf)
+            if not said_by_first(is_better):
                 return
             if step in scores:
                 best._steps.delete(step)
@@ -108,8 +110,8 @@ class Checkpoints(AbstractContextManager):
                 best._steps.delete(other)
 
     def _save(self, step: int, run: Run, about: Mapping[str, Any]) -> None:
-        leaves = manifests.leaves_of(run)
-        manifest = manifests.manifest(run, self._config, about)
+        leaves = fetched(manifests.leaves_of(run))
+        manifest = manifests.manifest(run, leaves, self._config, about)
         # The best may come before one that a run had which was then resumed.
         self._steps.write(step, leaves, manifest, force=bool(about))
 
@@ -126,7 +128,7 @@ class Checkpoints(AbstractContextManager):
         Raises:
           CheckpointError: no step is usable, or they are of another config.
         """
-        if not self.steps:
+        if not said_by_first(bool(self.steps)):
             return None
         _, run = self._first_whole(
             reversed(self.steps),
@@ -239,15 +241,12 @@ class Checkpoints(AbstractContextManager):
         manifest = manifest | {"config": manifest["config"] | extended}
         manifests.check(manifest, like, self._config, self._steps.path(step))
         expected = manifests.leaves_of(like)
-        target = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            for name, x in expected.items()
-            if x.size
-        }
-        restored = self._steps.read_state(step, ocp.args.StandardRestore(target))
-        restored |= {name: x for name, x in expected.items() if not x.size}
-        run = manifests.with_leaves(like, restored)
-        manifests.check_sums(run, manifest)
+        restored = {n: np.empty(x.shape, x.dtype) for n, x in expected.items()}
+        target = {name: x for name, x in restored.items() if x.size}
+        arguments = ocp.args.StandardRestore(target)
+        restored |= self._steps.read_state(step, arguments)
+        manifests.check_sums(like, restored, manifest)
+        run = manifests.with_leaves(like, spread(restored, expected))
         if changed := differences(manifest["versions"], manifests.versions()):
             warnings.warn(
                 f"{self._steps.path(step)} was written by other versions, so the run"
@@ -260,7 +259,7 @@ class Checkpoints(AbstractContextManager):
 
 def state_hash(run: Run) -> str:
     """One SHA-256 of all leaves: equal for runs that are equal bit for bit."""
-    return manifests.digest(manifests.describe(run))
+    return manifests.digest(manifests.describe(run, fetched(manifests.leaves_of(run))))
 
 
 def _told(reasons: Mapping[int, str]) -> str:

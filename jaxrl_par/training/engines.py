@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxrl_par.hosts.collective import fetched
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.types import Metrics, PRNGKey
 
@@ -51,7 +52,7 @@ class Compiled(Engine):
         run, metrics = jax.block_until_ready(self._compiled(run, num_updates))
         if num_updates == self._chunk:
             return run, metrics
-        return run, jax.tree.map(lambda x: x[:num_updates], jax.device_get(metrics))
+        return run, jax.tree.map(lambda x: x[:num_updates], fetched(metrics))
 
     def record(self, path: Path) -> None:
         """Does nothing: there is no schedule to record."""

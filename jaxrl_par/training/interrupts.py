@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-import jax
-
 from jaxrl_par.exit_codes import EXIT_CODES, end_at_once, heard
+from jaxrl_par.training.compilations import Since, compilations
 from jaxrl_par.training.output import can_write
 
 COMPILER_GRACE = 10.0
@@ -29,10 +28,6 @@ _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Schedulers send these some time before SIGTERM, which then is not a second signal."""
 _AT_ONE_TIME = 0.15
 """Seconds: who signals a process and then its group, as `timeout` does, asks once."""
-_COMPILATION = "/jax/core/compile/backend_compile_duration"
-
-Since = Callable[[], float | None]
-"""When something began, in `time.monotonic`, that is not at its end; None without."""
 
 
 class Interrupted(SystemExit):
@@ -47,8 +42,18 @@ class Interrupted(SystemExit):
 class Signals:
     """Signals that came. A call says which one was the first, if any."""
 
-    def __init__(self, last_words: Callable[[], str], compiling_since: Since):
-        """`last_words`: what is printed if the process ends at once."""
+    def __init__(
+        self,
+        last_words: Callable[[], str],
+        compiling_since: Since,
+        alone: bool = True,
+    ):
+        """
+        Args:
+          last_words: what is printed if the process ends at once.
+          alone: no other process waits for this one.
+        """
+        self._alone = alone
         self.compiling_since = compiling_since
         self.saving = threading.Lock()
         """Held while a run is saved."""
@@ -76,9 +81,22 @@ class Signals:
         if self._first is not None:
             raise Interrupted(self._first, self.compiling_since() is not None)
 
+    def raise_for(self, number: int) -> None:
+        """
+        Args:
+          number: the signal that came to any process of the run, or 0.
+
+        Raises:
+          Interrupted: it is one.
+        """
+        if number:
+            self._first = self._first or signal.Signals(number)
+            self.raise_any()
+
     @contextmanager
     def answered_at_once(self, save: Callable[[], object]) -> Iterator[None]:
         """Within it nothing is lost by leaving: a signal that came, or comes, raises.
+        Not where others would wait for this process: they leave at the next border.
 
         If the main thread does not come back to Python for `COMPILER_GRACE` seconds,
         another one calls `save` and ends the process.
@@ -86,6 +104,9 @@ class Signals:
         Raises:
           Interrupted: in the main thread, wherever that is.
         """
+        if not self._alone:
+            yield
+            return
         self._leaving, self._raises = (time.monotonic(), save), True
         try:
             self.raise_any()
@@ -140,7 +161,9 @@ class Signals:
 
 
 @contextmanager
-def interrupts(last_words: Callable[[], str] = lambda: "") -> Iterator[Signals]:
+def interrupts(
+    last_words: Callable[[], str] = lambda: "", *, alone: bool = True
+) -> Iterator[Signals]:
     """Remembers which signal came first, for who asks.
 
     A second one ends the process at once, also within a compiled program. Any of them
@@ -150,8 +173,12 @@ def interrupts(last_words: Callable[[], str] = lambda: "") -> Iterator[Signals]:
 
     Args:
       last_words: what is printed if the process ends at once.
+      alone: no other process waits for this one.
     """
-    with _compilations() as since, _caught_by(Signals(last_words, since)) as signals:
+    with (
+        compilations() as since,
+        _caught_by(Signals(last_words, since, alone)) as signals,
+    ):
         yield signals
 
 
@@ -163,7 +190,7 @@ def exits() -> Iterator[None]:
       Interrupted: a signal came while nothing within this context caught it.
     """
     with (
-        _compilations() as since,
+        compilations() as since,
         _caught_by(Signals(lambda: "", since)) as signals,
     ):
         try:
@@ -185,34 +212,6 @@ def ignore_signals() -> None:
     to be stopped."""
     for number in heard(_is_handler):
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _compilations() -> Iterator[Since]:
-    """When the oldest of the compilations began that are not at their end, if any."""
-    began: dict[int, list[float]] = {}  # by thread; a compilation may start another
-
-    def starts(event: str, value: float | int, **details: object) -> None:
-        if event == _COMPILATION:
-            began.setdefault(threading.get_ident(), []).append(time.monotonic())
-
-    def ends(event: str, duration_secs: float, **details: object) -> None:
-        mine = began.get(threading.get_ident())
-        if event == _COMPILATION and mine:  # one that began before us is not ours
-            mine.pop()
-
-    def oldest() -> float | None:
-        # `list` copies under the interpreter's lock: other threads go on compiling.
-        running = [times[0] for times in list(began.values()) if times]
-        return min(running, default=None)
-
-    jax.monitoring.register_scalar_listener(starts)
-    jax.monitoring.register_event_duration_secs_listener(ends)
-    try:
-        yield oldest
-    finally:
-        jax.monitoring.unregister_scalar_listener(starts)
-        jax.monitoring.unregister_event_duration_listener(ends)
 
 
 def _is_handler(function: object) -> bool:

@@ -6,9 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_par.hosts.collective import (
+    alone,
+    border,
+    fetched,
+    last_border,
+    said_by_first,
+)
 from jaxrl_par.loops import Engine, Run
 from jaxrl_par.training import metrics
 from jaxrl_par.training.budget import Budget
@@ -16,7 +22,8 @@ from jaxrl_par.training.checkpoints import Checkpoints
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import Show
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.interrupts import Signals
+from jaxrl_par.training.following import NoCheckpoints, NoLines
+from jaxrl_par.training.interrupts import Interrupted, Signals
 from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Metrics
@@ -39,9 +46,9 @@ class Loop(NamedTuple):
     budget: Budget
     engine: Engine
     directory: RunDirectory
-    store: Checkpoints
+    store: Checkpoints | NoCheckpoints
     sinks: Sequence[Sink]
-    lines: JsonLines
+    lines: JsonLines | NoLines
     show: Show
     signals: Signals
 
@@ -50,7 +57,7 @@ class Loop(NamedTuple):
         while self.budget.fraction(row) < 1:
             watch = _Stopwatch(self.engine)
             try:
-                self.signals.raise_any()
+                self.signals.raise_for(border(self.signals() or 0))
                 run, measured = self.engine.advance(run, self._length(row))
                 row = self._row(row, run, measured, watch.seconds())
                 results = self._evaluated(run, row["updates"], evaluate)
@@ -67,13 +74,16 @@ class Loop(NamedTuple):
                     row = self._row(row, run, measured, watch.seconds())
                 self._keep(run, row, error)
                 raise
+        last_border()
         return run
 
     def _is_due(self, row: metrics.Row, seconds: float) -> bool:
         """Whether to save, so many seconds after it was done before."""
         interval = self.settings.checkpoint_interval
         counted = interval > 0 and row["updates"] % interval == 0
-        late = 0 < 60 * self.settings.checkpoint_minutes <= seconds
+        minutes = self.settings.checkpoint_minutes
+        # No two processes have the same clock.
+        late = minutes > 0 and said_by_first(60 * minutes <= seconds)
         return self.budget.fraction(row) == 1 or counted or late
 
     def _length(self, done: Mapping[str, int]) -> int:
@@ -144,6 +154,8 @@ class Loop(NamedTuple):
         """Logs and saves what is whole when a signal or an error ends training."""
         if isinstance(error, DivergedError):
             return  # which says what there is
+        if not (alone() or isinstance(error, Interrupted)):
+            return  # others would have to save with this one
         updates, logged = row["updates"], [x["updates"] for x in self.lines.rows[-1:]]
         is_new = "seconds" in row and logged != [updates]
         log = [lambda: self._log(row), self._flush] if is_new else []
@@ -192,9 +204,9 @@ def asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
 
 def progress(run: Run) -> dict[str, int]:
     """`updates`, the same for all members of a population, and `env_steps` of all."""
-    updates = jax.tree.map(lambda x: jnp.ravel(x)[0], run.progress.updates)
+    updates = jax.tree.map(lambda x: np.ravel(x)[:1], fetched(run.progress.updates))
     env_steps = metrics.total(run.progress.env_steps)
-    return {"updates": int(updates), "env_steps": env_steps}
+    return {"updates": metrics.total(updates), "env_steps": env_steps}
 
 
 def is_donated(run: Run) -> bool:
@@ -205,4 +217,4 @@ def is_donated(run: Run) -> bool:
 
 def skipped_in_a_row(run: Run) -> int:
     """The fewest of any member: a population goes on while one of them learns."""
-    return int(np.min(jax.device_get(run.progress.skipped_in_a_row)))
+    return int(np.min(fetched(run.progress.skipped_in_a_row)))

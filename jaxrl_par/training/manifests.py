@@ -27,19 +27,21 @@ _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 Leaves = dict[str, Array]
 """Arrays by their path in the tree. Random keys are there as their data."""
+Values = Mapping[str, np.ndarray]
+"""The same, fetched from the devices."""
 Kinds = dict[str, tuple[str, list[int]]]
 """dtype and shape of each leaf, by its path."""
 
 
 def manifest(
-    run: Run, config: Mapping[str, Any], about: Mapping[str, Any]
+    run: Run, values: Values, config: Mapping[str, Any], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is saved beside the leaves, with a sum over itself."""
+    """What is saved beside the leaves' values, with a sum over itself."""
     content = {
         "format": _FORMAT,
         "versions": versions(),
         "config": dict(config),
-        "leaves": describe(run),
+        "leaves": describe(run, values),
         **about,
     }
     return content | {"sha256": digest(content)}
@@ -92,13 +94,14 @@ def check(
         )
 
 
-def check_sums(run: Run, content: Mapping[str, Any]) -> None:
-    """Accepts a run whose leaves are those that the manifest was written for.
+def check_sums(run: Run, values: Values, content: Mapping[str, Any]) -> None:
+    """Accepts values of a run's leaves that are those that the manifest was written
+    for.
 
     Raises:
       DamagedError: a leaf is another one.
     """
-    for name, leaf in describe(run).items():
+    for name, leaf in describe(run, values).items():
         if leaf != content["leaves"][name]:
             raise DamagedError(
                 f"leaf {name} is not what was saved: its SHA-256 differs"
@@ -159,9 +162,8 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def describe(run: Run) -> dict[str, dict[str, Any]]:
+def describe(run: Run, values: Values) -> dict[str, dict[str, Any]]:
     """dtype, shape and SHA-256 of each leaf."""
-    values: dict[str, np.ndarray] = jax.device_get(leaves_of(run))
     return {
         name: {
             "dtype": dtype,

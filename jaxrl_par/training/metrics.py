@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.hosts.collective import fetched
 from jaxrl_par.training.failures import TrainingError, tell
 from jaxrl_par.training.files import (
     FileError,
@@ -65,7 +66,7 @@ def summarize(
         kinds = [getattr(x, "dtype", type(x)) for x in parts]
         if wrong := [x for x in kinds if not _is_number(x)]:
             raise RefusedError(f"metric {name!r} must be real numbers, got {wrong[0]}")
-    return {name: _mean(value) for name, value in jax.device_get(metrics).items()}
+    return {name: _mean(value) for name, value in fetched(dict(metrics)).items()}
 
 
 def results(returned: Any) -> Results:
@@ -103,7 +104,7 @@ def joined(row: Row, more: Mapping[str, Value]) -> Row:
 
 def total(count: Count) -> int:
     """The counter, summed over the members of a population."""
-    millions, units = (int(np.sum(x, dtype=np.int64)) for x in jax.device_get(count))
+    millions, units = (int(np.sum(x, dtype=np.int64)) for x in fetched(count))
     return millions * 10**6 + units
 
 

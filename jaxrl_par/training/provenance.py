@@ -25,16 +25,20 @@ def provenance(args: Any) -> dict[str, Any]:
     commit      of the experiment's source or else of jaxrl_par's, with "-dirty" if
                 files differ from it; None where git knows neither
     """
-    config = type(args)
-    versions = {name: version(name) for name in _LIBRARIES}
-    package = import_module("jaxrl_par")
-    own = {"python": platform.python_version(), "jaxrl_par": package.__version__}
+    config, package = type(args), import_module("jaxrl_par")
     return {
         "experiment": experiment_name(config),
         "command": _command(),
-        "versions": own | versions,
+        "versions": versions(),
         "commit": _commit(_source(config)) or _commit(package.__file__),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, jaxrl_par and the libraries that decide the bits of a run."""
+    package = import_module("jaxrl_par")
+    own = {"python": platform.python_version(), "jaxrl_par": package.__version__}
+    return own | {name: version(name) for name in _LIBRARIES}
 
 
 def experiment_name(config: type) -> str:

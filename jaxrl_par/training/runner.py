@@ -7,7 +7,7 @@ resumed, so that both compute the same bits.
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import jax
@@ -16,28 +16,32 @@ import numpy as np
 from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.errors import RefusedError, refuse, refuse_any, told
+from jaxrl_par.hosts.collective import (
+    alone,
+    fetched,
+    here,
+    leads,
+    said_by_first,
+    told_by_first,
+)
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.training import metrics, parallelism
 from jaxrl_par.training.budget import budget_of
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.comparison import named
-from jaxrl_par.training.decoration import Aside, WeightsAndBiases, harmless
-from jaxrl_par.training.directory import (
-    RunDirectory,
-    identity,
-    open_directory,
-    recorded,
-)
+from jaxrl_par.training.decoration import harmless
+from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import write_json
+from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
+from jaxrl_par.training.keeping import checkpoints_of, folder_of, sinks_of
 from jaxrl_par.training.loop import Evaluate, Loop, asked_by, progress
-from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
+from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.output import lasting_output
-from jaxrl_par.training.plots import LiveCurve
 from jaxrl_par.training.sessions import keeps_sessions
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
@@ -100,28 +104,27 @@ def train(
     _check_parts(key, evaluate, extends)
     budget = budget_of(num_updates, total_env_steps, steps_per_update)
     engine = _engine(program, settings.log_interval)
-    directory = open_directory(args, settings, default_name, extends)
-    kept = identity(args, settings), settings.keep_checkpoints
+    directory = folder_of(args, settings, default_name, extends)
     with (
         lasting_output(),
         directory,
-        Checkpoints(directory.checkpoints, *kept, extends=extends) as store,
-        interrupts(store.described) as signals,
+        checkpoints_of(directory, args, settings, extends) as store,
+        interrupts(store.described, alone=alone()) as signals,
         _engine_errors(engine, signals),
     ):
         engine.record(directory.schedule)
         run, resumed = _start(engine, store, directory, key, signals)
-        if budget.fraction(progress(run)) == 1 and directory.summary.exists():
+        done = progress(run)
+        if budget.fraction(done) == 1 and said_by_first(directory.summary.exists()):
             return _finished(run, directory)
-        lines = JsonLines(directory.metrics, progress(run)["updates"])
-        sinks = _sinks(lines, directory, args, settings, run, resumed)
+        lines, sinks = sinks_of(directory, args, settings, done, resumed=resumed)
         with _closed(sinks), display(directory.path.name) as show:
             about = settings, budget, engine, directory, store
             loop = Loop(*about, sinks, lines, show, signals)
             run = loop.advance(run, evaluate)
         summary = _end(loop, run, _final_results(run, evaluate, signals), directory)
         signals.raise_any()
-    return Trained(run, summary, directory)
+    return Trained(here(run), summary, directory)
 
 
 def _check_parts(key: Any, evaluate: Any, extends: Any) -> None:
@@ -177,7 +180,7 @@ def _engine_errors(engine: Engine, signals: Signals) -> Iterator[None]:
 
 def _start(
     engine: Engine,
-    store: Checkpoints,
+    store: Checkpoints | NoCheckpoints,
     directory: RunDirectory,
     key: PRNGKey,
     signals: Signals,
@@ -202,7 +205,7 @@ def _start(
         )
     # Something good to go back to, whatever happens in the first chunk.
     store.save(0, run)
-    if run.settings:
+    if run.settings and leads():
         own = {name: np.asarray(x).tolist() for name, x in named(run.settings).items()}
         write_json(directory.members, own)
     return run, False
@@ -215,27 +218,6 @@ def _closed(sinks: Iterable[Sink]) -> Iterator[None]:
         for sink in sinks:
             stack.enter_context(closing(sink))
         yield
-
-
-def _sinks(
-    lines: JsonLines,
-    directory: RunDirectory,
-    args: Any,
-    settings: TrainingConfig,
-    run: Run,
-    resumed: bool,
-) -> list[Sink]:
-    curve = partial(LiveCurve, directory.curve, lines.rows)
-    sinks: list[Sink] = [lines, Aside("curve.png", curve)]
-    if settings.tensorboard:
-        purge_step = progress(run)["env_steps"] + 1 if resumed else None
-        board = partial(TensorBoard, directory.tensorboard, purge_step)
-        sinks.append(Aside("TensorBoard", board))
-    if settings.wandb:
-        path, config = directory.path, recorded(args, settings)
-        make = partial(WeightsAndBiases, path, directory.wandb, config)
-        sinks.append(Aside("W&B", make, patience=120.0))
-    return sinks
 
 
 def _final_results(
@@ -252,7 +234,8 @@ def _final_results(
 
 
 def _finished(run: Run, directory: RunDirectory) -> Trained:
-    summary = Summary.read(directory.summary)
+    own = asdict(Summary.read(directory.summary)) if leads() else None
+    summary = Summary(**told_by_first(own))
     print(f"{directory.path} is finished:\n{summary.text()}")
     return Trained(run, summary, directory)
 
@@ -264,6 +247,8 @@ def _end(
     loop.keep_best(run, results)
     loop.engine.close()
     summary = _summarize(run, loop.lines, loop.engine, results, directory.path.name)
+    if not leads():
+        return summary
     with harmless("the summary"):
         summary.save(directory.summary)
     print(f"{directory.path}:\n{summary.text()}")
@@ -275,7 +260,11 @@ def _end(
 
 
 def _summarize(
-    run: Run, lines: JsonLines, engine: Engine, results: metrics.Results, name: str
+    run: Run,
+    lines: JsonLines | NoLines,
+    engine: Engine,
+    results: metrics.Results,
+    name: str,
 ) -> Summary:
     done = progress(run)
     seconds = lines.rows[-1].get("seconds", 0.0) if lines.rows else 0.0
@@ -288,7 +277,7 @@ def _summarize(
         compile_seconds=engine.compile_seconds,
         xla_threads=xla_threads(),
         peak_memory_bytes=peak_memory_bytes(),
-        skipped=int(np.sum(jax.device_get(run.progress.skipped))),
+        skipped=int(np.sum(fetched(run.progress.skipped))),
         state_sha256=state_hash(run),
         evaluation={name: metrics.scalar(x) for name, x in results.items()},
     )

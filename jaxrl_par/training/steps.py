@@ -22,7 +22,7 @@ from jaxrl_par.training.failures import (
     tell,
 )
 from jaxrl_par.training.files import FileError, make_folder, read_json, writing
-from jaxrl_par.training.manifests import Leaves, checked
+from jaxrl_par.training.manifests import Values, checked
 from jaxrl_par.training.words import option
 
 _LATE = 0.3  # seconds in which all that orbax began is done
@@ -56,6 +56,12 @@ class Steps:
             max_to_keep=self._keep,
             enable_async_checkpointing=False,
             create=False,
+            # The only process that opens it, of however many there are.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=0,
+                active_processes={0},
+                barrier_sync_key_prefix="process_0",
+            ),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         # While it is open, no folder that is made later can be taken for this one.
@@ -74,7 +80,7 @@ class Steps:
         return self.directory / str(step)
 
     def write(
-        self, step: int, leaves: Leaves, manifest: Mapping[str, Any], *, force: bool
+        self, step: int, leaves: Values, manifest: Mapping[str, Any], *, force: bool
     ) -> None:
         """Writes a step.
 
@@ -113,8 +119,9 @@ class Steps:
         """Raises DamagedError if it cannot be read, or is not what was written."""
         return checked(self._read(step, "manifest", ocp.args.JsonRestore()))
 
-    def read_state(self, step: int, arguments: Any) -> Leaves:
-        """
+    def read_state(self, step: int, arguments: Any) -> dict[str, Any]:
+        """The leaves, as arrays of NumPy or JAX.
+
         Args:
           arguments: of orbax, with what the leaves are to be.
 

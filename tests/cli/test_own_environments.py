@@ -119,4 +119,4 @@ def test_its_help_and_options_are_those_of_the_experiment(capsys):
         cli.parse(CHAIN.config, ["--help"])
     told = capsys.readouterr().out
     assert "Batched advantage actor-critic" in told and "(default: Chain)" in told
-    assert "Environments of all devices, actors or workers together" in told
+    assert "Environments of all devices, actors, workers or" in told

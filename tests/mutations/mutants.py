@@ -1946,8 +1946,8 @@ _TRAINING = (
     _m(
         "runner: a population stops with its worst member",
         "training/loop.py",
-        "np.min(jax.device_get(run.progress.skipped_in_a_row))",
-        "np.max(jax.device_get(run.progress.skipped_in_a_row))",
+        "np.min(fetched(run.progress.skipped_in_a_row))",
+        "np.max(fetched(run.progress.skipped_in_a_row))",
         "training/test_runner.py::test_a_population_goes_on_while_one_member_learns",
     ),
     _m(
@@ -2018,6 +2018,45 @@ _TESTING = (
         "near = all(",
         "near = any(",
         "topologies/test_equality.py::test_the_class_is_the_strongest_that_holds",
+    ),
+)
+
+_HOSTS = (
+    _m(
+        "hosts: processes add from the last device on",
+        "axis.py",
+        "for row in rows[1:]:",
+        "for row in rows[:0:-1]:",
+        "test_axis.py::test_several_processes_add_in_the_order_of_their_devices",
+    ),
+    _m(
+        "hosts: a process id given twice counts as two processes",
+        "hosts/roll.py",
+        "if number in peers or number == 0:",
+        "if number == 0:",
+        "hosts/test_roll.py::test_a_process_id_given_twice_is_refused_by_all",
+    ),
+    _m(
+        "hosts: a connection that closes is a process that ended well",
+        "hosts/watch.py",
+        "if number in self._failed or self._all_done.is_set():",
+        "if number not in self._failed or self._all_done.is_set():",
+        "hosts/test_watch.py::test_a_process_that_is_killed_ends_all_others",
+    ),
+    _m(
+        "hosts: nobody looks at the clock of a chunk",
+        "hosts/watch.py",
+        "now - self._border > self._patience",
+        "now - self._border > self._patience * 1e9",
+        "hosts/test_watch.py::test_a_process_whose_chunk_does_not_come_back_ends_all",
+    ),
+    _m(
+        "hosts: who was lost starts from nothing",
+        "hosts/launcher.py",
+        "if again and not resumed else []",
+        "if again and resumed else []",
+        "hosts/test_launcher.py::"
+        "test_all_start_again_from_the_last_checkpoint_when_one_is_lost",
     ),
 )
 
@@ -2164,5 +2203,6 @@ MUTATIONS = (
     *_TRAINING,
     *_EXPORT,
     *_TESTING,
+    *_HOSTS,
     *_CLI,
 )

@@ -300,7 +300,7 @@ def fails_to_write(tmp_path):
                 raise OSError(5, "Input/output error")
             super().write(row)
 
-    return {"jaxrl_par.training.runner.JsonLines": Broken}
+    return {"jaxrl_par.training.keeping.JsonLines": Broken}
 
 
 def fails_to_evaluate(tmp_path):
