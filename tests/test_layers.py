@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
+    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge"},
+    | {"bridge", "fleet"},
     "training": {
         "types",
         "errors",
@@ -76,7 +77,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
-LIBRARIES["yaml"] = "cli"
+LIBRARIES |= {"yaml": "cli", "ray": "fleet"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 

@@ -59,9 +59,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
           Exception: as the environment raised it.
         """
         self._check_new()
-        self._system = ActorLearnerSystem(
-            self._parts, key, self._config.num_past_params
-        )
+        self._system = self._make_system(key)
         return self._system.new_run(self._make(self._system))
 
     def resume(self, run: Run) -> None:
@@ -173,7 +171,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
 
     def _start(self, run: Run, version: int) -> None:
         system, supervisor = self._system, self._supervisor
-        publisher = Publisher(supervisor, system.num_past_params + 1)
+        publisher = self._make_publisher(system.num_past_params + 1)
         local: Local = run.local
         # Lockstep that goes on acts with these before it gets newer ones.
         for age, params in enumerate(reversed(local.past_params), start=1):
@@ -198,6 +196,12 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 self._config.num_distillers,
             )
             self._distillers.start()
+
+    def _make_system(self, key: PRNGKey) -> ActorLearnerSystem:
+        return ActorLearnerSystem(self._parts, key, self._config.num_past_params)
+
+    def _make_publisher(self, keep: int) -> Publisher:
+        return Publisher(self._supervisor, keep)
 
     def _make_intake(self, stages: Stages, run: Run) -> Intake:
         if not self._config.is_decoupled:

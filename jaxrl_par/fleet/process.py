@@ -1,0 +1,53 @@
+"""A process of the fleet: members of its own, in a world of JAX of its own.
+
+A Ray actor. It imports nothing of JAX before it is told with what settings.
+"""
+
+import os
+import pickle
+import socket
+from typing import Any
+
+from jaxrl_par.fleet.messages import Failed, Progress, Reply, failed
+from jaxrl_par.fleet.recipe import Settings, Software, software
+
+
+class Process:
+    """Does for members what their proxies ask."""
+
+    def __init__(self, name: str):
+        """`name`: what it is called in errors."""
+        self._where = f"{name}, process {os.getpid()} on {socket.gethostname()}"
+        self._members: Any = None
+
+    def hello(self) -> tuple[str, Software]:
+        """Where it is, and with what."""
+        return self._where, software()
+
+    def build(self, settings: Settings, recipe: bytes) -> Failed | None:
+        """Prepares for members; they have no environments yet."""
+        os.environ.update(settings.environ)
+        try:
+            import jax
+
+            for name, value in settings.jax.items():
+                jax.config.update(name, value)
+            from jaxrl_par.fleet.members import Members
+
+            # As the driver sent it: see `jaxrl_par.fleet`.
+            self._members = Members(pickle.loads(recipe), self._where)
+        except Exception as error:
+            return failed(error, self._where)
+        return None
+
+    def member(self, index: int, method: str, *arguments: Any) -> Reply:
+        """Has a member do something; what it raises is part of the answer."""
+        return self._members.do(index, method, *arguments)
+
+    def progress(self, index: int) -> Progress:
+        """How far a member is, while it does something."""
+        return self._members.progress(index)
+
+    def cancel(self, index: int) -> None:
+        """Ends what a member does at the next call of its environments."""
+        self._members.cancel(index)

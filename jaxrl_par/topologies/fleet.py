@@ -1,0 +1,64 @@
+"""Actors in other processes, on this machine or on any node of a Ray cluster.
+
+`topologies.threads` with a process for each actor, or for a few of them: for simulators
+that hold the interpreter, and for more processors than one machine has. The learner is
+here, on its mesh. An actor is let in to an unroll as a thread is, which is its credit;
+it pulls the newest parameters when it begins, or in lockstep the version that is due,
+and what it acted comes through Ray's object store. Every row says which version acted.
+
+Lockstep ends in the bits of threads in lockstep, on processors of one kind. A free run
+that was recorded is repeated by `threads.repeat_recorded`, in one process.
+
+A process that dies, or a node, costs the unrolls that were in progress in it: an error
+as any other of an environment, which ends the run or (`supervision.on_error`) makes
+the environments anew in a new process. So does an environment that does not come back
+from a call in `supervision.env_timeout`; its process is ended. What is lost unseen
+counts as a whole unroll. The holder of the parameters is replaced in the same way.
+
+What makes environments and the agent are sent to processes as Ray sends functions:
+those of a notebook or a script as a whole, those of a module by name, so that a module
+has to be there on each node. JAX, NumPy and this package must be the same.
+"""
+
+from functools import partial
+
+from jax.sharding import Mesh
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor import MakeEnv
+from jaxrl_par.bridge.actor_learner.asked import asked, schedule
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.fleet.cluster import refuse_without_ray
+from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.engine import FleetEngine
+from jaxrl_par.loops import Learner
+from jaxrl_par.types import Agent
+
+
+def fleet(
+    learner: Agent | Learner,
+    make_env: MakeEnv,
+    unroll_length: int,
+    config: ThreadsConfig,
+    mesh: Mesh,
+    axis: Axis = Axis("data"),
+    fleet: FleetConfig = FleetConfig(),
+) -> FleetEngine:
+    """An engine for `training.train`, which starts its processes in `init`.
+
+    Arguments are those of `topologies.threads`.
+
+    Raises:
+      RefusedError: a config is out of range, actors are to act on the learner's device,
+        or Ray is not installed.
+    """
+    refuse(fleet)
+    refuse_without_ray()
+    parts = asked(learner, make_env, unroll_length, config, mesh, axis)
+    if config.actor_device != "cpu":
+        raise RefusedError(
+            "actor_device: actors in other processes act on the CPU, so it must be cpu,"
+            f" got {config.actor_device}"
+        )
+    return FleetEngine(parts, partial(schedule, parts), fleet)
