@@ -38,15 +38,16 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.comparison import differences, to_json
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
 
-Topology = Literal["compiled", "delayed", "threads", "workers"]
+Topology = Literal["compiled", "delayed", "threads", "workers", "fleet"]
 
-SIMULATED = ("threads", "workers")
+SIMULATED = ("threads", "workers", "fleet")
 """Topologies that can step simulators."""
 READ_BY: dict[str, tuple[str, ...]] = {
     "backend": SIMULATED,
@@ -60,8 +61,10 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "workers.staleness": ("delayed", "workers"),
     "workers.outliers": ("delayed", "workers"),
     "delays": ("delayed",),
+    "fleet": ("fleet",),
 }
-"""Who reads a field or a part, if not all topologies do; the longest name decides."""
+"""Who reads a field or a part, if not all topologies do; the longest name decides. A
+fleet reads what the system reads that it runs: see `Args.fleet_of`."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
 _MOST_ROWS = 2**27  # a row has tens of bytes, or thousands
@@ -75,6 +78,9 @@ class Args:
     topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
     lacks: ClassVar[str] = ""
     """Topologies that the experiment's learner runs on, and why on no others."""
+    fleet_of: ClassVar[Literal["threads", "workers"]] = "threads"
+    """What the processes of a fleet do: act, as `threads` do, or compute gradients, as
+    `workers`."""
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""
@@ -82,9 +88,9 @@ class Args:
     """A script's own, in their place: (num_envs, seed) -> simulators."""
 
     env_name: str = "CartPole-v1"
-    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads
-    and workers any other name is a simulator's, as Gymnasium, ALE ("ALE/Pong-v5") or
-    EnvPool register it."""
+    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads,
+    workers and a fleet any other name is a simulator's, as Gymnasium, ALE
+    ("ALE/Pong-v5") or EnvPool register it."""
     backend: host.Backend | None = None
     """What steps simulators: `envs.host.make` describes the choices. With one, every
     name is a simulator's, "CartPole-v1" too."""
@@ -92,10 +98,11 @@ class Args:
     topology: Topology = "compiled"
     """compiled: one program acts and learns in turn. delayed: one program, in which
     gradients come as late as `delays` says. threads: actors act while a learner learns.
-    workers: threads that share parameters, as fast as they are."""
+    workers: threads that share parameters, as fast as they are. fleet: either of the
+    two in other processes, with the settings of the one or the other."""
     num_devices: int = 1
-    """For compiled and threads: devices that share what is learned from, and average
-    their gradients."""
+    """For compiled, threads and fleet: devices that share what is learned from, and
+    average their gradients."""
     num_envs: int = 32
     """Environments of all devices, actors or workers together."""
     unroll_length: int = 32
@@ -121,7 +128,13 @@ class Args:
     """Their number and what becomes of stale or outlying gradients are those of delayed
     too."""
     delays: DelaysConfig = DelaysConfig()
+    fleet: FleetConfig = FleetConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
+
+    @property
+    def system(self) -> str:
+        """The topology, or of a fleet that whose system it runs."""
+        return self.fleet_of if self.topology == "fleet" else self.topology
 
     @property
     def shares_data(self) -> bool:
@@ -170,7 +183,7 @@ class Args:
         """Environments that a step of training learns from."""
         if self.topology == "compiled":
             return self.num_envs
-        if self.topology == "threads":
+        if self.system == "threads":
             return self.threads.batch * self.envs_each
         return self.envs_each
 
@@ -276,7 +289,7 @@ class Args:
     def unread(self, name: str) -> str:
         """What a field, by dotted name, is for; empty if it is read here."""
         readers = _readers(name)
-        if self.topology not in readers:
+        if not {self.topology, self.system} & set(readers):
             return f"is for topology = {either(readers)}, not {self.topology}"
         return unread(self, name)
 
@@ -290,7 +303,7 @@ class Args:
         """Who has environments of its own, and how many of them there are."""
         if self.topology == "compiled":
             return "num_devices", self.num_devices
-        if self.topology == "threads":
+        if self.system == "threads":
             return "threads.num_actors", self.threads.num_actors
         return "workers.num_workers", self.workers.num_workers
 
@@ -302,13 +315,14 @@ class Args:
         changed = differences(to_json(type(self)()), to_json(self))
         # What a part says itself need not be said twice.
         refused = {line.split()[0].rstrip(":") for line in self._problems_of_parts()}
-        refused = {x for x in refused if self.topology in _readers(x)}
+        ours = {self.topology, self.system}
+        refused = {x for x in refused if ours & set(_readers(x))}
         found = [
             f"{name} {told}: leave it out, got {value}"
             for name, (_, value) in changed.items()
             if name not in refused and (told := self.unread(name))
         ]
-        in_threads = (self.topology, self.threads.schedule)
+        in_threads = (self.system, self.threads.schedule)
         if self.repeat is not None and in_threads == ("threads", "lockstep"):
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
@@ -388,7 +402,7 @@ class Args:
             wrong = f"total_steps must be at most {most} for topology = delayed here"
             told = "whose schedule is made before the run"
             return [f"{wrong}, {told}, got {self.total_steps}"]
-        if self.topology == "threads" and self.lanes % self.num_devices:
+        if self.system == "threads" and self.lanes % self.num_devices:
             wrong = f"num_devices must divide the {self.lanes} environments of a batch"
             return [f"{wrong}, got {self.num_devices}"]
         return []

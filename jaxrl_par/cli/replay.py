@@ -102,7 +102,7 @@ class ReplayArgs(Args):
     @property
     def _is_joint(self) -> bool:
         """Whether devices share each batch; workers have batches of their own."""
-        return self.topology in ("compiled", "threads")
+        return self.system in ("compiled", "threads")
 
     def largest_product(self) -> int:
         windows = self.windows
@@ -223,7 +223,7 @@ class ReplayArgs(Args):
                 f"replay.batch_size must be at most the {most} windows that"
                 f" replay.capacity = {given.capacity} rows have, got {given.batch_size}"
             )
-        if self.topology == "threads" and self.threads.is_decoupled:
+        if self.system == "threads" and self.threads.is_decoupled:
             trained = self.windows.trained(self.unroll_length)
             trained *= given.batch_size * given.updates_per_step
             waits = stuck(self.threads.pace, added, trained)

@@ -4,6 +4,8 @@ import pickle
 import traceback
 from typing import Any, NamedTuple
 
+from jaxrl_par.fleet.recipe import Software
+
 
 class Failed(NamedTuple):
     """In place of a result: what was raised in a process."""
@@ -39,6 +41,15 @@ def failed(error: BaseException, where: str) -> Failed:
     told = f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     return Failed(sent, told, trace, where)
+
+
+class Hello(NamedTuple):
+    """The first that a process says."""
+
+    where: str
+    """What it is called in errors: its members, itself and its node."""
+    pid: int
+    software: Software
 
 
 class Reply(NamedTuple):

@@ -12,7 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_par.lazy import late
 from jaxrl_par.types import Params
+
+ray: Any = late("ray")
 
 _PULL_SECONDS = 20.0
 """In which a holder answers; one that does not is replaced."""
@@ -81,8 +84,6 @@ class Puller:
         """
         if exact and at_least in self._kept:
             return at_least, self._kept[at_least]
-        import ray
-
         try:
             named = ray.get_actor(holder)
             answer = named.pull.remote(at_least, exact)

@@ -6,10 +6,11 @@ A Ray actor. It imports nothing of JAX before it is told with what settings.
 import os
 import pickle
 import socket
+import sys
 from typing import Any
 
-from jaxrl_par.fleet.messages import Failed, Progress, Reply, failed
-from jaxrl_par.fleet.recipe import Settings, Software, software
+from jaxrl_par.fleet.messages import Failed, Hello, Progress, Reply, failed
+from jaxrl_par.fleet.recipe import Settings, software
 
 
 class Process:
@@ -20,13 +21,14 @@ class Process:
         self._where = f"{name}, process {os.getpid()} on {socket.gethostname()}"
         self._members: Any = None
 
-    def hello(self) -> tuple[str, Software]:
+    def hello(self) -> Hello:
         """Where it is, and with what."""
-        return self._where, software()
+        return Hello(self._where, os.getpid(), software())
 
     def build(self, settings: Settings, recipe: bytes) -> Failed | None:
         """Prepares for members; they have no environments yet."""
         os.environ.update(settings.environ)
+        sys.path += [x for x in settings.path if x not in sys.path]
         try:
             import jax
 

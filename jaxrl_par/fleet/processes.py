@@ -9,6 +9,7 @@ from jaxrl_par.bridge.supervision import DeadlineError
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.fleet.cluster import Call, Cluster, Handle, LostError
 from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.messages import Hello
 from jaxrl_par.fleet.process import Process
 from jaxrl_par.fleet.recipe import Settings, differences, software
 
@@ -23,6 +24,7 @@ class Lease(NamedTuple):
     incarnation: int
     """How many there were before in its place."""
     where: str
+    pid: int
 
     def call(self, index: int, thread: int, method: str, *arguments: Any) -> Call:
         """Asks a member, which has a thread of its own there."""
@@ -94,18 +96,18 @@ class Slot:
         )
         deadline = time.monotonic() + self._config.start_seconds
         try:
-            where, there = self._waited(handle.call("hello"), deadline, check)
-            if found := differences(software(), there):
-                raise RefusedError(f"{where}: {'; '.join(found)}")
+            hello: Hello = self._waited(handle.call("hello"), deadline, check)
+            if found := differences(software(), hello.software):
+                raise RefusedError(f"{hello.where}: {'; '.join(found)}")
             built = handle.call("build", self._settings, self._recipe)
             if problem := self._waited(built, deadline, check):
-                told = f"{where} cannot load what it is to do: {problem.told}"
+                told = f"{hello.where} cannot load what it is to do: {problem.told}"
                 raise RefusedError(told) from problem.as_error()
         except BaseException:
             handle.kill()
             raise
         self._incarnations += 1
-        return Lease(handle, self._incarnations - 1, where)
+        return Lease(handle, self._incarnations - 1, hello.where, hello.pid)
 
     def _waited(self, call: Call, deadline: float, check: Callable[[], None]) -> Any:
         while not call.ready(TICK):

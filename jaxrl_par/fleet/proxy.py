@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.actor import ActorState, Unrolled
+from jaxrl_par.bridge.actor import ActorState, AnyActor, Unrolled
 from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.fleet.cluster import Call, LostError
@@ -26,7 +26,7 @@ class Proxy(PooledActor):
     asked of the process, which also shows whether it hangs as a whole.
     """
 
-    kind = "member"
+    kind: str
 
     def __init__(
         self, index: int, root: PRNGKey, device: Any, activity: Activity,
@@ -142,7 +142,7 @@ class Proxy(PooledActor):
                 self._activity.end()  # raises
             if look is None and time.monotonic() - looked > self._look_seconds:
                 look, looked = lease.look("progress", self.index), time.monotonic()
-            if look is None or not look.ready(0):
+            if look is None or not look.ready(0.0):
                 continue
             progress: Progress = look.result()
             look = None
@@ -181,17 +181,14 @@ class Proxy(PooledActor):
         raise told from error
 
 
-class FleetActor(Proxy):
+class FleetActor(Proxy, AnyActor):
     """Acts in another process, with parameters that are pulled there."""
-
-    kind = "actor"
 
     def __init__(self, *arguments: Any, published: Published, exact: bool, **options):
         """`exact`: act with the version that was asked for, and with none newer."""
         super().__init__(*arguments, **options)
         self._published = published
         self._exact = exact
-        self.env_steps = 0
 
     def unroll(self, params: Params, version: int) -> Unrolled:
         """As `Actor.unroll`, with that version or a newer one, which it pulls."""

@@ -5,12 +5,16 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.lazy import late
+
+cloudpickle: Any = late("ray.cloudpickle")
 
 _NUMERIC = (
     "jax_enable_x64",
@@ -24,7 +28,6 @@ _CACHES = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
 )
-_LIBRARIES = ("jax", "jaxlib", "numpy")
 
 
 class Settings(NamedTuple):
@@ -32,6 +35,8 @@ class Settings(NamedTuple):
 
     environ: dict[str, str]
     jax: dict[str, Any]
+    path: list[str]
+    """Where modules are found, besides."""
 
 
 class Software(NamedTuple):
@@ -58,8 +63,9 @@ class Recipe(NamedTuple):
 @cache
 def software() -> Software:
     """That of this process."""
-    versions = [importlib.metadata.version(name) for name in _LIBRARIES]
-    return Software(platform.python_version(), *versions, digest(_package()))
+    jax, jaxlib, numpy = map(importlib.metadata.version, ("jax", "jaxlib", "numpy"))
+    package = digest(Path(__file__).resolve().parent.parent)
+    return Software(platform.python_version(), jax, jaxlib, numpy, package)
 
 
 def digest(folder: Path) -> str:
@@ -86,8 +92,6 @@ def packed(make: Callable[..., Any], arguments: tuple[Any, ...], key: Any) -> by
     Raises:
       RefusedError: some of it cannot be.
     """
-    from ray import cloudpickle
-
     try:
         return cloudpickle.dumps(Recipe(make, arguments, key))
     except Exception as error:
@@ -111,8 +115,5 @@ def settings(xla_threads: int, *, shares_disk: bool) -> Settings:
     flags = re.sub(count, "", os.environ.get("XLA_FLAGS", "")).strip()
     environ = {"JAX_PLATFORMS": "cpu", "NPROC": str(xla_threads), "XLA_FLAGS": flags}
     names = _NUMERIC + _CACHES * shares_disk
-    return Settings(environ, {name: jax.config.values[name] for name in names})
-
-
-def _package() -> Path:
-    return Path(__file__).resolve().parent.parent
+    given = {name: jax.config.values[name] for name in names}
+    return Settings(environ, given, sys.path * shares_disk)

@@ -74,7 +74,7 @@ class FleetSystem(ActorLearnerSystem):
             self._cluster.close()
             raise
 
-    def actor(self, index: int, **options: Any) -> Any:
+    def actor(self, index: int, **options: Any) -> FleetActor:
         """A proxy, still without environments."""
         parts = self.parts
         proxy = FleetActor(

@@ -1387,7 +1387,7 @@ _TOPOLOGIES = (
     ),
     _m(
         "threads: a bound of 0 on the lag counts as none",
-        "topologies/threads.py",
+        "bridge/actor_learner/asked.py",
         "max_lag = 1 if config.max_lag is None else config.max_lag",
         "max_lag = 1 if not config.max_lag else config.max_lag",
         "topologies/test_threads_distillation.py::"

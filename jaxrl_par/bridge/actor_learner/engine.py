@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor, Unrolled, count_of
+from jaxrl_par.bridge.actor import AnyActor, Unrolled, count_of
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
 from jaxrl_par.bridge.actor_learner.learner import stacked
@@ -37,7 +37,7 @@ class _Made(NamedTuple):
     """What the learner has not yet trained for the actors: see `loops.pace`."""
 
 
-class ActorLearnerEngine(PoolEngine[Actor]):
+class ActorLearnerEngine(PoolEngine[AnyActor]):
     """Actors in threads, and a learner in the thread that calls `advance`."""
 
     def __init__(self, parts: Parts, make_schedule: Callable[[int], Schedule]):

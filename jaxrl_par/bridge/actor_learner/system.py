@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.actor import Actor, ActorState, AnyActor, MakeEnv, acting
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
@@ -53,7 +53,7 @@ class Parts:
         return self.mesh.devices.flat[0]
 
 
-class ActorLearnerSystem(ActorFactory[Actor]):
+class ActorLearnerSystem(ActorFactory[AnyActor]):
     """Actors and a learner, without anything that decides when they run."""
 
     def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
@@ -73,7 +73,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         agent, length = parts.learner.actor, parts.unroll_length
         self._acting = acting(agent, length, config.num_actors)
 
-    def actor(self, index: int, **options: Any) -> Actor:
+    def actor(self, index: int, **options: Any) -> AnyActor:
         """An actor, still without environments."""
         parts = self.parts
         return Actor(
@@ -88,7 +88,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
             **options,
         )
 
-    def new_run(self, actors: Sequence[Actor]) -> Run:
+    def new_run(self, actors: Sequence[AnyActor]) -> Run:
         """The run at its start, from actors that have environments."""
         env = actors[0].env
         assert env is not None
