@@ -78,9 +78,9 @@ class Args:
     topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
     lacks: ClassVar[str] = ""
     """Topologies that the experiment's learner runs on, and why on no others."""
-    fleet_of: ClassVar[Literal["threads", "workers"]] = "threads"
-    """What the processes of a fleet do: act, as `threads` do, or compute gradients, as
-    `workers`."""
+    fleet_of: ClassVar[str] = "threads"
+    """What the processes of a fleet do: act, as threads do, or compute gradients, as
+    workers. The name of that topology."""
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""

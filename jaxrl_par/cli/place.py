@@ -116,7 +116,12 @@ def _workers(args: Args, learner: Learner) -> Engine:
 def _fleet(args: Args, learner: Learner) -> Engine:
     if args.repeat is not None:  # in one process
         return {"threads": _threads, "workers": _workers}[args.system](args, learner)
-    parts = learner, args.make_host_env, args.unroll_length, args.threads, _mesh(args)
+    length = args.unroll_length
+    if args.system == "workers":
+        env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
+        parts = learner, env, length, args.workers
+        return fleet_topology.fleet_of_workers(*parts, fleet=args.fleet)
+    parts = learner, args.make_host_env, length, args.threads, _mesh(args)
     return fleet_topology.fleet(*parts, fleet=args.fleet)
 
 

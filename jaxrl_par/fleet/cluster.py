@@ -17,6 +17,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from jaxrl_par.errors import RefusedError
@@ -25,11 +26,14 @@ from jaxrl_par.lazy import late
 
 ray: Any = late("ray")
 
+_PREFIX = "jaxrl_par-"
 _LOCAL = {
     # All listen on loopback only; otherwise they would on every interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+_QUICK = {"gcs_rpc_server_reconnect_timeout_s": 10}
+"""A cluster whose head is gone ends, also what still waits in it; usually in a minute."""
 
 
 class LostError(RuntimeError):
@@ -93,7 +97,7 @@ class Cluster:
           RefusedError: Ray is not installed, the address does not answer in time, or
             this process is connected to another cluster.
         """
-        refuse_without_ray()
+        import_ray(config)
         self.is_local = config.address is None
         self._namespace = f"jaxrl_par-{uuid.uuid4().hex}"
         self._handles: list[Handle] = []
@@ -189,12 +193,14 @@ class _Connection:
         if config.address is not None:
             wait_for(config.address, config.connect_seconds)
             with _kept_signals():
-                _joined(config.address, config.connect_seconds, given)
+                _joined(config.address, given)
             return
-        self._folder = tempfile.mkdtemp(prefix="jaxrl_par-")
+        _sweep()
+        self._folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
         if config.object_store_mb is not None:
             given["object_store_memory"] = config.object_store_mb * 10**6
-        with _environment(_LOCAL), _kept_signals(), warnings.catch_warnings():
+        alone, signals = _environment(_LOCAL), _kept_signals()
+        with alone, signals, warnings.catch_warnings():
             # JAX warns of every fork; those of Ray become other programs at once.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
             ray.init(
@@ -202,22 +208,32 @@ class _Connection:
                 num_cpus=max(1, round(cpus + 0.5), os.cpu_count() or 1),
                 include_dashboard=False,
                 _temp_dir=self._folder,
+                _system_config=_QUICK,
                 **given,
+            )
+        if not ray.util.get_node_ip_address().startswith("127."):
+            warnings.warn(
+                "Ray was imported before and listens on all interfaces, with a token."
+                " It would on loopback only, had the fleet imported it",
+                stacklevel=2,
             )
 
 
 _CONNECTION = _Connection()
 
 
-def refuse_without_ray() -> None:
-    """
+def import_ray(config: FleetConfig) -> None:
+    """Imports Ray, which reads then whether it is to be reached from elsewhere.
+
     Raises:
-      RefusedError: Ray is not installed.
+      RefusedError: it is not installed.
     """
     if importlib.util.find_spec("ray") is None:
         raise RefusedError(
             "a fleet needs Ray, which is not installed: pip install 'jaxrl-par[ray]'"
         )
+    with _environment({} if config.address else _LOCAL):
+        importlib.import_module("ray")
 
 
 def wait_for(address: str, seconds: float) -> None:
@@ -242,8 +258,20 @@ def wait_for(address: str, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def _joined(address: str, seconds: float, given: dict[str, Any]) -> None:
-    """Connects, or says why not: Ray itself may wait for minutes."""
+def _sweep() -> None:
+    """Removes folders of processes that were killed, and could not do it."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (ValueError, PermissionError):
+            pass  # another's, or something else
+
+
+def _joined(address: str, given: dict[str, Any]) -> None:
+    """Connects, or says why not."""
     try:
         ray.init(address=address, **given)
     except Exception as error:

@@ -10,8 +10,9 @@ import asyncio
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxrl_par.fleet.arrays import own_on
+from jaxrl_par.fleet.process import end_with_parent
 from jaxrl_par.lazy import late
 from jaxrl_par.types import Params
 
@@ -29,6 +30,7 @@ class Holder:
     """A Ray actor: parameters by version. Its methods run in one loop."""
 
     def __init__(self) -> None:
+        end_with_parent()
         self._held: dict[int, list[Any]] = {}
         self._changed = asyncio.Condition()
 
@@ -90,20 +92,10 @@ class Puller:
             version, (reference,) = ray.get(answer, timeout=_PULL_SECONDS)
             if version not in self._kept:
                 arrived = ray.get(reference, timeout=_PULL_SECONDS)
-                self._keep(version, arrived)
+                self._kept[version] = own_on(jax.devices("cpu")[0], arrived)
+                for old in sorted(self._kept)[: -self._most]:
+                    del self._kept[old]
         except (ray.exceptions.RayError, ValueError) as error:
             told = str(error).partition("\n")[0]
             raise NoHolderError(f"{holder}: {type(error).__name__}: {told}") from error
         return version, self._kept[version]
-
-    def _keep(self, version: int, arrived: Params) -> None:
-        self._kept[version] = own(arrived)
-        for old in sorted(self._kept)[: -self._most]:
-            del self._kept[old]
-
-
-def own(arrived: Any) -> Any:
-    """On the device, and in memory of its own: what arrives lies in the object store,
-    and JAX takes aligned arrays of NumPy as they are, though they may be freed."""
-    # Copied by NumPy first: `device_put` shares memory on CPU, may_alias or not.
-    return jax.device_put(jax.tree.map(np.array, arrived), jax.devices("cpu")[0])

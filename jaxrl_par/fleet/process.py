@@ -7,6 +7,8 @@ import os
 import pickle
 import socket
 import sys
+import threading
+import time
 from typing import Any
 
 from jaxrl_par.fleet.messages import Failed, Hello, Progress, Reply, failed
@@ -18,6 +20,7 @@ class Process:
 
     def __init__(self, name: str):
         """`name`: what it is called in errors."""
+        end_with_parent()
         self._where = f"{name}, process {os.getpid()} on {socket.gethostname()}"
         self._members: Any = None
 
@@ -50,6 +53,23 @@ class Process:
         """How far a member is, while it does something."""
         return self._members.progress(index)
 
+    def data(self, index: int, unroll: int) -> Any:
+        """What a member kept after an unroll, one of its last two."""
+        return self._members.data(index, unroll)
+
     def cancel(self, index: int) -> None:
         """Ends what a member does at the next call of its environments."""
         self._members.cancel(index)
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after the one of its node that has started it. Ray waits
+    for a minute where the whole cluster is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()

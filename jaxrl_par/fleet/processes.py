@@ -31,9 +31,9 @@ class Lease(NamedTuple):
         given = index, method, *arguments
         return self.handle.call("member", *given, group=f"member {thread}")
 
-    def look(self, method: str, index: int) -> Call:
+    def look(self, method: str, *arguments: Any) -> Call:
         """Asks about a member, whatever it does."""
-        return self.handle.call(method, index, group="watch")
+        return self.handle.call(method, *arguments, group="watch")
 
 
 class Slot:

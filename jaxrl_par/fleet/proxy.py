@@ -3,12 +3,12 @@
 import time
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 
 from jaxrl_par.bridge.actor import ActorState, AnyActor, Unrolled
 from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.fleet.arrays import on_host, own
 from jaxrl_par.fleet.cluster import Call, LostError
 from jaxrl_par.fleet.messages import NoParameters, Progress, Reply, Started
 from jaxrl_par.fleet.processes import TICK, Lease, Slot
@@ -65,8 +65,7 @@ class Proxy(PooledActor):
         self._started("start", key, generation, unroll)
 
     def resume(self, state: Any, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        state = jax.tree.map(np.asarray, jax.device_get(state))
-        return self._started("resume", state, key, fresh_key)
+        return self._started("resume", on_host(state), key, fresh_key)
 
     def state(self) -> Any:
         return self._state
@@ -96,6 +95,20 @@ class Proxy(PooledActor):
             return
         if reply.failed:
             raise reply.failed.as_error()
+
+    def _accept(self, *got: int) -> None:
+        """Accepts (member, generation, unroll) if it is due.
+
+        Raises:
+          RuntimeError: it came before, or is another's.
+        """
+        due = self.index, self.generation, self.next_unroll
+        if got != due:
+            raise RuntimeError(
+                f"an unroll of ({self.kind}, generation, number) = {got} came, and"
+                f" {due} is due: it is not learned from"
+            )
+        self.next_unroll += 1
 
     def _started(self, method: str, *arguments: Any) -> bool:
         self._in_progress = 0
@@ -194,28 +207,16 @@ class FleetActor(Proxy, AnyActor):
         """As `Actor.unroll`, with that version or a newer one, which it pulls."""
         while True:
             holder = self._published.holder
-            item = self._asked("pulled", self.next_unroll, holder, version, self._exact)
+            item = self._asked("work", self.next_unroll, holder, version, self._exact)
             if not isinstance(item, NoParameters):
-                return self._accepted(item)
+                self._accept(item.actor, item.generation, item.unroll)
+                return self._own(item)
             # It has not begun: the same unroll, from another holder.
             self._published.replace(holder, item.told)
 
-    def _accepted(self, item: Unrolled) -> Unrolled:
-        got = item.actor, item.generation, item.unroll
-        due = self.index, self.generation, self.next_unroll
-        if got != due:
-            raise RuntimeError(
-                f"an unroll of (actor, generation, number) = {got} came, and {due} is"
-                " due: it is not learned from"
-            )
-        self.next_unroll += 1
+    def _own(self, item: Unrolled) -> Unrolled:
         after: ActorState = own(item.after)
         self._state = after
         last = np.asarray(item.trajectory.steps.last)
         self.env_steps += int(np.sum(~last[:-1]))
         return item._replace(after=after)
-
-
-def own(tree: Any) -> Any:
-    """In memory of its own: what arrives lies in the object store."""
-    return jax.tree.map(np.array, tree)

@@ -5,11 +5,9 @@ import warnings
 from collections import deque
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxrl_par.bridge.actor_learner.queue import Publisher
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.fleet.arrays import on_host
 from jaxrl_par.fleet.cluster import Call, Cluster, Handle, LostError
 from jaxrl_par.fleet.parameters import Holder
 from jaxrl_par.types import Params
@@ -44,8 +42,7 @@ class Published:
         Args:
           kept: versions that are still needed, this one among them.
         """
-        host = jax.tree.map(np.asarray, jax.device_get(params))
-        reference = self._cluster.put(host)
+        reference = self._cluster.put(on_host(params))
         with self._lock:
             self._references[version] = reference
             for old in self._references.keys() - set(kept):

@@ -1,54 +1,31 @@
-"""The system of `bridge.actor_learner`, whose actors are in other processes."""
+"""The systems of the bridge, whose members are in other processes."""
 
 from typing import Any
 
-from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Parts
-from jaxrl_par.fleet.cluster import Cluster
+from jaxrl_par.bridge.actor_learner import system as actor_learner
+from jaxrl_par.bridge.parameter_server import system as parameter_server
+from jaxrl_par.bridge.parameter_server.stores import Drained
+from jaxrl_par.bridge.parameter_server.worker import Worker
 from jaxrl_par.fleet.config import FleetConfig
-from jaxrl_par.fleet.members import Actors
-from jaxrl_par.fleet.processes import Slot
-from jaxrl_par.fleet.proxy import FleetActor, Proxy
+from jaxrl_par.fleet.places import Places
+from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
-from jaxrl_par.fleet.recipe import packed, settings
-from jaxrl_par.types import Agent, PRNGKey
+from jaxrl_par.fleet.recipe import packed
+from jaxrl_par.fleet.roles import Acting, Contributing
+from jaxrl_par.fleet.worker_proxy import FleetWorker
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Agent, Metrics, PRNGKey, State
 
 
-class Slots:
-    """Processes for a number of members, and the members that are in them."""
-
-    def __init__(
-        self, cluster: Cluster, config: FleetConfig, recipe: bytes, num_members: int,
-        name: str,
-    ):  # fmt: skip
-        """`name`: what a member is called."""
-        size = config.threads_per_process
-        given = settings(config.xla_threads, shares_disk=cluster.is_local), recipe
-        self._size = size
-        self._slots = []
-        for first in range(0, num_members, size):
-            last = min(first + size, num_members) - 1
-            called = f"{name} {first}" if first == last else f"{name}s {first}-{last}"
-            self._slots.append(Slot(cluster, config, called, *given))
-        self._proxies: dict[int, Proxy] = {}
-
-    def place(self, index: int) -> dict[str, Any]:
-        """Where a member is, as arguments of `Proxy`."""
-        slot, thread = divmod(index, self._size)
-        return {"slot": self._slots[slot], "thread": thread}
-
-    def add(self, proxy: Any) -> Any:
-        """Notes a member, which may take the place of another one."""
-        if before := self._proxies.get(proxy.index):
-            before.succeeded()
-        self._proxies[proxy.index] = proxy
-        return proxy
-
-
-class FleetSystem(ActorLearnerSystem):
+class FleetActors(actor_learner.ActorLearnerSystem):
     """Proxies of actors, the parameters that they pull, and a learner here."""
 
     def __init__(
-        self, parts: Parts, fleet: FleetConfig, key: PRNGKey, num_past_params: int
+        self,
+        parts: actor_learner.Parts,
+        fleet: FleetConfig,
+        key: PRNGKey,
+        num_past_params: int,
     ):
         """
         Raises:
@@ -61,17 +38,12 @@ class FleetSystem(ActorLearnerSystem):
             parts.make_env, only_acting(parts.learner.actor), parts.unroll_length,
             threads.num_actors, supervision.check_bounds, num_past_params + 1,
         )  # fmt: skip
-        recipe = packed(Actors, arguments, key)
-        size = fleet.threads_per_process
-        processes = -(-threads.num_actors // size)
-        self._cluster = Cluster(fleet, processes * fleet.cpus_per_process)
+        recipe = packed(Acting, arguments, key)
+        self._places = Places(fleet, recipe, threads.num_actors, "actor")
         try:
-            self.published = Published(self._cluster, supervision.restarts)
-            self._slots = Slots(
-                self._cluster, fleet, recipe, threads.num_actors, "actor"
-            )
+            self.published = Published(self._places.cluster, supervision.restarts)
         except BaseException:
-            self._cluster.close()
+            self._places.close()
             raise
 
     def actor(self, index: int, **options: Any) -> FleetActor:
@@ -80,13 +52,53 @@ class FleetSystem(ActorLearnerSystem):
         proxy = FleetActor(
             index, self._root, parts.actor_device, unroll_length=parts.unroll_length,
             published=self.published, exact=parts.config.schedule == "lockstep",
-            **self._slots.place(index), **options,
+            **self._places.place(index), **options,
         )  # fmt: skip
-        return self._slots.add(proxy)
+        return self._places.add(proxy)
 
     def close(self) -> None:
         """Ends all processes."""
-        self._cluster.close()
+        self._places.close()
+
+
+class FleetWorkers(parameter_server.WorkerSystem):
+    """Proxies of workers, and the parameters that they share here."""
+
+    def __init__(self, parts: parameter_server.Parts, fleet: FleetConfig, key: PRNGKey):
+        """
+        Raises:
+          RefusedError: as `FleetActors`.
+        """
+        super().__init__(parts, key)
+        config = parts.config
+        recipe = packed(
+            Contributing, (parts.learner, parts.env, parts.unroll_length, config), key
+        )
+        self._places = Places(fleet, recipe, config.num_workers, "worker")
+
+    def actor(self, index: int, **options: Any) -> FleetWorker:
+        """A proxy, still without environments."""
+        parts = self.parts
+        proxy = FleetWorker(
+            index, self._root, parts.device, unroll_length=parts.unroll_length,
+            **self._places.place(index), **options,
+        )  # fmt: skip
+        return self._places.add(proxy)
+
+    def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
+        before = run.local.workers
+        workers = {
+            index: self._places.proxy(index).with_data(state, before[index])
+            for index, state in drained.workers.items()
+        }
+        return super().after(run, drained._replace(workers=workers))
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._places.close()
+
+    def _compile_gradient(self, worker: Worker, state: State) -> None:
+        """That is for the processes, each for itself."""
 
 
 def only_acting(agent: Agent) -> Agent:

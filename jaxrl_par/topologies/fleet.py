@@ -1,4 +1,4 @@
-"""Actors in other processes, on this machine or on any node of a Ray cluster.
+"""Actors or workers in other processes, here or on any node of a Ray cluster.
 
 `topologies.threads` with a process for each actor, or for a few of them: for simulators
 that hold the interpreter, and for more processors than one machine has. The learner is
@@ -15,23 +15,32 @@ the environments anew in a new process. So does an environment that does not com
 from a call in `supervision.env_timeout`; its process is ended. What is lost unseen
 counts as a whole unroll. The holder of the parameters is replaced in the same way.
 
+`fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
+processes, and the store is here. It has the stores `lock` and `server`; processes share
+no memory for `hogwild`. A process that dies takes with it what its workers kept, such
+as a replay, which new ones begin anew.
+
 What makes environments and the agent are sent to processes as Ray sends functions:
 those of a notebook or a script as a whole, those of a module by name, so that a module
 has to be there on each node. JAX, NumPy and this package must be the same.
 """
 
 from functools import partial
+from typing import Any
 
 from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.actor_learner.asked import asked, schedule
+from jaxrl_par.bridge.actor_learner import asked as actor_learner
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.parameter_server import asked as parameter_server
+from jaxrl_par.bridge.parameter_server.config import WorkersConfig
+from jaxrl_par.envs import Environment
 from jaxrl_par.errors import RefusedError, refuse
-from jaxrl_par.fleet.cluster import refuse_without_ray
+from jaxrl_par.fleet.cluster import import_ray
 from jaxrl_par.fleet.config import FleetConfig
-from jaxrl_par.fleet.engine import FleetEngine
+from jaxrl_par.fleet.engine import ActorFleetEngine, WorkerFleetEngine
 from jaxrl_par.loops import Learner
 from jaxrl_par.types import Agent
 
@@ -44,7 +53,7 @@ def fleet(
     mesh: Mesh,
     axis: Axis = Axis("data"),
     fleet: FleetConfig = FleetConfig(),
-) -> FleetEngine:
+) -> ActorFleetEngine:
     """An engine for `training.train`, which starts its processes in `init`.
 
     Arguments are those of `topologies.threads`.
@@ -54,11 +63,38 @@ def fleet(
         or Ray is not installed.
     """
     refuse(fleet)
-    refuse_without_ray()
-    parts = asked(learner, make_env, unroll_length, config, mesh, axis)
+    import_ray(fleet)
+    parts = actor_learner.asked(learner, make_env, unroll_length, config, mesh, axis)
     if config.actor_device != "cpu":
         raise RefusedError(
             "actor_device: actors in other processes act on the CPU, so it must be cpu,"
             f" got {config.actor_device}"
         )
-    return FleetEngine(parts, partial(schedule, parts), fleet)
+    return ActorFleetEngine(parts, partial(actor_learner.schedule, parts), fleet)
+
+
+def fleet_of_workers(
+    learner: Agent | Learner,
+    env: Environment | MakeEnv,
+    unroll_length: int,
+    config: WorkersConfig,
+    device: Any = None,
+    fleet: FleetConfig = FleetConfig(),
+) -> WorkerFleetEngine:
+    """An engine for `training.train`, which starts its processes in `init`.
+
+    Arguments are those of `topologies.workers`.
+
+    Raises:
+      RefusedError: a config is out of range, the learner has no halves, the store is
+        hogwild, or Ray is not installed.
+    """
+    refuse(fleet)
+    import_ray(fleet)
+    if config.store == "hogwild":
+        raise RefusedError(
+            "store: processes share no memory that all could write into, so it must be"
+            " lock or server in a fleet, got hogwild"
+        )
+    parts = parameter_server.asked(learner, env, unroll_length, config, device)
+    return WorkerFleetEngine(parts, parameter_server.STORES[config.store], fleet)

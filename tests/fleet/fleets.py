@@ -18,6 +18,7 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
+from jaxrl_par.fleet import cluster as connection
 from jaxrl_par.fleet import recipe
 from jaxrl_par.fleet.cluster import Cluster
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -34,9 +35,8 @@ ENV = previous_action_and_reward(probes.counter(NUM_ENVS))
 
 
 @contextmanager
-def cluster():
+def started():
     """One for several tests: it takes seconds to come."""
-    pytest.importorskip("ray")
     there = Cluster(FLEET, cpus=4.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "cloudpickle", SimpleNamespace(dumps=unchecked))
@@ -144,3 +144,8 @@ def is_alive(pid: int) -> bool:
         return state.read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def folder() -> str:
+    """Where the cluster of this process has its files."""
+    return connection._CONNECTION._folder or ""

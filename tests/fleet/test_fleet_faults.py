@@ -28,7 +28,8 @@ from fleets import (
 
 from jaxrl_par.bridge.supervision import HangError
 from jaxrl_par.envs.host import from_pure
-from jaxrl_par.fleet.cluster import LostError
+from jaxrl_par.fleet.arrays import own, own_on
+from jaxrl_par.fleet.cluster import Call, LostError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 ROWS = NUM_ENVS * LENGTH
@@ -36,7 +37,7 @@ ROWS = NUM_ENVS * LENGTH
 
 @pytest.fixture(scope="module")
 def cluster():
-    with fleets.cluster() as there:
+    with fleets.started() as there:
         yield there
 
 
@@ -99,7 +100,7 @@ def test_a_process_that_stands_still_is_a_hang(on_error):
 
     engine = fleet_engine(lockstep(on_error=on_error, env_timeout=3.0))
     if on_error == "raise":
-        with pytest.raises(HangError, match="actor 0: .* has not returned for 3 s"):
+        with pytest.raises(HangError, match=r"actor 0: .* has not returned for 3 s"):
             advanced(engine, 12, disturb)
     else:
         with pytest.warns(UserWarning, match="anew after HangError"):
@@ -177,14 +178,11 @@ def test_a_simulator_that_hangs_is_replaced():
 
 def test_what_comes_from_the_object_store_is_copied_before_jax_has_it(cluster):
     """Aligned to 64 bytes, JAX would take it as it is: TRAP F7."""
-    import ray
-
-    from jaxrl_par.fleet import parameters, proxy
-
-    ones = ray.get(cluster.put({"x": np.ones(4096, np.float32)}))
+    reference = cluster.put({"x": np.ones(4096, np.float32)})
+    ones = Call(reference).result()
     address = ones["x"].ctypes.data
     assert address % 64 == 0 and not ones["x"].flags.writeable
-    on_device = parameters.own(ones)["x"]
-    kept = proxy.own(ones)["x"]
+    on_device = own_on(jax.devices()[0], ones)["x"]
+    kept = own(ones)["x"]
     assert on_device.unsafe_buffer_pointer() != address
     assert kept.ctypes.data != address and kept.flags.writeable

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 @pytest.fixture(scope="module")
 def cluster():
-    with fleets.cluster() as there:
+    with fleets.started() as there:
         yield there
 
 
