@@ -33,7 +33,7 @@ _LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 _QUICK = {"gcs_rpc_server_reconnect_timeout_s": 10}
-"""A cluster whose head is gone ends, also what still waits in it; usually in a minute."""
+"""What waits in a cluster whose head is gone ends after so long, and not a minute."""
 
 
 class LostError(RuntimeError):

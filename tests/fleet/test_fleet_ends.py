@@ -49,7 +49,8 @@ def listens_elsewhere(pids: set[int]) -> list[str]:
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             local = fields[1].rpartition(":")[0]
-            loopback = ("0100007F", "0" * 24 + "01000000", "0" * 20 + "FFFF0100007F")
+            mapped = "0000000000000000FFFF00000100007F"
+            loopback = ("0100007F", "0" * 24 + "01000000", mapped)
             listens = fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes
             if listens and local not in loopback:
                 found.append(fields[1])
