@@ -31,9 +31,9 @@ _LOCAL = {
     # All listen on loopback only; otherwise they would on every interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # What waits in a cluster whose head is gone ends after so long, and not a minute.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-_QUICK = {"gcs_rpc_server_reconnect_timeout_s": 10}
-"""What waits in a cluster whose head is gone ends after so long, and not a minute."""
 
 
 class LostError(RuntimeError):
@@ -208,7 +208,6 @@ class _Connection:
                 num_cpus=max(1, round(cpus + 0.5), os.cpu_count() or 1),
                 include_dashboard=False,
                 _temp_dir=self._folder,
-                _system_config=_QUICK,
                 **given,
             )
         if not ray.util.get_node_ip_address().startswith("127."):

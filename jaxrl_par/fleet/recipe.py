@@ -114,6 +114,9 @@ def settings(xla_threads: int, *, shares_disk: bool) -> Settings:
     count = r"--xla_force_host_platform_device_count=\S*"
     flags = re.sub(count, "", os.environ.get("XLA_FLAGS", "")).strip()
     environ = {"JAX_PLATFORMS": "cpu", "NPROC": str(xla_threads), "XLA_FLAGS": flags}
+    # An actor's thread computes itself: handing over to another costs at each step.
+    in_place = os.environ.get("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
+    environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = in_place
     names = _NUMERIC + _CACHES * shares_disk
     given = {name: jax.config.values[name] for name in names}
     return Settings(environ, given, sys.path * shares_disk)
