@@ -47,8 +47,8 @@ from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
 
 Topology = Literal["compiled", "delayed", "threads", "workers", "fleet"]
 
-SIMULATED = ("threads", "workers", "fleet")
-"""Topologies that can step simulators."""
+SIMULATED = ("threads", "workers")
+"""Systems that can step simulators, also in a fleet."""
 READ_BY: dict[str, tuple[str, ...]] = {
     "backend": SIMULATED,
     "num_devices": ("compiled", "threads"),
@@ -342,7 +342,7 @@ class Args:
             for name, value in asked.items()
             if value != usual[name]
         ]
-        if self.simulators is not None and self.topology not in SIMULATED:
+        if self.simulators is not None and self.system not in SIMULATED:
             found.append(self._cannot_compile())
         return found
 
@@ -354,7 +354,7 @@ class Args:
                 found = f"info_metrics: {self.env_name} is compiled and has no info"
                 return [f"{found}: leave it out, got {', '.join(names)}"]
             return []
-        simulated = self.topology in SIMULATED
+        simulated = self.system in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")
         if self.backend is not None:
             found = unknown or self._endless_problems(self._known_limit())

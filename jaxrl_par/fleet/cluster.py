@@ -71,6 +71,8 @@ class Handle:
     """An actor."""
 
     def __init__(self, actor: Any):
+        self.pid: int | None = None
+        """Its process, if that is on this machine."""
         self._actor = actor
 
     def call(self, method: str, *arguments: Any, group: str | None = None) -> Call:
@@ -83,6 +85,10 @@ class Handle:
         """Ends its process at once."""
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._actor)
+        # Ray asks first, and one that stands still would outlive its cluster.
+        if self.pid is not None and _is_rays(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class Cluster:
@@ -255,6 +261,14 @@ def wait_for(address: str, seconds: float) -> None:
                     f" {error}"
                 ) from error
         time.sleep(0.5)
+
+
+def _is_rays(pid: int) -> bool:
+    """Whether an actor of Ray has that number, and no other one by now."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+    except OSError:
+        return False
 
 
 def _sweep() -> None:

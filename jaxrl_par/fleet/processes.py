@@ -97,6 +97,7 @@ class Slot:
         deadline = time.monotonic() + self._config.start_seconds
         try:
             hello: Hello = self._waited(handle.call("hello"), deadline, check)
+            handle.pid = hello.pid if self._cluster.is_local else None
             if found := differences(software(), hello.software):
                 raise RefusedError(f"{hello.where}: {'; '.join(found)}")
             built = handle.call("build", self._settings, self._recipe)

@@ -58,7 +58,7 @@ def runs() -> None:
         asked.set()
 
     threading.Thread(target=wait, daemon=True).start()
-    engine = fleets.fleet_engine(fleets.lockstep())
+    engine = fleets.fleet_engine(fleets.lockstep(env_timeout=5.0))
     try:
         run = engine.init(fleets.KEY)
         run, _ = engine.advance(run, 4)

@@ -59,7 +59,7 @@ def listens_elsewhere(pids: set[int]) -> list[str]:
 
 @pytest.mark.parametrize("how", ["close", "driver", "raylet", "stopped"])
 def test_nothing_is_left(how):
-    """Closed; the driver killed; its node's part of Ray killed; closed while an actor
+    """Closed; the driver killed; its node's part of Ray killed; ended by an actor that
     does nothing any more."""
     shared = set(os.listdir("/dev/shm"))
     driver = child("runs")
@@ -73,16 +73,16 @@ def test_nothing_is_left(how):
             driver.kill()
         elif how == "raylet":
             os.kill(told["raylet"][0], signal.SIGKILL)
+        elif how == "stopped":
+            os.kill(told["actors"][0], signal.SIGSTOP)
         else:
-            if how == "stopped":
-                os.kill(told["actors"][0], signal.SIGSTOP)
             driver.stdin.write("\n")
             driver.stdin.flush()
         code = driver.wait(120)
     finally:
         driver.kill()
     if how in ("close", "stopped"):
-        assert code == 0 and driver.stdout.read().endswith("closed\n")
+        assert code == (how == "stopped")
         assert not Path(told["folder"]).exists()
     elif how == "raylet":
         # Ray ends its driver; the run goes on from its last checkpoint.

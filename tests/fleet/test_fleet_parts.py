@@ -60,6 +60,7 @@ class FakeHandle(cluster.Handle):
 @dataclass
 class FakeCluster(cluster.Cluster):
     answers: dict[str, Any]
+    is_local: bool = True
     made: list[FakeHandle] = field(default_factory=list)
     stored: list[Any] = field(default_factory=list)
 

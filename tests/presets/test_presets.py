@@ -21,17 +21,17 @@ ALL = get_args(cli.Topology)
 TAKES = {
     "a2c": ALL,
     "a3c": ALL,
-    "apex": ("compiled", "threads"),
-    "actor_learner_distillation": ("compiled", "threads"),
+    "apex": ("compiled", "threads", "fleet"),
+    "actor_learner_distillation": ("compiled", "threads", "fleet"),
     "async_q": ALL,
-    "dqn": ("compiled", "threads"),
+    "dqn": ("compiled", "threads", "fleet"),
     "gorila": ALL,
-    "impala": ("compiled", "threads"),
-    "impala_threads": ("compiled", "threads"),
-    "ppo": ("compiled", "threads"),
-    "ppo_threads": ("compiled", "threads"),
-    "r2d2": ("compiled", "threads"),
-    "r2d3": ("compiled", "threads"),
+    "impala": ("compiled", "threads", "fleet"),
+    "impala_threads": ("compiled", "threads", "fleet"),
+    "ppo": ("compiled", "threads", "fleet"),
+    "ppo_threads": ("compiled", "threads", "fleet"),
+    "r2d2": ("compiled", "threads", "fleet"),
+    "r2d3": ("compiled", "threads", "fleet"),
     "reinforce": ("compiled",),
     "sweep": ("compiled",),
 }
@@ -42,7 +42,7 @@ SMALL = {
         transformer=TransformerConfig(num_layers=1, num_heads=2, memory_length=4),
     )
 }  # fmt: skip
-LATE = ("threads", "workers")
+LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
