@@ -289,7 +289,8 @@ def _joined(address: str, given: dict[str, Any]) -> None:
         ray.init(address=address, **given)
     except Exception as error:
         raise RefusedError(
-            f"fleet.address: {address} is no Ray cluster that can be joined:"
+            f"fleet.address: {address} is no Ray cluster that can be joined, or has"
+            " another token (RAY_AUTH_MODE=token, and the same token file):"
             f" {_first_line(error)}"
         ) from error
 
