@@ -2,7 +2,7 @@
 
 A member of a pool is a proxy here, whose work a Ray actor does: schedules, queues,
 restarts, records and reports are those of threads, and so is the order in which things
-happen. What is new is the way there: `cluster` is all that knows Ray, `process` is the
+happen. What is new is the way there: `cluster` is what knows Ray, `process` is the
 other side, `parameters` are held by an actor with a name, from which others pull.
 
 Only functions and arrays travel, between processes of one run; nothing is read from

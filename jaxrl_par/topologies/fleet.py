@@ -38,8 +38,8 @@ from jaxrl_par.bridge.parameter_server import asked as parameter_server
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import RefusedError, refuse
-from jaxrl_par.fleet.cluster import import_ray
 from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.connection import import_ray
 from jaxrl_par.fleet.engine import ActorFleetEngine, WorkerFleetEngine
 from jaxrl_par.loops import Learner
 from jaxrl_par.types import Agent

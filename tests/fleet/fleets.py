@@ -18,8 +18,7 @@ from jaxrl_par.algorithms.impala import impala
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.envs.wrappers import previous_action_and_reward
-from jaxrl_par.fleet import cluster as connection
-from jaxrl_par.fleet import recipe
+from jaxrl_par.fleet import connection, recipe
 from jaxrl_par.fleet.cluster import Cluster
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
@@ -148,4 +147,4 @@ def is_alive(pid: int) -> bool:
 
 def folder() -> str:
     """Where the cluster of this process has its files."""
-    return connection._CONNECTION._folder or ""
+    return connection.CONNECTION._folder or ""

@@ -14,7 +14,7 @@ from jaxrl_par import random
 from jaxrl_par.bridge.actor import ActorState, Episodes, Unrolled
 from jaxrl_par.bridge.supervision import Activity, DeadlineError, Stopped
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.fleet import cluster, recipe
+from jaxrl_par.fleet import cluster, connection, recipe
 from jaxrl_par.fleet.arrays import on_host, own, own_on
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.messages import Failed, Hello, Reply, Shown, Started, failed
@@ -308,13 +308,13 @@ def test_an_address_where_nobody_listens_is_refused_in_time():
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
         with pytest.raises(RefusedError, match=f"nobody answers at 127.0.0.1:{port}"):
-            cluster.wait_for(f"127.0.0.1:{port}", 0.01)
+            connection.wait_for(f"127.0.0.1:{port}", 0.01)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RefusedError, match=r"pip install 'jaxrl-par\[ray\]'"):
-        cluster.import_ray(FleetConfig())
+        connection.import_ray(FleetConfig())
 
 
 def test_a_digest_is_of_names_and_texts(tmp_path):
