@@ -35,8 +35,9 @@ MAY_IMPORT = {
     | {"elapsed", "compatible", "statistics", "perturbations"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
     "hosts": {"errors", "exit_codes"},
+    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge", "elapsed"},
+    | {"bridge", "elapsed", "fleet"},
     "training": {
         "types",
         "errors",
@@ -80,7 +81,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
-LIBRARIES["yaml"] = "cli"
+LIBRARIES |= {"yaml": "cli", "ray": "fleet"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 

@@ -4,6 +4,7 @@ It knows nothing of threads and queues. Whether it runs freely, in lockstep or s
 in a replay is decided by who calls `unroll`, and with which parameters.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -144,10 +145,21 @@ class _Now(NamedTuple):
     """Before the first row."""
 
 
-class Actor(PooledActor):
-    """Steps its environments, in one thread at a time."""
+class AnyActor(PooledActor):
+    """An actor, whose environments may be elsewhere."""
 
     kind = "actor"
+    env_steps = 0
+    """Environment steps until now, over all environments and generations."""
+
+    @abstractmethod
+    def unroll(self, params: Params, version: int) -> Unrolled:
+        """Acts T times in every environment."""
+
+
+class Actor(AnyActor):
+    """Steps its environments, in one thread at a time."""
+
     acts = "acting"
     """What it does at each step, besides the environment: a name in its `times`."""
 
@@ -166,7 +178,6 @@ class Actor(PooledActor):
     ):
         """`claim`: that of its factory, called with what it will step."""
         super().__init__(index, root, device, activity)
-        self.env_steps = 0
         self.env: HostEnvironment | None = None
         self._make_env = make_env
         self._claim = claim

@@ -31,6 +31,10 @@ class Times:
         finally:
             self.add(doing, self.clock() - started)
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds until now, by what the thread did."""
+        return dict(self._seconds)
+
     def shares(self) -> Shares:
         """Shares of the time since the start; what was not timed is `other`."""
         total = max(self.clock() - self._started, 1e-9)

@@ -39,6 +39,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
@@ -46,10 +47,10 @@ from jaxrl_par.training.comparison import differences, to_json
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
 
-Topology = Literal["compiled", "delayed", "gossip", "threads", "workers"]
+Topology = Literal["compiled", "delayed", "gossip", "threads", "workers", "fleet"]
 
 SIMULATED = ("threads", "workers")
-"""Topologies that can step simulators."""
+"""Systems that can step simulators, also in a fleet."""
 READ_BY: dict[str, tuple[str, ...]] = {
     "backend": SIMULATED,
     "num_devices": ("compiled", "gossip", "threads"),
@@ -66,8 +67,10 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "delays.storage": ("delayed",),
     "gossip": ("gossip",),
     "hosts": ("compiled",),
+    "fleet": ("fleet",),
 }
-"""Who reads a field or a part, if not all topologies do; the longest name decides."""
+"""Who reads a field or a part, if not all topologies do; the longest name decides. A
+fleet reads what the system reads that it runs: see `Args.fleet_of`."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
 _MOST_ROWS = 2**27  # a row has tens of bytes, or thousands
@@ -81,6 +84,9 @@ class Args:
     topologies: ClassVar[tuple[str, ...]] = get_args(Topology)
     lacks: ClassVar[str] = ""
     """Topologies that the experiment's learner runs on, and why on no others."""
+    fleet_of: ClassVar[str] = "threads"
+    """What the processes of a fleet do: act, as threads do, or compute gradients, as
+    workers. The name of that topology."""
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""
@@ -88,9 +94,9 @@ class Args:
     """A script's own, in their place: (num_envs, seed) -> simulators."""
 
     env_name: str = "CartPole-v1"
-    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads
-    and workers any other name is a simulator's, as Gymnasium, ALE ("ALE/Pong-v5") or
-    EnvPool register it."""
+    """Name in gymnax, or one of ours, such as IMaze-9x9 or MetaFetch-7x7. For threads,
+    workers and a fleet any other name is a simulator's, as Gymnasium, ALE
+    ("ALE/Pong-v5") or EnvPool register it."""
     backend: host.Backend | None = None
     """What steps simulators: `envs.host.make` describes the choices. With one, every
     name is a simulator's, "CartPole-v1" too."""
@@ -99,11 +105,12 @@ class Args:
     """compiled: one program acts and learns in turn. delayed: one program, in which
     gradients come as late as `delays` says. threads: actors act while a learner learns.
     workers: threads that share parameters, as fast as they are. gossip: learners with
-    parameters of their own, which they average with a few others."""
+    parameters of their own, which they average with a few others. fleet: threads or
+    workers in other processes, with the settings of the one or the other."""
     num_devices: int = 1
-    """For compiled and threads: devices that share what is learned from, and average
-    their gradients; those of all processes together, if there are several. For gossip:
-    1, or one for each learner."""
+    """For compiled, threads and fleet: devices that share what is learned from, and
+    average their gradients; those of all processes together, if there are several. For
+    gossip: 1, or one for each learner."""
     num_envs: int = 32
     """Environments of all devices, actors, workers or learners together."""
     unroll_length: int = 32
@@ -132,7 +139,13 @@ class Args:
     """Of delayed, and of gossip where pace = own."""
     gossip: GossipConfig = GossipConfig()
     hosts: HostsConfig = HostsConfig()
+    fleet: FleetConfig = FleetConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
+
+    @property
+    def system(self) -> str:
+        """The topology, or of a fleet that whose system it runs."""
+        return self.fleet_of if self.topology == "fleet" else self.topology
 
     @property
     def shares_data(self) -> bool:
@@ -187,7 +200,7 @@ class Args:
         """Environments that a step of training learns from."""
         if self.topology in ("compiled", "gossip") and not self.in_turns:
             return self.num_envs
-        if self.topology == "threads":
+        if self.system == "threads":
             return self.threads.batch * self.envs_each
         return self.envs_each
 
@@ -300,7 +313,7 @@ class Args:
     def unread(self, name: str) -> str:
         """What a field, by dotted name, is for; empty if it is read here."""
         readers = _readers(name)
-        if self.topology not in readers:
+        if not {self.topology, self.system} & set(readers):
             return f"is for topology = {either(readers)}, not {self.topology}"
         if name.startswith("delays.") and not self.in_turns:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
@@ -316,7 +329,7 @@ class Args:
         """Who has environments of its own, and how many of them there are."""
         if self.topology == "compiled":
             return "num_devices", self.num_devices
-        if self.topology == "threads":
+        if self.system == "threads":
             return "threads.num_actors", self.threads.num_actors
         if self.topology == "gossip":
             return "gossip.num_learners", self.gossip.num_learners
@@ -330,13 +343,14 @@ class Args:
         changed = differences(to_json(type(self)()), to_json(self))
         # What a part says itself need not be said twice.
         refused = {line.split()[0].rstrip(":") for line in self._problems_of_parts()}
-        refused = {x for x in refused if self.topology in _readers(x)}
+        ours = {self.topology, self.system}
+        refused = {x for x in refused if ours & set(_readers(x))}
         found = [
             f"{name} {told}: leave it out, got {value}"
             for name, (_, value) in changed.items()
             if name not in refused and (told := self.unread(name))
         ]
-        fixed = self.topology == "threads" and self.threads.is_deterministic
+        fixed = self.system == "threads" and self.threads.is_deterministic
         if self.repeat is not None and fixed:
             found.append("repeat is for threads with the free schedule, not lockstep")
         return found
@@ -363,7 +377,7 @@ class Args:
             for name, value in asked.items()
             if value != usual[name]
         ]
-        if self.simulators is not None and self.topology not in SIMULATED:
+        if self.simulators is not None and self.system not in SIMULATED:
             found.append(self._cannot_compile())
         return found
 
@@ -375,7 +389,7 @@ class Args:
                 found = f"info_metrics: {self.env_name} is compiled and has no info"
                 return [f"{found}: leave it out, got {', '.join(names)}"]
             return []
-        simulated = self.topology in SIMULATED
+        simulated = self.system in SIMULATED
         unknown = host.problems(self.env_name, self.backend or "auto")
         if self.backend is not None:
             found = unknown or self._endless_problems(self._known_limit())
@@ -426,7 +440,7 @@ class Args:
             return [f"{wrong}, {told}, got {self.total_steps}"]
         if self.topology == "gossip":
             return self._gossip_problems()
-        if self.topology == "threads" and self.lanes % self.num_devices:
+        if self.system == "threads" and self.lanes % self.num_devices:
             wrong = f"num_devices must divide the {self.lanes} environments of a batch"
             return [f"{wrong}, got {self.num_devices}"]
         return []

@@ -41,7 +41,7 @@ class EpochArgs(Args):
         counts += at_most(self, num_epochs=10**6)
         if found := super().problems() + counts:
             return found
-        if self.topology in ("delayed", "workers"):
+        if self.system in ("delayed", "workers"):
             if self.updates_per_step == 1:
                 return []
             return [

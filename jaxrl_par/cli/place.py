@@ -12,6 +12,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.loops.records import RecordError
+from jaxrl_par.topologies import fleet as fleet_topology
 from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
@@ -65,6 +66,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
         "gossip": _gossip,
         "threads": _threads,
         "workers": _workers,
+        "fleet": _fleet,
     }
     try:
         refuse(args)
@@ -120,6 +122,18 @@ def _workers(args: Args, learner: Learner) -> Engine:
     if args.repeat is None:
         return workers_topology.workers(*parts)
     return workers_topology.repeat_recorded(*parts, Path(args.repeat))
+
+
+def _fleet(args: Args, learner: Learner) -> Engine:
+    if args.repeat is not None:  # in one process
+        return {"threads": _threads, "workers": _workers}[args.system](args, learner)
+    length = args.unroll_length
+    if args.system == "workers":
+        env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
+        parts = learner, env, length, args.workers
+        return fleet_topology.fleet_of_workers(*parts, fleet=args.fleet)
+    parts = learner, args.make_host_env, length, args.threads, _mesh(args)
+    return fleet_topology.fleet(*parts, fleet=args.fleet)
 
 
 def _mesh(args: Args) -> Mesh:

@@ -106,7 +106,7 @@ class ReplayArgs(Args):
     def _is_joint(self) -> bool:
         """Whether devices share each batch; workers and learners that gossip have
         batches of their own."""
-        return self.topology in ("compiled", "threads")
+        return self.system in ("compiled", "threads")
 
     @property
     def _lanes_together(self) -> int:
@@ -234,7 +234,7 @@ class ReplayArgs(Args):
                 f"replay.batch_size must be at most the {most} windows that"
                 f" replay.capacity = {given.capacity} rows have, got {given.batch_size}"
             )
-        if self.topology == "threads" and self.threads.is_decoupled:
+        if self.system == "threads" and self.threads.is_decoupled:
             trained = self.windows.trained(self.unroll_length)
             trained *= given.batch_size * given.updates_per_step
             waits = stuck(self.threads.pace, added, trained)

@@ -83,7 +83,7 @@ def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Evaluation
     num_envs = settings.evaluation_envs
     if args.is_pure:
         return in_pieces(agent, args.make_env(num_envs), *bounds)
-    limits = (args.threads if args.topology == "threads" else args.workers).supervision
+    limits = (args.threads if args.system == "threads" else args.workers).supervision
     play = host_evaluator(agent, *bounds, limits)
 
     def simulated(params: Params, key: PRNGKey) -> Evaluation:

@@ -11,6 +11,7 @@ lstm`. The paper's workers have one environment each and sum the loss over an un
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxrl_par import cli
 from jaxrl_par.cli import Flat, Topology
@@ -23,6 +24,8 @@ from jaxrl_par.training import TrainingConfig
 @dataclass(frozen=True)
 class Args(A2CArgs):
     """Asynchronous advantage actor-critic, by default with shared RMSProp."""
+
+    fleet_of: ClassVar[str] = "workers"
 
     topology: Topology = "workers"
     total_steps: int = 2_048_000

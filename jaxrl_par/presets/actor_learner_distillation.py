@@ -34,7 +34,7 @@ class Args(cli.Args):
     as in the paper: actors in threads on the CPU; learner, replay and distillation on
     num_devices."""
 
-    topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads")
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "threads", "fleet")
     lacks: ClassVar[str] = (
         "distillation, and a critic with a memory of its own, have no halves"
         " (contribute, apply), and what a run leaves is one learner's actor"

@@ -6,6 +6,7 @@ without any, `--topology compiled`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import optax
 
@@ -21,6 +22,8 @@ from jaxrl_par.types import Agent, Spec, Specs
 @dataclass(frozen=True)
 class Args(cli.Args):
     """Asynchronous Q-learning without replay."""
+
+    fleet_of: ClassVar[str] = "workers"
 
     topology: Topology = "workers"
     unroll_length: int = 16

@@ -20,7 +20,7 @@ Sources: Nair et al., arXiv:1507.04296; Niu et al., arXiv:1106.5730.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxrl_par import cli
 from jaxrl_par.algorithms.dqn import DQNConfig
@@ -38,6 +38,8 @@ from jaxrl_par.training import TrainingConfig
 @dataclass(frozen=True)
 class Args(DQNArgs):
     """DQN on bundles of actor, replay and learner."""
+
+    fleet_of: ClassVar[str] = "workers"
 
     topology: Topology = "workers"
     memory: Literal["local", "global"] = "local"
@@ -71,7 +73,7 @@ class Args(DQNArgs):
     def unread(self, name: str) -> str:
         # The default is several, and other stores have one: to say so is no mistake.
         if name == "workers.num_shards" and self.workers.num_shards == 1:
-            return "" if self.topology == "workers" else super().unread(name)
+            return "" if self.system == "workers" else super().unread(name)
         return super().unread(name)
 
     def problems(self) -> list[str]:
@@ -82,7 +84,7 @@ class Args(DQNArgs):
                 " what others had put into a replay by then"
             )
             told = f"memory = global is for topology = delayed, not {self.topology}"
-            return [told + (why if self.topology == "workers" else "")]
+            return [told + (why if self.system == "workers" else "")]
         return super().problems()
 
 

@@ -9,6 +9,7 @@ Source: Espeholt et al., arXiv:1910.06591.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxrl_par import cli
 from jaxrl_par.networks import NetworkConfig
@@ -20,6 +21,9 @@ from jaxrl_par.topologies.threads import CentralConfig, ThreadsConfig
 @dataclass(frozen=True)
 class Args(ImpalaArgs):
     """IMPALA with memory, and inference beside the learner."""
+
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "gossip", "threads")
+    lacks: ClassVar[str] = "one thread beside the learner acts for all actors"
 
     num_envs: int = 32
     num_epochs: int = 2

@@ -39,21 +39,20 @@ Horgan et al., arXiv:1803.00933, algorithms 1 and 2 (decoupled); Parisotto and
 Salakhutdinov, arXiv:2104.01655, section 4.1.
 """
 
+from functools import partial
 from pathlib import Path
 
 from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.actor_learner import queue
+from jaxrl_par.bridge.actor_learner.asked import asked, schedule
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
-from jaxrl_par.bridge.actor_learner.system import Parts
 from jaxrl_par.bridge.central.config import CentralConfig as CentralConfig
-from jaxrl_par.envs.base import refuse_no_maker
-from jaxrl_par.errors import at_least, problems, refuse_any
-from jaxrl_par.loops import Learner, learner_of, records
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.loops import Learner, records
 from jaxrl_par.types import Agent
 
 
@@ -79,34 +78,8 @@ def threads(
     Raises:
       ValueError: the config is out of range.
     """
-    refuse_no_maker(make_env)
-    learner = learner_of(learner)
-    found = _problems(unroll_length, config, learner, mesh)
-    if learner.in_order and config.batch != config.num_actors:
-        name = "unrolls_per_update" if config.quorum is None else "quorum"
-        found.append(
-            f"{name}: this learner goes on from unroll to unroll, and needs one of each"
-            f" of the {config.num_actors} actors, got {getattr(config, name)}"
-        )
-    refuse_any(found)
-    parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
-
-    def schedule(first_update: int) -> queue.Schedule:
-        if config.has_quorum:
-            return queue.Quorum(
-                config.batch, config.lag, config.max_lag, config.num_actors,
-                first_update,
-            )  # fmt: skip
-        if config.schedule == "lockstep":
-            return queue.Lockstep(config.lag, config.num_actors, first_update)
-        if learner.in_order:
-            max_lag = 1 if config.max_lag is None else config.max_lag
-            return queue.InTurn(max_lag, config.num_actors, first_update)
-        if config.max_lag is not None:
-            return queue.Bounded(config.max_lag, config.batch, first_update)
-        return queue.Free(config.queue_size or config.batch)
-
-    return ActorLearnerEngine(parts, schedule)
+    parts = asked(learner, make_env, unroll_length, config, mesh, axis)
+    return ActorLearnerEngine(parts, partial(schedule, parts))
 
 
 def repeat_recorded(
@@ -126,40 +99,10 @@ def repeat_recorded(
       ValueError: the run had several distillers, whose races are in no record.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    refuse_no_maker(make_env)
-    learner = learner_of(learner)
-    found = _problems(unroll_length, config, learner, mesh)
+    parts = asked(learner, make_env, unroll_length, config, mesh, axis)
     if config.num_distillers > 1:
-        found.append(
+        raise RefusedError(
             "num_distillers: several write at the same time, which no record repeats;"
             f" a run with 0 or 1 can be replayed, got {config.num_distillers}"
         )
-    refuse_any(found)
-    parts = Parts(make_env, unroll_length, config, learner, mesh, axis)
     return ActorLearnerReplay(parts, records.read(recorded))
-
-
-def _problems(
-    unroll_length: int, config: ThreadsConfig, learner: Learner, mesh: Mesh
-) -> list[str]:
-    """What is out of range, or asks for distillers that cannot be had."""
-    found = problems(config)
-    found += at_least({"unroll_length": unroll_length}, unroll_length=1)
-    if config.is_decoupled and learner.kept is None:
-        found.append(
-            "schedule must be free or lockstep here, got decoupled: this learner keeps"
-            " nothing that it could learn from while it waits"
-        )
-    if not config.num_distillers:
-        return found
-    if learner.deferred is None:
-        found.append(
-            "num_distillers: this learner leaves no lessons to them, so it must be 0,"
-            f" got {config.num_distillers}"
-        )
-    if mesh.size > 1:
-        found.append(
-            "num_distillers: distillers draw from the archive of one device, and"
-            f" the learner has {mesh.size}. Use one, or 0 distillers"
-        )
-    return found

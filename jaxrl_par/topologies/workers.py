@@ -22,23 +22,14 @@ arXiv:1507.04296.
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from jaxrl_par import rollout
 from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.parameter_server import stores
+from jaxrl_par.bridge.parameter_server.asked import STORES, asked
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
-from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.envs import Environment
-from jaxrl_par.envs.base import refuse_no_maker
-from jaxrl_par.errors import RefusedError, refuse
-from jaxrl_par.loops import Learner, halves_of, learner_of, records
-from jaxrl_par.loops.outliers import rejecting
-from jaxrl_par.types import Agent, nothing
-
-_STORES = {"lock": stores.Lock, "hogwild": stores.Hogwild, "server": stores.Server}
+from jaxrl_par.loops import Learner, records
+from jaxrl_par.types import Agent
 
 
 def workers(
@@ -61,8 +52,8 @@ def workers(
     Raises:
       ValueError: the config is out of range, or the learner has no halves.
     """
-    parts = _parts(learner, env, unroll_length, config, device)
-    return ParameterServerEngine(parts, _STORES[config.store])
+    parts = asked(learner, env, unroll_length, config, device)
+    return ParameterServerEngine(parts, STORES[config.store])
 
 
 def repeat_recorded(
@@ -83,28 +74,5 @@ def repeat_recorded(
       ValueError: the config is out of range.
       RecordError: there is no record at `recorded`, or it is damaged.
     """
-    parts = _parts(learner, env, unroll_length, config, device)
+    parts = asked(learner, env, unroll_length, config, device)
     return WorkerReplay(parts, records.read_turns(recorded))
-
-
-def _parts(
-    learner: Agent | Learner,
-    env: Environment | MakeEnv,
-    unroll_length: int,
-    config: WorkersConfig,
-    device: Any,
-) -> Parts:
-    refuse(config, unroll_length=unroll_length)
-    if not isinstance(env, Environment):
-        refuse_no_maker(env)
-    learner = learner_of(learner)
-    if isinstance(env, Environment):
-        rollout.refuse_other_specs(learner.actor, env)
-    if halves_of(learner, "workers").observe is not nothing:
-        raise RefusedError(
-            "this agent observes data without a gradient, such as statistics of"
-            " observations, and workers send gradients only: leave normalisation out,"
-            " or use `topologies.delayed`"
-        )
-    learner = rejecting(learner, config.outliers, "workers")
-    return Parts(learner, env, unroll_length, config, device or jax.devices()[0])

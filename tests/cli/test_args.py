@@ -19,6 +19,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
@@ -41,14 +42,14 @@ def test_an_update_takes_the_rows_that_its_topology_learns_from():
     """All environments; those of the actors of a batch; those of one worker."""
     placed = {x: replace(SMALL, topology=x) for x in TOPOLOGIES}
     rows = {x: args.rows_per_update for x, args in placed.items()}
-    expected = {"compiled": 32, "gossip": 32, "threads": 16, "delayed": 4, "workers": 4}
-    assert rows == expected
+    same = {"gossip": 32, "threads": 16, "fleet": 16, "delayed": 4, "workers": 4}
+    assert rows == {"compiled": 32, **same}
     most = {x: args.max_updates for x, args in placed.items()}
-    expected = {"compiled": 21, "gossip": 21, "threads": 41, "delayed": 161}
-    assert most == expected | {"workers": 161}
+    same = {"gossip": 21, "threads": 41, "fleet": 41, "delayed": 161, "workers": 161}
+    assert most == {"compiled": 21, **same}
     each = {x: args.envs_each for x, args in placed.items()}
-    expected = {"compiled": 8, "gossip": 2, "threads": 2, "delayed": 1, "workers": 1}
-    assert each == expected
+    same = {"gossip": 2, "threads": 2, "fleet": 2, "delayed": 1, "workers": 1}
+    assert each == {"compiled": 8, **same}
     own_pace = replace(placed["gossip"], gossip=GossipConfig(pace="own"))
     assert (own_pace.rows_per_update, own_pace.is_annealed) == (8, True)
     assert replace(SMALL, num_devices=4).envs_each == 2
@@ -124,6 +125,13 @@ REFUSED = [
         staleness=StalenessConfig("scale", 3))},
      "workers.staleness.max_staleness is for rule = reject, not scale: leave it out"),
     ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
+    ({"topology": "threads", "fleet": FleetConfig(threads_per_process=2)},
+     "fleet.threads_per_process is for topology = fleet, not threads: leave it out"),
+    ({"topology": "fleet", "workers": WorkersConfig(num_workers=2)},
+     "workers.num_workers is for topology = delayed or workers, not fleet"),
+    ({"num_envs": 5, "topology": "fleet"}, "multiple of threads.num_actors = 2"),
+    ({"topology": "fleet", "fleet": FleetConfig("h:1", object_store_mb=100)},
+     "fleet.object_store_mb is for address = None, not h:1: leave it out, got 100"),
 ]  # fmt: skip
 
 
@@ -148,6 +156,18 @@ def test_what_delayed_shares_with_workers_it_takes():
     workers = WorkersConfig(num_workers=2, staleness=StalenessConfig("reject", 3))
     options = {"workers": workers, "delays": DelaysConfig("none"), "normalize": True}
     assert not problems(topology="delayed", **options)
+
+
+def test_a_fleet_takes_the_settings_of_the_system_that_it_runs():
+    normalized = {"topology": "fleet", "normalize": True, "num_devices": 2}
+    threads = ThreadsConfig(num_actors=4, schedule="lockstep")
+    assert not problems(threads=threads, backend="gymnasium", **normalized)
+    workers = WorkersConfig(num_workers=2)
+    asynchronous = presets.get("a3c").config
+    assert not problems(asynchronous, topology="fleet", workers=workers)
+    assert problems(asynchronous, topology="fleet", threads=threads).startswith(
+        "threads.num_actors is for topology = threads, not fleet"
+    )
 
 
 def test_readers_are_named_for_fields_that_there_are():
@@ -275,7 +295,7 @@ def test_simulators_are_for_threads_and_workers():
     pytest.importorskip("gymnasium")
     for topology in TOPOLOGIES:
         found = problems(topology=topology, env_name="LunarLander-v3")
-        assert (found == "") == (topology in SIMULATED)
+        assert (found == "") == (topology in (*SIMULATED, "fleet"))
     assert problems(env_name="LunarLander-v3") == (
         "env_name: LunarLander-v3 is a simulator's, which topology = compiled cannot"
         " compile: take threads or workers"

@@ -86,7 +86,7 @@ def test_all_errors_are_reported_at_once(capsys):
 
 def test_a_misspelled_choice_gets_the_nearest(capsys, tmp_path):
     error = refused(capsys, "--topology", "tread", config=cli.Args)
-    assert "'threads' or 'workers', got tread; did you mean 'threads'?" in error
+    assert "'workers' or 'fleet', got tread; did you mean 'threads'?" in error
     error = refused(capsys, "--backend", "envpol", config=cli.Args)
     assert "or null, got envpol; did you mean 'envpool'?" in error
     path = tmp_path / "config.json"

@@ -108,7 +108,8 @@ def test_the_test_is_welchs_and_one_sided():
     high = low + 2.5
 
     def of(x):
-        return tuple(jnp.array([y]) for y in (np.mean(x), np.var(x, ddof=1), len(x)))
+        numbers = np.mean(x), np.var(x, ddof=1), len(x)
+        return tuple(jnp.array([y], jnp.float32) for y in numbers)
 
     np.testing.assert_allclose(p_value(of(high), of(low)), 0.0407, atol=5e-5)
     np.testing.assert_allclose(p_value(of(low), of(high)), 1 - 0.0407, atol=5e-5)

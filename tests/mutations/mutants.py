@@ -1439,7 +1439,7 @@ _TOPOLOGIES = (
     ),
     _m(
         "threads: a bound of 0 on the lag counts as none",
-        "topologies/threads.py",
+        "bridge/actor_learner/asked.py",
         "max_lag = 1 if config.max_lag is None else config.max_lag",
         "max_lag = 1 if not config.max_lag else config.max_lag",
         "topologies/test_threads_distillation.py::"
@@ -2187,6 +2187,48 @@ _POPULATIONS = (
     ),
 )
 
+
+_FLEET = (
+    _m(
+        "fleet: what comes twice is learned from twice",
+        "fleet/proxy.py",
+        "        if got != due:",
+        "        if got[0] != due[0]:",
+        "fleet/test_fleet_parts.py::test_an_unroll_is_accepted_once_and_in_its_turn",
+    ),
+    _m(
+        "fleet: what is lost unseen costs nothing",
+        "fleet/proxy.py",
+        "self._count(self.rows_per_unroll)",
+        "self._count(0)",
+        "fleet/test_fleet_parts.py::test_what_is_lost_unseen_counts_as_a_whole_unroll",
+    ),
+    _m(
+        "fleet: JAX shares what lies in the object store",
+        "fleet/arrays.py",
+        "return jax.device_put(own(tree), device)",
+        "return jax.device_put(tree, device)",
+        "fleet/test_fleet_parts.py::"
+        "test_arrays_are_sent_as_they_are_and_own_themselves",
+    ),
+    _m(
+        "fleet: lockstep acts with the newest version",
+        "fleet/parameters.py",
+        "version = at_least if exact else max(self._held)",
+        "version = max(self._held)",
+        "fleet/test_fleet_parts.py::"
+        "test_a_holder_gives_the_version_that_is_due_or_the_newest",
+    ),
+    _m(
+        "fleet: a new holder is not told what was published before",
+        "fleet/published.py",
+        "for version in sorted(self._references):",
+        "for version in ():",
+        "fleet/test_fleet_parts.py::"
+        "test_a_version_enters_the_store_once_and_a_new_holder_gets_what_is_kept",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -2205,4 +2247,5 @@ MUTATIONS = (
     *_TESTING,
     *_HOSTS,
     *_CLI,
+    *_FLEET,
 )

@@ -19,24 +19,25 @@ from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 
 ALL = get_args(cli.Topology)
+SAMPLED = ("compiled", "gossip", "threads", "fleet")
 TAKES = {
     "a2c": ALL,
     "a3c": ALL,
-    "apex": ("compiled", "gossip", "threads"),
-    "actor_learner_distillation": ("compiled", "threads"),
+    "apex": SAMPLED,
+    "actor_learner_distillation": ("compiled", "threads", "fleet"),
     "async_q": ALL,
-    "dqn": ("compiled", "gossip", "threads"),
+    "dqn": SAMPLED,
     "es": ("compiled",),
     "gorila": ALL,
-    "impala": ("compiled", "gossip", "threads"),
-    "impala_threads": ("compiled", "gossip", "threads"),
+    "impala": SAMPLED,
+    "impala_threads": SAMPLED,
     "pbt": ("compiled",),
-    "ppo": ("compiled", "gossip", "threads"),
-    "ppo_threads": ("compiled", "gossip", "threads"),
-    "r2d2": ("compiled", "gossip", "threads"),
-    "r2d3": ("compiled", "gossip", "threads"),
+    "ppo": SAMPLED,
+    "ppo_threads": SAMPLED,
+    "r2d2": SAMPLED,
+    "r2d3": SAMPLED,
     "reinforce": ("compiled",),
-    "seed": ("compiled", "threads"),
+    "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
@@ -46,7 +47,7 @@ SMALL = {
         transformer=TransformerConfig(num_layers=1, num_heads=2, memory_length=4),
     )
 }  # fmt: skip
-LATE = ("threads", "workers")
+LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 

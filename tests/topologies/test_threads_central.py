@@ -302,7 +302,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(config, tmp_path):
     assert state_hash(ours) == state_hash(theirs)
 
 
-LINES = "[[0, 0, 0, 0]]\n[[0, 1, 0, 0, [[0, 3], [1, 2]]]]\n"
+LINES = "[[0, 0, 0, 0]]\n[[0, 1, 0, 0, 0, [[0, 3], [1, 2]]]]\n"
 
 
 @pytest.mark.sample(1)

@@ -111,7 +111,7 @@ def test_who_is_too_late_is_dropped_and_counted(late):
     assert report.stale_rows == [0, ROWS] and report.dropped_rows >= ROWS
     assert sum(report.lags.values()) == late.updates * ROWS and max(report.lags) <= 1
     dropped = [x for line in records.read(late.path) for x in line if x.dropped]
-    assert dropped == [(1, 0, 0, 0, 1)]
+    assert dropped == [records.Entry(1, 0, 0, 0, dropped=1)]
     # It goes on behind what nobody learned from.
     assert int(late.run.local.actors[1].unroll) == 1
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor, Unrolled, count_of
+from jaxrl_par.bridge.actor import AnyActor, Unrolled, count_of
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
 from jaxrl_par.bridge.actor_learner.learner import stacked
@@ -42,7 +42,7 @@ class _Made(NamedTuple):
     """What the learner has not yet trained for the actors: see `loops.pace`."""
 
 
-class ActorLearnerEngine(PoolEngine[Actor]):
+class ActorLearnerEngine(PoolEngine[AnyActor]):
     """Actors in threads, and a learner in the thread that calls `advance`."""
 
     def __init__(self, parts: Parts, make_schedule: Callable[[int], Schedule]):
@@ -65,9 +65,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
           Exception: as the environment raised it.
         """
         self._check_new()
-        self._system = ActorLearnerSystem(
-            self._parts, key, self._config.num_past_params
-        )
+        self._system = self._make_system(key)
         if self._config.inference == "central":
             place, config = self._system.place(), self._config.central
             self._desk = ThreadedDesk(self._supervisor, place, config)
@@ -213,7 +211,7 @@ class ActorLearnerEngine(PoolEngine[Actor]):
 
     def _start(self, run: Run, version: int) -> None:
         system, supervisor = self._system, self._supervisor
-        publisher = Publisher(supervisor, system.num_past_params + 1)
+        publisher = self._make_publisher(system.num_past_params + 1)
         local: Local = run.local
         # Lockstep that goes on acts with these before it gets newer ones.
         for age, params in enumerate(reversed(local.past_params), start=1):
@@ -244,6 +242,12 @@ class ActorLearnerEngine(PoolEngine[Actor]):
                 self._config.num_distillers,
             )
             self._distillers.start()
+
+    def _make_system(self, key: PRNGKey) -> ActorLearnerSystem:
+        return ActorLearnerSystem(self._parts, key, self._config.num_past_params)
+
+    def _make_publisher(self, keep: int) -> Publisher:
+        return Publisher(self._supervisor, keep)
 
     def _make_intake(self, stages: Stages, run: Run) -> Intake:
         if not self._config.is_decoupled:

@@ -12,7 +12,7 @@ from functools import partial
 
 import jax
 
-from jaxrl_par.bridge.actor import Actor, Unrolled
+from jaxrl_par.bridge.actor import AnyActor, Unrolled
 from jaxrl_par.bridge.actor_learner import distillers
 from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
@@ -25,7 +25,7 @@ from jaxrl_par.loops.records import Entry, RecordError
 from jaxrl_par.types import Metrics, Params, PRNGKey
 
 
-class ActorLearnerReplay(ReplayEngine[Actor]):
+class ActorLearnerReplay(ReplayEngine[AnyActor]):
     """An engine that repeats a record of an `ActorLearnerEngine`."""
 
     def __init__(self, parts: Parts, schedule: Sequence[Sequence[Entry]]):

@@ -5,7 +5,7 @@ They do not know the engine: it can be forgotten, and then ends them.
 
 from functools import partial
 
-from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.actor import AnyActor
 from jaxrl_par.bridge.actor_learner.learner import Batch
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem
@@ -21,7 +21,7 @@ class Stages:
     def __init__(
         self,
         supervisor: Supervisor,
-        pool: ActorPool[Actor],
+        pool: ActorPool[AnyActor],
         system: ActorLearnerSystem,
         publisher: Publisher,
         schedule: Schedule,
@@ -36,7 +36,7 @@ class Stages:
         self._queue = queue
         self._batch: Batch | None = None
 
-    def act(self, actor: Actor) -> None:
+    def act(self, actor: AnyActor) -> None:
         """The life of an actor's thread."""
         wait, times = self._supervisor.wait, actor.times
         while True:
@@ -83,7 +83,7 @@ class Stages:
         """The same, from the part of it that distillers update."""
         self.publisher.publish(version, self._system.student_params(student))
 
-    def _admit(self, actor: Actor) -> tuple[int, Params] | None:
+    def _admit(self, actor: AnyActor) -> tuple[int, Params] | None:
         """Version and parameters to act with; called under the lock."""
         newest = self.publisher.newest
         version = self.schedule.admit(actor.index, actor.next_unroll, newest)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv, acting
+from jaxrl_par.bridge.actor import Actor, ActorState, AnyActor, MakeEnv, acting
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
@@ -57,7 +57,7 @@ class Parts:
         return self.mesh.devices.flat[0]
 
 
-class ActorLearnerSystem(ActorFactory[Actor]):
+class ActorLearnerSystem(ActorFactory[AnyActor]):
     """Actors and a learner, without anything that decides when they run."""
 
     def __init__(self, parts: Parts, key: PRNGKey, num_past_params: int = 0):
@@ -79,7 +79,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         self.desk: Desk | None = None
         """Where actors ask, if inference is central: from whoever runs them."""
 
-    def actor(self, index: int, **options: Any) -> Actor:
+    def actor(self, index: int, **options: Any) -> AnyActor:
         """An actor, still without environments."""
         parts, make = self.parts, Actor
         config = parts.config
@@ -107,7 +107,7 @@ class ActorLearnerSystem(ActorFactory[Actor]):
         device = parts.actor_device
         return Place(functions, *given, config.slots, self._root, device)
 
-    def new_run(self, actors: Sequence[Actor]) -> Run:
+    def new_run(self, actors: Sequence[AnyActor]) -> Run:
         """The run at its start, from actors that have environments."""
         env = actors[0].env
         assert env is not None

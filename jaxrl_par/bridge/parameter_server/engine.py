@@ -44,7 +44,7 @@ class ParameterServerEngine(PoolEngine[Worker]):
           Exception: as the environment raised it.
         """
         self._check_new()
-        self._system = WorkerSystem(self._parts, key)
+        self._system = self._make_system(key)
         run = self._system.new_run(self._make(self._system))
         self._shards = self._system.shards(run.learner)
         return run
@@ -113,6 +113,9 @@ class ParameterServerEngine(PoolEngine[Worker]):
             statistics=store.statistics(),
             **counts,
         )
+
+    def _make_system(self, key: PRNGKey) -> WorkerSystem:
+        return WorkerSystem(self._parts, key)
 
     def _start(self, run: Run) -> None:
         state = jax.device_put(run.learner, self._parts.device)

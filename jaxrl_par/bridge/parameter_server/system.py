@@ -22,7 +22,7 @@ from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Gradient, Learner, Run, asynchronous, halves_of
-from jaxrl_par.types import Mean, Metrics, PRNGKey, State
+from jaxrl_par.types import Mean, Metrics, PRNGKey, State, TimeStep
 
 
 class Local(NamedTuple):
@@ -82,10 +82,7 @@ class WorkerSystem(ActorFactory[Worker]):
         shown: Any = env if isinstance(env, Environment) else workers[0].env
         with jax.default_device(self.parts.device):
             run, step = self.first_run(self.parts.learner.init, shown)
-        learner = self.parts.learner
-        self._batch = rollout.shapes(
-            learner.actor, learner.params(run.learner), step, self.parts.unroll_length
-        )
+        self._batch = self._shapes(run.learner, step)
         return run._replace(local=self._local([x.state() for x in workers]))
 
     def shards(self, state: State) -> Shards:
@@ -115,15 +112,8 @@ class WorkerSystem(ActorFactory[Worker]):
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
         """Compiles before the first pull, so that no worker is late because of it."""
         started = time.perf_counter()
-        zeros = partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
-        place = self._root, count_of(0), np.int32(0)
-        if isinstance(worker, kinds.PureWorker):
-            now = worker.state()
-            self._contribute.compile(state, now.streams, now.data, *place)
-        else:
-            sums, batch = np.zeros(3, np.float32), zeros(self._batch)
-            self._gradient.compile(state, self._start_data(), batch, sums, *place)
-        shards.compile(state, jax.device_put(zeros(self._given), self.parts.device))
+        self._compile_gradient(worker, state)
+        shards.compile(state, jax.device_put(_zeros(self._given), self.parts.device))
         self.tally.compile_seconds += time.perf_counter() - started
 
     def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
@@ -152,6 +142,21 @@ class WorkerSystem(ActorFactory[Worker]):
         run = run._replace(learner=drained.state, local=local, progress=progress)
         return run, metrics
 
+    def _compile_gradient(self, worker: Worker, state: State) -> None:
+        place = self._root, count_of(0), np.int32(0)
+        if isinstance(worker, kinds.PureWorker):
+            now = worker.state()
+            self._contribute.compile(state, now.streams, now.data, *place)
+        else:
+            sums, batch = np.zeros(3, np.float32), _zeros(self._batch)
+            self._gradient.compile(state, self._start_data(), batch, sums, *place)
+
+    def _shapes(self, state: State, step: TimeStep) -> Any:
+        """Those of a batch; the state may be of shapes, too."""
+        learner = self.parts.learner
+        params = learner.params(state)
+        return rollout.shapes(learner.actor, params, step, self.parts.unroll_length)
+
     def _start_data(self) -> Any:
         """Empty data of the learner, of one worker."""
         with jax.default_device(self.parts.device):
@@ -160,3 +165,7 @@ class WorkerSystem(ActorFactory[Worker]):
     def _local(self, states: Iterable[Any]) -> Local:
         """The states as arrays of JAX, which is what checkpoints restore."""
         return jax.device_put(Local(tuple(states)), self.parts.device)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

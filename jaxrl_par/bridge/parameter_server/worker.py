@@ -6,6 +6,7 @@ environment, and acts and differentiates in one compiled call, which does not ho
 interpreter.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,7 +64,17 @@ class HostState(NamedTuple):
         return self.actor.generation
 
 
-class HostWorker(Actor):
+class Worker(PooledActor):
+    """A worker, whose environments may be elsewhere."""
+
+    kind = "worker"
+
+    @abstractmethod
+    def contribute(self, state: State) -> Computed:
+        """The gradient of an unroll, both with the same parameters."""
+
+
+class HostWorker(Actor, Worker):
     """Steps simulators."""
 
     kind = "worker"
@@ -133,7 +144,7 @@ class PureState(NamedTuple):
     """The learner's."""
 
 
-class PureWorker(PooledActor):
+class PureWorker(Worker):
     """Steps a pure environment, inside the compiled function that differentiates."""
 
     def __init__(
@@ -208,9 +219,6 @@ class PureWorker(PooledActor):
 
     def close(self) -> None:
         """There is nothing to free."""
-
-
-Worker = HostWorker | PureWorker
 
 
 def _info(

@@ -1,0 +1,79 @@
+"""From what a caller asks for to the parts of a system, refused where it cannot be."""
+
+from jax.sharding import Mesh
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor import MakeEnv
+from jaxrl_par.bridge.actor_learner import queue
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.envs.base import refuse_no_maker
+from jaxrl_par.errors import at_least, problems, refuse_any
+from jaxrl_par.loops import Learner, learner_of
+from jaxrl_par.types import Agent
+
+
+def asked(
+    learner: Agent | Learner,
+    make_env: MakeEnv,
+    unroll_length: int,
+    config: ThreadsConfig,
+    mesh: Mesh,
+    axis: Axis,
+) -> Parts:
+    """The parts, as arguments of `topologies.threads`.
+
+    Raises:
+      RefusedError: what makes environments is none, or the config is out of range.
+    """
+    refuse_no_maker(make_env)
+    parts = Parts(make_env, unroll_length, config, learner_of(learner), mesh, axis)
+    refuse_any(_problems(parts))
+    return parts
+
+
+def schedule(parts: Parts, first_update: int) -> queue.Schedule:
+    """Who waits for whom, from this update on."""
+    config = parts.config
+    if config.has_quorum:
+        given = config.batch, config.lag, config.max_lag, config.num_actors
+        return queue.Quorum(*given, first_update)
+    if config.schedule == "lockstep":
+        return queue.Lockstep(config.lag, config.num_actors, first_update)
+    if parts.learner.in_order:
+        max_lag = 1 if config.max_lag is None else config.max_lag
+        return queue.InTurn(max_lag, config.num_actors, first_update)
+    if config.max_lag is not None:
+        return queue.Bounded(config.max_lag, config.batch, first_update)
+    return queue.Free(config.queue_size or config.batch)
+
+
+def _problems(parts: Parts) -> list[str]:
+    """What is out of range, or asks for distillers that cannot be had."""
+    config, learner = parts.config, parts.learner
+    found = problems(config)
+    found += at_least({"unroll_length": parts.unroll_length}, unroll_length=1)
+    if config.is_decoupled and learner.kept is None:
+        found.append(
+            "schedule must be free or lockstep here, got decoupled: this learner keeps"
+            " nothing that it could learn from while it waits"
+        )
+    if learner.in_order and config.batch != config.num_actors:
+        name = "unrolls_per_update" if config.quorum is None else "quorum"
+        found.append(
+            f"{name}: this learner goes on from unroll to unroll, and needs one of each"
+            f" of the {config.num_actors} actors, got {getattr(config, name)}"
+        )
+    if not config.num_distillers:
+        return found
+    if learner.deferred is None:
+        found.append(
+            "num_distillers: this learner leaves no lessons to them, so it must be 0,"
+            f" got {config.num_distillers}"
+        )
+    if parts.mesh.size > 1:
+        found.append(
+            "num_distillers: distillers draw from the archive of one device, and"
+            f" the learner has {parts.mesh.size}. Use one, or 0 distillers"
+        )
+    return found

@@ -1,0 +1,111 @@
+"""What members of a process do: act, or compute gradients. Both as in threads."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_par.bridge.actor import Actor, MakeEnv, acting
+from jaxrl_par.bridge.factory import ActorFactory
+from jaxrl_par.bridge.parameter_server.config import WorkersConfig
+from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
+from jaxrl_par.bridge.parameter_server.worker import Worker
+from jaxrl_par.envs import Environment
+from jaxrl_par.fleet.arrays import on_host, own_on
+from jaxrl_par.fleet.messages import NoParameters
+from jaxrl_par.fleet.parameters import NoHolderError, Puller
+from jaxrl_par.loops import Learner
+from jaxrl_par.types import Agent, PRNGKey, TimeStep, example
+
+
+class Acting(ActorFactory[Actor]):
+    """Actors as `ActorLearnerSystem` makes them, without its learner."""
+
+    def __init__(
+        self,
+        key: PRNGKey,
+        make_env: MakeEnv,
+        agent: Agent,
+        unroll_length: int,
+        num_actors: int,
+        check_bounds: bool,
+        kept: int,
+    ):
+        """
+        Args:
+          kept: versions of the parameters that may act at the same time.
+        """
+        super().__init__(key, agent)
+        self._make_env = make_env
+        self._length = unroll_length
+        self._check_bounds = check_bounds
+        self._acting = acting(agent, unroll_length, num_actors)
+        self._puller = Puller(kept)
+
+    def actor(self, index: int, **options: Any) -> Actor:
+        return Actor(
+            index, self._make_env, self._acting, self._length, self._root, _device(),
+            claim=self.claim, check_bounds=self._check_bounds, **options,
+        )  # fmt: skip
+
+    def shown(self, member: Actor) -> Any:
+        return member.env
+
+    def work(
+        self, member: Actor, unroll: int, holder: str, at_least: int, exact: bool
+    ) -> Any:
+        """An unroll, with parameters that are pulled first."""
+        try:
+            version, params = self._puller.pull(holder, at_least, exact)
+        except NoHolderError as error:
+            return NoParameters(str(error))
+        item = member.unroll(params, version)
+        return item._replace(after=on_host(item.after))
+
+    def data(self, index: int, unroll: int) -> Any:
+        """None: what an actor keeps is part of each answer."""
+
+
+class Contributing(WorkerSystem):
+    """Workers, without the parameters that they share."""
+
+    def __init__(
+        self,
+        key: PRNGKey,
+        learner: Learner,
+        env: Environment | MakeEnv,
+        unroll_length: int,
+        config: WorkersConfig,
+    ):
+        super().__init__(Parts(learner, env, unroll_length, config, _device()), key)
+        self._kept: dict[int, tuple[tuple[int, Any], ...]] = {}
+
+    def claim(self, member: int, env: Any) -> None:
+        super().claim(member, env)
+        # Of a worker's data, which are the same for all.
+        flags: Any = np.zeros(env.num_envs, np.bool_)
+        step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
+        init = self.parts.learner.init
+        self._batch = self._shapes(jax.eval_shape(init, self._root, step), step)
+
+    def shown(self, member: Worker) -> Any:
+        env = self.parts.env
+        return env if isinstance(env, Environment) else member.env
+
+    def work(self, member: Any, unroll: int, state: Any) -> Any:
+        """The gradient at a state of the learner, and what comes with it."""
+        done = member.contribute(own_on(_device(), state))
+        # Replaced, not changed: another thread reads it.
+        before = self._kept.get(member.index, ())
+        self._kept[member.index] = (*before[-1:], (unroll, done.after.data))
+        # A replay may be large, and is asked for where it is needed.
+        after: Any = done.after
+        sent = on_host((done.given, after._replace(data=())))
+        return done._replace(given=sent[0], after=sent[1])
+
+    def data(self, index: int, unroll: int) -> Any:
+        return dict(self._kept[index])[unroll]
+
+
+def _device() -> Any:
+    return jax.devices("cpu")[0]

@@ -1,0 +1,111 @@
+"""The systems of the bridge, whose members are in other processes."""
+
+from typing import Any
+
+from jaxrl_par.bridge.actor_learner import system as actor_learner
+from jaxrl_par.bridge.parameter_server import system as parameter_server
+from jaxrl_par.bridge.parameter_server.stores import Drained
+from jaxrl_par.bridge.parameter_server.worker import Worker
+from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.places import Places
+from jaxrl_par.fleet.proxy import FleetActor
+from jaxrl_par.fleet.published import Published
+from jaxrl_par.fleet.recipe import packed
+from jaxrl_par.fleet.roles import Acting, Contributing
+from jaxrl_par.fleet.worker_proxy import FleetWorker
+from jaxrl_par.loops import Run
+from jaxrl_par.types import Agent, Metrics, PRNGKey, State
+
+
+class FleetActors(actor_learner.ActorLearnerSystem):
+    """Proxies of actors, the parameters that they pull, and a learner here."""
+
+    def __init__(
+        self,
+        parts: actor_learner.Parts,
+        fleet: FleetConfig,
+        key: PRNGKey,
+        num_past_params: int,
+    ):
+        """
+        Raises:
+          RefusedError: what is to be sent cannot be, or as `Cluster`.
+        """
+        super().__init__(parts, key, num_past_params)
+        threads = parts.config
+        supervision = threads.supervision
+        arguments = (
+            parts.make_env, only_acting(parts.learner.actor), parts.unroll_length,
+            threads.num_actors, supervision.check_bounds, num_past_params + 1,
+        )  # fmt: skip
+        recipe = packed(Acting, arguments, key)
+        self._places = Places(fleet, recipe, threads.num_actors, "actor")
+        try:
+            self.published = Published(self._places.cluster, supervision.restarts)
+        except BaseException:
+            self._places.close()
+            raise
+
+    def actor(self, index: int, **options: Any) -> FleetActor:
+        """A proxy, still without environments."""
+        parts = self.parts
+        proxy = FleetActor(
+            index, self._root, parts.actor_device, unroll_length=parts.unroll_length,
+            published=self.published, exact=parts.config.schedule == "lockstep",
+            **self._places.place(index), **options,
+        )  # fmt: skip
+        return self._places.add(proxy)
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._places.close()
+
+
+class FleetWorkers(parameter_server.WorkerSystem):
+    """Proxies of workers, and the parameters that they share here."""
+
+    def __init__(self, parts: parameter_server.Parts, fleet: FleetConfig, key: PRNGKey):
+        """
+        Raises:
+          RefusedError: as `FleetActors`.
+        """
+        super().__init__(parts, key)
+        config = parts.config
+        recipe = packed(
+            Contributing, (parts.learner, parts.env, parts.unroll_length, config), key
+        )
+        self._places = Places(fleet, recipe, config.num_workers, "worker")
+
+    def actor(self, index: int, **options: Any) -> FleetWorker:
+        """A proxy, still without environments."""
+        parts = self.parts
+        proxy = FleetWorker(
+            index, self._root, parts.device, unroll_length=parts.unroll_length,
+            **self._places.place(index), **options,
+        )  # fmt: skip
+        return self._places.add(proxy)
+
+    def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
+        before = run.local.workers
+        workers = {
+            index: self._places.proxy(index).with_data(state, before[index])
+            for index, state in drained.workers.items()
+        }
+        return super().after(run, drained._replace(workers=workers))
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._places.close()
+
+    def _compile_gradient(self, worker: Worker, state: State) -> None:
+        """That is for the processes, each for itself."""
+
+
+def only_acting(agent: Agent) -> Agent:
+    """What acts of an agent: the rest need not be sent."""
+    kept = {"initial_carry", "act", "complete", "specs", "reduction"}
+    return agent._replace(**dict.fromkeys(set(Agent._fields) - kept, _absent))
+
+
+def _absent(*_: Any) -> Any:
+    raise RuntimeError("an actor in another process only acts")

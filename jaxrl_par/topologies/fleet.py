@@ -1,0 +1,105 @@
+"""Actors or workers in other processes, here or on any node of a Ray cluster.
+
+`topologies.threads` with a process for each actor, or for a few of them: for simulators
+that hold the interpreter, and for more processors than one machine has. The learner is
+here, on its mesh. An actor is let in to an unroll as a thread is, which is its credit;
+it pulls the newest parameters when it begins, or in lockstep the version that is due,
+and what it acted comes through Ray's object store. Every row says which version acted.
+
+Lockstep ends in the bits of threads in lockstep, on processors of one kind. A free run
+that was recorded is repeated by `threads.repeat_recorded`, in one process.
+
+A process that dies, or a node, costs the unrolls that were in progress in it: an error
+as any other of an environment, which ends the run or (`supervision.on_error`) makes
+the environments anew in a new process. So does an environment that does not come back
+from a call in `supervision.env_timeout`; its process is ended. What is lost unseen
+counts as a whole unroll. The holder of the parameters is replaced in the same way.
+
+`fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
+processes, and the store is here. It has the stores `lock` and `server`; processes share
+no memory for `hogwild`. A process that dies takes with it what its workers kept, such
+as a replay, which new ones begin anew.
+
+What makes environments and the agent are sent to processes as Ray sends functions:
+those of a notebook or a script as a whole, those of a module by name, so that a module
+has to be there on each node. JAX, NumPy and this package must be the same.
+"""
+
+from functools import partial
+from typing import Any
+
+from jax.sharding import Mesh
+
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor import MakeEnv
+from jaxrl_par.bridge.actor_learner import asked as actor_learner
+from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.parameter_server import asked as parameter_server
+from jaxrl_par.bridge.parameter_server.config import WorkersConfig
+from jaxrl_par.envs import Environment
+from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.connection import import_ray
+from jaxrl_par.fleet.engine import ActorFleetEngine, WorkerFleetEngine
+from jaxrl_par.loops import Learner
+from jaxrl_par.types import Agent
+
+
+def fleet(
+    learner: Agent | Learner,
+    make_env: MakeEnv,
+    unroll_length: int,
+    config: ThreadsConfig,
+    mesh: Mesh,
+    axis: Axis = Axis("data"),
+    fleet: FleetConfig = FleetConfig(),
+) -> ActorFleetEngine:
+    """An engine for `training.train`, which starts its processes in `init`.
+
+    Arguments are those of `topologies.threads`.
+
+    Raises:
+      RefusedError: a config is out of range, actors are to act on the learner's device,
+        or Ray is not installed.
+    """
+    refuse(fleet)
+    import_ray(fleet)
+    parts = actor_learner.asked(learner, make_env, unroll_length, config, mesh, axis)
+    if config.actor_device != "cpu":
+        raise RefusedError(
+            "actor_device: actors in other processes act on the CPU, so it must be cpu,"
+            f" got {config.actor_device}"
+        )
+    if config.inference == "central":
+        raise RefusedError(
+            "inference: one thread here acts for threads alone, so it must be local in"
+            " a fleet, got central"
+        )
+    return ActorFleetEngine(parts, partial(actor_learner.schedule, parts), fleet)
+
+
+def fleet_of_workers(
+    learner: Agent | Learner,
+    env: Environment | MakeEnv,
+    unroll_length: int,
+    config: WorkersConfig,
+    device: Any = None,
+    fleet: FleetConfig = FleetConfig(),
+) -> WorkerFleetEngine:
+    """An engine for `training.train`, which starts its processes in `init`.
+
+    Arguments are those of `topologies.workers`.
+
+    Raises:
+      RefusedError: a config is out of range, the learner has no halves, the store is
+        hogwild, or Ray is not installed.
+    """
+    refuse(fleet)
+    import_ray(fleet)
+    if config.store == "hogwild":
+        raise RefusedError(
+            "store: processes share no memory that all could write into, so it must be"
+            " lock or server in a fleet, got hogwild"
+        )
+    parts = parameter_server.asked(learner, env, unroll_length, config, device)
+    return WorkerFleetEngine(parts, parameter_server.STORES[config.store], fleet)

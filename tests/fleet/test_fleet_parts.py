@@ -1,0 +1,339 @@
+"""The driver's side of a fleet, with actors that are no processes."""
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_par import random
+from jaxrl_par.bridge.actor import ActorState, Episodes, Unrolled
+from jaxrl_par.bridge.supervision import Activity, DeadlineError, Stopped
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.fleet import cluster, connection, recipe
+from jaxrl_par.fleet.arrays import on_host, own, own_on
+from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.messages import Failed, Hello, Reply, Shown, Started, failed
+from jaxrl_par.fleet.parameters import Holder
+from jaxrl_par.fleet.processes import Slot
+from jaxrl_par.fleet.proxy import FleetActor
+from jaxrl_par.fleet.published import Published
+from jaxrl_par.types import TimeStep
+
+HERE = recipe.software()
+
+
+class FakeCall(cluster.Call):
+    def __init__(self, answer: Any):
+        self.answer = answer
+
+    def ready(self, seconds: float) -> bool:
+        return self.answer is not None
+
+    def result(self) -> Any:
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer[0]
+
+
+@dataclass
+class FakeHandle(cluster.Handle):
+    """Answers by method, None while it does not."""
+
+    answers: dict[str, Any]
+    asked: list[tuple] = field(default_factory=list)
+    killed: bool = False
+
+    def call(self, method: str, *arguments: Any, group: str | None = None) -> FakeCall:
+        self.asked.append((method, *arguments))
+        answer = self.answers.get(method, (None,))
+        return FakeCall(answer(*arguments) if callable(answer) else answer)
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@dataclass
+class FakeCluster(cluster.Cluster):
+    answers: dict[str, Any]
+    is_local: bool = True
+    made: list[FakeHandle] = field(default_factory=list)
+    stored: list[Any] = field(default_factory=list)
+
+    def make(self, kind: type, *arguments: Any, **options: Any) -> FakeHandle:
+        self.made.append(FakeHandle(self.answers))
+        return self.made[-1]
+
+    def full_name(self, name: str) -> str:
+        return f"ours-{name}"
+
+    def put(self, value: Any) -> Any:
+        self.stored.append(value)
+        return len(self.stored) - 1
+
+    def room(self) -> str:
+        return "0 of 2 processors are free"
+
+
+class FakePublished(Published):
+    def __init__(self):
+        self.lost = 0
+
+    @property
+    def holder(self) -> str:
+        return "ours"
+
+
+SHOWN = Shown("Toy", 2, None, None)
+HELLO = {"hello": (Hello("actor 0, process 1 on here", 1, HERE),), "build": (None,)}
+SETTINGS = recipe.Settings({}, {}, [])
+
+
+def slot(answers: dict[str, Any], **config: Any) -> tuple[Slot, FakeCluster]:
+    there: Any = FakeCluster(answers)
+    return Slot(there, FleetConfig(**config), "actor 0", SETTINGS, b""), there
+
+
+def actor(answers: dict[str, Any]) -> FleetActor:
+    place, _ = slot(HELLO | answers)
+    activity = Activity("actor 0", 60.0)
+    device = jax.devices("cpu")[0]
+    return FleetActor(
+        0, random.key(0), device, activity, slot=place, thread=0, unroll_length=5,
+        published=FakePublished(), exact=False,
+    )  # fmt: skip
+
+
+def state(unroll: int, generation: int) -> ActorState:
+    flags: Any = np.zeros(2, np.bool_)
+    step, sums = TimeStep(flags, flags, flags), np.zeros(2, np.float32)
+    return ActorState(np.int32(unroll), np.int32(generation), step, (), sums, sums, ())
+
+
+def started(unroll: int = 0, generation: int = 0) -> Reply:
+    after = state(unroll, generation)
+    return Reply(Started(SHOWN, after, True), None, 0, {})
+
+
+def unrolled(number: int, generation: int = 0, index: int = 0) -> Reply:
+    last = np.zeros((6, 2), np.bool_)
+    last[3, 1] = True
+    trajectory: Any = SimpleNamespace(steps=SimpleNamespace(last=last))
+    after, episodes = state(number + 1, generation), Episodes(0.0, 0.0, 0)
+    item = Unrolled(index, number, generation, 0, trajectory, episodes, {}, after)
+    return Reply(item, None, 10, {"acting": 1.0})
+
+
+def test_an_unroll_is_accepted_once_and_in_its_turn():
+    """What comes twice, late, or for another is not learned from."""
+    replies = [started(), unrolled(0), unrolled(0)]
+    member = actor({"member": lambda *_: (replies.pop(0),)})
+    member.start(random.key(1))
+    assert member.unroll(None, 0).unroll == 0
+    assert (member.rows, member.env_steps, member.next_unroll) == (10, 9, 1)
+    with pytest.raises(RuntimeError, match=r"\(0, 0, 0\) came, and \(0, 0, 1\) is due"):
+        member.unroll(None, 0)
+
+
+@pytest.mark.parametrize("reply", [unrolled(0, generation=1), unrolled(0, index=1)])
+def test_an_unroll_of_another_life_is_refused(reply):
+    replies = [started(), reply]
+    member = actor({"member": lambda *_: (replies.pop(0),)})
+    member.start(random.key(1))
+    with pytest.raises(RuntimeError, match="is not learned from"):
+        member.unroll(None, 0)
+    assert member.next_unroll == 0
+
+
+def test_what_is_lost_unseen_counts_as_a_whole_unroll():
+    replies = [(started(),), cluster.LostError("it died")]
+    member = actor({"member": lambda *_: replies.pop(0)})
+    member.start(random.key(1))
+    with pytest.raises(cluster.LostError, match="process 1 on here is lost: it died"):
+        member.unroll(None, 0)
+    assert member.rows == member.rows_in_progress == 5 * 2
+
+
+def test_what_raised_comes_with_its_rows_and_its_place():
+    error = ZeroDivisionError("broken")
+    error.add_note("in step 3")
+    problem = failed(error, "process 1 on here")
+    replies = [started(), Reply(None, problem, 4, {})]
+    member = actor({"member": lambda *_: (replies.pop(0),)})
+    member.start(random.key(1))
+    with pytest.raises(ZeroDivisionError, match="broken") as told:
+        member.unroll(None, 0)
+    notes = told.value.__notes__
+    assert notes[0] == "in step 3" and "process 1 on here. There:" in notes[1]
+    assert member.rows == member.rows_in_progress == 4
+
+
+def test_an_error_that_cannot_be_sent_is_told():
+    class LocalError(Exception):
+        pass
+
+    told = failed(LocalError("of a class that nobody has"), "there")
+    assert told.error is None
+    error = told.as_error()
+    assert type(error) is RuntimeError
+    assert str(error) == "LocalError: of a class that nobody has"
+    unknown = Failed(b"no pickle", "KeyError: 1", "", "there").as_error()
+    assert str(unknown) == "KeyError: 1"
+
+
+def test_an_actor_that_is_cancelled_waits_no_longer():
+    replies = [(started(),), None]
+    member = actor({"member": lambda *_: replies.pop(0)})
+    member.start(random.key(1))
+    member.cancel()
+    with pytest.raises(Stopped):
+        member.unroll(None, 0)
+
+
+def test_a_slot_makes_another_process_after_one_that_is_condemned():
+    place, there = slot(HELLO)
+    first = place.acquire(lambda: None)
+    assert place.acquire(lambda: None) is first
+    place.condemn(first)
+    assert not place.is_current(first)
+    second = place.acquire(lambda: None)
+    assert (first.incarnation, second.incarnation) == (0, 1)
+    assert [x.killed for x in there.made] == [True, False]
+    # Of one that was replaced, nothing more can be said.
+    place.condemn(first)
+    assert place.is_current(second)
+
+
+@pytest.mark.parametrize("field_name", recipe.Software._fields)
+def test_a_node_with_other_software_is_refused(field_name):
+    other = HERE._replace(**{field_name: "0.0.1"})
+    place, there = slot({"hello": (Hello("actor 0, process 1 on b", 1, other),)})
+    ours = getattr(HERE, field_name)
+    said = f"process 1 on b: {field_name} is 0.0.1 there and {ours} here"
+    with pytest.raises(RefusedError, match=said.replace(".", r"\.").replace("+", ".")):
+        place.acquire(lambda: None)
+    assert there.made[0].killed
+
+
+def test_a_node_that_lacks_a_module_is_refused_by_its_name():
+    missing = failed(ModuleNotFoundError("No module named 'arm'"), "process 1 on b")
+    place, _ = slot(HELLO | {"build": (missing,)})
+    with pytest.raises(RefusedError, match=r"cannot load .* No module named 'arm'"):
+        place.acquire(lambda: None)
+
+
+def test_a_cluster_without_room_is_told(monkeypatch):
+    monkeypatch.setattr(FakeCall, "ready", lambda self, seconds: False)
+    place, _ = slot(HELLO, start_seconds=1e-3)
+    said = "did not start within 0.001 s; 0 of 2 processors are free, and it needs 1"
+    with pytest.raises(DeadlineError, match=said):
+        place.acquire(lambda: None)
+
+
+def test_a_version_enters_the_store_once_and_a_new_holder_gets_what_is_kept():
+    there: Any = FakeCluster({})
+    published = Published(there, restarts=1)
+    for version in range(3):
+        published.publish(version, {"w": np.full(2, version)}, [version - 1, version])
+    old, name = there.made[0], published.holder
+    told = [(0, [0], [0]), (1, [1], [0, 1]), (2, [2], [1, 2])]
+    assert [x[1:] for x in old.asked] == told
+    published.replace(name, "it died")
+    published.replace(name, "it died")  # another actor, which asked the same one
+    new = there.made[1]
+    assert old.killed and len(there.made) == 2 and published.holder != name
+    assert [x[1:3] for x in new.asked] == [(1, [1]), (2, [2])]
+    assert len(there.stored) == 3 and published.lost == 1
+    with pytest.warns(UserWarning, match="a new holder of the parameters: it died"):
+        published.publish(3, {"w": np.zeros(2)}, [3])
+    with pytest.raises(cluster.LostError, match="the parameters cannot be had: again"):
+        published.replace(published.holder, "again")
+
+
+def test_a_holder_gives_the_version_that_is_due_or_the_newest():
+    async def story():
+        holder = Holder()
+        early = asyncio.create_task(holder.pull(1, exact=True))
+        await holder.publish(0, ["a"], [0])
+        assert not early.done()
+        # In another order: what was overtaken is kept, and drops nothing newer.
+        await holder.publish(2, ["c"], [1, 2])
+        await holder.publish(1, ["b"], [0, 1])
+        assert await early == (1, ["b"])
+        assert await holder.pull(1, exact=False) == (2, ["c"])
+        await holder.publish(3, ["d"], [2, 3])
+        with pytest.raises(LookupError, match="version 1 is not kept"):
+            await holder.pull(1, exact=True)
+
+    asyncio.run(story())
+
+
+def test_arrays_are_sent_as_they_are_and_own_themselves():
+    """TRAP F7: an array aligned to 64 bytes would be shared by JAX."""
+    memory = np.zeros(4096 + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    arrived = memory[start : start + 4096].view(np.float32)
+    arrived[:] = 1
+    ours = own_on(jax.devices("cpu")[0], {"x": arrived, "key": random.key(3)})
+    kept = own({"x": arrived})
+    arrived[:] = 2
+    assert float(ours["x"][0]) == 1 and kept["x"][0] == 1
+    sent = on_host(ours)
+    assert isinstance(sent["x"], np.ndarray)
+    np.testing.assert_array_equal(
+        jax.random.key_data(own(sent)["key"]), jax.random.key_data(random.key(3))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"address": "head"}, "address must be HOST:PORT, got head"),
+        ({"address": "head:0"}, "address must be HOST:PORT, got head:0"),
+        ({"threads_per_process": 0}, "threads_per_process must be at least 1, got 0"),
+        ({"object_store_mb": 1}, "object_store_mb must be at least 80, got 1"),
+        ({"start_seconds": 0.0}, "start_seconds must be above 0, got 0.0"),
+    ],
+)
+def test_what_is_out_of_range_is_said(options, said):
+    assert said in "; ".join(FleetConfig(**options).problems())
+
+
+def test_an_address_where_nobody_listens_is_refused_in_time():
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        with pytest.raises(RefusedError, match=f"nobody answers at 127.0.0.1:{port}"):
+            connection.wait_for(f"127.0.0.1:{port}", 0.01)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(RefusedError, match=r"pip install 'jaxrl-par\[ray\]'"):
+        connection.import_ray(FleetConfig())
+
+
+def test_a_digest_is_of_names_and_texts(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1")
+    first = recipe.digest(tmp_path)
+    assert recipe.digest(tmp_path) == first
+    (tmp_path / "a.py").write_text("x = 2")
+    assert recipe.digest(tmp_path) != first
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    (tmp_path / "b.py").write_text("x = 1")
+    assert recipe.digest(tmp_path) != first
+
+
+def test_processes_have_one_device_and_the_numbers_of_this_one(monkeypatch):
+    count = "--xla_force_host_platform_device_count=8"
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {count} --b=2")
+    given = recipe.settings(3, shares_disk=False)
+    assert given.environ["XLA_FLAGS"].split() == ["--a=1", "--b=2"]
+    assert (given.environ["JAX_PLATFORMS"], given.environ["NPROC"]) == ("cpu", "3")
+    assert "jax_enable_x64" in given.jax and not given.path
+    assert "jax_compilation_cache_dir" not in given.jax
+    assert recipe.settings(3, shares_disk=True).path
