@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +58,13 @@ def hashes(run):
     return [state_hash(x) for x in both]
 
 
+def opened_when_given_up(bridge, gates):
+    actor = list(bridge._pool)[1]
+    while not actor._activity.given_up:
+        time.sleep(0.001)
+    gates.gates[1].set()
+
+
 def until_dropped(bridge, run):
     """So many updates, one by one, until an unroll was too old."""
     for number in range(1, 10_000):
@@ -100,8 +108,11 @@ def late(tmp_path_factory):
         run, number = until_dropped(bridge, run)
         # Batches that were made before it wait.
         run, _ = bridge.advance(run, 4)
-        gates.gates[1].set()
+        # Only once the actor is given up: its second unroll is never whole.
+        opener = threading.Thread(target=opened_when_given_up, args=(bridge, gates))
+        opener.start()
         bridge.close()
+        opener.join()
     told = [str(x.message) for x in warned]
     return Late(run, 3 + number + 4, bridge, path, told)
 
