@@ -23,6 +23,8 @@ _BEAT, _DONE, _FAILED, _LOST = b".", b"D", b"F", b"L"
 _INTERVAL = 1.0
 _GRACE = 5.0
 """Seconds in which a process whose peer failed may come to the same error itself."""
+_NEWS = 1.0
+"""Seconds after an error in which others may say that they had one before."""
 _FAREWELL = 2.0
 """Seconds that process 0 waits for the others to end: jax aborts those that find its
 coordinator gone."""
@@ -81,10 +83,10 @@ class Watch:
             of another process which failed before.
         """
         self.rest()
-        if code is None and self._failed:
-            self._end(f"process {min(self._failed)} ended by an error")
         self._finished.set()
         self._thread.join()
+        if code is None:
+            self._hear_of_failures()
         self._send_all(_FAILED)
         self._await_ends(_GRACE + _FAREWELL)
         os._exit(1 if code is None else code)
@@ -119,6 +121,15 @@ class Watch:
             )
         if self._done == self._sockets.keys():
             self._all_done.set()
+
+    def _hear_of_failures(self) -> None:
+        """Ends the process if another one failed, of which the word may be on its way:
+        a collective can come back with an error before it is there."""
+        until = time.monotonic() + _NEWS
+        while not self._failed and self._sockets and time.monotonic() < until:
+            self._listen(0.2)
+        if self._failed:
+            self._end(f"process {min(self._failed)} ended by an error")
 
     def _listen(self, seconds: float) -> None:
         """Hears what has come, and waits for it so long."""

@@ -1,9 +1,10 @@
 """From what a caller asks for to the parts of a system, refused where it cannot be."""
 
+from typing import Any
+
 from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.actor_learner import queue
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.system import Parts
@@ -15,7 +16,7 @@ from jaxrl_par.types import Agent
 
 def asked(
     learner: Agent | Learner,
-    make_env: MakeEnv,
+    make_env: Any,
     unroll_length: int,
     config: ThreadsConfig,
     mesh: Mesh,
