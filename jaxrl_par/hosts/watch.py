@@ -21,6 +21,7 @@ from jaxrl_par.hosts.roll import Peers
 
 _BEAT, _DONE, _FAILED, _LOST = b".", b"D", b"F", b"L"
 _INTERVAL = 1.0
+_LAST_WORDS = 0.3
 _GRACE = 5.0
 """Seconds in which a process whose peer failed may come to the same error itself."""
 _NEWS = 1.0
@@ -89,6 +90,7 @@ class Watch:
             self._hear_of_failures()
         self._send_all(_FAILED)
         self._await_ends(_GRACE + _FAREWELL)
+        self._leave()
         os._exit(1 if code is None else code)
 
     def _watch(self) -> None:
@@ -166,6 +168,7 @@ class Watch:
             print(f"error: {how}", file=sys.stderr, flush=True)
         self._send_all(_LOST)
         self._await_ends(_FAREWELL)
+        self._leave()
         os._exit(LOST)
 
     def _send_all(self, word: bytes) -> None:
@@ -183,6 +186,16 @@ class Watch:
                 with suppress(BlockingIOError):
                     if not _received(peer):
                         waiting.discard(peer)
+
+    def _leave(self) -> None:
+        """Gives others time to read what was said last, and reads what they said: a
+        connection that ends with words unread is reset, and its last words are lost."""
+        until = time.monotonic() + _LAST_WORDS
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.02))
+            for peer in self._sockets.values():
+                with suppress(BlockingIOError):
+                    _received(peer)
 
     def _close_all(self) -> None:
         for peer in self._sockets.values():
