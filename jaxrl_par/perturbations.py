@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxrl_par.errors import above, at_least, at_most
+from jaxrl_par.errors import RefusedError, above, at_least, at_most
 from jaxrl_par.types import Params, PRNGKey
 
 _LARGEST_TABLE = 2**28
@@ -54,23 +54,32 @@ def noise_of(
       key: that of the generation, the same for all members and devices.
 
     Raises:
-      ValueError: the table is shorter than the parameters are many.
+      RefusedError: as `refuse_size`.
     """
+    refuse_size(config, size)
     own = jax.random.fold_in(key, pair)
     if config.table_size is None:
         return jax.random.normal(own, (size,))
-    if config.table_size < size:
-        raise ValueError(
-            f"noise.table_size must be at least the {size} parameters of the network,"
-            f" got {config.table_size}"
-        )
     begin = jax.random.randint(own, (), 0, config.table_size - size + 1)
     return jax.lax.dynamic_slice(_table(config.table_size), (begin,), (size,))
 
 
+def refuse_size(config: NoiseConfig, size: int) -> None:
+    """Accepts noise for so many parameters.
+
+    Raises:
+      RefusedError: the table is shorter than the parameters are many.
+    """
+    if config.table_size is not None and config.table_size < size:
+        raise RefusedError(
+            f"noise.table_size must be at least the {size} parameters of the network,"
+            f" got {config.table_size}"
+        )
+
+
 def num_evolving(params: Params) -> int:
-    """How many numbers in the parameters have noise."""
-    return sum(ravel_pytree(x)[0].size for x in _parts(params))
+    """How many numbers in the parameters, or in their shapes, have noise."""
+    return sum(x.size for x in jax.tree.leaves(_parts(params)))
 
 
 def shifted(params: Params, offset: Float[Array, " D"]) -> Params:

@@ -31,7 +31,13 @@ from jaxrl_par.loops.run import (
     unroll_keys,
 )
 from jaxrl_par.loops.updates import observe, update
-from jaxrl_par.perturbations import NoiseConfig, noise_of, num_evolving, shifted
+from jaxrl_par.perturbations import (
+    NoiseConfig,
+    noise_of,
+    num_evolving,
+    refuse_size,
+    shifted,
+)
 from jaxrl_par.types import (
     Agent,
     Mean,
@@ -96,6 +102,7 @@ def evolution(
     refuse(noise)
     refuse_others(env)
     rollout.refuse_other_specs(agent, env)
+    size = _size(agent, env, noise)
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
@@ -109,7 +116,8 @@ def evolution(
         local: Local = run.local
         number = num_members // 2
         pairs = axis.index * number + jnp.arange(number, dtype=jnp.int32)
-        members = _members(agent.params(run.learner), noise, noise_key, pairs)
+        given = agent.params(run.learner), noise, noise_key, pairs, size
+        members = _members(*given)
         alone = axis.size * number + axis.index
         numbers = jnp.concatenate([pairs, pairs, jnp.array([alone], jnp.int32)])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(play_key, numbers)
@@ -119,7 +127,8 @@ def evolution(
         trajectory = played.own._replace(extras=extras)
         env_steps = axis.sum(jnp.sum(played.lengths, dtype=jnp.int32))
         run, metrics = _learned(agent, run, trajectory, env_steps, axis)
-        told, lengths = _told(axis.after(played, metrics), axis)
+        returns, steps = axis.after((played.returns, played.lengths), metrics)
+        told, lengths = _told(returns, steps, axis)
         cap = local.cap
         if cap_factor is not None:
             cap = jnp.ceil(cap_factor * lengths.total / lengths.count)
@@ -129,16 +138,34 @@ def evolution(
     return Program(init, step)
 
 
-def _members(
-    params: Params, noise: NoiseConfig, key: PRNGKey, pairs: Int[Array, " n"]
-) -> Params:
-    """Parameters of all members of some pairs, and of nobody: leaves [2 n + 1, ...]."""
-    size = num_evolving(params)
+def _size(agent: Agent, env: Environment, noise: NoiseConfig) -> int:
+    """How many parameters have noise.
+
+    Raises:
+      RefusedError: none has, or more than the table of noise is long.
+    """
+
+    def made(key: PRNGKey) -> Params:
+        return agent.params(agent.init(key, env.reset(key)[1]))
+
+    size = num_evolving(jax.eval_shape(made, jax.random.key(0)))
     if not size:
         raise RefusedError(
             "agent must be one whose parameters may be perturbed, as algorithms.es"
             " makes: its params have no Evolving part"
         )
+    refuse_size(noise, size)
+    return size
+
+
+def _members(
+    params: Params,
+    noise: NoiseConfig,
+    key: PRNGKey,
+    pairs: Int[Array, " n"],
+    size: int,
+) -> Params:
+    """Parameters of all members of some pairs, and of nobody: leaves [2 n + 1, ...]."""
     drawn = jax.vmap(lambda pair: noise_of(noise, key, pair, size))(pairs)
     offset = noise.sigma * drawn
     offsets = jnp.concatenate([offset, -offset, jnp.zeros((1, size))])
@@ -255,9 +282,11 @@ def _learned(
     return run, info.metrics
 
 
-def _told(played: _Playing, axis: Axis) -> tuple[Metrics, Mean]:
+def _told(
+    returns: Float[Array, "M E"], steps: Int[Array, "M E"], axis: Axis
+) -> tuple[Metrics, Mean]:
     """Metrics, and the mean length of members' episodes."""
-    returns, lengths = played.returns, played.lengths.astype(jnp.float32)
+    lengths = steps.astype(jnp.float32)
     own = rollout.Episodes(_mean(returns[-1]), _mean(lengths[-1]))
     metrics = episode_metrics(own, axis)
     fitness = jnp.mean(returns[:-1], axis=1)

@@ -161,6 +161,7 @@ def test_fitness_that_is_no_number_is_counted_and_worst():
         ({"num_members": 3}, "num_members must be even.* got 3, take 4"),
         ({"num_members": 0}, "num_members must be at least 1, got 0"),
         ({"noise": NoiseConfig(-1.0)}, "sigma must be above 0, got -1.0"),
+        ({"noise": NoiseConfig(table_size=9)}, "noise.table_size must be at least the"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
     ],
 )
