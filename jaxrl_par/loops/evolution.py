@@ -9,6 +9,7 @@ episodes, and stand still within a generation.
 Source: Salimans et al., arXiv:1703.03864.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -94,12 +95,8 @@ def evolution(
         other specs.
     """
     refuse(num_members=num_members, max_steps=max_steps)
-    if num_members % 2:
-        raise RefusedError(
-            f"num_members must be even, because members come in pairs: got"
-            f" {num_members}, take {num_members + 1}"
-        )
     refuse(noise)
+    _refuse_odd(num_members)
     refuse_others(env)
     rollout.refuse_other_specs(agent, env)
     size = _size(agent, env, noise)
@@ -136,6 +133,18 @@ def evolution(
         return run._replace(local=Local(cap)), metrics | told
 
     return Program(init, step)
+
+
+def _refuse_odd(num_members: int) -> None:
+    """
+    Raises:
+      RefusedError: members are no pairs.
+    """
+    if num_members % 2:
+        raise RefusedError(
+            f"num_members must be even, because members come in pairs: got"
+            f" {num_members}, take {num_members + 1}"
+        )
 
 
 def _size(agent: Agent, env: Environment, noise: NoiseConfig) -> int:
@@ -192,19 +201,11 @@ def _play(
     shape = streams.step.first.shape
     capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]
 
-    def advance(params, streams, key, t):
-        act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
-        given = (params, streams.carry, streams.step, act_key)
-        action, carry, _ = agent.act(*given)
-        given = (streams.env_state, action, env_key)
-        env_state, step, reward, discount = env.step(*given)
-        reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
-        streams = rollout.Streams(env_state, step, carry)
-        return streams, (action, reward, discount)
-
     def turn(now: _Playing) -> _Playing:
         given = (members, now.streams, split[:, 1], now.t)
-        streams, done = jax.vmap(advance, (0, 0, 0, None))(*given)
+        streams, done = jax.vmap(partial(_advanced, agent, env), (0, 0, 0, None))(
+            *given
+        )
         (_, reward, _), t, step = done, now.t + 1, streams.step
         rows = now.own.action, now.own.reward, now.own.discount
         own = Trajectory(
@@ -238,6 +239,22 @@ def _play(
         _begun(own, _last(streams.step)),
     )
     return jax.lax.while_loop(goes_on, turn, start)
+
+
+def _advanced(
+    agent: Agent,
+    env: Environment,
+    params: Params,
+    streams: rollout.Streams,
+    key: PRNGKey,
+    t: Int[Array, ""],
+) -> tuple[rollout.Streams, tuple[Any, Array, Array]]:
+    """One member's environments after a step, and (action, reward, discount)."""
+    act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
+    action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
+    env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
+    reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
+    return rollout.Streams(env_state, step, carry), (action, reward, discount)
 
 
 def _last(tree: Any) -> Any:
