@@ -9,12 +9,11 @@ episodes, and stand still within a generation.
 Source: Salimans et al., arXiv:1703.03864.
 """
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
@@ -22,6 +21,7 @@ from jaxrl_par.elapsed import passed
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.loops.playing import play
 from jaxrl_par.loops.run import (
     Program,
     Run,
@@ -45,7 +45,6 @@ from jaxrl_par.types import (
     Metrics,
     Params,
     PRNGKey,
-    TimeStep,
     Trajectory,
 )
 
@@ -55,19 +54,6 @@ class Local(NamedTuple):
 
     cap: Int[Array, ""]
     """Steps after which a member's episode is cut in the next generation."""
-
-
-class _Playing(NamedTuple):
-    """Members in the middle of their episodes, leaves [M, E, ...] but for the first and
-    the last."""
-
-    t: Int[Array, ""]
-    streams: rollout.Streams
-    running: Bool[Array, "M E"]
-    returns: Float[Array, "M E"]
-    lengths: Int[Array, "M E"]
-    own: Trajectory
-    """[max_steps, E, ...] of the last member."""
 
 
 def evolution(
@@ -118,7 +104,7 @@ def evolution(
         alone = axis.size * number + axis.index
         numbers = jnp.concatenate([pairs, pairs, jnp.array([alone], jnp.int32)])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(play_key, numbers)
-        played = _play(agent, env, members, keys, local.cap, max_steps)
+        played = play(agent, env, members, keys, local.cap, max_steps)
         fitness = jnp.mean(played.returns[:-1], axis=1).reshape(2, number).T
         extras = {"fitness": fitness, "noise_key": noise_key}
         trajectory = played.own._replace(extras=extras)
@@ -179,106 +165,6 @@ def _members(
     offset = noise.sigma * drawn
     offsets = jnp.concatenate([offset, -offset, jnp.zeros((1, size))])
     return jax.vmap(shifted, (None, 0))(params, offsets)
-
-
-def _play(
-    agent: Agent,
-    env: Environment,
-    members: Params,
-    keys: Key[Array, " M"],
-    cap: Int[Array, ""],
-    max_steps: int,
-) -> _Playing:
-    """An episode of all members in all environments; the last member's is not capped.
-
-    Args:
-      members: leaves [M, ...]
-      keys: equal for members that are to meet the same.
-    """
-    starts = jax.vmap(lambda key: rollout.start(agent, env, key))
-    split = jax.vmap(jax.random.split)(keys)
-    streams: rollout.Streams = starts(split[:, 0])
-    shape = streams.step.first.shape
-    capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]
-
-    def turn(now: _Playing) -> _Playing:
-        given = (members, now.streams, split[:, 1], now.t)
-        streams, done = jax.vmap(partial(_advanced, agent, env), (0, 0, 0, None))(
-            *given
-        )
-        (_, reward, _), t, step = done, now.t + 1, streams.step
-        rows = now.own.action, now.own.reward, now.own.discount
-        own = Trajectory(
-            _written(now.own.steps, _last(step), t),
-            *_written(rows, _last(done), now.t),
-            extras={},
-            carry=(),
-        )
-        running = now.running & ~step.last & ~(capped & (t >= cap))
-        return _Playing(
-            t,
-            streams,
-            running,
-            now.returns + jnp.where(now.running, reward, 0.0),
-            now.lengths + now.running,
-            own,
-        )
-
-    def goes_on(now: _Playing) -> Bool[Array, ""]:
-        return (now.t < max_steps) & jnp.any(now.running)
-
-    zeros = jnp.zeros(shape, jnp.float32)
-    params = jax.tree.map(lambda x: x[-1], members)
-    own = rollout.shapes(agent, params, _last(streams.step), max_steps)
-    start = _Playing(
-        jnp.int32(0),
-        streams,
-        jnp.ones(shape, jnp.bool_),
-        zeros,
-        jnp.zeros(shape, jnp.int32),
-        _begun(own, _last(streams.step)),
-    )
-    return jax.lax.while_loop(goes_on, turn, start)
-
-
-def _advanced(
-    agent: Agent,
-    env: Environment,
-    params: Params,
-    streams: rollout.Streams,
-    key: PRNGKey,
-    t: Int[Array, ""],
-) -> tuple[rollout.Streams, tuple[Any, Array, Array]]:
-    """One member's environments after a step, and (action, reward, discount)."""
-    act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
-    action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
-    env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
-    reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
-    return rollout.Streams(env_state, step, carry), (action, reward, discount)
-
-
-def _last(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[-1], tree)
-
-
-def _begun(shapes: Trajectory, step: TimeStep) -> Trajectory:
-    """Before the first action: rows that nothing is known of are `last`, and what they
-    show is no number, which statistics leave out."""
-
-    def unseen(x: Any) -> Array:
-        floats = jnp.issubdtype(x.dtype, jnp.floating)
-        return jnp.full(x.shape, jnp.nan if floats else 0, x.dtype)
-
-    shapes = shapes._replace(extras={}, carry=())
-    own = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    over = jnp.ones_like(own.steps.last)
-    obs = jax.tree.map(unseen, shapes.steps.obs)
-    own = own._replace(steps=own.steps._replace(obs=obs, last=over))
-    return own._replace(steps=_written(own.steps, step, jnp.int32(0)))
-
-
-def _written(rows: Any, row: Any, t: Int[Array, ""]) -> Any:
-    return jax.tree.map(lambda rows, x: rows.at[t].set(x), rows, row)
 
 
 def _learned(

@@ -2150,7 +2150,7 @@ _POPULATIONS = (
     ),
     _m(
         "the parameters' own episode is cut as members' are",
-        "loops/evolution.py",
+        "loops/playing.py",
         "capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]",
         "capped = (jnp.arange(shape[0]) < shape[0])[:, None]",
         "loops/test_evolution.py::"
