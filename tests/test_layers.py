@@ -33,11 +33,11 @@ MAY_IMPORT = {
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics", "perturbations"},
-    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops"},
+    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"},
     "hosts": {"errors", "exit_codes"},
     "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge", "elapsed", "fleet"},
+    | {"bridge", "elapsed", "fleet", "perturbations"},
     "training": {
         "types",
         "errors",
@@ -78,7 +78,7 @@ MAY_IMPORT["__main__"] |= {"__version__"}
 INDEPENDENT = {"algorithms", "topologies"}
 # Folders that stand on the rest of their part, which does not know them, and not on
 # each other.
-SYSTEMS = {"bridge": {"actor_learner", "parameter_server"}}
+SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
 LIBRARIES |= {"yaml": "cli", "ray": "fleet"}

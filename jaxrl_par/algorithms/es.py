@@ -8,7 +8,8 @@ the same episodes. With fitness F and n pairs the direction is
 or, with ranks in place of fitness, that without 1 / sigma. `loops.evolution` leaves the
 fitness of all members in the extras of a trajectory, and the key of their noise. It is
 what devices exchange. Then each sums up the noise of its own pairs, and the sums are
-added; or each draws the noise of all pairs again, and nothing else is exchanged.
+added; or each draws the noise of all pairs again, and nothing else is exchanged. Pairs
+enter whole or not at all: ranks and the mean are over those that did.
 
 Source: Salimans et al., arXiv:1703.03864, algorithms 1 and 2; its released code for the
 centred ranks and the weight decay.
@@ -76,8 +77,10 @@ class Differences(NamedTuple):
     """What is learned of a generation, the same on all devices."""
 
     noise_key: PRNGKey
+    pairs: Int[Array, " N"]
+    """Those that entered, by which their noise is found again."""
     difference: Float[Array, " N"]
-    """By how much the member with the noise added was better, of all pairs."""
+    """By how much the member with the noise added was better, of each."""
 
 
 def es(
@@ -99,8 +102,9 @@ def es(
 
     def prepare(state: State, trajectory: Trajectory, axis: Axis) -> Differences:
         played = trajectory.extras
-        difference = _differences(axis.gather(played["fitness"]), config)
-        return Differences(played["noise_key"], difference)
+        fitness = axis.gather(played["fitness"])
+        pairs = axis.gather(axis.after(played["pairs"], fitness))
+        return Differences(played["noise_key"], pairs, _differences(fitness, config))
 
     def grad(
         state: ESState, batch: Differences, key: PRNGKey, axis: Axis
@@ -110,12 +114,15 @@ def es(
         (total,) = batch.difference.shape
         number = total // axis.size if config.exchange == "sums" else total
         begin = axis.index * number if config.exchange == "sums" else 0
-        pairs = begin + jnp.arange(number, dtype=jnp.int32)
+        pairs, difference = (
+            jax.lax.dynamic_slice_in_dim(x, begin, number)
+            for x in (batch.pairs, batch.difference)
+        )
 
         def noise(pair: Int[Array, ""]) -> Float[Array, " D"]:
             return noise_of(config.noise, batch.noise_key, pair, flat.size)
 
-        uphill = batch.difference[pairs] @ jax.vmap(noise)(pairs)
+        uphill = difference @ jax.vmap(noise)(pairs)
         return unravel(-0.5 / total * uphill), Info({})
 
     def apply(state: ESState, grads: Grads, metrics: Metrics) -> ESState:

@@ -34,7 +34,7 @@ from jaxrl_par.errors import (
     unread,
 )
 from jaxrl_par.hosts.config import HostsConfig
-from jaxrl_par.loops import Learner, Program, Run, learner_of
+from jaxrl_par.loops import Engine, Learner, Program, Run, learner_of
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
@@ -285,6 +285,10 @@ class Args:
     def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
+
+    def make_engine(self, learner: Learner) -> Engine | None:
+        """What runs in workers, here or in a fleet; None for those of gradients."""
+        del learner
 
     @property
     def joined(self) -> Callable[[Run], Run] | None:

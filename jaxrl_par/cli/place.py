@@ -117,6 +117,8 @@ def _threads(args: Args, learner: Learner) -> Engine:
 
 
 def _workers(args: Args, learner: Learner) -> Engine:
+    if engine := args.make_engine(learner):
+        return engine
     env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
     parts = learner, env, args.unroll_length, args.workers
     if args.repeat is None:
@@ -125,6 +127,8 @@ def _workers(args: Args, learner: Learner) -> Engine:
 
 
 def _fleet(args: Args, learner: Learner) -> Engine:
+    if engine := args.make_engine(learner):
+        return engine
     if args.repeat is not None:  # in one process
         return {"threads": _threads, "workers": _workers}[args.system](args, learner)
     length = args.unroll_length

@@ -7,13 +7,16 @@ from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Schedule
 from jaxrl_par.bridge.actor_learner.report import ActorLearnerReport
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.bridge.generations import system as generations
+from jaxrl_par.bridge.generations.engine import GenerationsEngine
+from jaxrl_par.bridge.generations.report import GenerationsReport
 from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server import system as parameter_server
 from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.published import HeldPublisher
-from jaxrl_par.fleet.system import FleetActors, FleetWorkers
-from jaxrl_par.types import PRNGKey
+from jaxrl_par.fleet.system import FleetActors, FleetEvaluators, FleetWorkers
+from jaxrl_par.types import Params, PRNGKey
 
 
 class ActorFleetEngine(ActorLearnerEngine):
@@ -60,5 +63,29 @@ class WorkerFleetEngine(ParameterServerEngine):
 
     def _make_system(self, key: PRNGKey) -> FleetWorkers:
         system = FleetWorkers(self._parts, self._fleet, key)
+        self._resources.callback(system.close)
+        return system
+
+
+class EvaluatorFleetEngine(GenerationsEngine):
+    """A thread for each evaluator waits for its process; all else is as in threads."""
+
+    _system: FleetEvaluators
+
+    def __init__(self, parts: generations.Parts, fleet: FleetConfig):
+        super().__init__(parts)
+        self._fleet = fleet
+
+    def report(self) -> GenerationsReport | None:
+        report = super().report()
+        if report is None:
+            return None
+        return replace(report, restarts=report.restarts + self._system.published.lost)
+
+    def _publish(self, generation: int, params: Params) -> None:
+        self._system.published.publish(generation, params, [generation])
+
+    def _make_system(self, key: PRNGKey) -> FleetEvaluators:
+        system = FleetEvaluators(self._parts, self._fleet, key)
         self._resources.callback(system.close)
         return system

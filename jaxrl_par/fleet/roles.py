@@ -1,5 +1,7 @@
-"""What members of a process do: act, or compute gradients. Both as in threads."""
+"""What members of a process do: act, compute gradients, or play parts of generations.
+All as in threads."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,6 +9,8 @@ import numpy as np
 
 from jaxrl_par.bridge.actor import Actor, MakeEnv, acting
 from jaxrl_par.bridge.factory import ActorFactory
+from jaxrl_par.bridge.generations import system as generations
+from jaxrl_par.bridge.generations.evaluator import Evaluator, Task
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import Worker
@@ -105,6 +109,36 @@ class Contributing(WorkerSystem):
 
     def data(self, index: int, unroll: int) -> Any:
         return dict(self._kept[index])[unroll]
+
+
+class Evaluating(generations.EvaluatorSystem):
+    """Evaluators, without what is learned."""
+
+    def __init__(self, key: PRNGKey, parts: generations.Parts, looked_at: bool):
+        super().__init__(replace(parts, device=_device()), key, looked_at)
+        # Of a part that is late, and of the newest.
+        self._puller = Puller(2)
+
+    def shown(self, member: Evaluator) -> Any:
+        return member.env
+
+    def work(
+        self, member: Evaluator, unroll: int, holder: str, generation: int, part: int,
+        cap: Any,
+    ) -> Any:  # fmt: skip
+        """What came of a part, with parameters that are pulled first; None if there
+        are newer ones, and its generation is over."""
+        try:
+            version, params = self._puller.pull(holder, generation, exact=False)
+        except NoHolderError as error:
+            return NoParameters(str(error))
+        if version != generation:
+            member.next_unroll += 1
+            return None
+        return member.evaluate(Task(generation, part, cap, params))
+
+    def data(self, index: int, unroll: int) -> Any:
+        """None: an evaluator keeps nothing."""
 
 
 def _device() -> Any:

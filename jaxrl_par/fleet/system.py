@@ -1,19 +1,23 @@
 """The systems of the bridge, whose members are in other processes."""
 
+from dataclasses import replace
 from typing import Any
 
 from jaxrl_par.bridge.actor_learner import system as actor_learner
+from jaxrl_par.bridge.generations import system as generations
 from jaxrl_par.bridge.parameter_server import system as parameter_server
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import Worker
 from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.evaluator_proxy import FleetEvaluator
 from jaxrl_par.fleet.places import Places
 from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
 from jaxrl_par.fleet.recipe import packed
-from jaxrl_par.fleet.roles import Acting, Contributing
+from jaxrl_par.fleet.roles import Acting, Contributing, Evaluating
 from jaxrl_par.fleet.worker_proxy import FleetWorker
 from jaxrl_par.loops import Run
+from jaxrl_par.loops.generations import is_looked_at
 from jaxrl_par.types import Agent, Metrics, PRNGKey, State
 
 
@@ -99,6 +103,39 @@ class FleetWorkers(parameter_server.WorkerSystem):
 
     def _compile_gradient(self, worker: Worker, state: State) -> None:
         """That is for the processes, each for itself."""
+
+
+class FleetEvaluators(generations.EvaluatorSystem):
+    """Proxies of evaluators, and the parameters that they pull."""
+
+    def __init__(self, parts: generations.Parts, fleet: FleetConfig, key: PRNGKey):
+        """
+        Raises:
+          RefusedError: as `FleetActors`.
+        """
+        super().__init__(parts, key)
+        sent = replace(parts, agent=only_acting(parts.agent), device=None)
+        recipe = packed(Evaluating, (sent, is_looked_at(parts.agent)), key)
+        config = parts.config
+        self._places = Places(fleet, recipe, config.num_workers, "worker")
+        try:
+            restarts = config.supervision.restarts
+            self.published = Published(self._places.cluster, restarts)
+        except BaseException:
+            self._places.close()
+            raise
+
+    def actor(self, index: int, **options: Any) -> FleetEvaluator:
+        """A proxy, still without environments."""
+        proxy = FleetEvaluator(
+            index, self._root, self.parts.device, unroll_length=0,
+            published=self.published, **self._places.place(index), **options,
+        )  # fmt: skip
+        return self._places.add(proxy)
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._places.close()
 
 
 def only_acting(agent: Agent) -> Agent:

@@ -22,7 +22,7 @@ class Playing(NamedTuple):
     returns: Float[Array, "M E"]
     lengths: Int[Array, "M E"]
     own: Trajectory
-    """[max_steps, E, ...] of the last member."""
+    """[max_steps, E, ...] of the last member, until all its episodes are over."""
 
 
 def play(
@@ -52,9 +52,11 @@ def play(
         )
         (_, reward, _), t, step = done, now.t + 1, streams.step
         rows = now.own.action, now.own.reward, now.own.discount
+        # Others may still play: what comes now is no part of its episodes.
+        over = jnp.where(jnp.any(now.running[-1]), 0, max_steps + 1)
         own = Trajectory(
-            _written(now.own.steps, _last(step), t),
-            *_written(rows, _last(done), now.t),
+            _written(now.own.steps, _last(step), over + t),
+            *_written(rows, _last(done), over + now.t),
             extras={},
             carry=(),
         )
@@ -122,4 +124,5 @@ def _begun(shapes: Trajectory, step: TimeStep) -> Trajectory:
 
 
 def _written(rows: Any, row: Any, t: Int[Array, ""]) -> Any:
-    return jax.tree.map(lambda rows, x: rows.at[t].set(x), rows, row)
+    """Behind the last row nothing is written."""
+    return jax.tree.map(lambda rows, x: rows.at[t].set(x, mode="drop"), rows, row)

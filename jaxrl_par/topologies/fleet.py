@@ -20,6 +20,10 @@ processes, and the store is here. It has the stores `lock` and `server`; process
 no memory for `hogwild`. A process that dies takes with it what its workers kept, such
 as a replay, which new ones begin anew.
 
+`fleet_of_evaluators` is `topologies.generations` in the same way: members of evolution
+strategies play in processes, which pull the parameters of a generation. A part of one
+that died is played again, and nothing is lost with it.
+
 What makes environments and the agent are sent to processes as Ray sends functions:
 those of a notebook or a script as a whole, those of a module by name, so that a module
 has to be there on each node. JAX, NumPy and this package must be the same.
@@ -34,14 +38,21 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.actor_learner import asked as actor_learner
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
+from jaxrl_par.bridge.generations import system as generations
+from jaxrl_par.bridge.generations.config import GenerationsConfig
 from jaxrl_par.bridge.parameter_server import asked as parameter_server
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.connection import import_ray
-from jaxrl_par.fleet.engine import ActorFleetEngine, WorkerFleetEngine
+from jaxrl_par.fleet.engine import (
+    ActorFleetEngine,
+    EvaluatorFleetEngine,
+    WorkerFleetEngine,
+)
 from jaxrl_par.loops import Learner
+from jaxrl_par.perturbations import NoiseConfig
 from jaxrl_par.types import Agent
 
 
@@ -103,3 +114,28 @@ def fleet_of_workers(
         )
     parts = parameter_server.asked(learner, env, unroll_length, config, device)
     return WorkerFleetEngine(parts, parameter_server.STORES[config.store], fleet)
+
+
+def fleet_of_evaluators(
+    agent: Agent,
+    env: Environment | MakeEnv,
+    noise: NoiseConfig,
+    num_members: int,
+    max_steps: int,
+    config: GenerationsConfig = GenerationsConfig(),
+    *,
+    cap_factor: float | None = None,
+    device: Any = None,
+    fleet: FleetConfig = FleetConfig(),
+) -> EvaluatorFleetEngine:
+    """An engine for `training.train`, which starts its processes in `init`.
+
+    Arguments are those of `topologies.generations`.
+
+    Raises:
+      RefusedError: something is out of range, or Ray is not installed.
+    """
+    refuse(fleet)
+    import_ray(fleet)
+    given = noise, num_members, max_steps, cap_factor, config, device
+    return EvaluatorFleetEngine(generations.asked(agent, env, *given), fleet)

@@ -54,7 +54,7 @@ def direction(start, fitness, config=RAW, num_pairs=2_000):
 
     pairs = jnp.arange(num_pairs)
     both = [jax.vmap(lambda i, sign=sign: of(i, sign))(pairs) for sign in (1, -1)]
-    extras = {"fitness": jnp.stack(both, 1), "noise_key": key}
+    extras = {"fitness": jnp.stack(both, 1), "pairs": pairs, "noise_key": key}
     batch = agent.prepare(state, own_episodes()._replace(extras=extras), Axis())
     grads, _ = agent.grad(state, batch, random.key(0), Axis())
     return jax.tree.map(lambda x: np.asarray(-x), grads)

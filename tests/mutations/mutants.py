@@ -2143,9 +2143,9 @@ _POPULATIONS = (
     ),
     _m(
         "members of a pair meet different episodes",
-        "loops/evolution.py",
-        "numbers = jnp.concatenate([pairs, pairs, jnp.array([alone], jnp.int32)])",
-        "numbers = jnp.concatenate([pairs, -pairs, jnp.array([alone], jnp.int32)])",
+        "loops/generations.py",
+        "numbers = jnp.concatenate([pairs, pairs, alone])",
+        "numbers = jnp.concatenate([pairs, -pairs, alone])",
         "loops/test_evolution.py::test_members_of_a_pair_play_the_same_episodes",
     ),
     _m(

@@ -27,7 +27,7 @@ TAKES = {
     "actor_learner_distillation": ("compiled", "threads", "fleet"),
     "async_q": ALL,
     "dqn": SAMPLED,
-    "es": ("compiled",),
+    "es": ("compiled", "workers", "fleet"),
     "gorila": ALL,
     "impala": SAMPLED,
     "impala_threads": SAMPLED,

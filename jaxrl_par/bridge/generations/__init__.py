@@ -1,0 +1,1 @@
+"""Evolution strategies: workers that play parts of a generation, for one who learns."""
