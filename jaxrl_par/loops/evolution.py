@@ -102,16 +102,18 @@ def evolution(
         given = agent.params(run.learner), noise, noise_key, pairs, size
         members = _members(*given)
         alone = axis.size * number + axis.index
-        numbers = jnp.concatenate([pairs, pairs, jnp.array([alone], jnp.int32)])
+        numbers = jnp.append(pairs, alone)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(play_key, numbers)
         played = play(agent, env, members, keys, local.cap, max_steps)
-        fitness = jnp.mean(played.returns[:-1], axis=1).reshape(2, number).T
+        fitness = jnp.mean(played.returns[:-1], axis=2)
         extras = {"fitness": fitness, "noise_key": noise_key}
         trajectory = played.own._replace(extras=extras)
-        env_steps = axis.sum(jnp.sum(played.lengths, dtype=jnp.int32))
+        steps = jnp.sum(played.lengths) - jnp.sum(played.lengths[-1, 0])
+        env_steps = axis.sum(steps.astype(jnp.int32))
         run, metrics = _learned(agent, run, trajectory, env_steps, axis)
-        returns, steps = axis.after((played.returns, played.lengths), metrics)
-        told, lengths = _told(returns, steps, axis)
+        told, lengths = _told(
+            *axis.after((played.returns, played.lengths), metrics), axis
+        )
         cap = local.cap
         if cap_factor is not None:
             cap = jnp.ceil(cap_factor * lengths.total / lengths.count)
@@ -160,11 +162,12 @@ def _members(
     pairs: Int[Array, " n"],
     size: int,
 ) -> Params:
-    """Parameters of all members of some pairs, and of nobody: leaves [2 n + 1, ...]."""
+    """Parameters of all members of some pairs, leaves [n + 1, 2, ...]; in the last pair
+    both are the parameters themselves."""
     drawn = jax.vmap(lambda pair: noise_of(noise, key, pair, size))(pairs)
-    offset = noise.sigma * drawn
-    offsets = jnp.concatenate([offset, -offset, jnp.zeros((1, size))])
-    return jax.vmap(shifted, (None, 0))(params, offsets)
+    offset = jnp.append(noise.sigma * drawn, jnp.zeros((1, size)), axis=0)
+    offsets = jnp.stack([offset, -offset], axis=1)
+    return jax.vmap(jax.vmap(shifted, (None, 0)), (None, 0))(params, offsets)
 
 
 def _learned(
@@ -186,13 +189,13 @@ def _learned(
 
 
 def _told(
-    returns: Float[Array, "M E"], steps: Int[Array, "M E"], axis: Axis
+    returns: Float[Array, "P 2 E"], steps: Int[Array, "P 2 E"], axis: Axis
 ) -> tuple[Metrics, Mean]:
     """Metrics, and the mean length of members' episodes."""
     lengths = steps.astype(jnp.float32)
-    own = rollout.Episodes(_mean(returns[-1]), _mean(lengths[-1]))
+    own = rollout.Episodes(_mean(returns[-1, -1]), _mean(lengths[-1, -1]))
     metrics = episode_metrics(own, axis)
-    fitness = jnp.mean(returns[:-1], axis=1)
+    fitness = jnp.mean(returns[:-1], axis=2)
     known = ~jnp.isnan(fitness)
     count = jnp.sum(known, dtype=jnp.float32)
     of_members = Mean(jnp.sum(jnp.where(known, fitness, 0.0)), count)
