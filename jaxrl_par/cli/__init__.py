@@ -1,6 +1,6 @@
 """Experiments from the command line: one config, entry points, placing, studies."""
 
-from jaxrl_par.cli.args import Args, Topology, environment_problems
+from jaxrl_par.cli.args import Args
 from jaxrl_par.cli.config import parse
 from jaxrl_par.cli.entry import configure_jax, main, sentences
 from jaxrl_par.cli.epochs import EpochArgs
@@ -9,6 +9,8 @@ from jaxrl_par.cli.fields import Flat
 from jaxrl_par.cli.files import ConfigError, load
 from jaxrl_par.cli.launch import launch
 from jaxrl_par.cli.place import compose, place
+from jaxrl_par.cli.problems import environment_problems
+from jaxrl_par.cli.readers import Topology
 from jaxrl_par.cli.run import draw, train
 from jaxrl_par.cli.studies import (
     at_end,

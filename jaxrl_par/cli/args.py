@@ -7,9 +7,9 @@ there too, and refused where it is not for the one that was chosen.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import jax
 import optax
@@ -18,6 +18,13 @@ from jaxrl_par import envs
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.axis import Axis
 from jaxrl_par.cli.fields import Flat
+from jaxrl_par.cli.problems import (
+    endless_problems,
+    environments_problems,
+    size_problems,
+    topology_problems,
+)
+from jaxrl_par.cli.readers import Topology, readers
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
@@ -28,9 +35,7 @@ from jaxrl_par.errors import (
     either,
     not_a_seed,
     not_chosen,
-    problems,
     refuse_any,
-    unknown_name,
     unread,
 )
 from jaxrl_par.hosts.config import HostsConfig
@@ -43,38 +48,11 @@ from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
-from jaxrl_par.training.comparison import differences, to_json
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
 
-Topology = Literal["compiled", "delayed", "gossip", "threads", "workers", "fleet"]
-
-SIMULATED = ("threads", "workers")
-"""Systems that can step simulators, also in a fleet."""
-READ_BY: dict[str, tuple[str, ...]] = {
-    "backend": SIMULATED,
-    "num_devices": ("compiled", "gossip", "threads"),
-    # Workers send gradients, and statistics of observations have none.
-    "normalize": ("compiled", "delayed", "gossip", "threads"),
-    "repeat": SIMULATED,
-    "threads": ("threads",),
-    "workers": ("workers",),
-    "workers.num_workers": ("delayed", "workers"),
-    "workers.staleness": ("delayed", "workers"),
-    "workers.outliers": ("delayed", "workers"),
-    "delays": ("delayed", "gossip"),
-    "delays.delay": ("delayed",),
-    "delays.storage": ("delayed",),
-    "gossip": ("gossip",),
-    "hosts": ("compiled",),
-    "fleet": ("fleet",),
-}
-"""Who reads a field or a part, if not all topologies do; the longest name decides. A
-fleet reads what the system reads that it runs: see `Args.fleet_of`."""
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
-_MOST_ROWS = 2**27  # a row has tens of bytes, or thousands
-_MOST_TURNS = 10**8
 
 
 @dataclass(frozen=True)
@@ -207,12 +185,28 @@ class Args:
     @property
     def envs_each(self) -> int:
         """Environments of each device, actor or worker."""
-        return self.num_envs // self._shared_by[1]
+        return self.num_envs // self.shared_by[1]
+
+    @property
+    def shared_by(self) -> tuple[str, int]:
+        """Who has environments of its own, and how many of them there are."""
+        if self.topology == "compiled":
+            return "num_devices", self.num_devices
+        if self.system == "threads":
+            return "threads.num_actors", self.threads.num_actors
+        if self.topology == "gossip":
+            return "gossip.num_learners", self.gossip.num_learners
+        return "workers.num_workers", self.workers.num_workers
+
+    @property
+    def owns_environments(self) -> bool:
+        """Whether the script makes environments itself, and not by name."""
+        return not (self.environments is None and self.simulators is None)
 
     @property
     def is_pure(self) -> bool:
         """Whether environments can be compiled, and are no simulators."""
-        if self._owns_environments:
+        if self.owns_environments:
             return self.environments is not None
         return self.backend is None and envs.is_name(self.env_name)
 
@@ -255,7 +249,7 @@ class Args:
         env = self.make_host_env(jax.random.key(self.seed), 1)
         env.close()
         # Of a script's own simulators, the limit is known only now.
-        refuse_any(self._endless_problems(env.max_episode_steps))
+        refuse_any(endless_problems(self, env.max_episode_steps))
         return env.specs
 
     def make_optimizer(
@@ -310,167 +304,14 @@ class Args:
         if unknown := not_chosen(self):  # all else depends on it
             return found + unknown
         countable = not (low or self.threads.problems() or self.workers.problems())
-        found += self._topology_problems() + self._environment_problems()
-        found += self._hosts_problems()
-        return found + (self._size_problems() if countable else [])
+        found += topology_problems(self) + environments_problems(self)
+        return found + (size_problems(self) if countable else [])
 
     def unread(self, name: str) -> str:
         """What a field, by dotted name, is for; empty if it is read here."""
-        readers = _readers(name)
-        if not {self.topology, self.system} & set(readers):
-            return f"is for topology = {either(readers)}, not {self.topology}"
+        who = readers(name)
+        if not {self.topology, self.system} & set(who):
+            return f"is for topology = {either(who)}, not {self.topology}"
         if name.startswith("delays.") and not self.in_turns:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
         return unread(self, name)
-
-    def _problems_of_parts(self) -> list[str]:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        found = {n: problems(part) for n, part in parts.items() if is_dataclass(part)}
-        return [f"{name}.{line}" for name, lines in found.items() for line in lines]
-
-    @property
-    def _shared_by(self) -> tuple[str, int]:
-        """Who has environments of its own, and how many of them there are."""
-        if self.topology == "compiled":
-            return "num_devices", self.num_devices
-        if self.system == "threads":
-            return "threads.num_actors", self.threads.num_actors
-        if self.topology == "gossip":
-            return "gossip.num_learners", self.gossip.num_learners
-        return "workers.num_workers", self.workers.num_workers
-
-    def _topology_problems(self) -> list[str]:
-        if self.topology not in self.topologies:
-            allowed = either(self.topologies)
-            told = f"topology must be {allowed} here, got {self.topology}"
-            return [told + (self.lacks and f": {self.lacks}")]
-        changed = differences(to_json(type(self)()), to_json(self))
-        # What a part says itself need not be said twice.
-        refused = {line.split()[0].rstrip(":") for line in self._problems_of_parts()}
-        ours = {self.topology, self.system}
-        refused = {x for x in refused if ours & set(_readers(x))}
-        found = [
-            f"{name} {told}: leave it out, got {value}"
-            for name, (_, value) in changed.items()
-            if name not in refused and (told := self.unread(name))
-        ]
-        fixed = self.system == "threads" and self.threads.is_deterministic
-        if self.repeat is not None and fixed:
-            found.append("repeat is for threads with the free schedule, not lockstep")
-        return found
-
-    def _hosts_problems(self) -> list[str]:
-        processes = self.hosts.num_processes or 1
-        if self.topology != "compiled" or self.num_devices >= processes:
-            return []
-        told = f"each of hosts.num_processes = {processes} needs one"
-        return [f"num_devices must be at least {processes}: {told}"]
-
-    @property
-    def _owns_environments(self) -> bool:
-        return not (self.environments is None and self.simulators is None)
-
-    def _own_problems(self) -> list[str]:
-        """What is given for environments that are made by name."""
-        asked = {"env_name": self.env_name, "backend": self.backend}
-        asked |= {"info_metrics": self.training.info_metrics}
-        usual = {"env_name": type(self).env_name, "backend": None, "info_metrics": ()}
-        found = [
-            f"{name} is for environments by name, and this script has its own: leave it"
-            f" out, got {value}"
-            for name, value in asked.items()
-            if value != usual[name]
-        ]
-        if self.simulators is not None and self.system not in SIMULATED:
-            found.append(self._cannot_compile())
-        return found
-
-    def _environment_problems(self) -> list[str]:
-        if self._owns_environments:
-            return self._own_problems()
-        if self.is_pure:
-            if names := self.training.info_metrics:
-                found = f"info_metrics: {self.env_name} is compiled and has no info"
-                return [f"{found}: leave it out, got {', '.join(names)}"]
-            return []
-        simulated = self.system in SIMULATED
-        unknown = host.problems(self.env_name, self.backend or "auto")
-        if self.backend is not None:
-            found = unknown or self._endless_problems(self._known_limit())
-            return found if simulated else []
-        if unknown:
-            found = environment_problems(self.env_name)
-            if not simulated:
-                return found
-            (pure,), (simulator,) = found, unknown
-            return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
-        if simulated:
-            return self._endless_problems(self._known_limit())
-        return [self._cannot_compile()]
-
-    def _cannot_compile(self) -> str:
-        others = [x for x in SIMULATED if x in self.topologies]
-        instead = f": take {either(others)}" if others else ""
-        return (
-            f"env_name: {self.env_name} is a simulator's, which topology ="
-            f" {self.topology} cannot compile{instead}"
-        )
-
-    def _known_limit(self) -> int | None:
-        return host.time_limit(self.env_name, self.backend or "auto")
-
-    def _endless_problems(self, known: int | None) -> list[str]:
-        """That an evaluation of a simulator with this time limit might never end."""
-        if known is not None or self.training.evaluation_max_steps is not None:
-            return []
-        return [
-            f"evaluation_max_steps: {self.env_name} has no time limit, so episodes may"
-            " never end: give the steps after which one of an evaluation is cut"
-        ]
-
-    def _size_problems(self) -> list[str]:
-        name, count = self._shared_by
-        if self.num_envs % count:
-            wrong = f"num_envs must be a multiple of {name} = {count}"
-            return [f"{wrong}, got {self.num_envs}"]
-        if self.num_envs * self.unroll_length > _MOST_ROWS:
-            wrong = f"num_envs * unroll_length must be at most {_MOST_ROWS}"
-            return [f"{wrong}, got {self.num_envs} * {self.unroll_length}"]
-        if self.in_turns and self.max_updates > _MOST_TURNS:
-            most = (_MOST_TURNS - 1) // 2 * self.rows_per_update
-            where = f"topology = {self.topology}"
-            wrong = f"total_steps must be at most {most} for {where} here"
-            told = "whose schedule is made before the run"
-            return [f"{wrong}, {told}, got {self.total_steps}"]
-        if self.topology == "gossip":
-            return self._gossip_problems()
-        if self.system == "threads" and self.lanes % self.num_devices:
-            wrong = f"num_devices must divide the {self.lanes} environments of a batch"
-            return [f"{wrong}, got {self.num_devices}"]
-        return []
-
-    def _gossip_problems(self) -> list[str]:
-        number, devices = self.gossip.num_learners, self.num_devices
-        if self.in_turns and self.delays.model == "constant":
-            return ["delays.model: a constant delay is for topology = delayed"]
-        if devices != 1 and self.in_turns:
-            wrong = "num_devices must be 1 for gossip.pace = own, which is data"
-            return [f"{wrong}, got {devices}"]
-        if devices not in (1, number):
-            wrong = f"num_devices must be 1 or gossip.num_learners = {number}"
-            return [f"{wrong}, got {devices}"]
-        return []
-
-
-def environment_problems(name: str) -> list[str]:
-    """For `Args.problems`: that there is no such pure environment."""
-    if envs.is_name(name):
-        return []
-    return [f"env_name: {unknown_name('name', name, envs.names())}"]
-
-
-def _readers(name: str) -> tuple[str, ...]:
-    """Topologies that read the field of that dotted name."""
-    if not name:
-        return get_args(Topology)
-    return READ_BY.get(name) or _readers(name.rpartition(".")[0])

@@ -63,13 +63,13 @@ class Place(NamedTuple):
 
 
 class Members(NamedTuple):
-    """Who plays a part: all pairs with the noise added, then all with it subtracted,
-    then the parameters as they are."""
+    """Who plays a part: its pairs, and one of which both are the parameters as they
+    are."""
 
     params: Params
-    """Leaves [2 n + 1, ...]"""
-    keys: Key[Array, " M"]
-    """Equal for members that are to meet the same."""
+    """Leaves [n + 1, 2, ...]: with the noise added, and subtracted."""
+    keys: Key[Array, " n+1"]
+    """Of each pair, whose members are to meet the same."""
     pairs: Int[Array, " n"]
 
 
@@ -123,16 +123,10 @@ def playing(
     def played(params: Params, place: Place, cap: Any) -> Played:
         members = members_of(params, place, noise, num_pairs)
         done = play(agent, env, members.params, members.keys, cap, max_steps)
-        fitness = jnp.mean(done.returns[:-1], axis=1)
-        lengths = done.lengths[:-1].reshape(2, num_pairs, -1)
-        return Played(
-            members.pairs,
-            fitness.reshape(2, num_pairs).T,
-            jnp.swapaxes(lengths, 0, 1),
-            done.returns[-1],
-            done.lengths[-1],
-            done.own if looked_at else (),
-        )
+        own = done.returns[-1, -1], done.lengths[-1, -1]
+        seen = done.own if looked_at else ()
+        fitness = jnp.mean(done.returns[:-1], axis=2)
+        return Played(members.pairs, fitness, done.lengths[:-1], *own, seen)
 
     return played
 
@@ -145,14 +139,14 @@ def members_of(
     noise_key, play_key = unroll_keys(place.root, place.generation, 0)
     pairs = place.part * num_pairs + jnp.arange(num_pairs, dtype=jnp.int32)
     alone = place.num_parts * num_pairs + place.part
-    alone = jnp.asarray(alone, jnp.int32)[None]
-    numbers = jnp.concatenate([pairs, pairs, alone])
+    numbers = jnp.append(pairs, alone)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(play_key, numbers)
     size = num_evolving(params)
     drawn = jax.vmap(lambda pair: noise_of(noise, noise_key, pair, size))(pairs)
-    offset = noise.sigma * drawn
-    offsets = jnp.concatenate([offset, -offset, jnp.zeros((1, size))])
-    return Members(jax.vmap(shifted, (None, 0))(params, offsets), keys, pairs)
+    offset = jnp.append(noise.sigma * drawn, jnp.zeros((1, size)), axis=0)
+    offsets = jnp.stack([offset, -offset], axis=1)
+    moved = jax.vmap(jax.vmap(shifted, (None, 0)), (None, 0))(params, offsets)
+    return Members(moved, keys, pairs)
 
 
 def learning(

@@ -1,5 +1,10 @@
-"""Whole episodes of many members at once, each with parameters of its own."""
+"""Whole episodes of many pairs of members, each with parameters of its own.
 
+The members of a pair meet the same random numbers, which are drawn once for both: where
+networks are small, most of a step's time is drawing them.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,47 +18,48 @@ from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep, Trajectory
 
 
 class Playing(NamedTuple):
-    """Members in the middle of their episodes, leaves [M, E, ...] but for the first and
-    the last."""
+    """Members in the middle of their episodes, leaves [P, 2, E, ...] but for the first
+    and the last."""
 
     t: Int[Array, ""]
     streams: rollout.Streams
-    running: Bool[Array, "M E"]
-    returns: Float[Array, "M E"]
-    lengths: Int[Array, "M E"]
+    running: Bool[Array, "P 2 E"]
+    returns: Float[Array, "P 2 E"]
+    lengths: Int[Array, "P 2 E"]
     own: Trajectory
-    """[max_steps, E, ...] of the last member, until all its episodes are over."""
+    """[max_steps, E, ...] of the very last member, until its episodes are over."""
 
 
 def play(
     agent: Agent,
     env: Environment,
     members: Params,
-    keys: Key[Array, " M"],
+    keys: Key[Array, " P"],
     cap: Int[Array, ""],
     max_steps: int,
 ) -> Playing:
-    """An episode of all members in all environments; the last member's is not capped.
+    """An episode of all members in all environments; the last pair's is not capped.
 
     Args:
-      members: leaves [M, ...]
-      keys: equal for members that are to meet the same.
+      members: leaves [P, 2, ...]
+      keys: of each pair.
     """
-    starts = jax.vmap(lambda key: rollout.start(agent, env, key))
-    split = jax.vmap(jax.random.split)(keys)
-    streams: rollout.Streams = starts(split[:, 0])
+    # Of a greedy agent, whose actions need no keys, none are drawn.
+    start_keys, act_keys, env_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
+    starts = _pairs(lambda params, key: rollout.start(agent, env, key), (0, None))
+    streams: rollout.Streams = starts(members, start_keys)
     shape = streams.step.first.shape
-    capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]
+    capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None, None]
+    folded = jax.vmap(jax.random.fold_in, (0, None))
+    advanced = _pairs(partial(_advanced, agent, env), (0, 0, None, None))
 
     def turn(now: Playing) -> Playing:
-        given = (members, now.streams, split[:, 1], now.t)
-        streams, done = jax.vmap(partial(_advanced, agent, env), (0, 0, 0, None))(
-            *given
-        )
+        drawn = (folded(act_keys, now.t), folded(env_keys, now.t))
+        streams, done = advanced(members, now.streams, *drawn)
         (_, reward, _), t, step = done, now.t + 1, streams.step
         rows = now.own.action, now.own.reward, now.own.discount
         # Others may still play: what comes now is no part of its episodes.
-        over = jnp.where(jnp.any(now.running[-1]), 0, max_steps + 1)
+        over = jnp.where(jnp.any(_last(now.running)), 0, max_steps + 1)
         own = Trajectory(
             _written(now.own.steps, _last(step), over + t),
             *_written(rows, _last(done), over + now.t),
@@ -74,7 +80,7 @@ def play(
         return (now.t < max_steps) & jnp.any(now.running)
 
     zeros = jnp.zeros(shape, jnp.float32)
-    params = jax.tree.map(lambda x: x[-1], members)
+    params = _last(members)
     own = rollout.shapes(agent, params, _last(streams.step), max_steps)
     start = Playing(
         jnp.int32(0),
@@ -87,16 +93,20 @@ def play(
     return jax.lax.while_loop(goes_on, turn, start)
 
 
+def _pairs(function: Callable, within: tuple[int | None, ...]) -> Callable:
+    """Over pairs, and within them over what is not shared."""
+    return jax.vmap(jax.vmap(function, within))
+
+
 def _advanced(
     agent: Agent,
     env: Environment,
     params: Params,
     streams: rollout.Streams,
-    key: PRNGKey,
-    t: Int[Array, ""],
+    act_key: PRNGKey,
+    env_key: PRNGKey,
 ) -> tuple[rollout.Streams, tuple[Any, Array, Array]]:
     """One member's environments after a step, and (action, reward, discount)."""
-    act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
     action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
     env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
     reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
@@ -104,7 +114,8 @@ def _advanced(
 
 
 def _last(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[-1], tree)
+    """The second member of the last pair."""
+    return jax.tree.map(lambda x: x[-1, -1], tree)
 
 
 def _begun(shapes: Trajectory, step: TimeStep) -> Trajectory:

@@ -56,13 +56,14 @@ class Args(cli.Args):
     @property
     def rows_per_update(self) -> int:
         """The most environment steps of a generation."""
-        own = 1 if self.topology == "compiled" else self._shared_by[1]
+        own = 1 if self.topology == "compiled" else self.shared_by[1]
         return (self.num_envs + own) * self.episodes * self.unroll_length
 
     @property
-    def _shared_by(self) -> tuple[str, int]:
+    def shared_by(self) -> tuple[str, int]:
+        """Who has members of its own, and how many of them there are."""
         if self.topology == "compiled":
-            return super()._shared_by
+            return super().shared_by
         return "parts.num_parts", self._generations.num_parts
 
     @property
@@ -76,7 +77,7 @@ class Args(cli.Args):
         found += above(self, cap_factor=0)
         if self.topology not in self.topologies or found:
             return found
-        shared = self._shared_by[1]
+        shared = self.shared_by[1]
         if self.num_envs % (2 * shared):
             where = (
                 "on each of the" if self.topology == "compiled" else "in each of the"

@@ -10,8 +10,8 @@ import pytest
 import tyro
 
 from jaxrl_par import cli, errors, presets, random
-from jaxrl_par.cli.args import READ_BY, SIMULATED
 from jaxrl_par.cli.entry import choose_threads, compute_in_place
+from jaxrl_par.cli.readers import READ_BY, SIMULATED
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious

@@ -103,6 +103,7 @@ def test_the_parameters_own_return_is_not_that_of_members():
     assert own.count[0] == 64
     assert members.count[0] == 32
     assert members.total[0] / members.count[0] < own.total[0] / own.count[0] - 0.3
+    assert metrics["grad_norm"][0] > 0.0  # members of a pair differ
     played = (32 + 1) * 64 * metrics["episode_length"].total[0] / 64
     assert int(run.progress.env_steps) == played
 

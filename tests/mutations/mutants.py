@@ -2142,17 +2142,18 @@ _POPULATIONS = (
         "loops/test_evolution.py::test_devices_share_the_members_of_one_generation",
     ),
     _m(
-        "members of a pair meet different episodes",
+        "both members of a pair have the noise added",
         "loops/generations.py",
-        "numbers = jnp.concatenate([pairs, pairs, alone])",
-        "numbers = jnp.concatenate([pairs, -pairs, alone])",
-        "loops/test_evolution.py::test_members_of_a_pair_play_the_same_episodes",
+        "offsets = jnp.stack([offset, -offset], axis=1)",
+        "offsets = jnp.stack([offset, offset], axis=1)",
+        "loops/test_evolution.py::"
+        "test_the_parameters_own_return_is_not_that_of_members",
     ),
     _m(
         "the parameters' own episode is cut as members' are",
         "loops/playing.py",
-        "capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None]",
-        "capped = (jnp.arange(shape[0]) < shape[0])[:, None]",
+        "capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None, None]",
+        "capped = (jnp.arange(shape[0]) < shape[0])[:, None, None]",
         "loops/test_evolution.py::"
         "test_members_episodes_are_cut_and_the_parameters_own_are_not",
     ),

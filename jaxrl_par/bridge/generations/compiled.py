@@ -37,9 +37,9 @@ class Compiled:
         def members(params: Params, place: Place) -> Members:
             return members_of(params, place, noise, num_pairs)
 
-        def member(members: Members, index: Any) -> tuple[Params, Any]:
-            params = jax.tree.map(lambda x: x[index], members.params)
-            return params, _keys(members.keys[index], max_steps)
+        def member(members: Members, pair: Any, sign: Any) -> tuple[Params, Any]:
+            params = jax.tree.map(lambda x: x[pair, sign], members.params)
+            return params, _keys(members.keys[pair], max_steps)
 
         def act(params: Params, carry: Carry, step: TimeStep, keys: Any, t: Any):
             return agent.act(params, carry, step, keys[t])[:2]
@@ -47,8 +47,8 @@ class Compiled:
         self.members = jax.jit(members)
         """(params, place) -> `Members`"""
         self.member = jax.jit(member)
-        """(members, index) -> its parameters, and its keys: to make environments, to
-        act with [T], of steps [T]"""
+        """(members, pair, sign) -> parameters of one, and its keys: to make
+        environments, to act with [T], of steps [T]"""
         self.act = jax.jit(act)
         """(params, carry, step, keys [T], t) -> action, carry"""
 
@@ -104,8 +104,8 @@ class Rows:
 
 
 def _keys(key: PRNGKey, max_steps: int) -> tuple[PRNGKey, Any, Any]:
-    start_key, key = jax.random.split(key)
+    """As in `loops.playing.play`."""
+    start_key, act_key, env_key = jax.random.split(key, 3)
     times = jnp.arange(max_steps, dtype=jnp.int32)
-    each = jax.vmap(jax.random.fold_in, (None, 0))(key, times)
-    both = jax.vmap(jax.random.split)(each)
-    return start_key, both[:, 0], both[:, 1]
+    folded = jax.vmap(jax.random.fold_in, (None, 0))
+    return start_key, folded(act_key, times), folded(env_key, times)

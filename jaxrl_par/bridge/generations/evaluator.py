@@ -153,22 +153,20 @@ class HostEvaluator(_Here):
         self._in_progress = 0
         functions = self._functions
         members: Members = functions.members(task.params, place)
-        number = 2 * len(members.pairs)
-        done = []
-        for index in range(number + 1):
-            params, keys = functions.member(members, np.int32(index))
-            # Members are compared; the parameters themselves play to the end.
-            limit = functions.max_steps
-            limit = limit if index == number else min(int(task.cap), limit)
-            done.append(self._episodes(params, keys, limit, index == number))
-        returns, lengths, rows = map(list, zip(*done, strict=True))
-        fitness = np.mean(np.stack(returns[:-1]), axis=1, dtype=np.float32)
-        each = np.stack(lengths[:-1]).reshape(2, number // 2, -1).swapaxes(0, 1)
-        pairs = np.asarray(members.pairs)
-        own = returns[-1], lengths[-1], rows[-1]
+        cap, number = min(int(task.cap), functions.max_steps), len(members.pairs)
+
+        def played(pair: int, sign: int, limit: int) -> Any:
+            given = members, np.int32(pair), np.int32(sign)
+            return self._episodes(*functions.member(*given), limit, pair == number)
+
+        pairs = [[played(i, sign, cap) for sign in range(2)] for i in range(number)]
+        returns = np.array([[x[0] for x in pair] for pair in pairs])
+        lengths = np.array([[x[1] for x in pair] for pair in pairs])
+        # Members are compared; the parameters as they are play to the end.
+        own = played(number, 1, functions.max_steps)
+        fitness: Any = np.mean(returns, axis=2)
         self._in_progress = 0
-        told: Any = pairs, fitness.reshape(2, number // 2).T, each, *own
-        return Played(*told)
+        return Played(jax.device_get(members.pairs), fitness, lengths, *own)
 
     def _episodes(self, params: Params, keys: Any, limit: int, own: bool) -> Any:
         """Returns [E], lengths [E], and what the parameters as they are saw.

@@ -1,0 +1,380 @@
+"""Writes results/README.md from the results beside it: no number there is typed.
+
+    python experiments/figures.py
+
+Each section is a function from one file of results to Markdown, with the command that
+makes the file again. A file that is not there has no section.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+RESULTS = Path(__file__).parent / "results"
+FIRST = """# Results
+
+Written by `python experiments/figures.py` from the JSON in this folder, which the
+commands below make: do not edit. Most files say what machine they are from; those that
+do not are from two cores of an AMD EPYC, Python 3.11, jax 0.10.2, no GPU. Ratios are
+taken within pairs that ran in turn; medians are over pairs, rounds or seeds.
+"""
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    file: str
+    """In the folder of results."""
+    command: str
+    render: Callable[[Any], str]
+
+
+def page(folder: Path = RESULTS) -> str:
+    """The whole text."""
+    parts = [FIRST]
+    for title, file, command, render in SECTIONS:
+        if (folder / file).exists():
+            told = render(json.loads((folder / file).read_text())).strip()
+            parts.append(f"## {title}\n\n`{command}`\n\n{told}\n")
+            if picture := _picture(folder / file):
+                parts.append(f"![{title}]({picture.relative_to(folder)})\n")
+    return "\n".join(parts)
+
+
+def _picture(path: Path) -> Path | None:
+    beside = path.with_suffix(".png")
+    return beside if beside.exists() else None
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(shown, line))} |" for line in lines)
+
+
+def shown(x: Any) -> str:
+    """A number as short as it says enough, a list with commas; None is a dash."""
+    if x is None:
+        return "-"
+    if isinstance(x, list | tuple):
+        return ", ".join(map(shown, x))
+    if not isinstance(x, float):
+        return f"{x:,}" if isinstance(x, int) else str(x)
+    size = abs(x)
+    if size >= 1e6:
+        return f"{x / 1e6:.2f} M"
+    if size >= 1e4:
+        return f"{x / 1e3:.0f} k"
+    if size >= 1e3:
+        return f"{x / 1e3:.1f} k"
+    digits = 1 if size >= 20 else 2
+    text = f"{round(x, digits) + 0.0:.{digits}f}"  # + 0.0: not -0
+    return text.removesuffix(".0")
+
+
+def learning(data: Any) -> str:
+    rows = [
+        (name, f"`{one['command'].strip()}`", scores, median(scores))
+        for name, one in data["tasks"].items()
+        if (scores := [run["score"] for run in one["runs"]])
+    ]
+    return (
+        "Mean return of 100 evaluation episodes at the end, sampled actions. Budgets"
+        " counted rows then, a few per cent more than environment steps.\n\n"
+    ) + table(("task", "script and options", "seeds", "median"), rows)
+
+
+def replay(data: Any) -> str:
+    rows = [(x["name"], x["return"], x["median"]) for x in data["rows"]]
+    return (
+        "Double dueling DQN on Breakout-MinAtar, 1 M rows, greedy returns, the mean of"
+        " the last fifth of the evaluations. Seeds differ more than kinds.\n\n"
+    ) + table(("replay", "seeds", "median"), rows)
+
+
+def draws(data: Any) -> str:
+    rows = [
+        (x["capacity"], x["ours_us"], x["flashbax_us"], x["ratio"], x["ratios"])
+        for x in data["draws"]
+    ]
+    head = ("capacity", "ours, us", "flashbax, us", "times as fast", "rounds")
+    return "A prioritised draw of 512, and an update of its priorities.\n\n" + table(
+        head, rows
+    )
+
+
+def burn_in(data: Any) -> str:
+    rows = [
+        (x["method"], x["return"], x["median"], median(x["staleness_last"]))
+        for x in data["rows"]
+    ]
+    head = ("memory before a window", "return of the seeds", "median", "staleness")
+    return table(head, rows)
+
+
+def pairs(data: Any) -> str:
+    ratios, middle = data["ratios"], data["median_ratio"]
+    rows = []
+    for kind, name in (("cpu", "CPU-second"), ("wall", "second")):
+        ours, theirs = (
+            median(
+                x[side]["env_steps"] / x[side][f"{kind}_seconds"] for x in data["runs"]
+            )
+            for side in ("ours", "theirs")
+        )
+        rows.append((name, ours, theirs, ratios[kind], middle[kind]))
+    return table(("steps per", "ours", "theirs", "pairs", "median"), rows)
+
+
+def throughput(data: Any) -> str:
+    shares = "of_bound", "of_best_layouts"
+    rows = [
+        (x["name"], x["num_envs"], *map(x.get, ("steps/CPU-s", *shares)))
+        for x in data["records"]
+    ]
+    head = ("program", "environments", "steps per CPU-second", "of the bound")
+    return (
+        "The bound is the environments and every matrix product alone: as it is"
+        " written, and in the best of its layouts. The first share can pass 1.\n\n"
+    ) + table((*head, "of best layouts"), rows)
+
+
+def bridge(data: Any) -> str:
+    rows = []
+    for name, one in data["cases"].items():
+        rates = [
+            median(
+                pair[side]["env_steps"] / pair[side]["wall_seconds"]
+                for pair in one["pairs"]
+            )
+            for side in (0, 1)
+        ]
+        lag = median(pair[1]["lag"] for pair in one["pairs"])
+        rows.append((name, *rates, one["shares"]["wall"], lag))
+    act = ", ".join(f"{us:.0f} us for {n}" for n, us in data["act_us"].items())
+    return (
+        "IMPALA in actor threads, beside the same simulators with random actions.\n\n"
+        + table(("case", "alone", "bridge", "share", "lag"), rows)
+        + f"\n\nOne call to act, NumPy to NumPy, 64 x 64 units: {act} environments."
+    )
+
+
+def impala_table(data: Any) -> str:
+    kinds = ("constant", "mild", "heavy")
+    rows = [(name, *(x[kind] for kind in kinds)) for name, x in data["rates"].items()]
+    return (
+        "Environment steps per second, when simulators' steps take equal times, mildly"
+        " and heavily varying ones of the same mean.\n\n"
+    ) + table(("who waits for whom", *kinds), rows)
+
+
+def scaling(data: Any) -> str:
+    rows = [
+        (x["stage"], x["place"], x["steps_per_second"], x["efficiency"], x["equality"])
+        for x in data["rows"]
+    ]
+    return table(("stage", "place", "steps/s", "efficiency", "equality"), rows)
+
+
+def fleet(data: Any) -> str:
+    rows = [
+        (name, one["threads"], one["fleet"], one["ratio"])
+        for name, one in data.items()
+        if "ratio" in one
+    ]
+    sent = data["transport"]
+    middle, most = sent["ms_50"], sent["ms_90"]
+    return (
+        table(("simulator", "threads, steps/s", "fleet", "median ratio"), rows)
+        + f"\n\n{sent['bytes'] / 1e6:.2f} MB from another process: {middle:.2f} ms, in"
+        f" one of ten calls {most:.2f} ms or more."
+    )
+
+
+def hosts(data: Any) -> str:
+    rows = [(x["delay_ms"], x["updates_per_second"]) for x in data["rates"]]
+    return (
+        "A2C on two hosts, network namespaces with a delay between them.\n\n"
+        + table(("ms each way", "updates/s"), rows)
+        + f"\n\nCut off in the middle, both end with exit codes"
+        f" {shown(data['cut']['exit_codes'])} after {data['cut']['seconds']:.1f} s."
+    )
+
+
+def distillation(data: Any) -> str:
+    names = "method", "dprl", "evaluations", "median", "steps_to_three_quarters"
+    rows = [
+        (*map(x.get, names), median(x["steps_per_cpu_second"])) for x in data["rows"]
+    ]
+    head = ("method", "updates of the actor", "seeds", "median")
+    return table((*head, "steps to return 0.75", "steps/CPU-s"), rows)
+
+
+def latency(data: Any) -> str:
+    kinds = ("jit", "StableHLO", "NumPy")
+    rows = [
+        (name, batch, *(one.get(kind, {}).get("cpu") for kind in kinds))
+        for name, batches in data["us"].items()
+        for batch, one in batches.items()
+    ]
+    return "CPU microseconds of one call to act.\n\n" + table(
+        ("network", "batch", *kinds), rows
+    )
+
+
+def workers(data: Any) -> str:
+    rows = [
+        (x["case"], x["store"], x["steps_per_second"]["1"], x["speed_up"])
+        for x in data["rows"]
+    ]
+    head = ("environments", "store", "steps/s of one", "two workers, times as fast")
+    return table(head, rows)
+
+
+def worker_scaling(data: Any) -> str:
+    names = "num_workers", "mode", "store", "episodes", "seconds"
+    rows = [
+        (*map(x.get, names), f"{sum(x['solved'])} of {len(x['solved'])}")
+        for x in sorted(data["rows"], key=lambda x: (x["num_workers"], x["store"]))
+    ]
+    head = ("workers", "how", "store", "episodes", "seconds", "seeds that solved it")
+    return f"Until a mean return of {data['threshold']}.\n\n" + table(head, rows)
+
+
+def by_seeds(group: tuple[str, ...], value: str) -> Callable[[Any], str]:
+    """A table of cases that have a seed each."""
+
+    def render(data: Any) -> str:
+        found: dict[Any, list[float]] = {}
+        for case in data["cases"]:
+            found.setdefault(tuple(case[x] for x in group), []).append(case[value])
+        rows = [
+            (*key, values, median(float("inf") if x is None else x for x in values))
+            for key, values in found.items()
+        ]
+        return table((*group, f"{value} of the seeds", "median"), rows)
+
+    return render
+
+
+def evolution(data: Any) -> str:
+    names = "members", "steps/CPU-s", "environment", "products", "ns/step", "of_bound"
+    rows = [map(x.get, names) for x in data["records"]]
+    sent = [(x["exchange"], x["widths"], x["bytes"]) for x in data["exchanged"]]
+    head = ("members", "steps/CPU-s", "environment, ns", "products, ns")
+    return (
+        table((*head, "a step, ns", "of the bound"), rows)
+        + "\n\nBytes that two devices exchange in a generation of the first size:\n\n"
+        + table(("exchanged", "units of the layers", "bytes"), sent)
+    )
+
+
+def es_workers(data: Any) -> str:
+    rows = [
+        (x["cap"] or None, x["workers"], x["speed_up"], x["efficiency"], x["return"])
+        for x in data["rows"]
+    ]
+    head = ("cap", "workers", "times as fast", "efficiency", "return of the seeds")
+    return table(head, rows)
+
+
+def counted(what: str) -> Callable[[Any], str]:
+    """How many of the trials ended as promised."""
+    return lambda data: f"{data['clear']} of {data[what]} ended clearly."
+
+
+_B, _E = "python experiments/benchmarks", "python experiments"
+_PPO = f"{_B}/pairs.py --ours '... throughput.py --json-line' --theirs 'PureJaxRL'"
+_DQN = f"{_B}/pairs.py --ours '... replay.py --json-line' --theirs '... replay_peers.py"
+SECTIONS = (
+    Section("Learning", "learning.json", f"{_B}/learning.py", learning),
+    Section(
+        "PPO beside PureJaxRL: CartPole", "pairs_ppo_cartpole.json", _PPO, pairs
+    ),
+    Section(
+        "PPO beside PureJaxRL: Breakout, one thread", "pairs_ppo_breakout.json", _PPO,
+        pairs,
+    ),
+    Section(
+        "PPO beside PureJaxRL: Breakout, two threads",
+        "pairs_ppo_breakout_two_threads.json", _PPO, pairs,
+    ),
+    Section(
+        "DQN beside PureJaxRL", "pairs_dqn_purejaxrl.json", f"{_DQN} purejaxrl'", pairs
+    ),
+    Section("DQN beside Rejax", "pairs_dqn_rejax.json", f"{_DQN} rejax'", pairs),
+    Section(
+        "Evolution strategies beside evosax", "pairs_es_evosax.json",
+        f"{_B}/pairs.py --ours '... evolution.py --json-line' --theirs 'evosax'", pairs,
+    ),
+    Section(
+        "Share of the lower bound", "throughput_cartpole.json", f"{_B}/throughput.py",
+        throughput,
+    ),
+    Section("A generation", "evolution.json", f"{_B}/evolution.py", evolution),
+    Section(
+        "Evolution strategies on more workers", "es_study/study.json",
+        f"{_E}/es_study.py", es_workers,
+    ),
+    Section("Replay", "replay_study/study.json", f"{_E}/replay_study.py", replay),
+    Section("Draws", "replay_draws.json", f"{_B}/replay.py --only draws", draws),
+    Section("Burn-in", "burn_in_study/study.json", f"{_E}/burn_in_study.py", burn_in),
+    Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
+    Section(
+        "Who waits for whom", "impala_table.json", f"{_B}/impala_table.py",
+        impala_table,
+    ),
+    Section("Devices", "scaling.json", f"{_B}/scaling.py", scaling),
+    Section("Fleet", "fleet.json", f"{_B}/fleet.py --pairs 5", fleet),
+    Section("Hosts", "hosts.json", f"{_B}/hosts.py", hosts),
+    Section(
+        "Stragglers", "straggler_study/study.json", f"{_E}/straggler_study.py",
+        by_seeds(("share",), "return"),
+    ),
+    Section(
+        "Gossip", "gossip_study/study.json", f"{_E}/gossip_study.py",
+        by_seeds(("delay_ms", "slowest", "method"), "seconds"),
+    ),
+    Section(
+        "Distillation, I-Maze 9x9", "distillation_imaze/study.json",
+        f"{_E}/distillation_study.py", distillation,
+    ),
+    Section(
+        "Distillation, Meta-Fetch 7x7", "distillation_metafetch/study.json",
+        f"{_E}/distillation_study.py --settings.env-name MetaFetch-7x7", distillation,
+    ),
+    Section("Actors that left", "latency.json", f"{_B}/latency.py", latency),
+    Section("Workers", "workers.json", f"{_B}/workers.py", workers),
+    Section(
+        "More workers, CartPole", "worker_scaling/scaling.json",
+        f"{_E}/worker_scaling.py", worker_scaling,
+    ),
+    Section(
+        "More workers, LunarLander", "worker_scaling_lander/scaling.json",
+        f"{_E}/worker_scaling.py (see its help)", worker_scaling,
+    ),
+    Section(
+        "Staleness", "staleness/staleness.json", f"{_E}/staleness.py",
+        by_seeds(("method", "delay"), "return"),
+    ),
+    Section(
+        "Gorila's bundles", "gorila/gorila.json", f"{_E}/gorila_study.py",
+        by_seeds(("num_bundles", "method"), "return"),
+    ),
+    Section(
+        "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
+        counted("faults"),
+    ),
+    Section(
+        "Signals", "signal_storm.json", f"{_B}/signal_storm.py --num-signals 200",
+        counted("signals"),
+    ),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    (RESULTS / "README.md").write_text(page())
