@@ -79,18 +79,18 @@ class Args(cli.Args):
             return found
         shared = self.shared_by[1]
         if self.num_envs % (2 * shared):
-            where = (
-                "on each of the" if self.topology == "compiled" else "in each of the"
-            )
-            what = "devices" if self.topology == "compiled" else "parts"
+            of = "device" if self.topology == "compiled" else "part"
             found.append(
-                f"num_envs must be members in pairs, as many {where} {shared} {what}: a"
-                f" multiple of {2 * shared}, got {self.num_envs}"
+                f"num_envs must be members in pairs, as many for each {of} of {shared}:"
+                f" a multiple of {2 * shared}, got {self.num_envs}"
             )
         if self.topology == "compiled":
             return found
         if self.training.info_metrics:
             found.append("info_metrics: members tell of their fitness alone")
+        if self.backend == "processes":
+            wrong = "would start them anew for each member: take gymnasium or envpool"
+            found.append(f"backend: processes {wrong}")
         return found + self._generations.problems()
 
     def unread(self, name: str) -> str:

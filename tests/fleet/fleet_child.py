@@ -2,6 +2,7 @@
 
 python fleet_child.py compiled    # a worker of a pure environment, and the program
 python fleet_child.py runs        # a fleet that runs until a line comes, then closes
+python fleet_child.py nodes       # two nodes, of which one is lost
 """
 
 import json
@@ -80,5 +81,46 @@ def runs() -> None:
     print("closed", flush=True)
 
 
+def parents(engine) -> list[int]:
+    """What started the process of each actor: a raylet, of which a node has one."""
+    found = []
+    for pid in fleets.processes(engine):
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        found.append(int(stat.rpartition(")")[2].split()[1]))
+    return found
+
+
+def nodes() -> None:
+    """Prints on how many nodes actors were, hashes of a run there and in threads, and
+    what became of a run whose first actor's node was killed."""
+    from ray.cluster_utils import Cluster
+
+    memory = {"object_store_memory": 80 * 10**6}
+    there = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+    try:
+        many = [there.add_node(num_cpus=2, **memory) for _ in range(2)]
+        where = {"address": there.address, "object_store_mb": None}
+        told, seen = {}, []
+        engine = fleets.fleet_engine(fleets.lockstep(), **where)
+        run = fleets.advanced(engine, 8, lambda x: seen.extend(parents(x)))
+        told["nodes"], told["hash"] = len(set(seen)), fleets.whole_hash(run)
+        alone = fleets.advanced(fleets.threads_engine(fleets.lockstep()), 8)
+        told["threads"] = fleets.whole_hash(alone)
+
+        def kill_node(engine) -> None:
+            raylets = {x.all_processes["raylet"][0].process.pid: x for x in many}
+            there.remove_node(raylets[parents(engine)[0]], allow_graceful=False)
+
+        engine = fleets.fleet_engine(fleets.lockstep(on_error="restart"), **where)
+        run = fleets.advanced(engine, 12, kill_node)
+        told["updates"] = int(run.progress.updates)
+        told["generations"] = [int(x.generation) for x in run.local.actors]
+        told["restarts"] = engine.report().restarts
+        print(json.dumps(told), flush=True)
+    finally:
+        there.shutdown()
+
+
 if __name__ == "__main__":
-    {"compiled": as_compiled, "runs": runs}[sys.argv[1]]()
+    modes = {"compiled": as_compiled, "runs": runs, "nodes": nodes}
+    modes[sys.argv[1]]()

@@ -98,3 +98,19 @@ def test_a_worker_of_a_pure_environment_is_the_compiled_program():
     assert ours.returncode == 0, errors
     first, second = output.split()[-2:]
     assert first == second
+
+
+def test_actors_on_several_nodes_and_one_node_lost():
+    """Two raylets beside the head, each with a store of its own: the numbers are those
+    of threads, and what was on a node that is killed is made anew on the other one."""
+    driver = child("nodes")
+    try:
+        out, _ = driver.communicate(timeout=280)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0
+    told = json.loads(out.splitlines()[-1])
+    assert told["nodes"] == 2
+    assert told["hash"] == told["threads"]
+    assert told["updates"] == 12
+    assert told["restarts"] >= 1 and max(told["generations"]) >= 1

@@ -12,16 +12,28 @@ import pytest
 
 from jaxrl_par import random
 from jaxrl_par.bridge.actor import ActorState, Episodes, Unrolled
+from jaxrl_par.bridge.generations.evaluator import Evaluator, EvaluatorState, Task
 from jaxrl_par.bridge.supervision import Activity, DeadlineError, Stopped
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.fleet import cluster, connection, recipe
 from jaxrl_par.fleet.arrays import on_host, own, own_on
 from jaxrl_par.fleet.config import FleetConfig
-from jaxrl_par.fleet.messages import Failed, Hello, Reply, Shown, Started, failed
+from jaxrl_par.fleet.evaluator_proxy import FleetEvaluator
+from jaxrl_par.fleet.messages import (
+    Failed,
+    Hello,
+    NoParameters,
+    Reply,
+    Shown,
+    Started,
+    failed,
+)
 from jaxrl_par.fleet.parameters import Holder
 from jaxrl_par.fleet.processes import Slot
 from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
+from jaxrl_par.fleet.roles import Evaluating
+from jaxrl_par.loops.generations import Played
 from jaxrl_par.types import TimeStep
 
 HERE = recipe.software()
@@ -270,6 +282,56 @@ def test_a_holder_gives_the_version_that_is_due_or_the_newest():
             await holder.pull(1, exact=True)
 
     asyncio.run(story())
+
+
+class FakeEvaluator(Evaluator):
+    """Gives what it was to play."""
+
+    def __init__(self):
+        self.next_unroll = 0
+
+    def evaluate(self, task):
+        self.next_unroll += 1
+        return Played(*[task] * len(Played._fields))
+
+    start = resume = state = where = close = lambda self, *_: None
+
+
+def test_a_part_is_played_with_the_parameters_of_its_generation_or_not_at_all():
+    role, member = object.__new__(Evaluating), FakeEvaluator()
+    newest = 7, {"w": np.zeros(2)}
+    role._puller = SimpleNamespace(pull=lambda holder, at_least, exact: newest)
+    done = role.work(member, 0, "ours", 7, 3, np.int32(9))
+    assert done.own == Task(7, 3, np.int32(9), newest[1]) and member.next_unroll == 1
+    # A generation that is over: nothing is sent, and the next part is due.
+    assert role.work(member, 1, "ours", 6, 3, np.int32(9)) is None
+    assert member.next_unroll == 2
+
+
+def test_an_evaluator_elsewhere_asks_for_part_after_part():
+    """As often as it takes to find who holds the parameters."""
+    place, there = slot(HELLO)
+    replies = [
+        Reply(Started(SHOWN, EvaluatorState(0, 0), True), None, 0, {}),
+        Reply(NoParameters("it died"), None, 0, {}),
+        Reply(Played(*[np.zeros(2)] * 6), None, 8, {"playing": 1.0}),
+        Reply(None, None, 0, {}),
+    ]
+    there.answers = HELLO | {"member": lambda *_: (replies.pop(0),)}
+    published, asked = FakePublished(), []
+    published.replace = lambda holder, why: asked.append((holder, why))
+    member = FleetEvaluator(
+        0, random.key(0), jax.devices("cpu")[0], Activity("worker 0", 60.0),
+        slot=place, thread=0, unroll_length=0, published=published,
+    )  # fmt: skip
+    member.start(random.key(1))
+    task = Task(4, 1, np.int32(9))
+    played = member.evaluate(task)
+    assert played is not None and played.fitness.flags.writeable
+    assert asked == [("ours", "it died")] and member.rows == 8
+    assert member.evaluate(task) is None and member.next_unroll == 2
+    works = [x[3:] for x in there.made[0].asked if x[2:3] == ("work",)]
+    assert works == [(n, "ours", 4, 1, np.int32(9)) for n in (0, 0, 1)]
 
 
 def test_arrays_are_sent_as_they_are_and_own_themselves():

@@ -2150,6 +2150,30 @@ _POPULATIONS = (
         "test_the_parameters_own_return_is_not_that_of_members",
     ),
     _m(
+        "the noise is that of other pairs than those that entered",
+        "algorithms/es.py",
+        "            for x in (batch.pairs, batch.difference)\n",
+        "            for x in (jnp.arange(total), batch.difference)\n",
+        "topologies/test_generations.py::"
+        "test_pairs_enter_whole_and_what_is_late_is_told",
+    ),
+    _m(
+        "what is late enters the next generation",
+        "bridge/generations/board.py",
+        "            if task.generation == self._open:\n",
+        "            if self._open >= 0:\n",
+        "topologies/test_generations.py::"
+        "test_pairs_enter_whole_and_what_is_late_is_told",
+    ),
+    _m(
+        "a part that failed is not played again",
+        "bridge/generations/board.py",
+        "self._waiting.appendleft(task)",
+        "self._late.clear()",
+        "topologies/test_generations.py::"
+        "test_a_part_that_fails_is_played_again_and_nothing_is_lost",
+    ),
+    _m(
         "the parameters' own episode is cut as members' are",
         "loops/playing.py",
         "capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None, None]",
@@ -2227,6 +2251,14 @@ _FLEET = (
         "for version in ():",
         "fleet/test_fleet_parts.py::"
         "test_a_version_enters_the_store_once_and_a_new_holder_gets_what_is_kept",
+    ),
+    _m(
+        "fleet: a part of a generation that is over is played with newer parameters",
+        "fleet/roles.py",
+        "        if version != generation:\n",
+        "        if version < generation:\n",
+        "fleet/test_fleet_parts.py::"
+        "test_a_part_is_played_with_the_parameters_of_its_generation_or_not_at_all",
     ),
 )
 
