@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Schedule
@@ -15,6 +16,7 @@ from jaxrl_par.bridge.parameter_server import system as parameter_server
 from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.published import HeldPublisher
+from jaxrl_par.fleet.shard_store import FarServer
 from jaxrl_par.fleet.system import FleetActors, FleetEvaluators, FleetWorkers
 from jaxrl_par.types import Params, PRNGKey
 
@@ -64,6 +66,8 @@ class WorkerFleetEngine(ParameterServerEngine):
     def _make_system(self, key: PRNGKey) -> FleetWorkers:
         system = FleetWorkers(self._parts, self._fleet, key)
         self._resources.callback(system.close)
+        if self._parts.config.store == "server":
+            self._make_store = partial(FarServer, system)
         return system
 
 

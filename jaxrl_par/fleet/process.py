@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from jaxrl_par.fleet.messages import Failed, Hello, Progress, Reply, failed
-from jaxrl_par.fleet.recipe import Settings, software
+from jaxrl_par.fleet.recipe import Recipe, Settings, software
 
 
 class Process:
@@ -37,13 +37,16 @@ class Process:
 
             for name, value in settings.jax.items():
                 jax.config.update(name, value)
-            from jaxrl_par.fleet.members import Members
-
             # As the driver sent it: see `jaxrl_par.fleet`.
-            self._members = Members(pickle.loads(recipe), self._where)
+            self._load(pickle.loads(recipe))
         except Exception as error:
             return failed(error, self._where)
         return None
+
+    def _load(self, recipe: Recipe) -> None:
+        from jaxrl_par.fleet.members import Members
+
+        self._members = Members(recipe, self._where)
 
     def member(self, index: int, method: str, *arguments: Any) -> Reply:
         """Has a member do something; what it raises is part of the answer."""

@@ -41,14 +41,20 @@ class Slot:
 
     def __init__(
         self, cluster: Cluster, config: FleetConfig, name: str, settings: Settings,
-        recipe: bytes,
+        recipe: bytes, kind: type[Process] = Process, known_as: str | None = None,
     ):  # fmt: skip
-        """`name`: what the process is called in errors."""
+        """
+        Args:
+          name: what the process is called in errors.
+          known_as: others find it by that.
+        """
         self._cluster = cluster
         self._config = config
         self._name = name
         self._settings = settings
         self._recipe = recipe
+        self._kind = kind
+        self._known_as = known_as
         self._lock = threading.Lock()
         self._lease: Lease | None = None
         self._incarnations = 0
@@ -92,7 +98,11 @@ class Slot:
         threads = range(self._config.threads_per_process)
         groups = {f"member {i}": 1 for i in threads} | {"watch": 1}
         handle = self._cluster.make(
-            Process, self._name, cpus=self._config.cpus_per_process, groups=groups
+            self._kind,
+            self._name,
+            cpus=self._config.cpus_per_process,
+            groups=groups,
+            name=self._known_as,
         )
         deadline = time.monotonic() + self._config.start_seconds
         try:

@@ -18,8 +18,9 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.fleet.arrays import on_host, own_on
 from jaxrl_par.fleet.messages import NoParameters
 from jaxrl_par.fleet.parameters import NoHolderError, Puller
+from jaxrl_par.fleet.shards import Far
 from jaxrl_par.loops import Learner
-from jaxrl_par.types import Agent, PRNGKey, TimeStep, example
+from jaxrl_par.types import Agent, PRNGKey, State, TimeStep, example
 
 
 class Acting(ActorFactory[Actor]):
@@ -83,22 +84,40 @@ class Contributing(WorkerSystem):
     ):
         super().__init__(Parts(learner, env, unroll_length, config, _device()), key)
         self._kept: dict[int, tuple[tuple[int, Any], ...]] = {}
+        self._far: Far | None = None
 
     def claim(self, member: int, env: Any) -> None:
         super().claim(member, env)
-        # Of a worker's data, which are the same for all.
+        self._know(env)
+
+    def _know(self, env: Any) -> State:
+        """Shapes of the learner's state, and of a worker's data, the same for all."""
         flags: Any = np.zeros(env.num_envs, np.bool_)
         step = TimeStep(example(env.observation_spec, env.num_envs), flags, flags)
-        init = self.parts.learner.init
-        self._batch = self._shapes(jax.eval_shape(init, self._root, step), step)
+        state = jax.eval_shape(self.parts.learner.init, self._root, step)
+        self._batch = self._shapes(state, step)
+        return state
 
     def shown(self, member: Worker) -> Any:
         env = self.parts.env
         return env if isinstance(env, Environment) else member.env
 
-    def work(self, member: Any, unroll: int, state: Any) -> Any:
-        """The gradient at a state of the learner, and what comes with it."""
-        done = member.contribute(own_on(_device(), state))
+    def work(
+        self, member: Any, unroll: int, state: Any, shards: tuple[str, ...]
+    ) -> Any:
+        """The gradient at a state of the learner, and what comes with it.
+
+        Args:
+          shards: names of those that have the state, and are left the gradient.
+        """
+        if shards:
+            far = self._shards_of(member, shards)
+            state, read = far.read()
+            done = member.contribute(state)
+            far.leave(member.index, unroll, done.given)
+            done = done._replace(given=done.given._replace(grads=()), read=read)
+        else:
+            done = member.contribute(own_on(_device(), state))
         # Replaced, not changed: another thread reads it.
         before = self._kept.get(member.index, ())
         self._kept[member.index] = (*before[-1:], (unroll, done.after.data))
@@ -109,6 +128,12 @@ class Contributing(WorkerSystem):
 
     def data(self, index: int, unroll: int) -> Any:
         return dict(self._kept[index])[unroll]
+
+    def _shards_of(self, member: Any, names: tuple[str, ...]) -> Far:
+        if self._far is None:
+            shards = self.shards(self._know(self.shown(member)))
+            self._far = Far(names, shards)
+        return self._far
 
 
 class Evaluating(generations.EvaluatorSystem):

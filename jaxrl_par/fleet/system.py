@@ -1,20 +1,25 @@
 """The systems of the bridge, whose members are in other processes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from jaxrl_par.bridge.actor_learner import system as actor_learner
 from jaxrl_par.bridge.generations import system as generations
 from jaxrl_par.bridge.parameter_server import system as parameter_server
+from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import Worker
+from jaxrl_par.fleet.arrays import on_host
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.evaluator_proxy import FleetEvaluator
 from jaxrl_par.fleet.places import Places
+from jaxrl_par.fleet.processes import Lease, Slot
 from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
-from jaxrl_par.fleet.recipe import packed
+from jaxrl_par.fleet.recipe import packed, settings
 from jaxrl_par.fleet.roles import Acting, Contributing, Evaluating
+from jaxrl_par.fleet.shards import HeldShard, ShardProcess, as_sent
 from jaxrl_par.fleet.worker_proxy import FleetWorker
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.generations import is_looked_at
@@ -78,16 +83,47 @@ class FleetWorkers(parameter_server.WorkerSystem):
         recipe = packed(
             Contributing, (parts.learner, parts.env, parts.unroll_length, config), key
         )
+        self._fleet = fleet
+        self._key = key
         self._places = Places(fleet, recipe, config.num_workers, "worker")
+        number = config.num_shards if config.store == "server" else 0
+        name = self._places.cluster.full_name
+        self._shards = tuple(name(f"shard-{i}") for i in range(number))
 
     def actor(self, index: int, **options: Any) -> FleetWorker:
         """A proxy, still without environments."""
         parts = self.parts
         proxy = FleetWorker(
             index, self._root, parts.device, unroll_length=parts.unroll_length,
-            **self._places.place(index), **options,
+            shards=self._shards, **self._places.place(index), **options,
         )  # fmt: skip
         return self._places.add(proxy)
+
+    def started_shards(
+        self, state: State, parts: list[State], check: Callable[[], None]
+    ) -> list[Lease]:
+        """A process for each shard.
+
+        Args:
+          parts: of the state, that of each shard.
+          check: called while it waits; ends that by raising.
+        """
+        apply, _, grads, *rest = self.of_shards(state)
+        made_from = (apply, as_sent(state), as_sent(grads), *rest)
+        config = replace(self._fleet, cpus_per_process=0.0, threads_per_process=1)
+        cluster = self._places.cluster
+        given = settings(config.xla_threads, shares_disk=cluster.is_local)
+        slots = []
+        for index, part in enumerate(parts):
+            recipe = packed(HeldShard, (made_from, on_host(part)), self._key)
+            place = cluster, config, f"shard {index}", given, recipe
+            slots.append(Slot(*place, ShardProcess, f"shard-{index}"))
+        return [slot.acquire(check) for slot in slots]
+
+    def compile(self, worker: Worker, shards: Shards, state: State) -> None:
+        """What shards do that have processes is for those."""
+        if not self._shards:
+            super().compile(worker, shards, state)
 
     def after(self, run: Run, drained: Drained) -> tuple[Run, Metrics]:
         before = run.local.workers

@@ -18,16 +18,22 @@ _DATA_SECONDS = 60.0
 class FleetWorker(Proxy, Worker):
     """Computes gradients in another process."""
 
+    def __init__(self, *arguments: Any, shards: tuple[str, ...], **options: Any):
+        """`shards`: names of those that have a process each."""
+        super().__init__(*arguments, **options)
+        self._shards = shards
+
     def contribute(self, state: State) -> Computed:
         """As `HostWorker.contribute`. What the worker keeps of its data is left there:
         see `with_data`."""
-        item: Computed = self._asked("work", self.next_unroll, on_host(state))
+        given = on_host(state), self._shards
+        item: Computed = self._asked("work", self.next_unroll, *given)
         info = item.info
         self._accept(info.worker, info.generation, info.unroll)
         given = own_on(self._device, item.given)
         self._state = own(item.after)
         info = info._replace(metrics=own(info.metrics), info=own(info.info))
-        return Computed(given, info, self._state)
+        return Computed(given, info, self._state, item.read)
 
     def with_data(self, after: Any, before: Any) -> Any:
         """A state that is to be saved, with the data that belong to it.

@@ -16,8 +16,9 @@ from a call in `supervision.env_timeout`; its process is ended. What is lost uns
 counts as a whole unroll. The holder of the parameters is replaced in the same way.
 
 `fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
-processes, and the store is here. It has the stores `lock` and `server`; processes share
-no memory for `hogwild`. A process that dies takes with it what its workers kept, such
+processes, and the store is here with `lock`. With `server` each shard has a process of
+its own, between which and the workers parameters and gradients go; here is who pushed,
+and in which order. Processes share no memory for `hogwild`. A process that dies takes with it what its workers kept, such
 as a replay, which new ones begin anew.
 
 `fleet_of_evaluators` is `topologies.generations` in the same way: members of evolution

@@ -1,5 +1,8 @@
 """Gradients that other processes compute are those that threads compute."""
 
+import os
+import signal
+
 import fleets
 import jax
 import optax
@@ -89,9 +92,11 @@ def test_what_a_worker_keeps_comes_with_a_run_that_is_saved():
     assert whole_hash(run) == whole_hash(whole)
 
 
-def test_a_worker_that_is_killed_costs_its_gradient(tmp_path):
+@pytest.mark.parametrize("store", ["lock", "server"])
+def test_a_worker_that_is_killed_costs_its_gradient(store, tmp_path):
     limits = SupervisionConfig(on_error="restart")
-    config = WorkersConfig(2, supervision=limits)
+    number = 3 if store == "server" else 1
+    config = WorkersConfig(2, store, number, supervision=limits)
     bridge = engine(make_env, config)
     bridge.record(tmp_path / "schedule.jsonl")
     with pytest.warns(UserWarning, match="anew after LostError: worker 0, process"):
@@ -105,3 +110,32 @@ def test_a_worker_that_is_killed_costs_its_gradient(tmp_path):
 def test_a_worker_that_is_killed_ends_the_run_where_errors_do():
     with pytest.raises(LostError, match="worker 0, process"):
         advanced(engine(make_env, WorkersConfig(1)), 8, kill_actor)
+
+
+def test_shards_have_processes_and_one_that_is_killed_ends_the_run():
+    """What it had is nowhere else."""
+    bridge, pids = engine(make_env, WorkersConfig(2, "server", 2)), []
+
+    def kill_shard(bridge):
+        pids.extend(lease.pid for lease in bridge._store._leases)
+        pids.extend(fleets.processes(bridge))
+        os.kill(pids[1], signal.SIGKILL)
+
+    with pytest.raises(LostError, match=r"shard 1, process \d+ on .* is lost"):
+        advanced(bridge, 600, kill_shard)
+    assert len(set(pids)) == 4
+    assert bridge.rescue() is None
+
+
+def test_a_run_of_shards_goes_on_where_it_was_left():
+    config = WorkersConfig(1, "server", 2)
+    whole = advanced(engine(make_env, config), 8)
+    half = advanced(engine(make_env, config), 4)
+    other = engine(make_env, config)
+    try:
+        other.init(fleets.KEY)
+        other.resume(half)
+        run, _ = other.advance(half, 4)
+    finally:
+        other.close()
+    assert whole_hash(run) == whole_hash(whole)

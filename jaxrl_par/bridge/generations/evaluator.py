@@ -141,6 +141,7 @@ class HostEvaluator(_Here):
 
     def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
         super().start(key, generation, unroll)
+        self._in_progress = 0
         # To know them, and to find out now if they cannot be made.
         self._made(key)
 
@@ -156,24 +157,24 @@ class HostEvaluator(_Here):
         cap, number = min(int(task.cap), functions.max_steps), len(members.pairs)
 
         def played(pair: int, sign: int, limit: int) -> Any:
-            given = members, np.int32(pair), np.int32(sign)
-            return self._episodes(*functions.member(*given), limit, pair == number)
+            given = functions.member(members, np.int32(pair), np.int32(sign))
+            return self._episodes(given, limit, pair == number)
 
         pairs = [[played(i, sign, cap) for sign in range(2)] for i in range(number)]
         returns = np.array([[x[0] for x in pair] for pair in pairs])
         lengths = np.array([[x[1] for x in pair] for pair in pairs])
         # Members are compared; the parameters as they are play to the end.
         own = played(number, 1, functions.max_steps)
-        fitness: Any = np.mean(returns, axis=2)
+        told: Any = jax.device_get(members.pairs), np.mean(returns, axis=2), lengths
         self._in_progress = 0
-        return Played(jax.device_get(members.pairs), fitness, lengths, *own)
+        return Played(*told, *own)
 
-    def _episodes(self, params: Params, keys: Any, limit: int, own: bool) -> Any:
+    def _episodes(self, given: tuple[Params, Any], limit: int, own: bool) -> Any:
         """Returns [E], lengths [E], and what the parameters as they are saw.
 
         As `loops.playing.play`, whose order of keys and rows is the same.
         """
-        start_key, act_keys, env_keys = keys
+        params, (start_key, act_keys, env_keys) = given
         functions = self._functions
         env = checked(self._made(start_key))
         env.plan(env_keys)

@@ -157,7 +157,8 @@ def _live(store: stores.Store, pool: ActorPool[Worker], worker: Worker) -> None:
             done = worker.contribute(pulled.state)
             # Pushed as a whole or not at all: a worker that fails loses one gradient,
             # and no other one notices.
-            push = stores.Push(done.given, pulled, done.info, done.after)
+            read = done.read or pulled
+            push = stores.Push(done.given, read, done.info, done.after)
             store.push(worker.index, push, times)
         except (Stopped, DeadlineError):
             # Not of the environment: new ones would not help.

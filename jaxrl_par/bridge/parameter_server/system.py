@@ -91,6 +91,10 @@ class WorkerSystem(ActorFactory[Worker]):
         Raises:
           ValueError: it cannot be divided.
         """
+        return Shards(*self.of_shards(state))
+
+    def of_shards(self, state: State) -> tuple[Any, ...]:
+        """Arguments of `Shards`; the state may be of shapes, too."""
         parts = self.parts
 
         def gradient(*place: Any) -> tuple[Metrics, Gradient]:
@@ -107,7 +111,7 @@ class WorkerSystem(ActorFactory[Worker]):
         halves, config = halves_of(parts.learner, "workers"), parts.config
         apply = partial(kinds.apply_packed, halves.apply, self._metrics_tree)
         given = (apply, state, self._given.grads)
-        return Shards(*given, config.num_shards, config.staleness)
+        return (*given, config.num_shards, config.staleness)
 
     def compile(self, worker: Worker, shards: Shards, state: State) -> None:
         """Compiles before the first pull, so that no worker is late because of it."""

@@ -46,6 +46,9 @@ class Computed(NamedTuple):
     info: PushInfo
     after: Any
     """The worker's state after the unroll, for checkpoints."""
+    read: Any = None
+    """Where a worker elsewhere has read the parameters itself: `stores.Pulled`, without
+    the state."""
 
 
 class HostState(NamedTuple):

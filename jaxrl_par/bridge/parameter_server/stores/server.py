@@ -2,7 +2,7 @@
 
 from collections import deque
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -10,7 +10,6 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
-from jaxrl_par.loops import Gradient
 from jaxrl_par.types import State
 
 
@@ -19,8 +18,8 @@ class _Waiting(NamedTuple):
 
     worker: int
     push: store.Push
-    parts: list[Gradient]
-    """What each shard is given."""
+    parts: list[Any]
+    """What each shard is given: its part of the gradient, as `Server.divided`."""
 
 
 class Server(store.Store):
@@ -52,12 +51,12 @@ class Server(store.Store):
             return current if min(x.pushes for x in current) >= own else None
 
         current = self._supervisor.wait(seen, "shards")
-        state = self._shards.join([x.state for x in current])
         pushes = tuple(x.pushes for x in current)
-        return store.Pulled(state, pushes, tuple(x.version for x in current))
+        versions = tuple(x.version for x in current)
+        return store.Pulled(self.shown(current), pushes, versions)
 
     def push(self, worker: int, push: store.Push, times: Times) -> None:
-        parts = jax.block_until_ready(self._shards.divide(push.given))
+        parts = self.divided(worker, push)
 
         def hand_over() -> bool:
             number = self._first + len(self._line)
@@ -70,6 +69,24 @@ class Server(store.Store):
             return True
 
         self._enter(hand_over, times)
+
+    def shown(self, current: list[store.Current]) -> State:
+        """What a worker is given that pulls."""
+        return self.joined(current)
+
+    def joined(self, current: list[store.Current]) -> State:
+        """The whole state."""
+        return self._shards.join([x.state for x in current])
+
+    def divided(self, worker: int, push: store.Push) -> list[Any]:
+        """For each shard what `applied` is given."""
+        return jax.block_until_ready(self._shards.divide(push.given))
+
+    def applied(
+        self, index: int, state: State, part: Any, staleness: int
+    ) -> store.Applied:
+        """A shard after a push."""
+        return store.applied(self._shards, state, part, staleness)
 
     def settled(self) -> store.Drained:
         # The shards' threads have ended, too, each at another push of the line.
@@ -89,8 +106,7 @@ class Server(store.Store):
             parts[0]._replace(metrics=store.mean([x.metrics for x in parts]))
             for parts in zip(*(x.in_order() for x in current), strict=True)
         ]
-        state = self._shards.join([x.state for x in current])
-        return store.Drained(state, updates, current[0].workers)
+        return store.Drained(self.joined(current), updates, current[0].workers)
 
     def statistics(self) -> dict[str, float]:
         return {"queue_depth": self._depths / max(self._taken, 1)}
@@ -118,7 +134,7 @@ class Server(store.Store):
         current = self._current[index]
         staleness = current.version - push.pulled.versions[index]
         # Outside the lock: no other thread writes this shard, and they need not wait.
-        done = store.applied(self._shards, current.state, parts[index], staleness)
+        done = self.applied(index, current.state, parts[index], staleness)
         with self._supervisor.condition:
             self._current[index] = current.after(worker, push, done)
             # Only the slowest shard takes a push out of the line: the others are
