@@ -18,8 +18,9 @@ counts as a whole unroll. The holder of the parameters is replaced in the same w
 `fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
 processes, and the store is here with `lock`. With `server` each shard has a process of
 its own, between which and the workers parameters and gradients go; here is who pushed,
-and in which order. Processes share no memory for `hogwild`. A process that dies takes with it what its workers kept, such
-as a replay, which new ones begin anew.
+and in which order. Processes share no memory for `hogwild`. A process that dies takes
+with it what its workers kept, such as a replay, which new ones begin anew; one of a
+shard ends the run.
 
 `fleet_of_evaluators` is `topologies.generations` in the same way: members of evolution
 strategies play in processes, which pull the parameters of a generation. A part of one
