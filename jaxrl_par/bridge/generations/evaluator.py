@@ -216,7 +216,7 @@ class HostEvaluator(_Here):
             self.env = env
             return env
 
-        return self._timed("make", make)
+        return self.times.timed("making environments", self._timed, "make", make)
 
     def _timed(self, doing: str, call: Callable, *arguments: Any) -> Any:
         self._activity.begin(doing)
