@@ -2165,6 +2165,20 @@ _POPULATIONS = (
         "loops/test_selection.py::test_equal_scores_copy_nobody",
     ),
     _m(
+        "members that are frozen may come back",
+        "topologies/halving.py",
+        "order = jnp.lexsort((-score, frozen))",
+        "order = jnp.lexsort((-score, frozen & False))",
+        "topologies/test_halving.py::test_who_is_frozen_stays_so",
+    ),
+    _m(
+        "rungs are counted with the members of the one before",
+        "loops/rungs.py",
+        "found.append(Rung(begin, found[-1].members // config.eta))",
+        "found.append(Rung(begin, num_members // config.eta))",
+        "topologies/test_halving.py::test_survivors_go_on_and_do_not_start_again",
+    ),
+    _m(
         "scores of before a copy are kept",
         "topologies/evolving.py",
         "record = evolved.record.cleared(copied)",
