@@ -108,12 +108,12 @@ def evolution(
         fitness = jnp.mean(played.returns[:-1], axis=2)
         extras = {"fitness": fitness, "noise_key": noise_key}
         trajectory = played.own._replace(extras=extras)
-        steps = jnp.sum(played.lengths) - jnp.sum(played.lengths[-1, 0])
-        env_steps = axis.sum(steps.astype(jnp.int32))
+        # The last pair is one member.
+        taken = jnp.sum(played.lengths) - jnp.sum(played.lengths[-1, 0])
+        env_steps = axis.sum(taken.astype(jnp.int32))
         run, metrics = _learned(agent, run, trajectory, env_steps, axis)
-        told, lengths = _told(
-            *axis.after((played.returns, played.lengths), metrics), axis
-        )
+        returns, steps = axis.after((played.returns, played.lengths), metrics)
+        told, lengths = _told(returns, steps, axis)
         cap = local.cap
         if cap_factor is not None:
             cap = jnp.ceil(cap_factor * lengths.total / lengths.count)

@@ -111,7 +111,13 @@ class Args(cli.Args):
             values = getattr(self, name)
             if values and min(values) == max(values):
                 found.append(f"{name} needs a range to evolve in, got {values}")
-        if every and interval % every:
+        alone = self.evolution.pace == "own"
+        if alone and self.num_devices != 1:
+            found.append(
+                "num_devices must be 1 for evolution.pace = own, which is data: got"
+                f" {self.num_devices}"
+            )
+        if every and interval % every and not alone:
             found.append(
                 f"evolution.interval must be a multiple of log_interval = {every}, so"
                 f" that a row of metrics is of the same members, got {interval}"
@@ -122,6 +128,11 @@ class Args(cli.Args):
     def num_updates(self) -> int:
         """Steps of training of a member that is trained to the end."""
         return max(self.total_steps // self.rows_per_update, 1)
+
+    @property
+    def num_turns(self) -> int:
+        """Steps of training of all members, if they take them one at a time."""
+        return self.max_updates * self.num_members
 
     def _halving_problems(self) -> list[str]:
         first, every = self.halving.first, self.training.log_interval
@@ -189,6 +200,7 @@ def members(args: Args) -> Population:
         interval=how.interval,
         exploit=how.chosen(),
         window=how.window,
+        schedule=how.schedule(args.num_members, args.num_turns),
     )
     return _seen(made, program, members_of)
 
@@ -241,9 +253,10 @@ def train(args: Args, learner: Learner) -> Trained:
     def evaluate(run):
         return {"best_return": float(scores(run).max())}
 
+    alone = bool(args.evolution.interval) and args.evolution.pace == "own"
     budget: dict[str, Any] = {
         "total_env_steps": args.total_steps * args.num_members,
-        "steps_per_update": args.rows_per_update * args.num_members,
+        "steps_per_update": args.rows_per_update * (1 if alone else args.num_members),
     }
     if args.halving.first:
         budget = {"num_updates": args.num_updates}

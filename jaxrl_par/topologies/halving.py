@@ -21,7 +21,8 @@ from jaxrl_par.errors import RefusedError, at_least, lacking, refuse_any, unknow
 from jaxrl_par.loops import Program, Run
 from jaxrl_par.loops.rungs import Rung
 from jaxrl_par.loops.selection import Record
-from jaxrl_par.types import Count, Mean, Metrics, PRNGKey
+from jaxrl_par.topologies.population import among_all, put_back, step_of, taken
+from jaxrl_par.types import Count, Metrics, PRNGKey
 
 
 class Halved(NamedTuple):
@@ -42,8 +43,7 @@ def halving(
 ) -> Program:
     """The program of a population, of which fewer and fewer members are trained.
 
-    Metrics are [P]. Of a frozen member means are of nothing and numbers are NaN;
-    `num_trained` is of all.
+    Metrics are means [P], those of frozen members of nothing; `num_trained` is [P].
 
     Args:
       program: that of `population`, on one device.
@@ -93,13 +93,12 @@ def _trained(program: Program, score: str, size: int, run: Run) -> tuple[Run, Me
     """After a step of the first `size` members of the order."""
     halved: Halved = run.local
     who = halved.order[:size]
-    whole = members_of(run)
-    after, metrics = program.step(_of(whole, who))
+    run, metrics = step_of(program, members_of(run), who)
     if score not in metrics:
         raise unknown_name("score", score, list(metrics))
     measured: Any = metrics[score]
-    record = _put(halved.record, who, _of(halved.record, who).add(measured))
-    run = _put(whole, who, after)
+    record = taken(halved.record, who).add(measured)
+    record = put_back(halved.record, who, record)
     # A run ends if all members are skipped: those that are frozen do not keep it up.
     skipped = run.progress.skipped_in_a_row
     fewest = jnp.full(skipped.shape, jnp.min(skipped[who]))
@@ -109,29 +108,7 @@ def _trained(program: Program, score: str, size: int, run: Run) -> tuple[Run, Me
         progress=run.progress._replace(skipped_in_a_row=skipped),
     )
     number = jnp.full(halved.order.shape, size, jnp.float32)
-    return run, _told(metrics, who, number.size) | {"num_trained": number}
-
-
-def _of(tree: Any, who: Int[Array, " n"]) -> Any:
-    return jax.tree.map(lambda x: x[who], tree)
-
-
-def _put(tree: Any, who: Int[Array, " n"], new: Any) -> Any:
-    return jax.tree.map(lambda x, new: x.at[who].set(new), tree, new)
-
-
-def _told(metrics: Metrics, who: Int[Array, " n"], size: int) -> Metrics:
-    """The metrics of those who were trained, among those of all."""
-
-    def placed(fill: float, x: Array) -> Array:
-        empty = jnp.full((size, *x.shape[1:]), fill)
-        return empty.at[who].set(x.astype(jnp.float32))
-
-    def told(value: Any) -> Any:
-        fill = 0.0 if isinstance(value, Mean) else jnp.nan
-        return jax.tree.map(partial(placed, fill), value)
-
-    return {name: told(value) for name, value in metrics.items()}
+    return run, among_all(metrics, who, number.size) | {"num_trained": number}
 
 
 def _turned(run: Run) -> Run:

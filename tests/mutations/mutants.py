@@ -2165,6 +2165,14 @@ _POPULATIONS = (
         "loops/test_selection.py::test_equal_scores_copy_nobody",
     ),
     _m(
+        "at its own pace a member makes others copy, too",
+        "topologies/evolving.py",
+        "source = jnp.where(own == who, source, own)",
+        "source = jnp.where(own >= 0, source, own)",
+        "topologies/test_evolving.py::"
+        "test_at_its_own_pace_a_member_copies_the_newest_of_others",
+    ),
+    _m(
         "members that are frozen may come back",
         "topologies/halving.py",
         "order = jnp.lexsort((-score, frozen))",
