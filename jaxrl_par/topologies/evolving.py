@@ -33,11 +33,11 @@ from jaxrl_par.errors import (
     unknown_name,
 )
 from jaxrl_par.loops import Program, Progress, Run
+from jaxrl_par.loops.members import among_all, put_back, step_of, taken
 from jaxrl_par.loops.run import unroll_keys
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.loops.schedules import problems as schedule_problems
 from jaxrl_par.loops.selection import Exploit, Explore, Record, truncation
-from jaxrl_par.topologies.population import among_all, put_back, step_of, taken
 from jaxrl_par.types import Count, Metrics, PRNGKey
 
 # A fold of the key that no step of a member comes to: see `loops.unroll_keys`.

@@ -19,9 +19,9 @@ from jaxtyping import Array, Int
 
 from jaxrl_par.errors import RefusedError, at_least, lacking, refuse_any, unknown_name
 from jaxrl_par.loops import Program, Run
+from jaxrl_par.loops.members import among_all, put_back, step_of, taken
 from jaxrl_par.loops.rungs import Rung
 from jaxrl_par.loops.selection import Record
-from jaxrl_par.topologies.population import among_all, put_back, step_of, taken
 from jaxrl_par.types import Count, Metrics, PRNGKey
 
 

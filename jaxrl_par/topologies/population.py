@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import lacking, not_a_seed, refuse_any
 from jaxrl_par.loops import Program, Run
-from jaxrl_par.types import Mean, Metrics, PRNGKey
+from jaxrl_par.types import Metrics, PRNGKey
 
 Hyperparameters = dict[str, Array | np.ndarray]
 """Leaves [P]: a number for each member, its `seed` perhaps among them."""
@@ -116,37 +116,6 @@ def population(
 
     step = _on_devices(jax.vmap(step_one), mesh, axis)
     return Population(Program(init, step), member, best)
-
-
-def step_of(program: Program, run: Run, who: Int[Array, " n"]) -> tuple[Run, Metrics]:
-    """A step of these members alone, and metrics [n] of them."""
-    after, metrics = program.step(taken(run, who))
-    return put_back(run, who, after), metrics
-
-
-def taken(tree: Any, who: Int[Array, " n"]) -> Any:
-    """What these members have: leaves [n, ...] of [P, ...]."""
-    return jax.tree.map(lambda x: x[who], tree)
-
-
-def put_back(tree: Any, who: Int[Array, " n"], new: Any) -> Any:
-    """With `new` [n, ...] for these members."""
-    return jax.tree.map(lambda x, new: x.at[who].set(new), tree, new)
-
-
-def among_all(metrics: Metrics, who: Int[Array, " n"], size: int) -> Metrics:
-    """Means [P] over all, of metrics that these members alone have: numbers are means
-    of one, and what others have is a mean of nothing."""
-
-    def placed(x: Array) -> Array:
-        return jnp.zeros(size).at[who].set(x.astype(jnp.float32))
-
-    def told(value: Any) -> Mean:
-        if not isinstance(value, Mean):
-            value = Mean(value, jnp.ones_like(value))
-        return Mean(*map(placed, value))
-
-    return {name: told(value) for name, value in metrics.items()}
 
 
 def _best_of(scores: np.ndarray, size: int) -> int:

@@ -2165,6 +2165,14 @@ _POPULATIONS = (
         "loops/test_selection.py::test_equal_scores_copy_nobody",
     ),
     _m(
+        "lanes of several devices are cut as those of one",
+        "training/regrouping.py",
+        "lanes, *rest = [shape[0] * shape[1], *shape[2:]] if devices > 1 else shape",
+        "lanes, *rest = shape",
+        "training/test_regrouping.py::"
+        "test_lanes_are_those_that_were_saved_in_their_order",
+    ),
+    _m(
         "at its own pace a member makes others copy, too",
         "topologies/evolving.py",
         "source = jnp.where(own == who, source, own)",
