@@ -71,9 +71,9 @@ class Args:
     """Milliseconds that an update of one learner takes, its acting too."""
     num_learners: int = 8
     num_seeds: int = 5
-    num_updates: int = 600
+    num_updates: int = 1500
     """Updates of each learner; at its own pace, in the mean."""
-    threshold: float = 400.0
+    threshold: float = 200.0
     """Mean return that is to be reached."""
     num_envs: int = 8
     """Environments of each learner."""

@@ -50,7 +50,9 @@ def train(args: Args, learner: Learner) -> Trained:
         total_env_steps=args.total_steps,
         steps_per_update=args.rows_per_update,
         evaluate=lambda run: evaluate(join(run)),
-        extends=() if args.is_annealed else ("total_steps",),
+        extends=("num_devices",)
+        if args.is_annealed
+        else ("num_devices", "total_steps"),
         default_name=f"{stem}-{args.env_name.replace('/', '-')}",
     )
     if args.training.gif and leads():

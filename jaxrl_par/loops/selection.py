@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import betainc
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,10 +22,12 @@ from jaxrl_par.errors import (
     above,
     at_least,
     at_most,
+    below,
     not_between,
     not_chosen,
     refuse_any,
 )
+from jaxrl_par.loops.schedules import Schedule, simulated, steady
 from jaxrl_par.types import Mean, PRNGKey
 
 
@@ -82,11 +85,18 @@ class SelectionConfig:
     read_if: ClassVar[ReadIf] = {
         "fraction": ("exploit", ("truncation",)),
         "level": ("exploit", ("t_test",)),
+        "slowest": ("pace", ("own",)),
     }
     """What each of these fields is for: another one, and its values."""
 
     interval: int = 0
     """Steps of training after which members may copy each other. 0: never."""
+    pace: Literal["together", "own"] = "together"
+    """own: nobody waits for others. In a step of training one member takes a step, in
+    the order of a schedule, and looks at what the others have by then."""
+    slowest: float = 4.0
+    """How many times as long as the fastest the slowest member takes for a step. The
+    others are between them, in equal ratios."""
     exploit: Literal["truncation", "tournament", "t_test"] = "truncation"
     """truncation: the worst copy the best. tournament: each copies another, drawn at
     random, if that is better; t_test: if it is significantly better."""
@@ -103,7 +113,8 @@ class SelectionConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_chosen(self) + at_least(self, interval=0, window=1)
+        found = not_chosen(self) + at_least(self, interval=0, window=1, slowest=1)
+        found += below(self, slowest=float("inf"))
         found += above(self, factor=1) + at_most(self, interval=40_000)
         return found + not_between(self, fraction=(0, 1), level=(0, 1), resample=(0, 1))
 
@@ -112,6 +123,13 @@ class SelectionConfig:
         if self.exploit == "truncation":
             return truncation(self.fraction)
         return tournament() if self.exploit == "tournament" else t_test(self.level)
+
+    def schedule(self, num_members: int, num_turns: int) -> Schedule | None:
+        """Who takes a step in each turn; None if all do together."""
+        if self.pace == "together":
+            return None
+        speeds = np.geomspace(1.0, 1.0 / self.slowest, num_members)
+        return simulated(steady(num_turns, speeds))
 
     def explore(
         self, low: float, high: float, scale: Literal["log", "discount"] = "log"

@@ -1,10 +1,12 @@
 """A sweep of A2C in one program: seeds and hyperparameters are a population.
 
-With `--evolution.interval` its members copy each other, as in `pbt`. The folder's
+With `--evolution.interval` its members copy each other, as in `pbt`; with
+`--halving.first` those that do badly are frozen, and the best go on alone. The folder's
 `members.json` has the hyperparameters of each member at the start; `load(folder,
 member=3)` takes one of them, and `compare` has a curve for each combination.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -18,11 +20,14 @@ from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.errors import at_least
 from jaxrl_par.hosts.config import HostsConfig
-from jaxrl_par.loops import Learner
+from jaxrl_par.loops import Learner, Program, Run
+from jaxrl_par.loops.rungs import HalvingConfig, rungs
 from jaxrl_par.loops.selection import SelectionConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.evolving import evolving, members_of
+from jaxrl_par.topologies.halving import halving
+from jaxrl_par.topologies.halving import members_of as halving_members
 from jaxrl_par.topologies.population import (
     Hyperparameters,
     Population,
@@ -62,6 +67,8 @@ class Args(cli.Args):
     lack to 1. Empty: all have that of `a2c`."""
     evolution: SelectionConfig = SelectionConfig()
     """Of a random search, whose ranges are the bounds of what is copied."""
+    halving: HalvingConfig = HalvingConfig()
+    """With it `total_steps` are those of a member that goes on to the end."""
     network: NetworkConfig = NetworkConfig(widths=(32, 32))
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95)
 
@@ -85,6 +92,7 @@ class Args(cli.Args):
         if not all(0 < x < 1 for x in self.gammas):
             found.append(f"gammas must be numbers in (0, 1), got {self.gammas}")
         found += self._evolution_problems()
+        found += [] if found else self._halving_problems()
         if not found and self.num_members % self.num_devices:
             found.append(
                 f"num_devices must divide the {self.num_members} members, got"
@@ -103,10 +111,53 @@ class Args(cli.Args):
             values = getattr(self, name)
             if values and min(values) == max(values):
                 found.append(f"{name} needs a range to evolve in, got {values}")
-        if every and interval % every:
+        alone = self.evolution.pace == "own"
+        if alone and self.num_devices != 1:
+            found.append(
+                "num_devices must be 1 for evolution.pace = own, which is data: got"
+                f" {self.num_devices}"
+            )
+        if every and interval % every and not alone:
             found.append(
                 f"evolution.interval must be a multiple of log_interval = {every}, so"
                 f" that a row of metrics is of the same members, got {interval}"
+            )
+        return found
+
+    @property
+    def num_updates(self) -> int:
+        """Steps of training of a member that is trained to the end."""
+        return max(self.total_steps // self.rows_per_update, 1)
+
+    @property
+    def num_turns(self) -> int:
+        """Steps of training of all members, if they take them one at a time."""
+        return self.max_updates * self.num_members
+
+    def _halving_problems(self) -> list[str]:
+        first, every = self.halving.first, self.training.log_interval
+        if not first:
+            return []
+        found = []
+        if self.evolution.interval:
+            found.append("halving.first and evolution.interval exclude each other")
+        if self.num_devices != 1:
+            told = "the members that are left need not be as many on each device"
+            found.append(f"num_devices must be 1 for halving: {told}")
+        if every and first % every:
+            found.append(
+                f"halving.first must be a multiple of log_interval = {every}, so that a"
+                f" row of metrics is of the same members, got {first}"
+            )
+        if first >= self.num_updates:
+            found.append(
+                f"halving.first must be below the {self.num_updates} steps of training"
+                f" that total_steps are, got {first}"
+            )
+        if self.num_members < self.halving.eta:
+            found.append(
+                f"halving.eta must be at most the {self.num_members} members, got"
+                f" {self.halving.eta}"
             )
         return found
 
@@ -132,6 +183,10 @@ def members(args: Args) -> Population:
 
     mesh = None if args.num_devices == 1 else data_mesh(args.num_devices)
     made = population(make_program, _rows(args), mesh)
+    if args.halving.first:
+        found = rungs(args.num_members, args.num_updates, args.halving)
+        program = halving(made.program, found, window=args.halving.window)
+        return _seen(made, program, halving_members)
     if not args.evolution.interval:
         return made
     how = args.evolution
@@ -145,11 +200,19 @@ def members(args: Args) -> Population:
         interval=how.interval,
         exploit=how.chosen(),
         window=how.window,
+        schedule=how.schedule(args.num_members, args.num_turns),
     )
+    return _seen(made, program, members_of)
+
+
+def _seen(
+    made: Population, program: Program, members: Callable[[Run], Run]
+) -> Population:
+    """The population, with another program, in whose run its members are found so."""
     return Population(
         program,
-        member=lambda run, index: made.member(members_of(run), index),
-        best=lambda run, scores: made.best(members_of(run), scores),
+        member=lambda run, index: made.member(members(run), index),
+        best=lambda run, scores: made.best(members(run), scores),
     )
 
 
@@ -190,13 +253,19 @@ def train(args: Args, learner: Learner) -> Trained:
     def evaluate(run):
         return {"best_return": float(scores(run).max())}
 
+    alone = bool(args.evolution.interval) and args.evolution.pace == "own"
+    budget: dict[str, Any] = {
+        "total_env_steps": args.total_steps * args.num_members,
+        "steps_per_update": args.rows_per_update * (1 if alone else args.num_members),
+    }
+    if args.halving.first:
+        budget = {"num_updates": args.num_updates}
     trained = training.train(
         sweep.program,
         args,
         args.training,
         key=random.key(args.seed),
-        total_env_steps=args.total_steps * args.num_members,
-        steps_per_update=args.rows_per_update * args.num_members,
+        **budget,
         evaluate=evaluate,
         default_name=f"{args.kind}-{args.env_name}",
     )

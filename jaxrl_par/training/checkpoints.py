@@ -17,7 +17,7 @@ import numpy as np
 from jaxrl_par.hosts.collective import fetched, said_by_first, spread
 from jaxrl_par.lazy import late
 from jaxrl_par.loops import Run
-from jaxrl_par.training import manifests
+from jaxrl_par.training import manifests, regrouping
 from jaxrl_par.training.comparison import differences, listed
 from jaxrl_par.training.failures import CheckpointError, DamagedError, tell
 from jaxrl_par.training.learned import read_learned
@@ -236,16 +236,30 @@ class Checkpoints(AbstractContextManager):
         warnings.warn(told, stacklevel=4)
 
     def _restore(self, step: int, like: Run) -> Run:
-        manifest = self._steps.read_manifest(step)
+        whole = manifest = self._steps.read_manifest(step)
         extended = {n: x for n, x in self._config.items() if n in self._extends}
         manifest = manifest | {"config": manifest["config"] | extended}
-        manifests.check(manifest, like, self._config, self._steps.path(step))
+        wanted = manifests.kinds(like)
+        saved = regrouping.saved_kinds(wanted, whole, self._config)
+        manifests.check(manifest, saved, self._config, self._steps.path(step))
         expected = manifests.leaves_of(like)
-        restored = {n: np.empty(x.shape, x.dtype) for n, x in expected.items()}
+        restored = {
+            # Data of keys have an axis besides.
+            n: np.empty((*saved[n][1], *x.shape[len(wanted[n][1]) :]), x.dtype)
+            for n, x in expected.items()
+        }
         target = {name: x for name, x in restored.items() if x.size}
         arguments = ocp.args.StandardRestore(target)
         restored |= self._steps.read_state(step, arguments)
-        manifests.check_sums(like, restored, manifest)
+        manifests.check_sums(saved, restored, manifest)
+        if saved != wanted:
+            restored = regrouping.regrouped(restored, expected)
+            warnings.warn(
+                f"{self._steps.path(step)} is of another number of devices. Each acts"
+                " with random numbers of its own, so the run goes on, but not to the"
+                " bits that it would have come to",
+                stacklevel=5,
+            )
         run = manifests.with_leaves(like, spread(restored, expected))
         if changed := differences(manifest["versions"], manifests.versions()):
             warnings.warn(
@@ -259,7 +273,8 @@ class Checkpoints(AbstractContextManager):
 
 def state_hash(run: Run) -> str:
     """One SHA-256 of all leaves: equal for runs that are equal bit for bit."""
-    return manifests.digest(manifests.describe(run, fetched(manifests.leaves_of(run))))
+    values = fetched(manifests.leaves_of(run))
+    return manifests.digest(manifests.describe(manifests.kinds(run), values))
 
 
 def _told(reasons: Mapping[int, str]) -> str:

@@ -77,7 +77,7 @@ def read_learned(
         restored[name] = jax.random.wrap_key_data(restored[name], impl=kind)
     ordered = [restored[name] for name in named(like)]
     run = jax.tree.unflatten(jax.tree.structure(like), ordered)
-    check_sums(run, jax.device_get(leaves_of(run)), manifest)
+    check_sums(kinds(run), jax.device_get(leaves_of(run)), manifest)
     if size is None:
         return run
     if member is None and join is not None:

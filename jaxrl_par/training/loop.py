@@ -203,10 +203,12 @@ def asked_by(error: BaseException, signals: Signals) -> signal.Signals | None:
 
 
 def progress(run: Run) -> dict[str, int]:
-    """`updates`, the same for all members of a population, and `env_steps` of all."""
-    updates = jax.tree.map(lambda x: np.ravel(x)[:1], fetched(run.progress.updates))
+    """`updates`, of a population those of a member that goes on, and `env_steps` of
+    all."""
+    updates = fetched(run.progress.updates)
+    each = np.int64(1_000_000) * np.asarray(updates.millions) + updates.units
     env_steps = metrics.total(run.progress.env_steps)
-    return {"updates": metrics.total(updates), "env_steps": env_steps}
+    return {"updates": int(np.max(each)), "env_steps": env_steps}
 
 
 def is_donated(run: Run) -> bool:

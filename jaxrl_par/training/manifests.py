@@ -41,7 +41,7 @@ def manifest(
         "format": _FORMAT,
         "versions": versions(),
         "config": dict(config),
-        "leaves": describe(run, values),
+        "leaves": describe(kinds(run), values),
         **about,
     }
     return content | {"sha256": digest(content)}
@@ -63,9 +63,9 @@ def checked(manifest: Any) -> dict[str, Any]:
 
 
 def check(
-    content: dict[str, Any], like: Run, config: Mapping[str, Any], path: Path
+    content: dict[str, Any], wanted: Kinds, config: Mapping[str, Any], path: Path
 ) -> None:
-    """Refuses a manifest of another config or of another run.
+    """Refuses a manifest of another config, or of a run with other leaves.
 
     Raises:
       CheckpointError: it is of another config, or of another version's layout.
@@ -84,7 +84,7 @@ def check(
             f" {option('name')}"
         )
     saved = {n: (x["dtype"], x["shape"]) for n, x in content["leaves"].items()}
-    if different := differences(saved, kinds(like)):
+    if different := differences(saved, wanted):
         name, (old, new) = next(iter(different.items()))
         changed = differences(content["versions"], versions())
         raise DamagedError(
@@ -94,14 +94,13 @@ def check(
         )
 
 
-def check_sums(run: Run, values: Values, content: Mapping[str, Any]) -> None:
-    """Accepts values of a run's leaves that are those that the manifest was written
-    for.
+def check_sums(wanted: Kinds, values: Values, content: Mapping[str, Any]) -> None:
+    """Accepts values of leaves that are those that the manifest was written for.
 
     Raises:
       DamagedError: a leaf is another one.
     """
-    for name, leaf in describe(run, values).items():
+    for name, leaf in describe(wanted, values).items():
         if leaf != content["leaves"][name]:
             raise DamagedError(
                 f"leaf {name} is not what was saved: its SHA-256 differs"
@@ -162,7 +161,7 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def describe(run: Run, values: Values) -> dict[str, dict[str, Any]]:
+def describe(wanted: Kinds, values: Values) -> dict[str, dict[str, Any]]:
     """dtype, shape and SHA-256 of each leaf."""
     return {
         name: {
@@ -170,7 +169,7 @@ def describe(run: Run, values: Values) -> dict[str, dict[str, Any]]:
             "shape": shape,
             "sha256": hashlib.sha256(_bytes(values[name])).hexdigest(),
         }
-        for name, (dtype, shape) in kinds(run).items()
+        for name, (dtype, shape) in wanted.items()
     }
 
 

@@ -68,6 +68,23 @@ def test_all_wrong_values_are_listed_at_once(told):
     assert "ppo.gamma must be in [0, 1], got 2.0" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--halving.first 15", "must be a multiple of log_interval = 10"),
+        ("--halving.first 2000", "must be below the 976 steps of training"),
+        ("--halving.first 10 --num-devices 2", "num_devices must be 1 for halving"),
+        ("--halving.first 10 --halving.eta 13", "at most the 12 members, got 13"),
+        (
+            "--halving.first 10 --evolution.interval 10 --num-random 6",
+            "halving.first and evolution.interval exclude each other",
+        ),
+    ],
+)
+def test_halving_that_does_not_fit_is_refused(told, options, sentence):
+    assert sentence in told("sweep", f"--log-interval 10 {options}")
+
+
 def test_minibatches_that_do_not_divide_are_refused(told):
     options = "--num-envs 6 --num-minibatches 4 --network.memory lstm"
     message = told("ppo", options)

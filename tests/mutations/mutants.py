@@ -2189,6 +2189,36 @@ _POPULATIONS = (
         "loops/test_selection.py::test_equal_scores_copy_nobody",
     ),
     _m(
+        "lanes of several devices are cut as those of one",
+        "training/regrouping.py",
+        "lanes, *rest = [shape[0] * shape[1], *shape[2:]] if devices > 1 else shape",
+        "lanes, *rest = shape",
+        "training/test_regrouping.py::"
+        "test_lanes_are_those_that_were_saved_in_their_order",
+    ),
+    _m(
+        "at its own pace a member makes others copy, too",
+        "topologies/evolving.py",
+        "source = jnp.where(own == who, source, own)",
+        "source = jnp.where(own >= 0, source, own)",
+        "topologies/test_evolving.py::"
+        "test_at_its_own_pace_a_member_copies_the_newest_of_others",
+    ),
+    _m(
+        "members that are frozen may come back",
+        "topologies/halving.py",
+        "order = jnp.lexsort((-score, frozen))",
+        "order = jnp.lexsort((-score, frozen & False))",
+        "topologies/test_halving.py::test_who_is_frozen_stays_so",
+    ),
+    _m(
+        "rungs are counted with the members of the one before",
+        "loops/rungs.py",
+        "found.append(Rung(begin, found[-1].members // config.eta))",
+        "found.append(Rung(begin, num_members // config.eta))",
+        "topologies/test_halving.py::test_survivors_go_on_and_do_not_start_again",
+    ),
+    _m(
         "scores of before a copy are kept",
         "topologies/evolving.py",
         "record = evolved.record.cleared(copied)",

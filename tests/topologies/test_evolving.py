@@ -10,6 +10,7 @@ from jaxrl_par import envs, loops, random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Program
+from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.loops.selection import Explore, tournament, truncation
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -68,6 +69,7 @@ def ranked(values):
 
 
 RATES = {"rate": np.array([1.0, 0.1, 0.5, 0.4], "f4"), "seed": np.arange(4)}
+OWN = jnp.arange(4, dtype=jnp.int32)
 RANKED = {"interval": 3, "score": "score", "window": 1}
 
 
@@ -215,3 +217,65 @@ def test_a_single_run_is_no_population():
     program = evolving(toy({"h0": 1.0, "h1": 1.0}), {}, interval=1)
     with pytest.raises(RefusedError, match="must be that of a population"):
         program.init(random.key(0))
+
+
+def turns_of(workers):
+    return Schedule(np.array(workers, np.int32), np.zeros(len(workers), np.int32))
+
+
+def at_own_pace(workers, exploit=None, **options):
+    """The run after all turns, and metrics of each."""
+    members = population(ranked, RATES)
+    exploit = exploit or truncation(0.25)
+    program = evolving(
+        members.program,
+        {},
+        exploit=exploit,
+        schedule=turns_of(workers),
+        **RANKED | options,
+    )
+    run = jax.jit(program.init)(random.key(0))
+    return jax.jit(scanned(program, len(workers)))(run), program
+
+
+def test_at_its_own_pace_a_member_takes_its_own_steps():
+    workers = [0, 0, 1, 2, 0, 3, 3, 0]
+    (run, metrics), _ = at_own_pace(workers, exploit=lambda key, record: OWN)
+    members = members_of(run)
+    np.testing.assert_array_equal(members.progress.updates.units, [4, 1, 1, 2])
+    np.testing.assert_array_equal(run.progress.updates.units, [8] * 4)
+    assert_near(members.learner, RATES["rate"] * np.array([4, 1, 1, 2]), 1e-6)
+    score, count = metrics["score"]
+    np.testing.assert_array_equal(np.argmax(count, axis=1), workers)
+    np.testing.assert_array_equal(count.sum(axis=1), np.ones(8))
+    assert_near(score[:, 0].sum(), 1.0 + 2.0 + 3.0 + 4.0, 1e-6)
+
+
+def test_at_its_own_pace_a_member_copies_the_newest_of_others():
+    # Member 1 is the worst, and due at its third step, when member 0 has taken five.
+    workers = [0, 1, 2, 0, 3, 1, 0, 0, 0, 1, 1]
+    (run, metrics), _ = at_own_pace(workers)
+    copied = np.asarray(metrics["copied"])
+    assert copied.sum() == 1.0 and copied[9, 1] == 1.0
+    members = members_of(run)
+    # What it took over, and a step of its own with the rate that it took over.
+    assert float(members.learner[1]) == 5.0 * 1.0 + 1.0
+    np.testing.assert_array_equal(run.settings["seed"], np.arange(4))
+    np.testing.assert_array_equal(members.progress.updates.units, [5, 4, 1, 1])
+
+
+def test_at_its_own_pace_each_member_is_one_of_the_population():
+    workers = [2, 0, 1, 3, 3, 1, 0, 2]
+    (run, _), program = at_own_pace(workers, exploit=lambda key, record: OWN)
+    together = population(ranked, RATES).program
+    both, _ = jax.jit(scanned(together, 2))(together.init(random.key(0)))
+    np.testing.assert_array_equal(members_of(run).learner, both.learner)
+    half, _ = jax.jit(scanned(program, 3))(jax.jit(program.init)(random.key(0)))
+    resumed, _ = jax.jit(scanned(program, 5))(half)
+    np.testing.assert_array_equal(resumed.learner, run.learner)
+    np.testing.assert_array_equal(resumed.local.alone.turn, run.local.alone.turn)
+
+
+def test_a_schedule_of_others_is_refused():
+    with pytest.raises(RefusedError, match="workers must be in 0"):
+        at_own_pace([0, 4])

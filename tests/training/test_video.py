@@ -178,3 +178,16 @@ def test_an_encoder_gets_even_sides_and_its_failure_is_a_sentence(
         video.save([Image.new("RGB", (3, 5))], path, 100)
     assert path.read_text().startswith(arguments)
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "broken", "keeps"]
+
+
+def test_the_real_encoder_keeps_frames_and_their_time(tmp_path):
+    reader = pytest.importorskip("imageio_ffmpeg")
+    shades = [Image.new("RGB", (47, 31), (10 * i, 0, 0)) for i in range(20)]
+    video.save(shades, tmp_path / "a.mp4", 40)
+    about, *frames = reader.read_frames(str(tmp_path / "a.mp4"))
+    assert about["source_size"] == (48, 32)
+    assert about["fps"] == 25.0
+    assert len(frames) == 20 + 24  # the last stays for a second
+    reds = [np.frombuffer(x, np.uint8).reshape(32, 48, 3)[:31, :47, 0] for x in frames]
+    # Colours are compressed, with loss.
+    assert max(abs(float(x.mean()) - 10 * i) for i, x in enumerate(reds[:20])) < 6
