@@ -261,10 +261,10 @@ def test_who_applies_a_gradient_goes_by_what_it_holds():
     env = probes.continuous_action(2)
     agent, batch = made(env, "td3"), random_batch(np.random.default_rng(0))
     state = agent.init(random.key(0), step_of(batch))
-    made = gradient(agent)
-    later = agent.apply(state, *made(state, batch))
+    found = gradient(agent)
+    later = agent.apply(state, *found(state, batch))
     for at, has_one in ((state, False), (later, True)):
-        after = agent.apply(later, *made(at, batch))
+        after = agent.apply(later, *found(at, batch))
         moved = jax.tree.map(
             lambda x, y: bool(jnp.any(x != y)), after.online.policy, later.online.policy
         )
