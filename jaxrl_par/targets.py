@@ -50,8 +50,8 @@ def followed(
     Args:
       phase: updates since `old` moved, below `period`.
     """
-    due = phase + 1 >= period
+    moves = phase + 1 >= period
     step = jnp.float32(-jnp.expm1(period * jnp.log1p(-jnp.float32(rate))))
     # As for `renewed`.
     phase = (phase + 1) % period
-    return polyak(new, old, jnp.where(due, step, 0.0)), phase
+    return polyak(new, old, jnp.where(moves, step, 0.0)), phase

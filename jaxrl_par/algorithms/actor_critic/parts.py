@@ -28,8 +28,8 @@ class Trained(NamedTuple):
     policy: Params
     critics: Params
     """Leaves [C, ...], C critics that began with keys of their own."""
-    log_temperature: Float[Array, ""] | tuple[()] = ()
-    """Of SAC, where it is learned."""
+    log_temperature: Any = ()
+    """A number of SAC's, where it is learned."""
 
 
 class OffPolicyState(NamedTuple):
@@ -159,7 +159,7 @@ def warmed_up(
 
 
 def joint_normal(
-    key: PRNGKey, shape: tuple[int, int, int], axis: Axis, done: Any
+    key: PRNGKey, shape: tuple[int, ...], axis: Axis, done: Any
 ) -> Float[Array, "L K A"]:
     """Standard normal noise for this instance's rows of the joint batch along the axis:
     those that one device would draw for it.

@@ -214,7 +214,7 @@ def target_entropy(config: SACConfig, num_actions: int) -> float:
 def _temperature(online: Trained, config: SACConfig) -> Temperature:
     if not config.learn_temperature:
         return config.temperature
-    return jnp.exp(jnp.asarray(online.log_temperature))
+    return jnp.exp(online.log_temperature)
 
 
 def _first_priorities(
