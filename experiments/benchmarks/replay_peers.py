@@ -59,8 +59,9 @@ REJAX: dict[str, dict[str, Any]] = {
     },
     "TD3": PENDULUM
     | {
-        "actor_kwargs": SWISH,
-        "critic_kwargs": SWISH,
+        # Not one dict: it is changed where the first is read.
+        "actor_kwargs": {**SWISH},
+        "critic_kwargs": {**SWISH},
         "fill_buffer": 1_000,
         "batch_size": 100,
         "learning_rate": 1e-3,
