@@ -654,7 +654,7 @@ def test_what_no_agent_is_made_of_is_refused():
     for given, message in (
         ((gaussian(), constant(), Discrete(3), SGD), "actions must be a Box"),
         ((gaussian(), constant(), Box((1,)), SGD), "a lower and a higher bound"),
-        ((gaussian(), constant(), Box((1,), np.dtype(np.int32), 0, 1), SGD), "floats"),
+        ((gaussian(), constant(), Box((1,), np.dtype(np.int32), 0.0, 1.0), SGD), "floats"),
     ):
         with pytest.raises(ValueError, match=message):
             sac(*given)

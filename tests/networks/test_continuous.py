@@ -50,7 +50,7 @@ def test_bounds_may_be_of_any_width(scale):
         (Box((2,), low=0.0, high=np.array([1.0, 0.0])), "a lower and a higher bound"),
         (Box((1,), low=-3e38, high=3e38), "whose distance is finite in float32"),
         (Box((), low=-1.0, high=1.0), "must be a vector of numbers"),
-        (Box((1,), np.dtype(np.int32), low=0, high=1), "must be real numbers here"),
+        (Box((1,), np.dtype(np.int32), low=0.0, high=1.0), "must be real numbers here"),
     ],
 )
 def test_what_has_no_units_is_refused(spec, message):
