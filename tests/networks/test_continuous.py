@@ -77,7 +77,7 @@ def test_policies_keep_the_promises_of_a_network():
 def test_a_gaussian_policy_begins_near_the_standard_normal():
     steps = steps_of({"a": Box((4,)), "b": Discrete(3)})
     policy = gaussian_policy({"a": Box((4,)), "b": Discrete(3)}, TWO, SMALL)
-    params = policy.init(random.key(0), steps)
+    params = jax.jit(policy.init)(random.key(0), steps)
     made, _ = policy.apply(params, (), steps)
     assert made.mean.shape == made.log_std.shape == (3, 2)
     assert 0.0 < np.abs(made.mean).max() < 0.1 and np.abs(made.log_std).max() < 0.1
