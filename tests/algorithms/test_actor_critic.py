@@ -627,7 +627,8 @@ def test_it_learns_to_name_what_it_sees(name):
     streams = rollout.start(episodes, env, random.key(1))
     acted = agent.params(found), streams, random.key(2), 64
     _, unroll, _ = rollout.unroll(episodes, env, *acted)
-    assert float(unroll.reward.sum() / unroll.env_steps) > -0.02
+    # Who does not see gets -1/3 at best.
+    assert float(unroll.reward.sum() / unroll.env_steps) > -0.06
 
 
 @pytest.mark.slow
@@ -639,7 +640,8 @@ def test_members_of_a_population_are_runs_of_their_own():
     numbers |= {"temperature": f32([0.1, 1.0])}
 
     def program(given):
-        agent = made(env, "sac", learn_temperature=False, **given)
+        own = {name: given[name] for name in numbers}
+        agent = made(env, "sac", learn_temperature=False, **own)
         return compiled(loops.replayed(agent, buffer), env, 2)
 
     both = population(program, numbers | {"seed": np.array([3, 3])})
