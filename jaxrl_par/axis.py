@@ -59,6 +59,16 @@ class Axis:
         """
         return jax.random.fold_in(key, self.index)
 
+    def common(self, key: Key[Array, ""], done: PyTree = 0.0) -> Key[Array, ""]:
+        """The first instance's key, for what all draw alike.
+
+        Args:
+          done: as for `after`.
+        """
+        data = self.after(jax.random.key_data(key)[None], done)
+        first = self.gather(data)[0]
+        return jax.random.wrap_key_data(first, impl=jax.random.key_impl(key))
+
     def apart(self, tree: PyTree) -> PyTree:
         """The tree, unchanged, but of this instance alone: no longer known to be equal.
 

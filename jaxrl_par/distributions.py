@@ -198,7 +198,12 @@ class SquashedNormal(NamedTuple):
     def sample_and_log_prob(
         self, key: PRNGKey
     ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
-        x = self._normal.sample(key)
+        return self.squashed(self._normal.sample(key))
+
+    def squashed(
+        self, x: Float[Array, "*B A"]
+    ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
+        """The action that x becomes, and its log-probability, from x itself."""
         return self._squash(x), self._log_density(x)
 
     def mode(self) -> Float[Array, "*B A"]:

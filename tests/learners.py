@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config, sac, td3
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -17,7 +18,15 @@ from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
-from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
+from jaxrl_par.networks import (
+    Network,
+    NetworkConfig,
+    action_value,
+    actor_critic,
+    deterministic_policy,
+    gaussian_policy,
+    q_network,
+)
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
 from jaxrl_par.types import Agent, TimeStep, Trajectory, example
@@ -101,6 +110,39 @@ def demonstrated_dqn(env: Environment) -> Learner:
     return loops.replayed(agent, buffer)
 
 
+def replayed_sac(env: Environment) -> Learner:
+    """SAC of two steps from a small replay, after uniform actions."""
+    small = NetworkConfig(widths=(4,))
+    policy, critic = gaussian_policy(*env.specs, small), action_value(*env.specs, small)
+    config = SACConfig(n_step=2, target_rate=0.1, warm_up=4)
+    agent = sac(policy, critic, env.action_spec, OPTIMIZER, config)
+    windows = Windows(1, lookahead=1, constant_carry=True)
+    return loops.replayed(agent, uniform(4, 3, windows, min_size=3))
+
+
+def replayed_td3(env: Environment) -> Learner:
+    """TD3, whose policy is improved in every second update, from a small replay."""
+    return _deterministic(env, TD3Config(target_rate=0.1, warm_up=4), PriorityConfig())
+
+
+def apex_dpg(env: Environment) -> Learner:
+    """DDPG with a ladder of noise, whose first priorities are of whoever acted."""
+    given = {"exploration": "ladder", "record_priority": True, "warm_up": 0}
+    config = DDPGConfig(n_step=2, target_rate=0.1, **given)
+    return _deterministic(env, config, PriorityConfig(first="recorded"))
+
+
+def _deterministic(
+    env: Environment, config: TD3Config, priorities: PriorityConfig
+) -> Learner:
+    small = NetworkConfig(widths=(4,))
+    policy = deterministic_policy(*env.specs, small)
+    critic = action_value(*env.specs, small)
+    agent = td3(policy, critic, env.action_spec, OPTIMIZER, config)
+    windows = Windows(1, lookahead=config.n_step - 1, constant_carry=True)
+    return loops.replayed(agent, prioritised(4, 3, windows, priorities, min_size=3))
+
+
 def _rows(x: jax.Array) -> np.ndarray:
     """Six of them, [6, B, ...]."""
     return np.stack([np.asarray(x)] * 6)
@@ -121,3 +163,9 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)
     ),
 }
+CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
+    "sac": replayed_sac,
+    "td3, prioritised": replayed_td3,
+    "ape-x dpg": apex_dpg,
+}
+"""Those that take bounded real numbers alone."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learners import LEARNERS, OPTIMIZER, network
+from learners import CONTINUOUS, LEARNERS, OPTIMIZER, network
 
 from jaxrl_par import exploration, loops, losses, random, returns
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
@@ -53,6 +53,7 @@ MORE = {
     ),
     "impala, corrected otherwise": (corrected, probes.continuous_action(4)),
 }  # fmt: skip
+MORE |= {x: (made, probes.continuous_action(4)) for x, made in CONTINUOUS.items()}
 CASES = {name: (made, probes.clock(4)) for name, made in LEARNERS.items()} | MORE
 QUICK = {"x64": ("v-mpo", "ppo, squashed, gtrxl"), "rank": ("dqn, prioritised",)}
 QUICK |= {"dtype": ("chain", "ppo, squashed, gtrxl")}

@@ -82,6 +82,9 @@ class ReplayConfig:
 class ReplayArgs(Args):
     """An experiment whose learner keeps what was acted."""
 
+    part: ClassVar[str] = "dqn"
+    """The field with the algorithm's config."""
+
     replay: ReplayConfig = ReplayConfig()
 
     @property
@@ -227,7 +230,7 @@ class ReplayArgs(Args):
         windows = self.windows
         if (ahead := windows.lookahead + 1) > self.unroll_length:
             told = f"n_step must be at most unroll_length = {self.unroll_length}"
-            found.append(f"dqn.{told}, got {ahead}")
+            found.append(f"{self.part}.{told}, got {ahead}")
         most = given.capacity // windows.trained(self.unroll_length)
         if given.batch_size > most:
             found.append(

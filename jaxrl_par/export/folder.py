@@ -290,6 +290,12 @@ def _needed(actor: _Actor, params: Params) -> Arrays:
     """The parameters by name, without those that only values depend on."""
     expected = named(actor.parameters)
     found = {name: np.asarray(x) for name, x in named(params).items()}
+    if not actor.config.shared:
+        # A policy that was learned beside critics of its own has none to show.
+        expected, found = (
+            {name: x for name, x in those.items() if not _is_critic(name)}
+            for those in (expected, found)
+        )
     for name in expected | found:
         there, wanted = (
             f"{x.dtype} {x.shape}" if x is not None else "nothing"
@@ -300,14 +306,13 @@ def _needed(actor: _Actor, params: Params) -> Arrays:
                 "the parameters are not those of this network with these specs:"
                 f" {name} is {there} there and {wanted} in the network"
             )
-    if actor.config.shared:
-        return found
-    return {name: x for name, x in found.items() if not _is_critic(name)}
+    return found
 
 
 def _is_critic(name: str) -> bool:
-    _, module, *_, last = name.split(".")
-    return module.startswith("critic") or last in ("value", "value_bias")
+    *modules, last = name.split(".")
+    of_critic = any(x.startswith("critic") for x in modules)
+    return of_critic or last in ("value", "value_bias")
 
 
 def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
@@ -377,13 +382,22 @@ def _bound(bound: Any) -> float | list | None:
     return known.tolist()
 
 
-def _check_numpy(network: Mapping[str, Any]) -> None:
-    wrong = [
+def for_numpy(network: NetworkConfig, observation_spec: Specs) -> bool:
+    """Whether the form for NumPy knows the network."""
+    torso = chosen_torso(observation_spec, network.torso)
+    return not _unknown_to_numpy(asdict(network) | {"torso": torso})
+
+
+def _unknown_to_numpy(network: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name} = {network[name]}; it knows {', '.join(known)}"
         for name, known in _NUMPY_KNOWS.items()
         if network[name] not in known
     ]
-    if wrong:
+
+
+def _check_numpy(network: Mapping[str, Any]) -> None:
+    if wrong := _unknown_to_numpy(network):
         raise ExportError(
             f"the form for NumPy has no {', and no '.join(wrong)}. With numpy=False"
             " the form for JAX is written alone"

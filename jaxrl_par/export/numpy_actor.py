@@ -36,7 +36,17 @@ Carry = tuple[np.ndarray, ...]
 """Memory, leaves [B, width]: (cell, hidden) of an LSTM, (hidden,) of a GRU, or ()."""
 _WINDOW = 3
 _ZERO, _HALF = np.float32(0), np.float32(0.5)
-_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x, out: np.maximum(x, _ZERO, out=out)}
+
+
+def _swish(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    return np.multiply(x, _HALF + _HALF * np.tanh(_HALF * x), out=out)
+
+
+_ACTIVATIONS = {
+    "tanh": np.tanh,
+    "relu": lambda x, out: np.maximum(x, _ZERO, out=out),
+    "swish": _swish,
+}
 
 
 class ActorError(Exception):

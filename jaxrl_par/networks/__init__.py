@@ -7,6 +7,11 @@ from jaxrl_par.networks.actor_critic import (
 )
 from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.continuous import (
+    action_value,
+    deterministic_policy,
+    gaussian_policy,
+)
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.q_values import q_network
 
@@ -14,8 +19,11 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "TransformerConfig",
+    "action_value",
     "actor_critic",
     "asymmetric",
+    "deterministic_policy",
+    "gaussian_policy",
     "policy_network",
     "q_network",
 ]

@@ -23,7 +23,7 @@ from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
 from jaxrl_par.networks.images import Deep, Shallow
-from jaxrl_par.networks.layers import MLP, PatchConv
+from jaxrl_par.networks.layers import MLP, PatchConv, swish
 from jaxrl_par.networks.memory import Memory, initial_carry
 from jaxrl_par.networks.observations import (
     channels_last,
@@ -33,7 +33,7 @@ from jaxrl_par.networks.observations import (
 )
 from jaxrl_par.types import Carry, Discrete, Obs, Spec, Specs, TimeStep
 
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu, "swish": swish}
 _IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
 # Pixels of the smaller side below which what is left of an image says too little.
 _SMALLEST = {"conv": 3, "shallow": 36, "deep": 8}
@@ -59,7 +59,7 @@ class NetworkConfig:
     """Filters of the 3x3 convolution. Those of shallow and deep are the paper's."""
     widths: tuple[int, ...] = (64, 64)
     """Units of the dense layers, after convolutions if there are any. IMPALA: 256."""
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu", "swish"] = "tanh"
     """Between layers of mlp and conv; shallow and deep take relu throughout."""
     memory: Literal["none", "lstm", "gru", "gtrxl"] = "none"
     """What follows the dense layers."""

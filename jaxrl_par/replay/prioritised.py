@@ -212,10 +212,9 @@ def _draw(
     """Windows of the joint batch."""
     tree, number = data.tree, batch_size * axis.size
     # All devices draw the same: with the first one's key.
-    key_data = axis.gather(jax.random.key_data(key)[None])[0]
-    key = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
+    key = axis.common(key)
     strata_key, fresh_key = jax.random.split(key)
-    total = axis.after(tree.total[None], key_data)
+    total = axis.after(tree.total[None], jax.random.key_data(key))
     ends = jnp.cumsum(axis.gather(total))
     position = sum_tree.strata(strata_key, number) * ends[-1]
     device = jnp.sum(ends[:-1, None] <= position[None], axis=0, dtype=jnp.int32)

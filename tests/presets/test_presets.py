@@ -26,6 +26,7 @@ TAKES = {
     "apex": SAMPLED,
     "actor_learner_distillation": ("compiled", "threads", "fleet"),
     "async_q": ALL,
+    "ddpg": SAMPLED,
     "dqn": SAMPLED,
     "es": ("compiled", "workers", "fleet"),
     "gorila": ALL,
@@ -37,8 +38,10 @@ TAKES = {
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
+    "sac": SAMPLED,
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
+    "td3": SAMPLED,
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
@@ -49,6 +52,7 @@ SMALL = {
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
+KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

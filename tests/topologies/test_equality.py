@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learners import LEARNERS, distillation
+from learners import CONTINUOUS, LEARNERS, distillation
 from toy_workers import ADAPTS
 
 from jaxrl_par.testing import check_equal, equality, probes
 from jaxrl_par.types import Agent, Info
 
 ENV = probes.clock(2)
+ALL = LEARNERS | CONTINUOUS
 
 # XLA fuses what reads parameters out of a ring in another way.
 ROUNDED = {("v-mpo", "delayed")}
@@ -22,13 +23,14 @@ QUICK = ("a2c, normalised",)
 
 @pytest.mark.parametrize(
     "name",
-    [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in LEARNERS],
+    [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in ALL],
 )
 def test_a_learner_computes_the_same_on_every_topology_that_takes_it(name):
-    learner = LEARNERS[name](ENV)
+    env = probes.continuous_action(2) if name in CONTINUOUS else ENV
+    learner = ALL[name](env)
     taken = equality.taken_by(learner)
     assert {"compiled", "sharded", "threads"} <= set(taken)
-    found = check_equal(learner, ENV)
+    found = check_equal(learner, env)
     assert len(found) == len(taken) * (len(taken) - 1) // 2
     for pair, equality_class in found.items():
         rounds = any((name, topology) in ROUNDED for topology in pair)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxrl_par.algorithms.dqn.config import DQNConfig
-from jaxrl_par.algorithms.dqn.sequences import at_rows
 from jaxrl_par.algorithms.dqn.targets import best, of_action, reached, targets, where
 from jaxrl_par.algorithms.dqn.values import Outputs, Values
 from jaxrl_par.networks import Network
+from jaxrl_par.returns import at_rows
 from jaxrl_par.types import Carry, Extras, Params, Trajectory
 
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.networks import Network
+from jaxrl_par.returns import at_rows
 from jaxrl_par.types import Carry, Mean, Params, TimeStep
 
 
@@ -129,9 +130,3 @@ def staleness(
         total = jnp.sum(jnp.where(counts, share, 0.0))
         found[f"staleness_{name}"] = Mean(total, jnp.sum(counts, dtype=jnp.float32))
     return found
-
-
-def at_rows(tree: PyTree, index: Int[Array, "L K"]) -> PyTree:
-    """x[index[t, k], k, ...] of each leaf."""
-    lanes = jnp.arange(index.shape[1])[None]
-    return jax.tree.map(lambda x: x[index, lanes], tree)
