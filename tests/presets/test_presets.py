@@ -37,6 +37,7 @@ TAKES = {
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
+    "rl2": ALL,
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
 }
