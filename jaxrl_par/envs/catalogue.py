@@ -52,6 +52,12 @@ FAMILIES = {
         usual=((10, 10),),
         in_trials=True,
     ),
+    "Mazes": Family(
+        "tasks.mazes.mazes",
+        (range(5, 100, 4), _EPISODES),
+        usual=((9, 5),),
+        in_trials=True,
+    ),
 }
 
 

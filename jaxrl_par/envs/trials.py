@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.gymnax import as_written, from_gymnax, strong_dtypes
 from jaxrl_par.envs.tasks.base import Tasks
+from jaxrl_par.envs.tasks.shapes import refuse_other_shapes
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import Action, Box, Discrete, EnvState, Obs, Spec, TimeStep
@@ -29,12 +30,14 @@ class Shown(NamedTuple):
     """An observation with what led to it; all of that is 0 where a trial begins."""
 
     obs: Obs
-    action: Float[Array, "*T B A"]
-    """One-hot, or the real numbers that were done. No action is 0 throughout."""
-    reward: Float[Array, "*T B"]
-    ended: Float[Array, "*T B"]
-    """1 where the action ended an episode of the trial, whose final observation is
-    shown only if it ends the trial, too: else that of the next episode's start is."""
+    action: Action
+    """[*T, B, A] in float32: one-hot, or the real numbers that were done."""
+    reward: Any
+    """[*T, B]; in a spec, that of a reward."""
+    ended: Any
+    """[*T, B] in float32: 1 where the action ended an episode of the trial. Its final
+    observation is shown only if it ends the trial, too; else the next episode's first
+    one is."""
 
 
 class _Trials(NamedTuple):
@@ -49,7 +52,6 @@ class _Trials(NamedTuple):
     last: Bool[Array, " B"]
 
 
-@as_written
 def trials(
     tasks: Tasks, num_envs: int, num_episodes: int, name: str | None = None
 ) -> Environment:
@@ -58,15 +60,33 @@ def trials(
     `Environment.episode` is the trial: its return is the sum of all its rewards.
 
     Raises:
-      ValueError: a number is below 1.
+      ValueError: a number is below 1, or tasks have other shapes than the parameters of
+        their environment.
     """
     refuse(num_envs=num_envs, num_episodes=num_episodes)
-    env, default = tasks.env, tasks.env.default_params
-    one = from_gymnax(env, 1, default)
+    refuse_other_shapes(tasks)
+    one = from_gymnax(tasks.env, num_envs=1)
     assert one.max_episode_steps is not None
-    strong = strong_dtypes(env, default)
-    restart, advance = jax.vmap(env.reset_env), jax.vmap(env.step_env)
     spec = one.action_spec
+    reset, step = _stream(tasks, num_envs, num_episodes, spec)
+    flag = Box((), low=0.0, high=1.0)
+    made = Environment(
+        reset=as_written(reset),
+        step=as_written(step),
+        num_envs=num_envs,
+        observation_spec=Shown(one.observation_spec, Box(_shape(spec)), Box(()), flag),
+        action_spec=spec,
+        name=name or f"{num_episodes} episodes of {one.name}",
+        max_episode_steps=num_episodes * one.max_episode_steps,
+    )
+    return episode_statistics(clip_actions(made))
+
+
+def _stream(tasks: Tasks, num_envs: int, num_episodes: int, spec: Spec):
+    """(reset, step) of an `Environment` with actions of that spec."""
+    env = tasks.env
+    strong = as_written(strong_dtypes)(env, env.default_params)
+    restart, advance = jax.vmap(env.reset_env), jax.vmap(env.step_env)
 
     def drawn(key):
         task = jax.vmap(tasks.draw)(jax.random.split(key, num_envs))
@@ -97,31 +117,16 @@ def trials(
         ended &= ~over
         num_ended = jnp.where(over, 0, now.num_ended + ended)
         last = ended & (num_ended == num_episodes)
-        anew = over | (ended & ~last)
-        obs, state = strong(_where(anew, fresh, (obs, state)))
+        obs, state = strong(_where(over | (ended & ~last), fresh, (obs, state)))
         reward = jnp.where(over, 0.0, reward.astype(jnp.float32))
-        after = _Trials(task, state, num_ended, last)
         done = _encoded(spec, action)
         done = _where(over, jnp.zeros_like(done), done)
         seen = Shown(obs, done, reward, ended.astype(jnp.float32))
         discount = (~(over | last)).astype(jnp.float32)
+        after = _Trials(task, state, num_ended, last)
         return after, TimeStep(seen, first=over, last=last), reward, discount
 
-    made = Environment(
-        reset=reset,
-        step=step,
-        num_envs=num_envs,
-        observation_spec=Shown(
-            one.observation_spec,
-            Box(_shape(spec)),
-            Box(()),
-            Box((), low=0.0, high=1.0),
-        ),
-        action_spec=spec,
-        name=name or f"{num_episodes} episodes of {one.name}",
-        max_episode_steps=num_episodes * one.max_episode_steps,
-    )
-    return episode_statistics(clip_actions(made))
+    return reset, step
 
 
 def _shape(spec: Spec) -> tuple[int, ...]:

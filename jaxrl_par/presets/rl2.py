@@ -24,9 +24,7 @@ class Args(A2CArgs):
     unroll_length: int = 11
     """Rows of a whole trial: its steps, and one that shows its end."""
     total_steps: int = 4_000_000
-    network: NetworkConfig = NetworkConfig(
-        widths=(32,), memory="gru", memory_width=64
-    )
+    network: NetworkConfig = NetworkConfig(widths=(32,), memory="gru", memory_width=64)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, max_grad_norm=1.0)
     a2c: A2CConfig = A2CConfig(gae_lambda=0.95, entropy_cost=0.01)
 
