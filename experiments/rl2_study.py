@@ -2,8 +2,8 @@
 
     python experiments/rl2_study.py --num-seeds 3
 
-Beside what was learned stand learners that know how tasks are drawn
-(`jaxrl_par.testing.meta_learners`): the Bayes optimum of ten pulls, exactly; the Gittins
+Beside what was learned stands who knows how tasks are drawn, as it is in
+`jaxrl_par.testing.meta_learners`: the Bayes optimum of ten pulls, exactly; the Gittins
 index of as many pulls as are left; posterior sampling of MDPs (PSRL), and who knows the
 MDP. A mean clearly above the Bayes optimum would mean that the task leaks.
 
@@ -105,12 +105,11 @@ def references(task: str, num_trials: int) -> dict[str, tuple[float, float]]:
             "who knows the MDP": _mean(meta_learners.known_task(*given)),
             "at random": (10.0 * num_episodes, 0.0),
         }
-    found = {
-        "Gittins index": _mean(meta_learners.gittins(size, num_episodes, num_trials))
-    }
+    found = {"at random": (0.5 * num_episodes, 0.0)}
     if num_episodes <= 10:
         found["Bayes optimum"] = meta_learners.bayes_optimum(size, num_episodes), 0.0
-    return found | {"at random": (0.5 * num_episodes, 0.0)}
+    returns = meta_learners.gittins(size, num_episodes, num_trials)
+    return found | {"Gittins index": _mean(returns)}
 
 
 def _mean(returns: np.ndarray) -> tuple[float, float]:
@@ -148,14 +147,12 @@ def draw(out: Path, results: list[dict[str, Any]]) -> None:
         curve = result["curve"]
         rows = [x["rows"] for x in curve]
         cli.draw_seeds(axis, rows, [x["return"] for x in curve], "RL^2")
-        styles = ("--", ":", "-.")
-        known = result["references"].items()
-        for style, (name, (mean, _)) in zip(styles, known, strict=True):
-            axis.axhline(mean, color="black", linestyle=style, label=name, linewidth=1)
-        axis.set(
-            title=result["task"], xlabel="rows of acting", ylabel="return of a trial"
-        )
+        for i, (name, (mean, _)) in enumerate(result["references"].items()):
+            style = ("--", ":", "-.")[i]
+            axis.axhline(mean, label=name, linewidth=1, color="black", linestyle=style)
+        axis.set(title=result["task"], xlabel="rows of acting")
         axis.legend(fontsize="small")
+    panels[0].set_ylabel("return of a trial")
     figure.savefig(out / "study.png", dpi=120)
 
 
