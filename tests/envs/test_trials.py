@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.environments import environment, spaces
+from learners import OPTIMIZER
+from learners import network as network_of
 
 from jaxrl_par import envs, returns
+from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.imaze import IMaze
 from jaxrl_par.envs.tasks.bandits import Bandit, BanditParams, bernoulli_bandits
@@ -18,7 +21,7 @@ from jaxrl_par.envs.tasks.shapes import refuse_other_shapes
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import NetworkConfig, actor_critic
-from jaxrl_par.testing import check_environment
+from jaxrl_par.testing import check_environment, check_equal
 from jaxrl_par.types import TimeStep
 
 
@@ -262,3 +265,11 @@ def test_what_makes_no_trials_is_refused(make, told):
 def test_tasks_of_other_shapes_are_refused(draw, told):
     with pytest.raises(RefusedError, match=told):
         trials(Tasks(Bandit(2), draw), 4, 4)
+
+
+@pytest.mark.slow
+def test_trials_give_the_same_numbers_on_every_topology():
+    """Tasks that are drawn where any lane needs one are those of each lane alone."""
+    env = trials(bernoulli_bandits(2), 2, 3)
+    learner = a2c(network_of(env, "gru"), OPTIMIZER)
+    assert set(check_equal(learner, env).values()) == {"bits"}
