@@ -26,22 +26,27 @@ from rich.table import Table
 
 from jaxrl_par import cli
 from jaxrl_par.errors import at_least, not_between
+from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.rl2 import Args as Method
 from jaxrl_par.presets.rl2 import make_agent
 from jaxrl_par.testing import meta_learners
 
 Task = Literal["Bandits-5x10", "Bandits-5x100", "RandomMDPs-10x10"]
 TASKS = get_args(Task)
+LONG = Method(
+    num_envs=256,
+    unroll_length=20,
+    num_minibatches=4,
+    optimizer=OptimizerConfig(learning_rate=3e-3),
+)
 SETTINGS = {
     "Bandits-5x10": Method(),
-    "Bandits-5x100": Method(
-        env_name="Bandits-5x100", unroll_length=101, total_steps=20_000_000
-    ),
-    "RandomMDPs-10x10": Method(
-        env_name="RandomMDPs-10x10", unroll_length=101, total_steps=20_000_000
+    "Bandits-5x100": replace(LONG, env_name="Bandits-5x100", total_steps=2_500_000),
+    "RandomMDPs-10x10": replace(
+        LONG, env_name="RandomMDPs-10x10", total_steps=2_500_000
     ),
 }
-"""Of the preset, but for these."""
+"""Those of the preset, but for trials of many steps."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,9 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     tasks: tuple[Task, ...] = TASKS
     num_seeds: int = 3
-    num_points: int = 10
+    num_points: int = 5
     """Evaluations of each run."""
-    num_trials: int = 10_000
+    num_trials: int = 4_000
     """Of each evaluation; half as many environments play two each. References too."""
     share: float = 1.0
     """Of the environment steps of each task."""

@@ -37,7 +37,7 @@ TAKES = {
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
-    "rl2": ALL,
+    "rl2": SAMPLED,
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
 }

@@ -26,8 +26,8 @@ def test_without_memory_nothing_is_learned_within_a_trial():
 
 @pytest.fixture(scope="module")
 def learned():
-    """What acts in bandits of two arms, after two million pulls."""
-    args = RL2.config(env_name="Bandits-2x10", total_steps=2_000_000)
+    """What acts in bandits of two arms, after 600 000 pulls."""
+    args = RL2.config(env_name="Bandits-2x10", total_steps=600_000)
     learner = cli.compose(args, RL2.make_agent)
     num_updates = args.total_steps // args.rows_per_update
     run, _ = train(cli.place(args, learner), num_updates)
