@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.envs.base import Environment
@@ -70,6 +71,10 @@ def trials(
     spec = one.action_spec
     reset, step = _stream(tasks, num_envs, num_episodes, spec)
     flag = Box((), low=0.0, high=1.0)
+
+    def draw(now, i):
+        return tasks.env.draw(jax.tree.map(lambda x: np.asarray(x[i]), now.state))
+
     made = Environment(
         reset=as_written(reset),
         step=as_written(step),
@@ -78,6 +83,7 @@ def trials(
         action_spec=spec,
         name=name or f"{num_episodes} episodes of {one.name}",
         max_episode_steps=num_episodes * one.max_episode_steps,
+        draw=draw if hasattr(tasks.env, "draw") else None,
     )
     return episode_statistics(clip_actions(made))
 

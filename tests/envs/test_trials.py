@@ -219,6 +219,10 @@ def test_any_environment_whose_parameters_are_traced_has_tasks():
     env = trials(Tasks(maze, draw), 4, 3)
     check_environment(env, 3 * env.max_episode_steps)
     assert env.name == "3 episodes of IMaze-5x5"
+    state, _ = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(
+        env.draw(state, 2), maze.draw(jax.tree.map(lambda x: x[2], state.inner.state))
+    )
 
 
 def test_an_environment_in_one_task_may_be_vmapped_over_tasks():

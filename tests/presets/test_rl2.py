@@ -1,5 +1,7 @@
 """RL^2 learns to learn, and refuses what cannot."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ from jaxrl_par import cli, presets, random, training
 from jaxrl_par.envs.tasks.bandits import Bandit, BanditParams
 from jaxrl_par.envs.tasks.base import Tasks
 from jaxrl_par.envs.trials import trials
-from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.testing import meta_learners
 from jaxrl_par.topologies.compiled import train
 
@@ -16,7 +17,8 @@ RL2 = presets.get("rl2")
 
 
 def test_without_memory_nothing_is_learned_within_a_trial():
-    args = RL2.config(network=NetworkConfig(memory="none"))
+    args = RL2.config()
+    args = replace(args, network=replace(args.network, memory="none"))
     assert args.problems() == [
         "network.memory must be lstm, gru or gtrxl, got none: without memory nothing is"
         " learned within a trial"
