@@ -25,7 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli
+from jaxrl_par.algorithms.ppo import PPOConfig
 from jaxrl_par.errors import at_least, not_between
+from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.rl2 import Args as Method
 from jaxrl_par.presets.rl2 import make_agent
@@ -41,9 +43,16 @@ LONG = Method(
 )
 SETTINGS = {
     "Bandits-5x10": Method(),
-    "Bandits-5x100": replace(LONG, env_name="Bandits-5x100", total_steps=2_500_000),
+    "Bandits-5x100": replace(LONG, env_name="Bandits-5x100", total_steps=4_500_000),
     "RandomMDPs-10x10": replace(
-        LONG, env_name="RandomMDPs-10x10", total_steps=2_500_000
+        LONG,
+        env_name="RandomMDPs-10x10",
+        num_envs=192,
+        unroll_length=34,
+        total_steps=3_500_000,
+        network=NetworkConfig(widths=(32,), memory="gru", memory_width=96),
+        # Where next states are nearly alike, what pays at once is nearly all.
+        ppo=PPOConfig(gamma=0.5, gae_lambda=0.9, entropy_cost=0.03, clip_values=False),
     ),
 }
 """Those of the preset, but for trials of many steps."""
