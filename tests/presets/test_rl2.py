@@ -48,7 +48,8 @@ def test_two_arms_are_learned_to_be_learned_and_no_task_leaks(learned):
     found = returns(learned, args.make_env(20_000))
     error = np.std(found) / 20_000**0.5
     best = meta_learners.bayes_optimum(2, 10)
-    assert best - 0.1 < np.mean(found) < best + 3 * error
+    # At random it is 5; 5.82 when this was written.
+    assert best - 0.3 < np.mean(found) < best + 3 * error
 
 
 @pytest.mark.slow
