@@ -2,7 +2,7 @@
 
 from jaxrl_par import random
 from jaxrl_par.envs import Environment
-from jaxrl_par.envs.catalogue import family_and_size
+from jaxrl_par.envs.catalogue import family_and_sizes
 from jaxrl_par.errors import refuse_any
 from jaxrl_par.training.recording import record
 from jaxrl_par.types import Agent, Trajectory
@@ -15,7 +15,7 @@ NUM_ENVS = 8
 
 def problems(env_name: str) -> list[str]:
     """A line if nobody knows the environment of that name."""
-    known = family_and_size(env_name)
+    known = family_and_sizes(env_name)
     if known is not None and known[0] == "IMaze":
         return []
     return [

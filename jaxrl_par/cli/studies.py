@@ -58,6 +58,7 @@ def seed_curves(
     num_points: int,
     steps_per_point: int,
     tells: Collection[str] = (),
+    evaluation_envs: int = 20,
 ) -> list[dict[str, Any]]:
     """Trains all seeds as a population, one program, and evaluates them on the way.
 
@@ -65,10 +66,11 @@ def seed_curves(
       settings: of topology = compiled; its budget is not read.
       steps_per_point: steps of training before an evaluation.
       tells: metrics, means since the evaluation before.
+      evaluation_envs: each plays two greedy episodes for an evaluation.
 
     Returns:
-      For each evaluation "rows" acted until then, and of every seed "return", that of
-      40 greedy episodes of 20 environments, and the metrics.
+      For each evaluation "rows" acted until then, and of every seed "return", the mean
+      of its episodes, "error", the standard error of that, and the metrics.
     """
     env = settings.make_env(settings.num_envs)
 
@@ -80,12 +82,15 @@ def seed_curves(
     runs = jax.jit(program.init)(random.key(0))
     advance = jax.jit(scanned(program, steps_per_point), donate_argnums=0)
     greedy = learner.actor._replace(act=learner.actor.greedy)
-    play = jax.jit(jax.vmap(evaluator(greedy, settings.make_env(20), 2), (0, None)))
+    played_in = settings.make_env(evaluation_envs)
+    play = jax.jit(jax.vmap(evaluator(greedy, played_in, 2), (0, None)))
     curve = []
     for point in range(1, num_points + 1):
         runs, metrics = advance(runs)
         played = play(learner.params(runs.learner), random.key(10_000 + point))
         told = {"return": np.mean(played.returns, axis=(1, 2)).tolist()}
+        deviation = np.std(played.returns, axis=(1, 2))
+        told["error"] = (deviation / (2 * evaluation_envs) ** 0.5).tolist()
         for name in tells:
             total, count = (np.sum(x, axis=0) for x in metrics[name])
             told[name] = (total / np.maximum(count, 1)).tolist()

@@ -20,25 +20,44 @@ _PARSING = Lock()
 
 
 class Family(NamedTuple):
-    """Environments of ours, named after their size: IMaze-9x9, MemoryChain-30."""
+    """Environments of ours, named after their sizes: IMaze-9x9, MemoryChain-30. A
+    family of tasks has the episodes of a trial for its last one: Bandits-5x10."""
 
-    module: str
-    sizes: range
-    """Sizes that the constructor accepts, as far as they are sensible."""
-    usual: tuple[int, ...]
+    maker: str
+    """Module and function, of all sizes; one for a square, none for the episodes."""
+    sizes: tuple[range, ...]
+    """Sizes that it accepts, as far as they are sensible."""
+    usual: tuple[tuple[int, ...], ...]
     """Sizes that `names` lists."""
-    is_square: bool = True
-    """The size is that of both sides, and the name has it twice."""
-
-    def suffix(self, size: int) -> str:
-        """What the name has after a hyphen."""
-        return f"{size}x{size}" if self.is_square else str(size)
+    is_square: bool = False
+    """Both sizes are the same."""
+    in_trials: bool = False
+    """It makes tasks, and environments are trials in them."""
 
 
+_EPISODES = range(1, 10_000)
 FAMILIES = {
-    "IMaze": Family("imaze", range(5, 1000, 2), usual=(9, 15)),
-    "MetaFetch": Family("meta_fetch", range(2, 1000), usual=(7,)),
-    "MemoryChain": Family("memory_chain", range(1, 1000), (30,), is_square=False),
+    "IMaze": Family("imaze.IMaze", (range(5, 1000, 2),) * 2, ((9, 9), (15, 15)), True),
+    "MetaFetch": Family("meta_fetch.MetaFetch", (range(2, 1000),) * 2, ((7, 7),), True),
+    "MemoryChain": Family("memory_chain.MemoryChain", (range(1, 1000),), ((30,),)),
+    "Bandits": Family(
+        "tasks.bandits.bernoulli_bandits",
+        (range(2, 1000), _EPISODES),
+        usual=((5, 10), (5, 100)),
+        in_trials=True,
+    ),
+    "RandomMDPs": Family(
+        "tasks.mdps.random_mdps",
+        (range(2, 1000), _EPISODES),
+        usual=((10, 10),),
+        in_trials=True,
+    ),
+    "Mazes": Family(
+        "tasks.mazes.mazes",
+        (range(5, 100, 4), _EPISODES),
+        usual=((9, 5),),
+        in_trials=True,
+    ),
 }
 
 
@@ -52,26 +71,29 @@ def names() -> tuple[str, ...]:
 
 def is_name(name: str) -> bool:
     """Whether `make` knows it: one of `names`, or of ours in another size."""
-    return family_and_size(name) is not None or name in gymnax_names()
+    return family_and_sizes(name) is not None or name in gymnax_names()
 
 
 def own_names() -> tuple[str, ...]:
     """Ours, in the usual sizes."""
     return tuple(
-        f"{name}-{family.suffix(size)}"
+        f"{name}-{'x'.join(map(str, sizes))}"
         for name, family in FAMILIES.items()
-        for size in family.usual
+        for sizes in family.usual
     )
 
 
-def family_and_size(name: str) -> tuple[str, int] | None:
-    """Of an environment of ours."""
-    match = re.fullmatch(r"(\w+)-(([1-9][0-9]{0,3}).*)", name)
+def family_and_sizes(name: str) -> tuple[str, tuple[int, ...]] | None:
+    """Of an environment of ours; a square has one size."""
+    match = re.fullmatch(r"(\w+)-([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?", name)
     if match is None or match[1] not in FAMILIES:
         return None
-    family, size = FAMILIES[match[1]], int(match[3])
-    fits = size in family.sizes and match[2] == family.suffix(size)
-    return (match[1], size) if fits else None
+    family, sizes = FAMILIES[match[1]], tuple(int(x) for x in match.groups()[1:] if x)
+    fits = len(sizes) == len(family.sizes)
+    fits = fits and all(x in y for x, y in zip(sizes, family.sizes, strict=True))
+    if family.is_square:
+        fits, sizes = fits and len({*sizes}) == 1, sizes[:1]
+    return (match[1], sizes) if fits else None
 
 
 def gymnax_names() -> tuple[str, ...]:

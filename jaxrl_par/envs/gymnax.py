@@ -55,12 +55,12 @@ def from_gymnax(
     limit = int(params.max_steps_in_episode)
     refuse(num_envs=num_envs, max_steps_in_episode=limit)
     action_spec = _spec(env.action_space(params))
-    strong_dtypes = _strong_dtypes(env, params)
+    strong = strong_dtypes(env, params)
 
     @as_written
     def reset(key):
         keys = jax.random.split(key, num_envs)
-        obs, state = strong_dtypes(jax.vmap(env.reset_env, (0, None))(keys, params))
+        obs, state = strong(jax.vmap(env.reset_env, (0, None))(keys, params))
         no, yes = jnp.zeros(num_envs, bool), jnp.ones(num_envs, bool)
         return (state, no), TimeStep(obs, first=yes, last=no)
 
@@ -74,7 +74,7 @@ def from_gymnax(
         )
         reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))
         discount = (~(was_last | terminated)).astype(jnp.float32)
-        obs, state = strong_dtypes((obs, state))
+        obs, state = strong((obs, state))
         return (state, last), TimeStep(obs, was_last, last), reward, discount
 
     @as_written
@@ -101,7 +101,7 @@ def from_gymnax(
     return episode_statistics(clip_actions(made))
 
 
-def _strong_dtypes(env: Any, params: Any):
+def strong_dtypes(env: Any, params: Any):
     """A cast of (obs, state) to the dtypes that survive a step.
 
     gymnax's resets hold Python numbers. Weakly typed arrays change their type when they

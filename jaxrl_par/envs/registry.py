@@ -7,8 +7,9 @@ from inspect import signature
 from typing import Any
 
 from jaxrl_par.envs.base import Environment
-from jaxrl_par.envs.catalogue import FAMILIES, family_and_size, is_name, names
+from jaxrl_par.envs.catalogue import FAMILIES, family_and_sizes, is_name, names
 from jaxrl_par.envs.gymnax import as_written, from_gymnax
+from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name
 
 
@@ -18,15 +19,19 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
     Args:
       name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar", or one
         of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7" or
-        "MemoryChain-30".
+        "MemoryChain-30"; or trials in tasks, as many episodes as the last number says:
+        "Bandits-5x10" are ten pulls of five arms, "RandomMDPs-10x25" have ten states.
       params: what differs from the default, fields of the environment's parameters or
-        arguments of its class.
+        arguments of its class. Of trials, arguments of what makes their tasks.
 
     Raises:
       ValueError: no such environment or parameter, or a value is not allowed.
     """
     if not is_name(name):
         raise _unknown(name)
+    sized = family_and_sizes(name)
+    if sized is not None and FAMILIES[sized[0]].in_trials:
+        return _trials(name, *sized, num_envs, params)
     constructor = _constructor(name)
     own = {*signature(constructor).parameters}
     env = constructor(**{x: params.pop(x) for x in own & params.keys()})
@@ -50,14 +55,33 @@ def _unknown(name: str) -> RefusedError:
     return RefusedError(f"{error}. Names of simulators are for envs.host.make")
 
 
+def _trials(
+    name: str,
+    family: str,
+    sizes: tuple[int, ...],
+    num_envs: int,
+    params: dict[str, Any],
+) -> Environment:
+    *sizes_of_tasks, num_episodes = sizes
+    maker = partial(_maker(family), *sizes_of_tasks)
+    known = signature(maker).parameters
+    for unknown in params.keys() - known.keys():
+        raise unknown_name(f"parameter of {name}", unknown, known)
+    return trials(maker(**params), num_envs, num_episodes, name)
+
+
 def _constructor(name: str) -> Callable[..., Any]:
     """Makes an environment with gymnax's interface from what cannot be traced."""
-    sized = family_and_size(name)
+    sized = family_and_sizes(name)
     if sized is None:
         import gymnax
 
         # Its own environments take nothing that one would want to change.
         return as_written(lambda: gymnax.make(name)[0])
-    family, size = sized
-    module = import_module(f"jaxrl_par.envs.{FAMILIES[family].module}")
-    return partial(getattr(module, family), size)
+    family, sizes = sized
+    return partial(_maker(family), *sizes)
+
+
+def _maker(family: str) -> Callable[..., Any]:
+    module, _, function = FAMILIES[family].maker.rpartition(".")
+    return getattr(import_module(f"jaxrl_par.envs.{module}"), function)

@@ -36,6 +36,7 @@ SUMMARIES = {
     "ddpg": "DDPG, a deterministic policy; on actors Ape-X DPG: Pendulum-v1",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
+    "rl2": "RL^2, memory that learns how to learn a task: Bandits-5x10",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "pbt": "population-based training of A2C in one program: Breakout-MinAtar",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",

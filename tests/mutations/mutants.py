@@ -1740,6 +1740,51 @@ _BRIDGE = (
 
 _ENVS = (
     _m(
+        "trials: every end within one begins a trial of its own to who sees it",
+        "envs/trials.py",
+        "return after, TimeStep(seen, first=over, last=last), reward, discount",
+        "return after, TimeStep(seen, first=over, last=ended), reward, discount",
+        "envs/test_trials.py::test_values_bootstrap_through_ends_within_a_trial",
+    ),
+    _m(
+        "trials: a task is drawn anew for each of their episodes",
+        "envs/trials.py",
+        "        over = now.last\n",
+        "        over = now.last | (now.num_ended > 0)\n",
+        "envs/test_trials.py::test_a_task_lasts_for_the_trial_and_no_longer",
+    ),
+    _m(
+        "trials: the last action of the task before is shown",
+        "envs/trials.py",
+        "done = _where(over, jnp.zeros_like(done), done)",
+        "done = _where(over & False, jnp.zeros_like(done), done)",
+        "envs/test_trials.py::"
+        "test_every_pull_shows_action_reward_and_end_though_it_ends_an_episode",
+    ),
+    _m(
+        "trials: an end within one takes values to 0",
+        "envs/trials.py",
+        "discount = (~(over | last)).astype(jnp.float32)",
+        "discount = (~(over | ended)).astype(jnp.float32)",
+        "envs/test_trials.py::test_values_bootstrap_through_ends_within_a_trial",
+    ),
+    _m(
+        "tasks: all lanes draw the same one",
+        "envs/trials.py",
+        "task = jax.vmap(tasks.draw)(jax.random.split(key, num_envs))",
+        "task = jax.vmap(lambda _: tasks.draw(key))(jnp.arange(num_envs))",
+        "envs/test_trials.py::"
+        "test_tasks_differ_over_lanes_and_devices_and_follow_the_key",
+    ),
+    _m(
+        "random MDPs: what pays says where it leads",
+        "envs/tasks/mdps.py",
+        "noise = jax.random.normal(reward_key)",
+        "noise = jax.random.normal(place_key)",
+        "envs/tasks/test_bandits_mdps_mazes.py::"
+        "test_an_mdp_moves_and_pays_as_its_tables_say",
+    ),
+    _m(
         "the first step shows what ended the episode before",
         "envs/wrappers.py",
         "return jnp.where(first, jnp.zeros_like(x), x)",

@@ -39,6 +39,7 @@ TAKES = {
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
     "sac": SAMPLED,
+    "rl2": SAMPLED,
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
     "td3": SAMPLED,
