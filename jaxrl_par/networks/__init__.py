@@ -9,6 +9,7 @@ from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.q_values import q_network
+from jaxrl_par.networks.twice import twice_differentiable
 
 __all__ = [
     "Network",
@@ -18,4 +19,5 @@ __all__ = [
     "asymmetric",
     "policy_network",
     "q_network",
+    "twice_differentiable",
 ]

@@ -32,6 +32,7 @@ SUMMARIES = {
     "gorila": "Gorila, DQN on bundles of actor, replay and learner: CartPole-v1",
     "r2d3": "R2D3, R2D2 that has demonstrations too: IMaze-21x21",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
+    "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "pbt": "population-based training of A2C in one program: Breakout-MinAtar",

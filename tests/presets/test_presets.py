@@ -31,6 +31,7 @@ TAKES = {
     "gorila": ALL,
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
+    "maml": ("compiled",),
     "pbt": ("compiled",),
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
@@ -48,7 +49,7 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5"}
+KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
