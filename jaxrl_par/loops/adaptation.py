@@ -17,7 +17,8 @@ from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.tasks.base import Tasks
-from jaxrl_par.errors import RefusedError, lacking, refuse, refuse_any
+from jaxrl_par.envs.tasks.shapes import refuse_other_shapes
+from jaxrl_par.errors import refuse
 from jaxrl_par.loops.inner_steps import (
     AdaptationConfig,
     Draw,
@@ -79,7 +80,7 @@ def adaptation(
     """
     counts = {"num_tasks": num_tasks, "num_episodes": num_episodes}
     refuse(config, **counts, max_steps=max_steps)
-    refuse_tasks(tasks)
+    refuse_other_shapes(tasks)
     refuse_agent(agent)
 
     def init(key: PRNGKey) -> Run:
@@ -149,7 +150,7 @@ def returns_after(
     """
     counts = {"num_tasks": num_tasks, "num_episodes": num_episodes}
     refuse(config, **counts, max_steps=max_steps)
-    refuse_tasks(tasks)
+    refuse_other_shapes(tasks)
     refuse_agent(agent)
     single = replace(config, inner_steps=1)
 
@@ -174,29 +175,6 @@ def returns_after(
         return jax.vmap(in_task, (None, 0))(state, keys)
 
     return returns
-
-
-def refuse_tasks(tasks: Tasks) -> None:
-    """Accepts tasks with the shapes of their environment's parameters.
-
-    Raises:
-      RefusedError: theirs are others, or it is no family of tasks.
-    """
-    refuse_any(lacking("Tasks, as envs.tasks make", "env", "draw", "at", tasks=tasks))
-    usual = jax.eval_shape(lambda: tasks.env.default_params)
-    drawn = jax.eval_shape(tasks.draw, jax.random.key(0))
-    expected, found = (_shapes(x) for x in (usual, drawn))
-    if expected != found:
-        raise RefusedError(
-            f"tasks must be parameters of {tasks.env.name}, {expected}, got {found}"
-        )
-
-
-def _shapes(tree: Any) -> str:
-    leaves = jax.tree.leaves_with_path(tree)
-    return ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True)} {x.shape}" for path, x in leaves
-    )
 
 
 def _totals(played: Played) -> tuple[Metrics, Int[Array, ""]]:

@@ -5,7 +5,7 @@ is not that of the return: it leaves out that other parameters would have drawn 
 actions. Finite differences of the gradient agree with the wrong one. With
 l = log pi(a[t]|o[t]) and u = l - stop_gradient(l), which is 0, this one has both:
 
-    l + u (u / 2 + P),   P = the sum of u over the earlier steps of the episode
+    l + u (u / 2 + P),   P = the sum of u over the episode's earlier rows in the unroll
 
 Its value and its first derivative are those of l, bit for bit; its second one is that
 of the ratio pi / stop_gradient(pi) of the episode up to t less the ratio up to t - 1,

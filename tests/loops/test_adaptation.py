@@ -239,7 +239,7 @@ def test_tasks_of_other_shapes_and_agents_of_other_specs_are_refused():
 
     tasks = Tasks(navigation().env, drawn)
     sizes = AdaptationConfig(), 2, 1, 2
-    told = r"parameters of Navigation, goal \(2,\), .* got goal \(3,\), "
+    told = r"tasks of Navigation must have the shapes.*goal is \(2,\) there, and \(3,\)"
     with pytest.raises(RefusedError, match=told):
         adaptation(navigator(), tasks, *sizes)
     with pytest.raises(RefusedError, match="the agent was made for"):
