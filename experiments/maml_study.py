@@ -2,12 +2,13 @@
 
     python experiments/maml_study.py --num-seeds 3
 
-Parameters are learned from which adaptation is to begin, by four methods:
+Parameters are learned from which adaptation is to begin, by five methods:
 
-    maml      the exact gradient through the adaptation
-    fomaml    the gradient after it, as if it had been constant
-    reptile   towards where the adaptation led
-    joint     all tasks together, without adapting
+    maml         the exact gradient through the adaptation
+    maml-action  the same, of which each action's own probability alone is known
+    fomaml       the gradient after it, as if it had been constant
+    reptile      towards where the adaptation led
+    joint        all tasks together, without adapting
 
 All play the same number of environment steps, in tasks of the same family, and differ
 in nothing else; the seeds of each are a population, one program. Then, and on the way,
@@ -33,14 +34,12 @@ from jaxrl_par import cli, random
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops.adaptation import returns_after
-from jaxrl_par.loops.inner_steps import AdaptationConfig
-from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets.maml import Args as Method
 from jaxrl_par.presets.maml import make_agent
 from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.population import population
 
-Name = Literal["maml", "fomaml", "reptile", "joint"]
+Name = Literal["maml", "maml-action", "fomaml", "reptile", "joint"]
 METHODS = get_args(Name)
 
 
@@ -52,29 +51,31 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     methods: tuple[Name, ...] = METHODS
     num_seeds: int = 3
-    num_points: int = 10
+    num_points: int = 6
     """Times that each run is tested."""
-    num_tasks: int = 40
+    num_tasks: int = 30
     """New ones in each test."""
     test_steps: int = 3
     """Gradients in a test, by the rate of training."""
     reptile_steps: int = 3
     """Those of Reptile's adaptation, which with one would be joint training."""
-    settings: Method = Method(
-        total_steps=4_000_000,
-        num_envs=20,
-        episodes=10,
-        network=NetworkConfig(widths=(32, 32), shared=False),
-        adaptation=AdaptationConfig(inner_rate=0.1),
-    )
-    """What all cases share, but for `settings.method`."""
+    settings: Method = Method(total_steps=3_600_000, num_envs=12)
+    """What all cases share; its method is that of maml."""
     draw_only: bool = False
     """Train nothing."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
         counts = ("num_seeds", "num_points", "num_tasks", "test_steps", "reptile_steps")
-        return at_least(self, **dict.fromkeys(counts, 1))
+        found = at_least(self, **dict.fromkeys(counts, 1))
+        settings = self.settings
+        given = {"method": settings.adaptation.method, "topology": settings.topology}
+        usual = {"method": "maml", "topology": "compiled"}
+        return found + [
+            f"settings.{name} must be {usual[name]} here, got {value}"
+            for name, value in given.items()
+            if value != usual[name]
+        ]
 
 
 def run(args: Args) -> None:
@@ -89,18 +90,22 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         yield method, partial(trained, method, args)
 
 
-def adaptation_of(method: str, args: Args) -> AdaptationConfig:
-    """How the method adapts while it trains."""
-    usual = args.settings.adaptation
+def settings_of(method: str, args: Args) -> Method:
+    """How the method trains."""
+    usual = args.settings
+    if method == "maml-action":
+        return replace(usual, scores="action")
+    adaptation: dict[str, Any] = {"method": method}
     if method == "joint":
-        return replace(usual, method="fomaml", inner_rate=0.0)
-    steps = args.reptile_steps if method == "reptile" else usual.inner_steps
-    return replace(usual, method=method, inner_steps=steps)  # pyright: ignore
+        adaptation = {"method": "fomaml", "inner_rate": 0.0}
+    elif method == "reptile":
+        adaptation["inner_steps"] = args.reptile_steps
+    return replace(usual, adaptation=replace(usual.adaptation, **adaptation))
 
 
 def trained(method: str, args: Args) -> dict[str, Any]:
     """Returns after every number of gradients, of all seeds at once, on the way."""
-    settings = replace(args.settings, adaptation=adaptation_of(method, args))
+    settings = settings_of(method, args)
     learner = cli.compose(settings, make_agent)
     env = settings.make_env(settings.num_envs)
 

@@ -53,15 +53,15 @@ class Args(cli.Args):
     """Navigation: to a goal in the plane; GoalVelocity: at a velocity."""
     num_envs: int = 20
     """Tasks of a step, as many on each device."""
-    episodes: int = 20
+    episodes: int = 10
     """Those that each task has for a gradient, side by side."""
     unroll_length: int = 100
     """Steps after which an episode is cut."""
-    total_steps: int = 10_000_000
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2, anneal=False)
+    total_steps: int = 6_000_000
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-3, anneal=False)
     """Of the step that is learned from all tasks."""
-    network: NetworkConfig = NetworkConfig(shared=False)
-    adaptation: Flat[AdaptationConfig] = AdaptationConfig()
+    network: NetworkConfig = NetworkConfig(widths=(32, 32), shared=False)
+    adaptation: Flat[AdaptationConfig] = AdaptationConfig(inner_rate=0.005)
     scores: Scores = "episode"
     """What maml's second derivative knows of how actions are drawn: exactly all, or
     each action's own probability alone, which is biased and of less variance."""

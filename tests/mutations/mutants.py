@@ -2208,7 +2208,8 @@ _POPULATIONS = (
         "loops/adaptation.py",
         "key, _ = unroll_keys(run.key, run.progress.updates, 0)",
         "key, _ = unroll_keys(run.key, type(run.progress.updates).zero(), 0)",
-        "loops/test_adaptation.py::test_tasks_are_new_in_each_step",
+        "loops/test_adaptation.py::"
+        "test_tasks_count_equally_however_long_their_episodes_are",
     ),
     _m(
         "an episode goes on in another task",

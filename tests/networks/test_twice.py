@@ -101,7 +101,10 @@ def several_episodes(spec, num_steps=6):
     return TimeStep(obs, (row == 0) | (row == 3), row == 2)
 
 
-@pytest.mark.parametrize("action", [Discrete(3), Box((2,), low=-1.0, high=1.0)])
+@pytest.mark.parametrize(
+    "action",
+    [pytest.param(Discrete(3), marks=pytest.mark.slow), Box((2,), low=-1.0, high=1.0)],
+)
 def test_values_and_first_derivatives_are_the_same_in_all_bits(action):
     spec = Box((3,))
     steps = several_episodes(spec)
