@@ -144,8 +144,8 @@ def test_the_second_derivative_is_that_of_the_expected_return(name, scores, righ
     )
 
 
-# What two steps pay for both actions of both.
-PAYS = jnp.array([[1.0, -0.5], [0.2, 2.0]]), jnp.array([[0.3, -1.0], [0.7, 0.1]])
+# What each of two steps pays, by both actions. The first one knows only its own.
+PAYS = jnp.array([[1.0, 1.0], [0.2, 0.2]]), jnp.array([[0.3, -1.0], [0.7, 1.5]])
 
 
 def chances(theta):
@@ -191,7 +191,7 @@ def test_it_is_exact_in_episodes_of_several_steps(num_steps):
         return found(agent, two_steps, start, config)
 
     np.testing.assert_allclose(of("episode"), right, atol=2e-6)
-    assert np.abs(of("action") - right).max() > 0.01
+    assert np.abs(of("action") - right).max() > 3e-3
 
 
 def drawn(params, key):
