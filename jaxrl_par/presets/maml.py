@@ -24,6 +24,7 @@ from jaxrl_par.envs.tasks.episodes import episodes
 from jaxrl_par.envs.tasks.goal_velocity import goal_velocity
 from jaxrl_par.envs.tasks.navigation import navigation
 from jaxrl_par.errors import at_least, unknown_name
+from jaxrl_par.hosts.collective import here
 from jaxrl_par.loops import Learner, Program
 from jaxrl_par.loops.adaptation import adaptation, returns_after
 from jaxrl_par.loops.inner_steps import AdaptationConfig
@@ -125,8 +126,8 @@ def leave(args: Args, learner: Learner, trained: Trained) -> None:
     config = replace(args.adaptation, inner_steps=_NUM_STEPS)
     sizes = _NUM_TASKS, args.episodes, args.unroll_length
     test = jax.jit(returns_after(learner.actor, args.tasks(), config, *sizes))
-    key = evaluation_key(trained.run)
-    means = np.mean(test(trained.run.learner, key), axis=0).tolist()
+    run = here(trained.run)
+    means = np.mean(test(run.learner, evaluation_key(run)), axis=0).tolist()
     told: dict[str, Any] = {"num_tasks": _NUM_TASKS, "returns_after": means}
     write_json(trained.directory.path / "adaptation.json", told)
     shown = ", ".join(f"{x:.2f}" for x in means)

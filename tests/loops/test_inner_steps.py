@@ -237,6 +237,25 @@ def test_all_tasks_count_equally(method, right):
     assert np.mean(each) == pytest.approx(right)
 
 
+def test_a_task_with_fewer_rows_counts_as_much():
+    """Gradients of rows are 3, 3 in one task, and four times 0 in another."""
+
+    def loss(x, rows):
+        slopes, counted = rows
+        return x * jnp.sum(slopes) / jnp.sum(counted)
+
+    slopes = jnp.array([[3.0, 3.0, 0.0, 0.0], [0.0] * 4])
+    counted = jnp.array([[1.0, 1.0, 0.0, 0.0], [1.0] * 4])
+    agent, state = agent_of(loss), TrainState(jnp.float32(0.0), ())
+
+    def of_task(rows):
+        given = agent, lambda params, key: (rows, ()), state, KEY
+        return meta_gradient(*given, AdaptationConfig())[0]
+
+    each = jax.jit(jax.vmap(of_task))((slopes, counted))
+    assert float(jnp.mean(each)) == 1.5
+
+
 def test_padding_has_no_say_in_a_baseline():
     last = jnp.array([[0, 0, 0, 0], [0, 0, 1, 1]], bool)
     flags = jnp.concatenate([last, jnp.ones((1, 4), bool)])
