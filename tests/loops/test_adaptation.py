@@ -259,15 +259,21 @@ def test_settings_that_do_not_fit_are_told_before_a_device_is_used():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["maml", "fomaml", "reptile"])
-def test_one_gradient_gains_much_in_new_tasks(method):
+@pytest.mark.parametrize(
+    ("env_name", "method"),
+    [
+        ("Navigation", "maml"),
+        ("Navigation", "fomaml"),
+        ("Navigation", "reptile"),
+        ("GoalVelocity", "fomaml"),
+    ],
+)
+def test_one_gradient_gains_much_in_new_tasks(env_name, method):
     """Of each of three seeds."""
-    settings = Args(num_envs=10, adaptation=AdaptationConfig(method, 1, 0.005))
-    if method == "reptile":
-        settings = replace(settings, adaptation=AdaptationConfig(method, 3, 0.005))
-    settings = replace(
-        settings, optimizer=replace(settings.optimizer, learning_rate=1e-2)
-    )
+    adapts = AdaptationConfig(method, 3 if method == "reptile" else 1, 0.005)
+    settings = Args(env_name=env_name, num_envs=10, adaptation=adapts)
+    optimizer = replace(settings.optimizer, learning_rate=1e-2)
+    settings = replace(settings, optimizer=optimizer)
     agent = EXPERIMENT.learner(settings).actor
     sizes = 10, settings.episodes, settings.unroll_length
     program = adaptation(agent, settings.tasks(), settings.adaptation, *sizes)
