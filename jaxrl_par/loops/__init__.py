@@ -1,5 +1,6 @@
 """What one training step does, for a topology to place on hardware."""
 
+from jaxrl_par.loops.adaptation import adaptation, returns_after
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.distillation import DistillationConfig, Teacher, distillation
 from jaxrl_par.loops.elsewhere import (
@@ -11,6 +12,7 @@ from jaxrl_par.loops.elsewhere import (
 )
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.evolution import evolution
+from jaxrl_par.loops.inner_steps import AdaptationConfig, adapt, meta_gradient
 from jaxrl_par.loops.learner import (
     Deferred,
     Gradient,
@@ -37,6 +39,7 @@ from jaxrl_par.loops.shapes import data_shapes
 from jaxrl_par.loops.updates import combined, learn, update
 
 __all__ = [
+    "AdaptationConfig",
     "Deferred",
     "DistillationConfig",
     "Engine",
@@ -53,6 +56,8 @@ __all__ = [
     "Run",
     "Stage",
     "Teacher",
+    "adapt",
+    "adaptation",
     "add_from",
     "chain",
     "combined",
@@ -68,9 +73,11 @@ __all__ = [
     "learn_from",
     "learner_of",
     "lesson_from",
+    "meta_gradient",
     "new_run",
     "remembering",
     "replayed",
+    "returns_after",
     "unroll_keys",
     "update",
     "without_halves",

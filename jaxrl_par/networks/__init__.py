@@ -14,6 +14,7 @@ from jaxrl_par.networks.continuous import (
 )
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.q_values import q_network
+from jaxrl_par.networks.twice import twice_differentiable
 
 __all__ = [
     "Network",
@@ -26,4 +27,5 @@ __all__ = [
     "gaussian_policy",
     "policy_network",
     "q_network",
+    "twice_differentiable",
 ]

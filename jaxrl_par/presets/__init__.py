@@ -35,6 +35,7 @@ SUMMARIES = {
     "td3": "TD3, twin critics and a delayed policy: Pendulum-v1",
     "ddpg": "DDPG, a deterministic policy; on actors Ape-X DPG: Pendulum-v1",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
+    "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
     "rl2": "RL^2, memory that learns how to learn a task: Bandits-5x10",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",

@@ -2326,6 +2326,61 @@ _POPULATIONS = (
         "topologies/test_halving.py::test_survivors_go_on_and_do_not_start_again",
     ),
     _m(
+        "second derivatives know nothing of what was drawn before",
+        "networks/twice.py",
+        "u * (0.5 * u + self.past * _before(u, self.first))",
+        "u * (0.5 * u)",
+        "networks/test_twice.py::"
+        "test_both_derivatives_are_those_of_the_expected_return",
+    ),
+    _m(
+        "what was drawn in an episode goes on in the next one",
+        "networks/twice.py",
+        "total = jnp.where(first_t, 0.0, total)",
+        "total = jnp.where(first_t, total, total)",
+        "networks/test_twice.py::"
+        "test_episodes_begin_anew_and_rows_that_are_last_do_not_count",
+    ),
+    _m(
+        "maml takes the gradients of its steps for constants",
+        "loops/inner_steps.py",
+        "params = jax.tree.map(lambda x, g: x - config.inner_rate * g, params, grads)",
+        "grads = jax.lax.stop_gradient(grads)\n        "
+        "params = jax.tree.map(lambda x, g: x - config.inner_rate * g, params, grads)",
+        "loops/test_inner_steps.py::test_every_step_is_differentiated",
+    ),
+    _m(
+        "adapted parameters are judged by the data that they adapted to",
+        "loops/inner_steps.py",
+        "adapt_key, last_key = jax.random.split(key)",
+        "adapt_key, last_key = jax.random.split(key)\n    "
+        "last_key = jax.random.split(adapt_key, config.inner_steps)[-1]",
+        "loops/test_inner_steps.py::test_gradients_are_those_of_formulas",
+    ),
+    _m(
+        "the gradients of all tasks add up",
+        "loops/adaptation.py",
+        "jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))",
+        "jax.tree.map(partial(jnp.sum, axis=0), (grads, metrics))",
+        "loops/test_adaptation.py::"
+        "test_tasks_count_equally_however_long_their_episodes_are",
+    ),
+    _m(
+        "tasks are the same in each step",
+        "loops/adaptation.py",
+        "key, _ = unroll_keys(run.key, run.progress.updates, 0)",
+        "key, _ = unroll_keys(run.key, type(run.progress.updates).zero(), 0)",
+        "loops/test_adaptation.py::"
+        "test_tasks_count_equally_however_long_their_episodes_are",
+    ),
+    _m(
+        "an episode goes on in another task",
+        "envs/tasks/episodes.py",
+        "return obs, _State(state.task, inner), *others",
+        "return obs, _State(self._draw(key), inner), *others",
+        "envs/test_tasks_navigation.py::test_each_episode_is_in_a_task_of_its_own",
+    ),
+    _m(
         "scores of before a copy are kept",
         "topologies/evolving.py",
         "record = evolved.record.cleared(copied)",

@@ -32,6 +32,7 @@ TAKES = {
     "gorila": ALL,
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
+    "maml": ("compiled",),
     "pbt": ("compiled",),
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
@@ -54,6 +55,7 @@ SMALL = {
 LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
 KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
+KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
