@@ -8,6 +8,7 @@ from jaxrl_par.networks.actor_critic import (
 from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import TransformerConfig
+from jaxrl_par.networks.keys import key_network
 from jaxrl_par.networks.q_values import q_network
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "TransformerConfig",
     "actor_critic",
     "asymmetric",
+    "key_network",
     "policy_network",
     "q_network",
 ]

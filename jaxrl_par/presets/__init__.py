@@ -33,6 +33,7 @@ SUMMARIES = {
     "r2d3": "R2D3, R2D2 that has demonstrations too: IMaze-21x21",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
+    "episodic_control": "MFEC and NEC, values of what was most alike: Catch-bsuite",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "pbt": "population-based training of A2C in one program: Breakout-MinAtar",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",
