@@ -9,6 +9,8 @@ from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
+from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
+from jaxrl_par.algorithms.episodic.mfec import episodes_kept
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
@@ -17,7 +19,13 @@ from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
-from jaxrl_par.networks import Network, NetworkConfig, actor_critic, q_network
+from jaxrl_par.networks import (
+    Network,
+    NetworkConfig,
+    actor_critic,
+    key_network,
+    q_network,
+)
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
 from jaxrl_par.types import Agent, TimeStep, Trajectory, example
@@ -101,6 +109,23 @@ def demonstrated_dqn(env: Environment) -> Learner:
     return loops.replayed(agent, buffer)
 
 
+def episodic_mfec(env: Environment) -> Learner:
+    """The best returns of episodes that end in other unrolls than they begin in."""
+    config = MFECConfig(capacity=64, num_neighbours=3)
+    longest = env.max_episode_steps or 8
+    kept = episodes_kept(env.observation_spec, config, longest, 8)
+    return loops.remembering(mfec(*env.specs, config), loops.Remember(*kept))
+
+
+def episodic_nec(env: Environment) -> Learner:
+    """A table that follows gradients from a small replay."""
+    network = key_network(*env.specs, NetworkConfig(widths=(4,)), width=3)
+    config = NECConfig(capacity=64, num_neighbours=3, n_step=2)
+    buffer = uniform(4, 3, Windows(1, lookahead=1), min_size=3)
+    learner = loops.replayed(nec(network, OPTIMIZER, config), buffer)
+    return learner._replace(halves=None)
+
+
 def _rows(x: jax.Array) -> np.ndarray:
     """Six of them, [6, B, ...]."""
     return np.stack([np.asarray(x)] * 6)
@@ -116,6 +141,8 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "dqn, prioritised": prioritised_dqn,
     "r2d2, quantiles": r2d2,
     "dqn, lstm, mixed": demonstrated_dqn,
+    "mfec": episodic_mfec,
+    "nec": episodic_nec,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)

@@ -84,6 +84,10 @@ class Args(ReplayArgs):
             )
         return found
 
+    def make_learner(self, agent: Agent) -> Learner:
+        """NEC's, without halves: a late gradient moves entries overwritten since."""
+        return super().make_learner(agent)._replace(halves=None)
+
     def _buffer_problems(self) -> list[str]:
         return [] if self.method == "mfec" else super()._buffer_problems()
 

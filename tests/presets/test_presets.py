@@ -27,6 +27,7 @@ TAKES = {
     "actor_learner_distillation": ("compiled", "threads", "fleet"),
     "async_q": ALL,
     "dqn": SAMPLED,
+    "episodic_control": ("compiled", "threads"),
     "es": ("compiled",),
     "gorila": ALL,
     "impala": SAMPLED,

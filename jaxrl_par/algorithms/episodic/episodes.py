@@ -73,16 +73,19 @@ def pushed(kept: Episodes, rows: Rows, gamma: Float[Array, ""] | float) -> Episo
     """With T more rows of each lane."""
     number, length = len(rows.reward), kept.return_.shape[1]
     returns = _returns(rows, gamma)
-    age = (kept.next - 1 - jnp.arange(length)) % length  # 0 is the newest
+    age = (
+        kept.next - 1 - jnp.arange(length, dtype=jnp.int32)
+    ) % length  # 0 is the newest
     is_open = age[None] < kept.open[:, None]
     factor = jnp.asarray(gamma, jnp.float32) ** (age + 1).astype(jnp.float32)
     more = jnp.where(is_open, factor[None] * returns[0][:, None], 0.0)
-    place = (kept.next + jnp.arange(number)) % length
+    row = jnp.arange(number, dtype=jnp.int32)
+    place = (kept.next + row) % length
 
     def put(ring: Array, new: Array) -> Array:
         return ring.at[:, place].set(jnp.swapaxes(new, 0, 1))
 
-    end = jnp.max(jnp.where(rows.last, jnp.arange(number)[:, None] + 1, 0), axis=0)
+    end = jnp.max(jnp.where(rows.last, row[:, None] + 1, 0), axis=0)
     ended = end > 0
     open_ = jnp.where(ended, 0, kept.open) + number - end
     waiting = kept.waiting + jnp.where(ended, kept.open + end, 0)
@@ -105,7 +108,7 @@ def due(kept: Episodes, number: int) -> tuple[Entries, Episodes]:
     so that those of several devices, joined, are in the order of one. And the rest."""
     length, taken = kept.return_.shape[1], jnp.minimum(kept.waiting, number)
     begin = kept.next - kept.open - kept.waiting
-    ahead = jnp.arange(number)[None]
+    ahead = jnp.arange(number, dtype=jnp.int32)[None]
     place = (begin[:, None] + ahead) % length
     lane = jnp.arange(len(place))[:, None]
     there = (ahead < taken[:, None]) & ~kept.last[lane, place]

@@ -51,7 +51,7 @@ class Table(NamedTuple):
 class Found(NamedTuple):
     """The nearest entries of C actions, all or one, in the order of their distance."""
 
-    action: Int[Array, "A 1"] | Int[Array, "Q 1 1"]
+    action: Int[Array, "1 A 1"] | Int[Array, "Q 1 1"]
     slot: Int[Array, "Q C k"]
     there: Bool[Array, "Q C k"]
     """There are so many: others are no entries."""
@@ -105,8 +105,8 @@ def nearest(
     keys, queries = jax.lax.stop_gradient((table.keys, queries))
     cost, slack = _by_product(keys, table.there, queries)
     if actions is None:
-        each = jnp.arange(num_actions)[:, None]
-        action = jnp.broadcast_to(each[:, 0], cost.shape[:2])
+        each = jnp.arange(num_actions)[None, :, None]
+        action = jnp.broadcast_to(each[..., 0], cost.shape[:2])
     else:
         each, action = actions[:, None, None], actions[:, None]
         cost = jnp.take_along_axis(cost, each, axis=1)

@@ -40,7 +40,9 @@ class Writes(NamedTuple):
 
     key: Float[Array, "G D"]
     action: Int[Array, " G"]
-    """Sorted; A where there is no write."""
+    """A where there is no write."""
+    row: Int[Array, " G"]
+    """The first row with this key."""
     number: Int[Array, " G"]
     """Rows with this key."""
     best: Float[Array, " G"]
@@ -93,13 +95,13 @@ def written(table: Table, entries: Entries, rule: Rule) -> Table:
     stamp = table.stamp.reshape(-1)
     stamp = stamp.at[index(hit, found.slot[:, 0, 0])].set(now, mode="drop")
     age = jnp.where(stamp > 0, (now - stamp).astype(jnp.float32), jnp.inf)
-    new = _slots(age.reshape(table.stamp.shape), own, is_write & ~hit)
+    new = _slots(age.reshape(table.stamp.shape), own, writes.row, is_write & ~hit)
     place = index(is_write, jnp.where(hit, found.slot[:, 0, 0], new))
     values = table.values.reshape(-1)
     value = rule(values[jnp.minimum(place, nowhere - 1)], hit, writes)
 
     def put(leaf: Array, new: Array) -> Array:
-        return leaf.at[place].set(new, mode="drop", unique_indices=False)
+        return leaf.at[place].set(new, mode="drop")
 
     return Table(
         keys=put(table.keys.reshape(-1, width), writes.key).reshape(table.keys.shape),
@@ -110,20 +112,23 @@ def written(table: Table, entries: Entries, rule: Rule) -> Table:
 
 
 def _slots(
-    age: Float[Array, "A N"], action: Int[Array, " G"], is_new: Bool[Array, " G"]
+    age: Float[Array, "A N"],
+    action: Int[Array, " G"],
+    row: Int[Array, " G"],
+    is_new: Bool[Array, " G"],
 ) -> Int[Array, " G"]:
-    """A slot for each new key, of those that were used least lately.
+    """A slot for each new key in the order of the rows, the one least used first.
 
     Args:
       age: float32, as on CPU top_k of integers takes 50 times as long: beyond 2**24 it
-        is rounded, which changes no order. Infinite where there is no entry.
+        is rounded, so that old entries may be equally old. Infinite where none is.
     """
     number = min(len(action), age.shape[1])
     _, oldest = jax.lax.top_k(age, number)
-    mine = jax.nn.one_hot(action, len(age), dtype=jnp.int32) * is_new[:, None]
+    mine = jnp.zeros((len(action), len(age)), jnp.int32)
+    mine = mine.at[row, action].add(is_new.astype(jnp.int32))
     before = jnp.cumsum(mine, axis=0) - mine
-    rank = jnp.take_along_axis(before, action[:, None], axis=1)[:, 0]
-    return oldest[action, rank]
+    return oldest[action, before[row, action]]
 
 
 def _joined(entries: Entries, num_actions: int) -> Writes:
@@ -151,6 +156,7 @@ def _joined(entries: Entries, num_actions: int) -> Writes:
     return Writes(
         key=key[first],
         action=jnp.where(is_group, action[first], num_actions),
+        row=order[first],
         number=rows,
         best=largest,
         mean=total / jnp.maximum(rows, 1).astype(jnp.float32),
