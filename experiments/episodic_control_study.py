@@ -1,0 +1,156 @@
+"""Episodic control against DQN, over seeds: who is faster, and where DQN passes.
+
+    python experiments/episodic_control_study.py --num-seeds 5
+
+MFEC, NEC and DQN have the same environments and the same evaluations, and each the
+settings of its own preset. The seeds of each are a population, one program. Started
+again, the study goes on with what is missing. It writes study.json and study.png: mean
+returns of greedy episodes, their mean in the first steps, and the evaluation from which
+on DQN's median is above that of the others; with `--draw-only` from the cases that
+there are.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_par import cli
+from jaxrl_par.errors import at_least
+from jaxrl_par.presets import dqn, episodic_control
+
+Name = Literal["mfec", "nec", "dqn"]
+METHODS = get_args(Name)
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which cases, and where to write."""
+
+    out: Path = Path("runs/episodic_control_study")
+    """Folder of the results; those of other settings belong into another one."""
+    methods: tuple[Name, ...] = METHODS
+    env_name: str = "CartPole-v1"
+    total_steps: int = 100_000
+    """Rows of acting."""
+    first_steps: int = 50_000
+    """Those in which it is compared who learns faster."""
+    num_seeds: int = 5
+    num_points: int = 20
+    """Evaluations of each run."""
+    episodic: episodic_control.Args = episodic_control.Args()
+    """Of MFEC and NEC. Environment, steps and method are the study's, here and
+    there."""
+    dqn: dqn.Args = dqn.Args()
+    draw_only: bool = False
+    """Train nothing."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = at_least(self, num_seeds=1, num_points=1, total_steps=1, first_steps=1)
+        for name in ("episodic", "dqn"):
+            if (topology := getattr(self, name).topology) != "compiled":
+                found.append(f"{name}.topology must be compiled here, got {topology}")
+        return found
+
+    def settings(self, method: Name) -> episodic_control.Args | dqn.Args:
+        """Those of a method."""
+        shared = {"env_name": self.env_name, "total_steps": self.total_steps}
+        if method == "dqn":
+            return replace(self.dqn, **shared)
+        return replace(self.episodic, method=method, **shared)
+
+
+def run(args: Args) -> None:
+    """Trains what is missing, and draws all there is."""
+    missing = [] if args.draw_only else planned(args)
+    write(args, cli.kept_cases(args.out / "cases", missing))
+
+
+def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name of every case, and what trains it."""
+    for method in args.methods:
+        yield method, partial(trained, method, args)
+
+
+def trained(method: Name, args: Args) -> dict[str, Any]:
+    """Curves of one method, of all seeds at once."""
+    settings = args.settings(method)
+    make_agent = (dqn if method == "dqn" else episodic_control).make_agent
+    learner = cli.compose(settings, make_agent)
+    per_point = args.total_steps // (settings.rows_per_update * args.num_points)
+    sizes = args.num_seeds, args.num_points, max(per_point, 1)
+    curve = cli.seed_curves(learner, settings, *sizes)
+    last = curve[-1]["return"]
+    print(f"{method}: {' '.join(f'{x:.2f}' for x in last)}", flush=True)
+    return {"method": method, "curve": curve}
+
+
+def write(args: Args, results: list[dict[str, Any]]) -> None:
+    """Table, numbers and figure."""
+    results = sorted(results, key=lambda x: METHODS.index(x["method"]))
+    told = f"return, mean of the first {args.first_steps:,} rows, of every seed"
+    table = Table("method", told, "median", "at the end", "DQN is above from")
+    curves = {x["method"]: x["curve"] for x in results}
+    rows = []
+    for method, curve in curves.items():
+        early = [x["return"] for x in curve if x["rows"] <= args.first_steps]
+        early = np.mean(early or [curve[0]["return"]], axis=0)
+        passed = passes(curves["dqn"], curve) if "dqn" in curves else None
+        row = {"method": method, "first": early.tolist(), "dqn_above_from": passed}
+        rows.append(row | {"median_at_end": median(curve)[-1]})
+        table.add_row(
+            method,
+            " ".join(f"{x:.1f}" for x in early),
+            f"{np.median(early):.1f}",
+            f"{median(curve)[-1]:.1f}",
+            "" if method == "dqn" else f"{passed:,} rows" if passed else "never",
+        )
+    cli.write_study(args.out, args, rows, results)
+    draw(args, curves, rows)
+    Console().print(table)
+
+
+def median(curve: list[dict[str, Any]]) -> list[float]:
+    """The median of the seeds, of each evaluation."""
+    return [float(np.median(x["return"])) for x in curve]
+
+
+def passes(leader: list[dict[str, Any]], other: list[dict[str, Any]]) -> int | None:
+    """Rows at the evaluation from which on the leader's median stays above."""
+    above = np.array(median(leader)) > np.array(median(other))
+    stays = np.logical_and.accumulate(above[::-1])[::-1]
+    return int(leader[int(np.argmax(stays))]["rows"]) if stays.any() else None
+
+
+def draw(
+    args: Args, curves: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]]
+) -> None:
+    """Every seed as a thin line, their median, and where DQN passes."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        curve, passed = curves[row["method"]], row["dqn_above_from"]
+        x, seeds = [p["rows"] for p in curve], [p["return"] for p in curve]
+        label = row["method"].upper()
+        if row["method"] != "dqn" and "dqn" in curves:
+            where = f"passed at {passed:,} rows" if passed else "not passed"
+            label = f"{label}, {where}"
+        cli.draw_seeds(axes, x, seeds, label)
+        if passed and row["method"] != "dqn":
+            axes.axvline(passed, color="grey", linewidth=0.8, linestyle=":")
+    axes.axvline(args.first_steps, color="black", linewidth=0.8)
+    axes.set(xlabel="rows of acting", ylabel="mean return of greedy episodes")
+    axes.set_title(f"{args.env_name}: every seed, and the median")
+    axes.legend()
+    figure.savefig(args.out / "study.png", dpi=120)
+
+
+if __name__ == "__main__":
+    cli.main(run, Args)
