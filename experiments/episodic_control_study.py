@@ -22,8 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli
+from jaxrl_par.algorithms.dqn import DQNConfig
+from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig
+from jaxrl_par.cli.args import environment_problems
 from jaxrl_par.errors import at_least
-from jaxrl_par.presets import dqn, episodic_control
+from jaxrl_par.presets import get
+from jaxrl_par.presets.dqn import Args as DQNArgs
+from jaxrl_par.presets.episodic_control import Args as EpisodicArgs
 
 Name = Literal["mfec", "nec", "dqn"]
 METHODS = get_args(Name)
@@ -44,27 +49,24 @@ class Args:
     num_seeds: int = 5
     num_points: int = 20
     """Evaluations of each run."""
-    episodic: episodic_control.Args = episodic_control.Args()
-    """Of MFEC and NEC. Environment, steps and method are the study's, here and
-    there."""
-    dqn: dqn.Args = dqn.Args()
+    mfec: MFECConfig = EpisodicArgs.mfec
+    nec: NECConfig = EpisodicArgs.nec
+    dqn: DQNConfig = DQNArgs.dqn
     draw_only: bool = False
     """Train nothing."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
         found = at_least(self, num_seeds=1, num_points=1, total_steps=1, first_steps=1)
-        for name in ("episodic", "dqn"):
-            if (topology := getattr(self, name).topology) != "compiled":
-                found.append(f"{name}.topology must be compiled here, got {topology}")
-        return found
+        return found + environment_problems(self.env_name)
 
-    def settings(self, method: Name) -> episodic_control.Args | dqn.Args:
+    def settings(self, method: Name) -> EpisodicArgs | DQNArgs:
         """Those of a method."""
-        shared = {"env_name": self.env_name, "total_steps": self.total_steps}
-        if method == "dqn":
-            return replace(self.dqn, **shared)
-        return replace(self.episodic, method=method, **shared)
+        args = DQNArgs() if method == "dqn" else EpisodicArgs(method=method)
+        own: dict[str, Any] = {method: getattr(self, method)}
+        return replace(
+            args, env_name=self.env_name, total_steps=self.total_steps, **own
+        )
 
 
 def run(args: Args) -> None:
@@ -82,8 +84,7 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 def trained(method: Name, args: Args) -> dict[str, Any]:
     """Curves of one method, of all seeds at once."""
     settings = args.settings(method)
-    make_agent = (dqn if method == "dqn" else episodic_control).make_agent
-    learner = cli.compose(settings, make_agent)
+    learner = get("dqn" if method == "dqn" else "episodic_control").learner(settings)
     per_point = args.total_steps // (settings.rows_per_update * args.num_points)
     sizes = args.num_seeds, args.num_points, max(per_point, 1)
     curve = cli.seed_curves(learner, settings, *sizes)

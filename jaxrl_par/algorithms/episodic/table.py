@@ -103,7 +103,7 @@ def nearest(
     if k > capacity:
         raise RefusedError(f"k must be at most the {capacity} entries, got {k}")
     keys, queries = jax.lax.stop_gradient((table.keys, queries))
-    cost, slack = _by_product(keys, table.there, queries)
+    cost = _by_product(keys, table.there, queries)
     if actions is None:
         each = jnp.arange(num_actions)[None, :, None]
         action = jnp.broadcast_to(each[..., 0], cost.shape[:2])
@@ -112,7 +112,7 @@ def nearest(
         cost = jnp.take_along_axis(cost, each, axis=1)
     of = jnp.broadcast_to(jnp.arange(len(queries))[:, None], action.shape)
     rows = _Rows(keys, table.there, queries, action.reshape(-1), of.reshape(-1))
-    slot, distance = _chosen(rows, cost.reshape(-1, capacity), slack[rows.of], k)
+    slot, distance = _chosen(rows, cost.reshape(-1, capacity), k)
     slot, distance = (x.reshape(*action.shape, k) for x in (slot, distance))
     return Found(each, slot, distance < jnp.inf)
 
@@ -151,8 +151,8 @@ class _Rows(NamedTuple):
 
 def _by_product(
     keys: Float[Array, "A N D"], there: Bool[Array, "A N"], queries: Float[Array, "Q D"]
-) -> tuple[Float[Array, "Q A N"], Float[Array, " Q"]]:
-    """Squared distances by a product, and by how much they may be wrong."""
+) -> Float[Array, "Q A N"]:
+    """Squared distances by a product; infinite where there is no entry."""
     exact = jax.lax.Precision.HIGHEST  # accelerators round factors to 10 bits else
     # One product of matrices as they lie in memory: on CPU a batch of them is slow.
     product = jnp.matmul(queries, keys.reshape(-1, keys.shape[2]).T, precision=exact)
@@ -160,14 +160,22 @@ def _by_product(
     length = jnp.sum(keys**2, axis=-1)
     own = jnp.sum(queries**2, axis=-1)
     cost = own[:, None, None] + length[None] - 2.0 * product
-    longest = jnp.max(jnp.where(there, length, 0.0))
-    # Each sum of D products is wrong by D roundings of its terms' sizes at most.
-    slack = 2.0 * (keys.shape[-1] + 4) * _ROUNDING * (own + longest)
-    return jnp.where(there[None], cost, jnp.inf), slack
+    return jnp.where(there[None], cost, jnp.inf)
+
+
+def _error(query: Float[Array, "R D"], far: Float[Array, " R"]) -> Float[Array, " R"]:
+    """By how much a cost of `_by_product` may be below the squared distance, of a key
+    that is not farther than `far`.
+
+    Each sum of D products is wrong by D roundings of its terms' sizes at most, together
+    2 (D + 4) u (|q|^2 + |k|^2). A key with |k|^2 > 4 (|q|^2 + far) is farther.
+    """
+    own = jnp.sum(query**2, axis=-1)
+    return 2.0 * (query.shape[1] + 4) * _ROUNDING * (5.0 * own + 4.0 * far)
 
 
 def _chosen(
-    rows: _Rows, cost: Float[Array, "R N"], slack: Float[Array, " R"], k: int
+    rows: _Rows, cost: Float[Array, "R N"], k: int
 ) -> tuple[Int[Array, "R k"], Float[Array, "R k"]]:
     """Slots and squared distances of the k nearest of each row."""
     capacity = cost.shape[1]
@@ -177,8 +185,10 @@ def _chosen(
     slot = jnp.take_along_axis(candidate, order, axis=1)
     # Others are at least as far as the last candidate, less the product's error; and at
     # least as far as the last that was chosen, less twice that.
-    sure = among[:, -1] <= costs[:, -1] - slack
-    sure |= 2.0 * slack <= _EQUAL * among[:, -1]
+    far = among[:, -1]
+    error = _error(rows.queries[rows.of], far)
+    sure = (far <= costs[:, -1] - error) | (far == jnp.inf)
+    sure |= 2.0 * error <= _EQUAL * far
     if number == capacity:
         return slot, among
     everyone = jnp.arange(capacity)
