@@ -41,13 +41,13 @@ class Args:
     out: Path = Path("runs/episodic_control_study")
     """Folder of the results; those of other settings belong into another one."""
     methods: tuple[Name, ...] = METHODS
-    env_name: str = "CartPole-v1"
+    env_name: str = "Catch-bsuite"
     total_steps: int = 100_000
     """Rows of acting."""
     first_steps: int = 50_000
     """Those in which it is compared who learns faster."""
     num_seeds: int = 5
-    num_points: int = 20
+    num_points: int = 25
     """Evaluations of each run."""
     mfec: MFECConfig = EpisodicArgs.mfec
     nec: NECConfig = EpisodicArgs.nec

@@ -47,14 +47,14 @@ class Args(ReplayArgs):
     num_envs: int = 8
     unroll_length: int = 8
     total_steps: int = 50_000
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, anneal=False)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, anneal=False)
     """Of the network; the table has a rate of its own."""
     network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
     """What keys are made by, before a layer of `nec.key_width`."""
     mfec: MFECConfig = MFECConfig()
     nec: NECConfig = NECConfig()
     replay: ReplayConfig = ReplayConfig(
-        capacity=10_240, min_size=640, batch_size=32, updates_per_step=4
+        capacity=10_240, min_size=640, batch_size=32, updates_per_step=2
     )
 
     @property

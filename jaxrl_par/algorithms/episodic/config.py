@@ -11,7 +11,7 @@ class EpisodicConfig:
 
     gamma: float = 0.99
     """Discount per environment step."""
-    capacity: int = 10_000
+    capacity: int = 5_000
     """Entries of each action. An entry takes 4 (D + 2) bytes, with keys of D numbers,
     on every device."""
     num_neighbours: int = 11
@@ -59,12 +59,15 @@ class NECConfig(EpisodicConfig):
     """In the kernel 1 / (squared distance + delta)."""
     alpha: float = 0.1
     """Share of the way to a target that a value moves when its key is written again."""
-    table_rate: float = 1.0
-    """Rate at which keys and values follow the gradient, by plain steps: moments of an
-    entry would outlive it. The loss is a mean over rows."""
+    value_rate: float = 1.0
+    """Rate at which values follow the gradient, by plain steps: moments of an entry
+    would outlive it. The loss is a mean over rows."""
+    key_rate: float = 1e-3
+    """That of keys, which move by no more than sqrt(delta), the kernel's width: nearer
+    than that, its gradient is as large as 1 / delta^1.5."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
         found = super().problems() + not_between(self, alpha=(0, 1))
-        found += at_least(self, n_step=1, table_rate=0)
+        found += at_least(self, n_step=1, value_rate=0, key_rate=0)
         return found + above(self, delta=0)

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, stepped
 from jaxrl_par.algorithms.episodic.acting import acting, annealed, num_actions
 from jaxrl_par.algorithms.episodic.config import NECConfig
 from jaxrl_par.algorithms.episodic.reading import weighted
-from jaxrl_par.algorithms.episodic.table import Table, empty, nearest, touched
+from jaxrl_par.algorithms.episodic.table import Found, Table, empty, nearest, touched
 from jaxrl_par.algorithms.episodic.writing import Entries, towards, written
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
@@ -119,11 +119,11 @@ def nec(
         params, opt_state = stepped(
             optimizer, state.network, state.opt_state, grads.network
         )
-        table, rate = state.table, config.table_rate
-        table = table._replace(
-            keys=table.keys - rate * grads.keys,
-            values=table.values - rate * grads.values,
-        )
+        table, move = state.table, config.key_rate * grads.keys
+        size = jnp.sum(move**2, axis=-1, keepdims=True)
+        move *= jnp.sqrt(config.delta / jnp.maximum(size, config.delta))
+        values = table.values - config.value_rate * grads.values
+        table = table._replace(keys=table.keys - move, values=values)
         return NECState(params, table, opt_state, state.elapsed)
 
     def observe(state: NECState, trajectory: Trajectory, axis: Axis) -> NECState:
@@ -175,7 +175,7 @@ def loss(
     following = jnp.max(following, axis=-1).reshape(last.shape)
     target = ahead.rewards + ahead.discounts * following
     flat, action = keys.reshape(-1, keys.shape[-1]), batch.action[:rows].reshape(-1)
-    found = nearest(table, flat, config.num_neighbours, action)
+    found = _nearest(table, flat, config, action)
     values = weighted(learned.keys, learned.values, flat, found, config.delta)
     values = values[:, 0].reshape(last.shape)
     error = jax.lax.stop_gradient(target) - values
@@ -186,10 +186,22 @@ def loss(
     return losses.over_rows(weight * error**2, last), Info(told, priorities)
 
 
+def _nearest(
+    table: Table,
+    keys: Float[Array, "Q D"],
+    config: NECConfig,
+    action: Int[Array, " Q"] | None = None,
+) -> Found:
+    """A table has many keys of one observation, as the network learned: what the kernel
+    does not tell apart needs no order."""
+    within = config.delta / 16.0
+    return nearest(table, keys, config.num_neighbours, action, within)
+
+
 def _values(
     table: Table, keys: Float[Array, "Q D"], config: NECConfig
 ) -> Float[Array, "Q A"]:
-    found = nearest(table, keys, config.num_neighbours)
+    found = _nearest(table, keys, config)
     return weighted(table.keys, table.values, keys, found, config.delta)
 
 
@@ -202,7 +214,7 @@ def _observed(
 ) -> Table:
     keys, _ = network.unroll(state.network, (), trajectory.steps)
     shape, flat = keys.shape[:2], keys.reshape(-1, keys.shape[-1])
-    found = nearest(state.table, flat, config.num_neighbours)
+    found = _nearest(state.table, flat, config)
     table = state.table
     values = weighted(table.keys, table.values, flat, found, config.delta)
     last = trajectory.rows.last

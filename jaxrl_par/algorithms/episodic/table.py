@@ -90,10 +90,14 @@ def nearest(
     queries: Float[Array, "Q D"],
     k: int,
     actions: Int[Array, " Q"] | None = None,
+    within: Float[Array, ""] | float = 0.0,
 ) -> Found:
     """The k entries nearest to each query, of all actions or, [Q, 1, k], of one each.
 
     No gradient flows through the choice.
+
+    Args:
+      within: squared distances that differ by less count as equal, too.
 
     Raises:
       RefusedError: `k` is beyond the table.
@@ -112,7 +116,7 @@ def nearest(
         cost = jnp.take_along_axis(cost, each, axis=1)
     of = jnp.broadcast_to(jnp.arange(len(queries))[:, None], action.shape)
     rows = _Rows(keys, table.there, queries, action.reshape(-1), of.reshape(-1))
-    slot, distance = _chosen(rows, cost.reshape(-1, capacity), k)
+    slot, distance = _chosen(rows, cost.reshape(-1, capacity), k, within)
     slot, distance = (x.reshape(*action.shape, k) for x in (slot, distance))
     return Found(each, slot, distance < jnp.inf)
 
@@ -175,7 +179,7 @@ def _error(query: Float[Array, "R D"], far: Float[Array, " R"]) -> Float[Array, 
 
 
 def _chosen(
-    rows: _Rows, cost: Float[Array, "R N"], k: int
+    rows: _Rows, cost: Float[Array, "R N"], k: int, within: Float[Array, ""] | float
 ) -> tuple[Int[Array, "R k"], Float[Array, "R k"]]:
     """Slots and squared distances of the k nearest of each row."""
     capacity = cost.shape[1]
@@ -188,7 +192,7 @@ def _chosen(
     far = among[:, -1]
     error = _error(rows.queries[rows.of], far)
     sure = (far <= costs[:, -1] - error) | (far == jnp.inf)
-    sure |= 2.0 * error <= _EQUAL * far
+    sure |= 2.0 * error <= _EQUAL * far + within
     if number == capacity:
         return slot, among
     everyone = jnp.arange(capacity)

@@ -99,7 +99,7 @@ def test_what_was_acted_is_written_once_with_its_target():
 
 @pytest.mark.slow
 def test_a_step_moves_network_keys_and_values_downhill():
-    config = NECConfig(**{**vars(CONFIG), "table_rate": 0.1})
+    config = NECConfig(**{**vars(CONFIG), "value_rate": 0.1})
     agent = nec(NETWORK, optax.sgd(0.1), config)
     state = agent.init(random.key(0), jax.tree.map(lambda x: x[0], rows().steps))
     state = state._replace(table=known())
