@@ -6,7 +6,7 @@ MFEC, NEC and DQN have the same environments and the same evaluations, and each 
 settings of its own preset. The seeds of each are a population, one program. Started
 again, the study goes on with what is missing. It writes study.json and study.png: mean
 returns of greedy episodes, their mean in the first steps, and the evaluation from which
-on DQN's median is above that of the others; with `--draw-only` from the cases that
+on DQN's median is at least that of the others; with `--draw-only` from the cases that
 there are.
 """
 
@@ -42,15 +42,15 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     methods: tuple[Name, ...] = METHODS
     env_name: str = "Catch-bsuite"
-    total_steps: int = 100_000
+    total_steps: int = 60_000
     """Rows of acting."""
     first_steps: int = 50_000
     """Those in which it is compared who learns faster."""
     num_seeds: int = 5
-    num_points: int = 25
+    num_points: int = 24
     """Evaluations of each run."""
-    mfec: MFECConfig = EpisodicArgs.mfec
-    nec: NECConfig = EpisodicArgs.nec
+    mfec: MFECConfig = MFECConfig(capacity=1_000)
+    nec: NECConfig = NECConfig(capacity=1_000)
     dqn: DQNConfig = DQNArgs.dqn
     draw_only: bool = False
     """Train nothing."""
@@ -97,21 +97,21 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
     """Table, numbers and figure."""
     results = sorted(results, key=lambda x: METHODS.index(x["method"]))
     told = f"return, mean of the first {args.first_steps:,} rows, of every seed"
-    table = Table("method", told, "median", "at the end", "DQN is above from")
+    table = Table("method", told, "median", "at the end", "DQN is level from")
     curves = {x["method"]: x["curve"] for x in results}
     rows = []
     for method, curve in curves.items():
         early = [x["return"] for x in curve if x["rows"] <= args.first_steps]
         early = np.mean(early or [curve[0]["return"]], axis=0)
-        passed = passes(curves["dqn"], curve) if "dqn" in curves else None
-        row = {"method": method, "first": early.tolist(), "dqn_above_from": passed}
+        level = reached(curves["dqn"], curve) if "dqn" in curves else None
+        row = {"method": method, "first": early.tolist(), "dqn_level_from": level}
         rows.append(row | {"median_at_end": median(curve)[-1]})
         table.add_row(
             method,
             " ".join(f"{x:.1f}" for x in early),
             f"{np.median(early):.1f}",
             f"{median(curve)[-1]:.1f}",
-            "" if method == "dqn" else f"{passed:,} rows" if passed else "never",
+            "" if method == "dqn" else f"{level:,} rows" if level else "never",
         )
     cli.write_study(args.out, args, rows, results)
     draw(args, curves, rows)
@@ -123,29 +123,29 @@ def median(curve: list[dict[str, Any]]) -> list[float]:
     return [float(np.median(x["return"])) for x in curve]
 
 
-def passes(leader: list[dict[str, Any]], other: list[dict[str, Any]]) -> int | None:
-    """Rows at the evaluation from which on the leader's median stays above."""
-    above = np.array(median(leader)) > np.array(median(other))
-    stays = np.logical_and.accumulate(above[::-1])[::-1]
-    return int(leader[int(np.argmax(stays))]["rows"]) if stays.any() else None
+def reached(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> int | None:
+    """Rows at the evaluation from which on the one's median is at least the other's."""
+    level = np.array(median(one)) >= np.array(median(other))
+    stays = np.logical_and.accumulate(level[::-1])[::-1]
+    return int(one[int(np.argmax(stays))]["rows"]) if stays.any() else None
 
 
 def draw(
     args: Args, curves: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]]
 ) -> None:
-    """Every seed as a thin line, their median, and where DQN passes."""
+    """Every seed as a thin line, their median, and where DQN is level."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        curve, passed = curves[row["method"]], row["dqn_above_from"]
+        curve, level = curves[row["method"]], row["dqn_level_from"]
         x, seeds = [p["rows"] for p in curve], [p["return"] for p in curve]
         label = row["method"].upper()
         if row["method"] != "dqn" and "dqn" in curves:
-            where = f"passed at {passed:,} rows" if passed else "not passed"
-            label = f"{label}, {where}"
+            where = f"at {level:,} rows" if level else "never"
+            label = f"{label} (DQN is level {where})"
         cli.draw_seeds(axes, x, seeds, label)
-        if passed and row["method"] != "dqn":
-            axes.axvline(passed, color="grey", linewidth=0.8, linestyle=":")
+        if level and row["method"] != "dqn":
+            axes.axvline(level, color="grey", linewidth=0.8, linestyle=":")
     axes.axvline(args.first_steps, color="black", linewidth=0.8)
     axes.set(xlabel="rows of acting", ylabel="mean return of greedy episodes")
     axes.set_title(f"{args.env_name}: every seed, and the median")

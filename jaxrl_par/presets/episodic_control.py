@@ -12,13 +12,15 @@ import optax
 
 from jaxrl_par import cli, loops
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
+from jaxrl_par.algorithms.episodic.acting import num_actions
 from jaxrl_par.algorithms.episodic.mfec import episodes_kept
+from jaxrl_par.algorithms.episodic.projection import key_width
 from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
 from jaxrl_par.errors import ReadIf, RefusedError
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import NetworkConfig, key_network
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.replay import Windows
+from jaxrl_par.replay import Windows, memory
 from jaxrl_par.types import Agent, Spec, Specs
 
 
@@ -71,7 +73,28 @@ class Args(ReplayArgs):
         return rows if self.method == "mfec" else max(rows, super().largest_product())
 
     def memory_needed(self, learner: Learner) -> str:
-        return "" if self.method == "mfec" else super().memory_needed(learner)
+        """Of the tables, and of NEC's replay."""
+        found = [self._table_needed()]
+        if self.method == "nec":
+            found.append(super().memory_needed(learner))
+        return "\n".join(found)
+
+    def _table_needed(self) -> str:
+        observed, acted = self.specs()
+        width = key_width(observed, self.mfec.key_width)
+        width = width if self.method == "mfec" else self.nec.key_width
+        entry = num_actions(acted) * (4 * width + 8)
+        size, device = self.table.capacity * entry, jax.local_devices()[0]
+        together = self.num_devices if device.platform == "cpu" else 1
+        free = memory.free_bytes(device)
+        told = f"{self.table.capacity:,} entries of each action, {memory.spelled(size)}"
+        told += f" on each of {self.num_devices} devices" * (self.num_devices > 1)
+        if free is None or size * together <= free:
+            return f"table: {told}"
+        raise RefusedError(
+            f"{self.method}.capacity: {told}, and {memory.spelled(free)} are free: at"
+            f" most {free // (entry * together):,} would fit"
+        )
 
     def problems(self) -> list[str]:
         """What is out of range."""
