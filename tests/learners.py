@@ -10,6 +10,8 @@ from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config, sac, td3
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
+from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
+from jaxrl_par.algorithms.episodic.mfec import episodes_kept
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.ppo import ppo
@@ -25,6 +27,7 @@ from jaxrl_par.networks import (
     actor_critic,
     deterministic_policy,
     gaussian_policy,
+    key_network,
     q_network,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -143,6 +146,23 @@ def _deterministic(
     return loops.replayed(agent, prioritised(4, 3, windows, priorities, min_size=3))
 
 
+def episodic_mfec(env: Environment) -> Learner:
+    """The best returns of episodes that end in other unrolls than they begin in."""
+    config = MFECConfig(capacity=64, num_neighbours=3)
+    longest = env.max_episode_steps or 8
+    kept = episodes_kept(env.observation_spec, config, longest, 8)
+    return loops.remembering(mfec(*env.specs, config), loops.Remember(*kept))
+
+
+def episodic_nec(env: Environment) -> Learner:
+    """A table that follows gradients from a small replay."""
+    network = key_network(*env.specs, NetworkConfig(widths=(4,)), width=3)
+    config = NECConfig(capacity=64, num_neighbours=3, n_step=2)
+    buffer = uniform(4, 3, Windows(1, lookahead=1), min_size=3)
+    learner = loops.replayed(nec(network, OPTIMIZER, config), buffer)
+    return learner._replace(halves=None)
+
+
 def _rows(x: jax.Array) -> np.ndarray:
     """Six of them, [6, B, ...]."""
     return np.stack([np.asarray(x)] * 6)
@@ -158,6 +178,8 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "dqn, prioritised": prioritised_dqn,
     "r2d2, quantiles": r2d2,
     "dqn, lstm, mixed": demonstrated_dqn,
+    "mfec": episodic_mfec,
+    "nec": episodic_nec,
     "distillation": distillation,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)

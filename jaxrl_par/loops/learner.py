@@ -126,8 +126,8 @@ class Remember(NamedTuple):
     """
 
     initial: Callable[[int], Carry]
-    advance: Callable[[Params, Carry, TimeStep], Carry]
-    """(params, memory, steps [T, B]) -> memory after the last step"""
+    advance: Callable[[Params, Carry, Trajectory], Carry]
+    """(params, memory, trajectory) -> memory after its rows, without the final step"""
 
 
 def replayed(agent: Agent, buffer: Buffer, *, updates_per_step: int = 1) -> Learner:
@@ -233,7 +233,7 @@ def remembering(agent: Agent, remember: Remember) -> Learner:
 
     def advanced(state, data, trajectory, key, axis):
         # The final row comes again, as the first of the next trajectory.
-        after = remember.advance(agent.params(state), data, trajectory.rows)
+        after = remember.advance(agent.params(state), data, trajectory)
         batch = trajectory._replace(carry=(trajectory.carry, data))
         state, metrics = learn(agent, state, batch, key, axis=axis)
         return state, after, metrics

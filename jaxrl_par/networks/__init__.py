@@ -13,6 +13,7 @@ from jaxrl_par.networks.continuous import (
     gaussian_policy,
 )
 from jaxrl_par.networks.gtrxl import TransformerConfig
+from jaxrl_par.networks.keys import key_network
 from jaxrl_par.networks.q_values import q_network
 from jaxrl_par.networks.twice import twice_differentiable
 
@@ -25,6 +26,7 @@ __all__ = [
     "asymmetric",
     "deterministic_policy",
     "gaussian_policy",
+    "key_network",
     "policy_network",
     "q_network",
     "twice_differentiable",

@@ -127,8 +127,8 @@ def make_learner(
         return loops.distillation(student, teacher, said, args.distillation)
     if args.method == "asymmetric":
 
-        def advance(params, memory, steps):
-            return large.unroll(params["critic"], memory, steps)[1]
+        def advance(params, memory, trajectory):
+            return large.unroll(params["critic"], memory, trajectory.rows)[1]
 
         agent = rewarded(asymmetric(small, large), optimizer, args)
         remember = loops.Remember(large.initial_carry, advance)

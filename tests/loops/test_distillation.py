@@ -329,9 +329,9 @@ class TestAsymmetric:
         agent = impala(both, optax.adam(0.01))
         remember = loops.Remember(
             large.initial_carry,
-            lambda params, memory, steps: large.unroll(params["critic"], memory, steps)[
-                1
-            ],
+            lambda params, memory, acted: large.unroll(
+                params["critic"], memory, acted.rows
+            )[1],
         )
         return small, large, both, agent, loops.remembering(agent, remember)
 

@@ -91,7 +91,7 @@ def test_a_memory_of_the_learner_reads_every_row_once():
     )
     rows = loops.Remember(
         lambda num_envs: jnp.zeros(num_envs),
-        lambda params, memory, steps: memory + jnp.sum(steps.obs[..., 0], axis=0),
+        lambda params, memory, acted: memory + jnp.sum(acted.rows.obs[..., 0], axis=0),
     )
     learner = loops.remembering(agent, rows)
     no, numbers = jnp.zeros((3, 2), bool), jnp.zeros((2, 2))

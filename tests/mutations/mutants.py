@@ -1141,10 +1141,10 @@ _LOOPS = (
         "test_no_gradient_is_accepted_before_the_buffer_is_ready",
     ),
     _m(
-        "the critic's memory reads the row between two unrolls twice",
+        "the memory that only the learner has stays as it began",
         "loops/learner.py",
-        "remember.advance(agent.params(state), data, trajectory.rows)",
-        "remember.advance(agent.params(state), data, trajectory.steps)",
+        "return state, after, metrics\n\n    def start(trajectory):",
+        "return state, data, metrics\n\n    def start(trajectory):",
         "loops/test_learner.py::test_a_memory_of_the_learner_reads_every_row_once",
     ),
     _m(
@@ -2405,6 +2405,49 @@ _POPULATIONS = (
 )
 
 
+_EPISODIC = (
+    _m(
+        "tables: distances of a product are those of the neighbours",
+        "algorithms/episodic/table.py",
+        "sure |= 2.0 * error <= _EQUAL * far + within",
+        "sure |= True",
+        "algorithms/episodic/test_episodic_tables.py::"
+        "test_distances_of_long_keys_are_those_of_differences",
+    ),
+    _m(
+        "tables: slots without an entry are near",
+        "algorithms/episodic/table.py",
+        "return jnp.where(self.there.reshape(-1)[index], squared, jnp.inf)",
+        "return squared",
+        "algorithms/episodic/test_episodic_tables.py::"
+        "test_slots_without_an_entry_are_never_near",
+        "algorithms/episodic/test_episodic_tables.py::"
+        "test_a_table_is_the_slow_one_over_random_reads_and_writes",
+    ),
+    _m(
+        "tables: what is read stays as old as it was",
+        "algorithms/episodic/table.py",
+        'stamp = table.stamp.reshape(-1).at[index].set(now, mode="drop")',
+        "stamp = table.stamp.reshape(-1)",
+        "algorithms/episodic/test_episodic_tables.py::TestLeastRecentlyUsed",
+    ),
+    _m(
+        "NEC: equal targets of a batch count once",
+        "algorithms/episodic/writing.py",
+        "share = 1.0 - (1.0 - alpha) ** writes.number.astype(jnp.float32)",
+        "share = alpha * jnp.ones_like(writes.mean)",
+        "algorithms/episodic/test_episodic_tables.py::TestOneBatch",
+    ),
+    _m(
+        "MFEC: an open episode is discounted by one step too few",
+        "algorithms/episodic/episodes.py",
+        "** (age + 1).astype(jnp.float32)",
+        "** age.astype(jnp.float32)",
+        "algorithms/episodic/test_open_episodes.py::"
+        "test_every_row_is_written_once_with_its_return",
+    ),
+)
+
 _FLEET = (
     _m(
         "fleet: what comes twice is learned from twice",
@@ -2473,5 +2516,6 @@ MUTATIONS = (
     *_TESTING,
     *_HOSTS,
     *_CLI,
+    *_EPISODIC,
     *_FLEET,
 )

@@ -29,6 +29,7 @@ TAKES = {
     "ddpg": SAMPLED,
     "dqn": SAMPLED,
     "es": ("compiled", "workers", "fleet"),
+    "episodic_control": ("compiled", "threads"),
     "gorila": ALL,
     "impala": SAMPLED,
     "impala_threads": SAMPLED,

@@ -52,7 +52,9 @@ def parts(method="distillation", teacher="stored"):
     agent = impala(asymmetric(small, large), optax.adam(0.03))
     remember = loops.Remember(
         large.initial_carry,
-        lambda params, memory, steps: large.unroll(params["critic"], memory, steps)[1],
+        lambda params, memory, acted: large.unroll(
+            params["critic"], memory, acted.rows
+        )[1],
     )
     return loops.remembering(agent, remember)
 

@@ -162,7 +162,7 @@ def test_a_run_goes_on_after_what_was_dropped():
 
 
 IN_ORDER = remembering(
-    TOY, Remember(lambda num_envs: (), lambda params, memory, steps: memory)
+    TOY, Remember(lambda num_envs: (), lambda params, memory, trajectory: memory)
 )
 
 
