@@ -7,8 +7,15 @@ from inspect import signature
 from typing import Any
 
 from jaxrl_par.envs.base import Environment
-from jaxrl_par.envs.catalogue import FAMILIES, family_and_size, is_name, names
+from jaxrl_par.envs.catalogue import (
+    FAMILIES,
+    family_and_size,
+    is_name,
+    names,
+    tasks,
+)
 from jaxrl_par.envs.gymnax import as_written, from_gymnax
+from jaxrl_par.envs.several import several
 from jaxrl_par.errors import RefusedError, unknown_name
 
 
@@ -18,7 +25,7 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
     Args:
       name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar", or one
         of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7" or
-        "MemoryChain-30".
+        "MemoryChain-30". Several joined by "+" are tasks of one network: see `several`.
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class.
 
@@ -26,7 +33,13 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
       ValueError: no such environment or parameter, or a value is not allowed.
     """
     if not is_name(name):
-        raise _unknown(name)
+        raise _unknown(next(x for x in tasks(name) if not is_name(x)))
+    if len(tasks(name)) > 1:
+        if params:
+            raise RefusedError(
+                f"parameters are of one environment, and {name} is several"
+            )
+        return several(make, name, num_envs)
     constructor = _constructor(name)
     own = {*signature(constructor).parameters}
     env = constructor(**{x: params.pop(x) for x in own & params.keys()})

@@ -25,6 +25,7 @@ from jaxrl_par.loops.learner import (
     replayed,
     without_halves,
 )
+from jaxrl_par.loops.phases import PhasesConfig, phasic
 from jaxrl_par.loops.run import (
     Program,
     Progress,
@@ -46,6 +47,7 @@ __all__ = [
     "Learner",
     "Lessons",
     "Parts",
+    "PhasesConfig",
     "Program",
     "Progress",
     "Remember",
@@ -69,6 +71,7 @@ __all__ = [
     "learner_of",
     "lesson_from",
     "new_run",
+    "phasic",
     "remembering",
     "replayed",
     "unroll_keys",

@@ -9,6 +9,8 @@ from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.q_values import q_network
+from jaxrl_par.networks.separate import separate
+from jaxrl_par.networks.tasks import of_tasks
 
 __all__ = [
     "Network",
@@ -16,6 +18,8 @@ __all__ = [
     "TransformerConfig",
     "actor_critic",
     "asymmetric",
+    "of_tasks",
     "policy_network",
     "q_network",
+    "separate",
 ]

@@ -33,6 +33,8 @@ SUMMARIES = {
     "r2d3": "R2D3, R2D2 that has demonstrations too: IMaze-21x21",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
+    "policy_distillation": "a small network learns from agents: Breakout-MinAtar",
+    "ppg": "PPG, PPO whose values teach its policy's features: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "pbt": "population-based training of A2C in one program: Breakout-MinAtar",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",
