@@ -96,7 +96,8 @@ def trained_by(
 def preferring(
     network: Network, of_actions: Callable[[Any], Float[Array, "T B A"]]
 ) -> Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None:
-    """`Agent.preferences` of a network, if its actions are known to be discrete.
+    """`Agent.preferences` where the network's parameters and memory are what acts; None
+    if its actions are not known to be discrete.
 
     Args:
       of_actions: from its outputs to logits or values.
@@ -111,6 +112,21 @@ def preferring(
         steps = jax.tree.map(lambda x: x[None], step)
         (outputs, features), carry = read(params, carry, steps)
         return Preferences(of_actions(outputs)[0], features[0]), carry
+
+    return preferences
+
+
+def valuing(
+    network: Network, of_actions: Callable[[Any], Float[Array, "T B A"]]
+) -> Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None:
+    """As `preferring`, of an agent with `online` parameters and a `memory`."""
+    of_network = preferring(network, of_actions)
+    if of_network is None:
+        return None
+
+    def preferences(params: Params, carry: Carry, step: TimeStep):
+        told, memory = of_network(params.online, carry.memory, step)
+        return told, carry._replace(memory=memory)
 
     return preferences
 

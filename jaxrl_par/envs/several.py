@@ -103,7 +103,7 @@ def several(
         if count
     ]
     joint = _Several(present, _joint_spec(made), max(actions))
-    bits = Box((joint.most,), np.dtype(bool), 0, 1)
+    bits = Box((joint.most,), np.dtype(bool), 0.0, 1.0)
     limits = [x for x in (env.max_episode_steps for env in made) if x is not None]
     return Environment(
         reset=joint.reset,

@@ -23,6 +23,7 @@ from jaxrl_par.algorithms.policy_distillation import (
     policy_distillation,
 )
 from jaxrl_par.axis import Axis
+from jaxrl_par.cli import Flat
 from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.catalogue import tasks
@@ -31,6 +32,7 @@ from jaxrl_par.loops import Learner, Program
 from jaxrl_par.networks import NetworkConfig, of_tasks, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
+from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.loaded import written
 from jaxrl_par.types import Agent, Spec, Specs
 
@@ -59,6 +61,7 @@ class Args(ReplayArgs):
     replay: ReplayConfig = ReplayConfig(
         capacity=19_200, min_size=3_840, batch_size=256, updates_per_step=4
     )
+    training: Flat[TrainingConfig] = TrainingConfig(evaluation_envs=24)
 
     @property
     def windows(self) -> Windows:

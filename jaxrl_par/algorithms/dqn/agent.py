@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par import exploration
-from jaxrl_par.agents import accept, preferring, stepped
+from jaxrl_par.agents import accept, stepped, valuing
 from jaxrl_par.algorithms.dqn import acted
 from jaxrl_par.algorithms.dqn.config import DQNConfig
 from jaxrl_par.algorithms.dqn.loss import loss
@@ -119,13 +119,6 @@ def dqn(
         given = network, config, params.online, carry.memory, trajectory
         return acted.completed(*given)
 
-    of_network = preferring(network, config.kind().expected)
-
-    def preferences(params: Acting, carry: DQNCarry, step: TimeStep):
-        assert of_network is not None
-        told, memory = of_network(params.online, carry.memory, step)
-        return told, carry._replace(memory=memory)
-
     act, greedy = _acting(network, config)
     functions = (init, initial_carry, act, grad, apply, greedy)
     return Agent(
@@ -133,7 +126,7 @@ def dqn(
         params=lambda state: Acting(state.online, state.elapsed),
         complete=complete if config.record_priority else as_acted,
         specs=network.specs,
-        preferences=None if of_network is None else preferences,
+        preferences=valuing(network, config.kind().expected),
     )
 
 
