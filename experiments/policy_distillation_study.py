@@ -35,6 +35,7 @@ from jaxrl_par.presets import a2c, policy_distillation
 from jaxrl_par.presets.a2c import Args as TeacherArgs
 from jaxrl_par.presets.policy_distillation import Args as StudentArgs
 from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluate
 
 Method = Literal["kl", "nll", "mse", "actor_mimic"]
@@ -45,6 +46,13 @@ CONFIGS = {
     "actor_mimic": PolicyDistillationConfig("cross_entropy", 1.0, feature_cost=0.01),
 }
 MODES = ("sampled", "greedy")
+TEACHER = TeacherArgs(
+    unroll_length=16,
+    network=NetworkConfig(widths=(128,), activation="relu"),
+    optimizer=OptimizerConfig(learning_rate=5e-3, max_grad_norm=1.0),
+    a2c=A2CConfig(gae_lambda=0.95, entropy_cost=0.03),
+)
+STUDENT = StudentArgs()
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,10 @@ class Args:
     """Students of each method and game. Each game has one teacher."""
     episodes: int = 600
     """Of an evaluation of each game."""
-    teacher: TeacherArgs = TeacherArgs(
-        total_steps=2_000_000,
-        unroll_length=16,
-        network=NetworkConfig(widths=(128,), activation="relu"),
-        optimizer=OptimizerConfig(learning_rate=5e-3, max_grad_norm=1.0),
-        a2c=A2CConfig(gae_lambda=0.95, entropy_cost=0.03),
-    )
-    student: StudentArgs = StudentArgs()
+    teacher_steps: int = 1_000_000
+    """Environment steps of each teacher."""
+    student_steps: int = 300_000
+    """Those of a student, for each game."""
     together: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
     """Of the student of all games."""
     draw_only: bool = False
@@ -78,7 +82,8 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_seeds=1, episodes=1)
+        counts = {"num_seeds": 1, "teacher_steps": 1, "student_steps": 1}
+        found = at_least(self, episodes=1, **counts)
         if not self.games or len(set(self.games)) < len(self.games):
             found.append(f"games must be one or more, each once, got {self.games}")
         return found + [
@@ -99,7 +104,7 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for seed in range(args.num_seeds):
         for game in args.games:
             for method in args.methods:
-                given = (args, (game,), method, seed, args.student.network)
+                given = (args, (game,), method, seed, STUDENT.network)
                 yield f"{method}-{game}-{seed}", partial(learned, *given)
         if len(args.games) > 1:
             given = (args, args.games, "kl", seed, args.together)
@@ -108,15 +113,26 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def settings_of(args: Args, name: str) -> TrainingConfig:
     """A run without pictures, that begins anew where it was ended."""
-    quiet = {"tensorboard": False, "gif": False, "evaluation_episodes": 1}
-    folder = str(args.out / "runs")
-    return TrainingConfig(name=name, runs_dir=folder, auto_resume=True, **quiet)
+    return TrainingConfig(
+        name=name,
+        runs_dir=str(args.out / "runs"),
+        auto_resume=True,
+        log_interval=100,
+        tensorboard=False,
+        gif=False,
+        evaluation_episodes=1,
+    )
 
 
 def taught(args: Args, game: str) -> dict[str, Any]:
     """A teacher of one game."""
     name = f"teacher-{game}"
-    settings = replace(args.teacher, env_name=game, training=settings_of(args, name))
+    settings = replace(
+        TEACHER,
+        env_name=game,
+        total_steps=args.teacher_steps,
+        training=settings_of(args, name),
+    )
     trained = a2c.EXPERIMENT.run(settings)
     told = played(args, trained.directory.path, (game,))
     return {"method": "teacher", "games": [game], "seed": 0} | told
@@ -129,14 +145,14 @@ def learned(
     together = len(games) > 1
     name = f"{method}-{'together' if together else ''.join(games)}-{seed}"
     settings = replace(
-        args.student,
+        STUDENT,
         env_name="+".join(games),
         teachers=tuple(str(args.out / "runs" / f"teacher-{x}") for x in games),
         acts="student" if method == "actor_mimic" else "teacher",
         distil=CONFIGS[method],
         network=network,
         seed=seed,
-        total_steps=args.student.total_steps * len(games),
+        total_steps=args.student_steps * len(games),
         training=replace(settings_of(args, name), evaluation_envs=24),
     )
     trained = policy_distillation.EXPERIMENT.run(settings)
@@ -176,7 +192,9 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
         told = [f"{x}{y}" for x, y in zip(shown, means, strict=True)]
         names = ", ".join(x.removesuffix("-MinAtar") for x in row["games"])
         table.add_row(names, row["method"], f"{row['share_of_parameters']:.0%}", *told)
-    cli.write_study(args.out, args, rows, cases)
+    settings = {"study": to_json(args)}
+    settings |= {"teacher": to_json(TEACHER), "student": to_json(STUDENT)}
+    cli.write_study(args.out, settings, rows, cases)
     Console().print(table)
     with (args.out / "table.txt").open("w") as file:
         Console(file=file, width=100).print(table)

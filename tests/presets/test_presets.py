@@ -7,6 +7,7 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from short_runs import trained
 
 from jaxrl_par import cli, presets, random, rollout, training
 from jaxrl_par.algorithms.impala import ImpalaConfig
@@ -61,11 +62,11 @@ def parts(name):
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("name", TAKES)
-def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, request):
+def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, tmp_path):
     config, make_agent = parts(name)
     given = {}
     if name == "policy_distillation":
-        given = {"acts": "student", "teachers": (request.getfixturevalue("taught"),)}
+        given = {"acts": "student", "teachers": (trained(tmp_path),)}
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
         two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}

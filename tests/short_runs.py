@@ -1,7 +1,5 @@
 """Runs that others are made of."""
 
-import pytest
-
 from jaxrl_par import presets
 from jaxrl_par.training import TrainingConfig
 
@@ -16,9 +14,3 @@ def trained(folder, preset="a2c", name="teacher", **options):
     options = {"num_envs": 4, "unroll_length": 8, "total_steps": 40} | options
     run = experiment.run(experiment.config(training=settings, **options))
     return str(run.directory.path)
-
-
-@pytest.fixture(scope="session")
-def taught(tmp_path_factory):
-    """The folder of an agent of CartPole."""
-    return trained(tmp_path_factory.mktemp("taught"))
