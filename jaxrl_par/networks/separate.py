@@ -48,6 +48,20 @@ def separate(actor: Network, critic: Network) -> Network:
 
         return call
 
-    apply = of(actor.apply, critic.apply)
-    unroll = of(actor.unroll, critic.unroll)
-    return Network(init, initial_carry, apply, unroll, actor.specs)
+    def with_features(params: Params, carry: Carry, steps: TimeStep):
+        assert actor.with_features is not None
+        actors, critics = carry or ((), ())
+        told, actors = actor.with_features(params["actor"], actors, steps)
+        (policy, _), features = told
+        (_, values), critics = critic.unroll(params["critic"], critics, steps)
+        after = (actors, critics) if carry else ()
+        return ((policy, values), features), after
+
+    return Network(
+        init,
+        initial_carry,
+        apply=of(actor.apply, critic.apply),
+        unroll=of(actor.unroll, critic.unroll),
+        specs=actor.specs,
+        with_features=None if actor.with_features is None else with_features,
+    )

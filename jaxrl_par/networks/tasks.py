@@ -51,6 +51,11 @@ def of_tasks(
         outputs, features = told
         return (masked(outputs, steps), features), carry
 
-    specs = (observation_spec, action_spec)
-    functions = (init, inner.initial_carry, of(inner.apply), of(inner.unroll))
-    return Network(*functions, specs, with_features)
+    return Network(
+        init,
+        inner.initial_carry,
+        apply=of(inner.apply),
+        unroll=of(inner.unroll),
+        specs=(observation_spec, action_spec),
+        with_features=None if inner.with_features is None else with_features,
+    )

@@ -11,6 +11,7 @@ import pytest
 from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
+from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.policy_distillation import (
     FixedTeacher,
     PolicyDistillationConfig,
@@ -36,6 +37,7 @@ from jaxrl_par.networks import (
     policy_network,
     q_network,
 )
+from jaxrl_par.statistics import Moments
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import Box, Discrete
@@ -189,6 +191,20 @@ def test_what_a_teacher_says_is_what_its_network_does(kind):
     told = trajectory.extras
     np.testing.assert_allclose(told["preferences"], logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(told["features"], features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_teacher_sees_normalised_what_it_learned_normalised():
+    given = teacher("short")
+    agent = normalize_observations(given.agent)
+    step = TASKS["short"](2).reset(random.key(0))[1]
+    params = agent.params(agent.init(random.key(1), step))
+    seen = Moments(jnp.float32(9), jnp.array([1.0, 2.0]), jnp.array([4.0, 0.25]))
+    params = params._replace(inner=given.params, statistics=seen)
+    shown = step._replace(obs=jnp.array([[3.0, 2.0], [1.0, 2.5]]))
+    told, _ = agent.preferences(params, (), shown)
+    expected, _ = said(given, np.array([[1.0, 0.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(told.actions, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

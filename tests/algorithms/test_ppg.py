@@ -45,6 +45,11 @@ def acted(memory="none", clone_cost=1.0):
     return (agent, *made())
 
 
+def waves(params):
+    """Parameters with a policy that is no longer near uniform."""
+    return jax.tree.map(lambda x: jnp.sin(jnp.arange(x.size)).reshape(x.shape), params)
+
+
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_the_policy_has_not_moved_at_the_first_minibatch(memory):
@@ -53,10 +58,10 @@ def test_the_policy_has_not_moved_at_the_first_minibatch(memory):
     _, state, _, batch = acted(memory)
     given = {"actor": actor, "critic": critic}
 
+    @jax.jit
     def grads(cost):
-        config = PPGConfig(clone_cost=cost)
-        of_batch = jax.grad(partial(loss, config=config, **given), has_aux=True)
-        return jax.jit(of_batch)(state.params, batch)
+        of_batch = partial(loss, config=PPGConfig(clone_cost=cost), **given)
+        return jax.grad(of_batch, has_aux=True)(state.params, batch)
 
     (free, told), (held, _) = grads(0.0), grads(1e3)
     assert abs(float(told["kl"].total)) < 1e-5 and float(told["kl"].count) > 0
@@ -68,7 +73,6 @@ def test_the_loss_is_its_three_terms():
     """Against NumPy, with another policy than that of before."""
     actor, critic, _ = networks()
     _, state, trajectory, batch = acted()
-    leaves, structure = jax.tree.flatten(state.params)
     steps, last = trajectory.rows, np.asarray(trajectory.rows.last)
     assert last.any() and not last.all()
 
@@ -79,9 +83,8 @@ def test_the_loss_is_its_three_terms():
         (_, value), _ = critic.unroll(params["critic"], (), steps)
         return loss(params, batch, **given), old.log_probs, new.log_probs, guess, value
 
-    waves = [jnp.sin(jnp.arange(x.size)).reshape(x.shape) for x in leaves]
     given = {"actor": actor, "critic": critic, "config": PPGConfig(0.7)}
-    (total, told), old, new, guess, value = said(jax.tree.unflatten(structure, waves))
+    (total, told), old, new, guess, value = said(waves(state.params))
     p, q = np.exp(old), np.exp(new)
     kl = np.sum(p * np.log(p / q), axis=-1)
     target = np.asarray(trajectory.extras["target"])
@@ -113,12 +116,11 @@ def test_the_policy_moves_less_where_it_costs_more():
     moved, errors = [], []
     for cost in (0.0, 1.0, 100.0):
         agent, state, trajectory, _ = acted(clone_cost=cost)
-        state, told = jax.jit(
-            lambda s, t, agent=agent: learn(
-                agent, s, t, random.key(5), num_epochs=30, num_minibatches=2
-            )
-        )(state, trajectory)
-        (old, _), _ = actor.unroll(acted()[1].params["actor"], (), trajectory.rows)
+        before = state._replace(params=waves(state.params))
+        passes = {"num_epochs": 30, "num_minibatches": 2}
+        phase = jax.jit(partial(learn, agent, **passes))
+        state, told = phase(before, trajectory, random.key(5))
+        (old, _), _ = actor.unroll(before.params["actor"], (), trajectory.rows)
         (new, _), _ = actor.unroll(state.params["actor"], (), trajectory.rows)
         moved.append(float(jnp.mean(old.kl(new))))
         errors.append(float(told["head_loss"].total / told["head_loss"].count))

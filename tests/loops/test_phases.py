@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from jaxrl_par import presets, random
 from jaxrl_par.agents import TrainState, stepped
@@ -195,13 +196,12 @@ def test_a_phase_on_two_devices_is_that_of_the_joint_batch():
 
     def params(program):
         run, _ = jax.jit(scanned(program, 3))(jax.jit(program.init)(random.key(0)))
-        return jax.device_get(run.learner.auxiliary.params)
+        return np.asarray(ravel_pytree(run.learner.auxiliary.params)[0])
 
     alone = params(compiled(greedy, env_of(4), 8))
     program = compiled(greedy, env_of(2), 8, axis=Axis("data"))
     several = params(sharded(program, data_mesh(2)))
-    for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(several), strict=True):
-        assert np.linalg.norm(x - y) <= 1e-5 * (np.linalg.norm(x) + 1e-3)
+    assert np.linalg.norm(alone - several) <= 1e-5 * np.linalg.norm(alone)
 
 
 def deterministic(learner):

@@ -165,7 +165,6 @@ def test_a_damaged_teacher_is_refused(taught, tmp_path):
         EXPERIMENT.run(small(tmp_path, (str(teacher),)))
 
 
-@pytest.mark.slow
 def test_continuous_actions_have_no_student(folder):
     pendulum = folder("pendulum", env_name="Pendulum-v1")
     args = EXPERIMENT.config(env_name="Pendulum-v1", teachers=(pendulum,))
