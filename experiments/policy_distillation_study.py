@@ -73,7 +73,7 @@ class Args:
     """Of an evaluation of each game."""
     teacher_steps: int = 1_000_000
     """Environment steps of each teacher."""
-    student_steps: int = 300_000
+    student_steps: int = 200_000
     """Those of a student, for each game."""
     together: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
     """Of the student of all games."""

@@ -104,13 +104,15 @@ def test_the_losses_are_the_papers(temperature):
 
 
 def signs(length, num_actions, name):
-    """Tasks whose observations and actions differ in number."""
+    """Tasks whose observations, waves of their row, and actions differ in number."""
 
     def make(num_envs):
         env = probes.counter(num_envs)
 
         def shown(step):
-            return step._replace(obs=jnp.tile(step.obs, (1, length))[:, :length])
+            return step._replace(
+                obs=jnp.sin(step.obs[:, 1:] * (1.0 + jnp.arange(length)))
+            )
 
         def reset(key):
             state, step = env.reset(key)
@@ -120,7 +122,7 @@ def signs(length, num_actions, name):
             state, seen, *paid = env.step(state, action, key)
             return state, shown(seen), *paid
 
-        spec = Box((length,), low=0.0)
+        spec = Box((length,), low=-1.0, high=1.0)
         return env._replace(
             reset=reset, step=step, name=name, observation_spec=spec,
             action_spec=Discrete(num_actions),
@@ -152,10 +154,10 @@ def teacher(name, kind="policy", seed=0):
     return FixedTeacher(agent, waves, env.specs, name)
 
 
-def student(env, teachers, acts="student", rate=0.1, **config):
+def student(env, teachers, acts="student", optimizer=optax.sgd(0.1), **config):
     network = of_tasks(policy_network, *env.specs, SMALL)
     config = PolicyDistillationConfig(**{"temperature": 1.0} | config)
-    agent = policy_distillation(network, optax.sgd(rate), teachers, config)
+    agent = policy_distillation(network, optimizer, teachers, config)
     return network, acted_by_teachers(agent, teachers) if acts == "teacher" else agent
 
 
@@ -293,13 +295,13 @@ def test_teachers_stay_what_they_are():
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_student_comes_to_do_what_its_teachers_do(name, acts):
     both = [teacher("short"), teacher("long")]
-    _, agent = student(BOTH, both, acts=acts, rate=0.3, loss=name)
+    _, agent = student(BOTH, both, acts, optax.adam(0.02), loss=name)
     program = compiled(loops.learner_of(agent), BOTH, 16)
     run = jax.jit(program.init)(random.key(0))
-    _, metrics = jax.jit(scanned(program, 400))(run)
+    _, metrics = jax.jit(scanned(program, 800))(run)
     agreement = metrics["agreement"]
     share = agreement.total / agreement.count
-    assert share[:5].mean() < 0.95 < share[-50:].mean()
+    assert share[:5].mean() < 0.9 < share[-50:].mean()
 
 
 def test_teachers_of_other_specs_are_refused_with_both():
