@@ -15,10 +15,12 @@ from jaxrl_par.types import (
     Agent,
     Batch,
     Carry,
+    Discrete,
     Grads,
     Info,
     Metrics,
     Params,
+    Preferences,
     PRNGKey,
     TimeStep,
 )
@@ -87,7 +89,46 @@ def trained_by(
 
     act, greedy = acting(network, record_log_prob, record_policy)
     functions = (init, network.initial_carry, act, grad, apply, greedy)
-    return Agent(*functions, specs=network.specs, **fields)
+    told = preferring(network, lambda outputs: outputs[0].logits)
+    return Agent(*functions, specs=network.specs, preferences=told, **fields)
+
+
+def preferring(
+    network: Network, of_actions: Callable[[Any], Float[Array, "T B A"]]
+) -> Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None:
+    """`Agent.preferences` where the network's parameters and memory are what acts; None
+    if its actions are not known to be discrete.
+
+    Args:
+      of_actions: from its outputs to logits or values.
+    """
+    read = network.with_features
+    if read is None or network.specs is None:
+        return None
+    if not isinstance(network.specs[1], Discrete):
+        return None
+
+    def preferences(params: Params, carry: Carry, step: TimeStep):
+        steps = jax.tree.map(lambda x: x[None], step)
+        (outputs, features), carry = read(params, carry, steps)
+        return Preferences(of_actions(outputs)[0], features[0]), carry
+
+    return preferences
+
+
+def valuing(
+    network: Network, of_actions: Callable[[Any], Float[Array, "T B A"]]
+) -> Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None:
+    """As `preferring`, of an agent with `online` parameters and a `memory`."""
+    of_network = preferring(network, of_actions)
+    if of_network is None:
+        return None
+
+    def preferences(params: Params, carry: Carry, step: TimeStep):
+        told, memory = of_network(params.online, carry.memory, step)
+        return told, carry._replace(memory=memory)
+
+    return preferences
 
 
 def gradient(loss: Callable, params: Params, *given: Any) -> tuple[Grads, Info]:

@@ -122,6 +122,31 @@ class DistillationBatch(NamedTuple):
     """What the teacher expects from here on."""
 
 
+class Preferences(NamedTuple):
+    """What an agent makes of B observations, for whoever learns from it."""
+
+    actions: Float[Array, "B A"]
+    """Logits of its policy, or values of all actions; -inf where one is impossible."""
+    features: Float[Array, "B D"]
+    """What the layer reads that makes them."""
+
+
+class TaskObs(NamedTuple):
+    """What one of several tasks shows, in arrays that are as large for all."""
+
+    obs: Any
+    """[*T, B, ...], the task's own, with zeros in the channels that it lacks; in a
+    spec, as the others, that of an array."""
+    task: Any
+    """[*T, B], which one it is."""
+    allowed: Any
+    """[*T, B, A], the actions that it has."""
+
+    def own(self, spec: Box) -> Array:
+        """What the task shows where it is alone."""
+        return self.obs[..., : spec.shape[-1]].astype(spec.dtype)
+
+
 class Mean(NamedTuple):
     """A mean in two parts, so that means over devices and updates stay exact."""
 
@@ -229,6 +254,12 @@ class Agent(NamedTuple):
     row. Leaves are [T, B, ...]."""
     specs: tuple[Specs, Spec] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
+    preferences: (
+        Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None
+    ) = None
+    """What it thinks of all actions, in a step that it acts in; the memory after it is
+    that of `act`. None where it cannot tell, as for actions that are no numbers of a
+    list."""
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

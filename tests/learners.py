@@ -14,6 +14,8 @@ from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
 from jaxrl_par.algorithms.episodic.mfec import episodes_kept
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.algorithms.policy_distillation import FixedTeacher, policy_distillation
+from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
@@ -28,7 +30,9 @@ from jaxrl_par.networks import (
     deterministic_policy,
     gaussian_policy,
     key_network,
+    policy_network,
     q_network,
+    separate,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
@@ -61,6 +65,27 @@ def distillation(env: Environment) -> Learner:
         loops.Teacher(large.initial_carry, large.unroll),
         loops.DistillationConfig(updates_per_step=2, batch_size=3, capacity=4),
     )
+
+
+def imitation(env: Environment) -> Learner:
+    """A student that acts, of a teacher with random parameters, from a small replay."""
+    specs, small = (env.observation_spec, env.action_spec), NetworkConfig(widths=(4,))
+    agent = a2c(network(env), OPTIMIZER)
+    _, step = env.reset(jax.random.key(3))
+    params = agent.init(jax.random.key(4), step).params
+    teacher = FixedTeacher(agent, params, specs, "a2c")
+    student = policy_distillation(policy_network(*specs, small), OPTIMIZER, [teacher])
+    return loops.replayed(student, uniform(4, 3, Windows(1, constant_carry=True)))
+
+
+def ppg(env: Environment) -> Learner:
+    """An auxiliary phase after every second rollout."""
+    actor, critic = network(env), network(env)
+    both = separate(actor, critic)
+    policy = loops.epochs(ppo(both, OPTIMIZER), 1, 2)
+    phase = auxiliary(actor, critic, OPTIMIZER)
+    config = loops.PhasesConfig(num_rollouts=2, num_epochs=2, num_minibatches=2)
+    return loops.phasic(policy, phase, value_targets(both, 0.9, 0.9), config)
 
 
 def replayed_q(env: Environment) -> Learner:
@@ -181,6 +206,8 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "mfec": episodic_mfec,
     "nec": episodic_nec,
     "distillation": distillation,
+    "policy distillation": imitation,
+    "ppg": ppg,
     "chain": lambda env: loops.chain(
         acts="q", q=replayed_q(env), policy=a2c(network(env), OPTIMIZER)
     ),

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "agents": {"types", "axis", "errors", "networks"},
     "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
-    | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"},
+    | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
+    | {"compatible", "distributions"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
@@ -66,7 +67,8 @@ MAY_IMPORT = {
         "networks",
         "optimizers",
     }
-    | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"}
+    | {"compatible"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }

@@ -84,10 +84,15 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         seen = trajectory.rows.obs
         return Normalized(inner, counted(state.statistics, seen, axis))
 
+    def preferences(params: Normalized, carry: Carry, step: TimeStep):
+        assert agent.preferences is not None
+        return agent.preferences(params.inner, carry, show(params.statistics, step))
+
     return agent._replace(
         init=init,
         act=acting(agent.act),
         greedy=acting(agent.greedy),
+        preferences=None if agent.preferences is None else preferences,
         prepare=prepare,
         observe=observe,
         complete=complete,

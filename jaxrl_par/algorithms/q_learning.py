@@ -26,7 +26,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par import exploration, losses, returns
-from jaxrl_par.agents import accept, gradient, stepped
+from jaxrl_par.agents import accept, gradient, stepped, valuing
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import ReadIf, at_least, not_between, not_chosen
@@ -170,6 +170,7 @@ def q_learning(
         params=lambda state: Acting(state.online, state.elapsed),
         reduction=config.reduction,
         specs=network.specs,
+        preferences=valuing(network, lambda q_values: q_values),
     )
 
 

@@ -34,7 +34,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import accept, acting, gradient, stepped
+from jaxrl_par.agents import accept, acting, gradient, preferring, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, at_least, not_between
 from jaxrl_par.networks import Network
@@ -170,7 +170,8 @@ def vmpo(
 
     act, greedy = acting(network, record_log_prob=True)
     functions = (init, network.initial_carry, act, grad, apply, greedy, prepare)
-    return Agent(*functions, specs=network.specs)
+    told = preferring(network, lambda outputs: outputs[0].logits)
+    return Agent(*functions, specs=network.specs, preferences=told)
 
 
 def make_batch(

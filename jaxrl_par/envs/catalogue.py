@@ -70,7 +70,17 @@ def names() -> tuple[str, ...]:
 
 
 def is_name(name: str) -> bool:
-    """Whether `make` knows it: one of `names`, or of ours in another size."""
+    """Whether `make` knows it: one of `names`, or of ours in another size, or several
+    joined by "+"."""
+    return all(map(_is_one, tasks(name)))
+
+
+def tasks(name: str) -> tuple[str, ...]:
+    """Those that the name has: one, or several that one network learns."""
+    return tuple(name.split("+"))
+
+
+def _is_one(name: str) -> bool:
     return family_and_sizes(name) is not None or name in gymnax_names()
 
 

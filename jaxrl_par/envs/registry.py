@@ -7,8 +7,15 @@ from inspect import signature
 from typing import Any
 
 from jaxrl_par.envs.base import Environment
-from jaxrl_par.envs.catalogue import FAMILIES, family_and_sizes, is_name, names
+from jaxrl_par.envs.catalogue import (
+    FAMILIES,
+    family_and_sizes,
+    is_name,
+    names,
+    tasks,
+)
 from jaxrl_par.envs.gymnax import as_written, from_gymnax
+from jaxrl_par.envs.several import several
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name
 
@@ -21,6 +28,7 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7" or
         "MemoryChain-30"; or trials in tasks, as many episodes as the last number says:
         "Bandits-5x10" are ten pulls of five arms, "RandomMDPs-10x25" have ten states.
+        Several joined by "+" are tasks of one network: see `several`.
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class. Of trials, arguments of what makes their tasks.
 
@@ -28,7 +36,13 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
       ValueError: no such environment or parameter, or a value is not allowed.
     """
     if not is_name(name):
-        raise _unknown(name)
+        raise _unknown(next(x for x in tasks(name) if not is_name(x)))
+    if len(tasks(name)) > 1:
+        if params:
+            raise RefusedError(
+                f"parameters are of one environment, and {name} is several"
+            )
+        return several(make, name, num_envs)
     sized = family_and_sizes(name)
     if sized is not None and FAMILIES[sized[0]].in_trials:
         return _trials(name, *sized, num_envs, params)

@@ -27,6 +27,7 @@ from jaxrl_par.loops.learner import (
     replayed,
     without_halves,
 )
+from jaxrl_par.loops.phases import PhasesConfig, phasic
 from jaxrl_par.loops.run import (
     Program,
     Progress,
@@ -49,6 +50,7 @@ __all__ = [
     "Learner",
     "Lessons",
     "Parts",
+    "PhasesConfig",
     "Program",
     "Progress",
     "Remember",
@@ -75,6 +77,7 @@ __all__ = [
     "lesson_from",
     "meta_gradient",
     "new_run",
+    "phasic",
     "remembering",
     "replayed",
     "returns_after",

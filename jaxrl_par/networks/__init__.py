@@ -15,6 +15,8 @@ from jaxrl_par.networks.continuous import (
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.keys import key_network
 from jaxrl_par.networks.q_values import q_network
+from jaxrl_par.networks.separate import separate
+from jaxrl_par.networks.tasks import of_tasks
 from jaxrl_par.networks.twice import twice_differentiable
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "deterministic_policy",
     "gaussian_policy",
     "key_network",
+    "of_tasks",
     "policy_network",
     "q_network",
+    "separate",
     "twice_differentiable",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxtyping import Array
+
 from jaxrl_par.types import Carry, Params, PRNGKey, Spec, Specs, TimeStep
 
 
@@ -19,3 +21,8 @@ class Network(NamedTuple):
     and the memory after the last step."""
     specs: tuple[Specs, Spec] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
+    with_features: (
+        Callable[[Params, Carry, TimeStep], tuple[tuple[Any, Array], Carry]] | None
+    ) = None
+    """As `unroll`, with outputs (what `unroll` has, features [T, B, D]): what the layer
+    reads that makes the outputs, or the policy of an actor-critic. None: it cannot."""

@@ -38,6 +38,11 @@ _IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
 # Pixels of the smaller side below which what is left of an image says too little.
 _SMALLEST = {"conv": 3, "shallow": 36, "deep": 8}
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_MEMORY = "_memory"
+# Names that `read` is called with, for a policy or values of actions; the last one
+# that there is comes first.
+_FEATURES = (f"torso{_MEMORY}", f"actor{_MEMORY}", "torso", "actor")
+_SEEN = "intermediates"  # flax's word
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,12 @@ def as_network(
         outputs, carry = module.apply(params, carry, steps, acting=True)
         return jax.tree.map(lambda x: x[0], outputs), carry
 
+    def with_features(params, carry, steps):
+        (outputs, carry), seen = module.apply(
+            params, carry, steps, capture_intermediates=_makes_features, mutable=[_SEEN]
+        )
+        return (outputs, over_time(_last_features(seen[_SEEN]), steps)), carry
+
     return Network(
         init=lambda key, step: module.init(
             key, start(step.first.shape[0]), jax.tree.map(lambda x: x[None], step)
@@ -146,7 +157,19 @@ def as_network(
         apply=apply,
         unroll=module.apply,
         specs=(specs.observation, specs.action),
+        with_features=with_features,
     )
+
+
+def _makes_features(module: nn.Module, method: str) -> bool:
+    return module.name in _FEATURES and method == "__call__"
+
+
+def _last_features(seen: Any) -> Float[Array, "N D"]:
+    """Those that the policy reads, or the values of actions."""
+    name = next(name for name in _FEATURES if name in seen)
+    (made,) = seen[name]["__call__"]
+    return made[0] if name.endswith(_MEMORY) else made
 
 
 def empty(config: NetworkConfig, num_envs: int) -> Carry:
@@ -178,7 +201,7 @@ def read(
     x = Torso(specs, config, name=name)(rows)
     if config.memory == "none":
         return x, carry
-    name, width = f"{name}_memory", config.memory_width
+    name, width = f"{name}{_MEMORY}", config.memory_width
     if config.memory == "gtrxl":
         transformer = GTrXL(config.transformer, width, dtype, name=name)
         return transformer(carry, x, steps.first, acting)

@@ -172,6 +172,18 @@ def load(
     return Loaded(Path(folder), update, args, learner, run, evaluate)
 
 
+def written(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` says in the folder of a run. Nothing is made of it.
+
+    Raises:
+      TrainingError: the folder is none of a run, or the file is damaged.
+    """
+    directory = RunDirectory(Path(folder))
+    if not directory.config.exists():
+        raise _no_run(Path(folder))
+    return read_object(directory.config)
+
+
 def draw_episode(
     args: Settings, agent: Agent, params: Params, path: str | Path, key: PRNGKey
 ) -> None:

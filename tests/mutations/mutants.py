@@ -2497,6 +2497,69 @@ _FLEET = (
     ),
 )
 
+_STUDENTS = (
+    _m(
+        "the student's logits have the teacher's temperature too",
+        "algorithms/policy_distillation/loss.py",
+        "return Categorical(said / temperature).kl(Categorical(logits))",
+        "return Categorical(said / temperature).kl(Categorical(logits / temperature))",
+        "algorithms/test_policy_distillation.py::"
+        "test_the_temperature_divides_what_the_teacher_says_alone",
+    ),
+    _m(
+        "values of actions that there are not are subtracted",
+        "algorithms/policy_distillation/loss.py",
+        "there = said > -jnp.inf",
+        "there = said >= -jnp.inf",
+        "algorithms/test_policy_distillation.py::"
+        "test_an_action_that_there_is_not_weighs_nothing_in_loss_and_gradient",
+    ),
+    _m(
+        "a teacher thinks as much of actions that its task lacks as of some",
+        "algorithms/policy_distillation/teachers.py",
+        "constant_values=-jnp.inf",
+        "constant_values=0.0",
+        "algorithms/test_policy_distillation.py::"
+        "test_each_lane_learns_from_and_is_acted_by_the_teacher_of_its_task",
+    ),
+    _m(
+        "a student of several tasks may do what its task lacks",
+        "networks/tasks.py",
+        "jnp.where(steps.obs.allowed, policy.logits, -jnp.inf)",
+        "jnp.where(steps.obs.allowed, policy.logits, 0.0)",
+        "algorithms/test_policy_distillation.py::"
+        "test_each_lane_learns_from_and_is_acted_by_the_teacher_of_its_task",
+    ),
+    _m(
+        "an auxiliary phase has targets of the parameters that learned",
+        "loops/phases.py",
+        "given.targets(own.params, trajectory)",
+        "given.targets(parts.state.policy.params, trajectory)",
+        "loops/test_phases.py::test_a_phase_sees_all_its_rollouts_and_no_others",
+    ),
+    _m(
+        "after the first auxiliary phase there is one after each rollout",
+        "loops/phases.py",
+        "jax.lax.cond(data.next == 0, phase, none, own)",
+        "jax.lax.cond(data.laps > 0, phase, none, own)",
+        "loops/test_phases.py::test_a_phase_has_the_rate_of_its_last_rollout",
+    ),
+    _m(
+        "the policy is held to what it becomes, and not to what it was",
+        "algorithms/ppg.py",
+        '"kl": rows.policy.kl(policy)',
+        '"kl": policy.kl(rows.policy)',
+        "algorithms/test_ppg.py::test_the_loss_is_its_three_terms",
+    ),
+    _m(
+        "tasks of one environment draw alike",
+        "envs/several.py",
+        "x.env.reset(jax.random.fold_in(key, x.number))",
+        "x.env.reset(jax.random.fold_in(key, 0))",
+        "envs/test_several.py::test_tasks_draw_for_themselves",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -2509,6 +2572,7 @@ MUTATIONS = (
     *_TOPOLOGIES,
     *_ACTOR_CRITICS,
     *_POPULATIONS,
+    *_STUDENTS,
     *_BRIDGE,
     *_ENVS,
     *_TRAINING,

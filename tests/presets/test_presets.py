@@ -7,6 +7,7 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from short_runs import trained
 
 from jaxrl_par import cli, presets, random, rollout, training
 from jaxrl_par.algorithms.impala import ImpalaConfig
@@ -35,6 +36,8 @@ TAKES = {
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
     "pbt": ("compiled",),
+    "policy_distillation": SAMPLED,
+    "ppg": SAMPLED,
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
     "r2d2": SAMPLED,
@@ -67,12 +70,16 @@ def parts(name):
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("name", TAKES)
-def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name):
+def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, tmp_path):
     config, make_agent = parts(name)
+    given = {}
+    if name == "policy_distillation":
+        given = {"acts": "student", "teachers": (trained(tmp_path),)}
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
         two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}
-        args = config(topology=topology, env_name=env_name, total_steps=100_000, **two)
+        where = {"topology": topology, "env_name": env_name} | two | given
+        args = config(total_steps=100_000, **where)
         if topology not in TAKES[name]:
             (refused,) = args.problems()
             assert "topology must be" in refused or "has no halves" in refused

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par import exploration
-from jaxrl_par.agents import accept, stepped
+from jaxrl_par.agents import accept, stepped, valuing
 from jaxrl_par.algorithms.dqn import acted
 from jaxrl_par.algorithms.dqn.config import DQNConfig
 from jaxrl_par.algorithms.dqn.loss import loss
@@ -126,6 +126,7 @@ def dqn(
         params=lambda state: Acting(state.online, state.elapsed),
         complete=complete if config.record_priority else as_acted,
         specs=network.specs,
+        preferences=valuing(network, config.kind().expected),
     )
 
 
