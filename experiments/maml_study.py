@@ -69,8 +69,9 @@ class Args:
         counts = ("num_seeds", "num_points", "num_tasks", "test_steps", "reptile_steps")
         found = at_least(self, **dict.fromkeys(counts, 1))
         settings = self.settings
-        given = {"method": settings.adaptation.method, "topology": settings.topology}
-        usual = {"method": "maml", "topology": "compiled"}
+        given = {"topology": settings.topology}
+        given["adaptation.method"] = settings.adaptation.method
+        usual = {"topology": "compiled", "adaptation.method": "maml"}
         return found + [
             f"settings.{name} must be {usual[name]} here, got {value}"
             for name, value in given.items()
