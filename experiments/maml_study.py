@@ -68,14 +68,11 @@ class Args:
         """What is out of range."""
         counts = ("num_seeds", "num_points", "num_tasks", "test_steps", "reptile_steps")
         found = at_least(self, **dict.fromkeys(counts, 1))
-        settings = self.settings
-        given = {"method": settings.adaptation.method, "topology": settings.topology}
-        usual = {"method": "maml", "topology": "compiled"}
-        return found + [
-            f"settings.{name} must be {usual[name]} here, got {value}"
-            for name, value in given.items()
-            if value != usual[name]
-        ]
+        if (topology := self.settings.topology) != "compiled":
+            found.append(f"settings.topology must be compiled here, got {topology}")
+        if (method := self.settings.adaptation.method) != "maml":
+            found.append(f"method must be maml: methods says which, got {method}")
+        return found
 
 
 def run(args: Args) -> None:

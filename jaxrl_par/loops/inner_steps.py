@@ -1,7 +1,7 @@
 """Learning to adapt: MAML, first-order MAML and Reptile, over any agent's own gradient.
 
-Tasks are drawn, and from the same parameters every task goes its own way, by K steps of
-the agent's gradient g, each of new data that the parameters drew which it has reached:
+Tasks are drawn, and from the same parameters every task goes its own way: K steps by
+the agent's gradient g, each from new data, drawn by the parameters reached so far.
 
     theta[0] = theta,   theta[k+1] = theta[k] - rate g(theta[k], data of theta[k])
 
