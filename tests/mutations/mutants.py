@@ -2044,6 +2044,13 @@ _EXPORT = (
 
 _TESTING = (
     _m(
+        "the Bayes optimum is of another prior than the tasks'",
+        "testing/meta_learners.py",
+        "chance = (1 + paid) / (2 + paid + unpaid)",
+        "chance = (0.5 + paid) / (1 + paid + unpaid)",
+        "testing/test_meta_learners.py::test_the_bayes_optimum_of_two_pulls_by_hand",
+    ),
+    _m(
         "probe: the newest action earns the delayed reward",
         "testing/probes.py",
         "jnp.where(state.time == 0, action, state.secret)",
