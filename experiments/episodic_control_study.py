@@ -1,4 +1,4 @@
-"""Episodic control against DQN, over seeds: who is faster, and where DQN passes.
+"""Episodic control against DQN, over seeds: who is faster, and where DQN is level.
 
     python experiments/episodic_control_study.py --num-seeds 5
 

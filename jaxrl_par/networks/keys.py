@@ -3,6 +3,7 @@
 from functools import partial
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.networks import features
@@ -47,5 +48,5 @@ class _Keys(nn.Module):
     @nn.compact
     def __call__(self, carry, steps, acting=False):
         x, carry = features.read("torso", self.specs, self.config, carry, steps, acting)
-        keys = Linear(self.width, scale=1.0, name="keys")(x.astype("float32"))
+        keys = Linear(self.width, scale=1.0, name="keys")(x.astype(jnp.float32))
         return features.over_time(keys, steps), carry

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl_par import cli
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import RefusedError, problems
@@ -139,6 +140,16 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit_and_is_loaded(args, tmp_path):
             same(x, y)
     with load(whole.directory.path) as run:
         assert run.evaluate() == whole.summary.evaluation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("args", [MFEC, NEC], ids=["mfec", "nec"])
+def test_catch_is_learned_in_some_thousand_steps(args):
+    """DQN, with the settings of its preset, has less than 0 there."""
+    small = {"mfec": MFECConfig(capacity=1_000), "nec": NECConfig(capacity=1_000)}
+    args = replace(args, **{args.method: small[args.method]})
+    (point,) = cli.seed_curves(EXPERIMENT.learner(args), args, 2, 1, 60)
+    assert point["rows"] == 3_840 and min(point["return"]) > 0.8
 
 
 @pytest.mark.slow

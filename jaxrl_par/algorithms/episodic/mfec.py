@@ -33,7 +33,7 @@ from jaxrl_par.algorithms.episodic.projection import (
 )
 from jaxrl_par.algorithms.episodic.reading import averages
 from jaxrl_par.algorithms.episodic.table import Table, empty, nearest, touched
-from jaxrl_par.algorithms.episodic.writing import best, written
+from jaxrl_par.algorithms.episodic.writing import Entries, best, written
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import refuse
@@ -86,7 +86,7 @@ def mfec(
     def grad(
         state: MFECState, batch: Trajectory, key: PRNGKey, axis: Axis
     ) -> tuple[Grads, Info]:
-        del key, axis
+        del key, axis  # nothing has a gradient
         _, kept = batch.carry
         there = jnp.mean(state.table.there, dtype=jnp.float32)
         lost = jnp.sum(kept.lost).astype(jnp.float32)
@@ -148,5 +148,8 @@ def _rows(
     return episodes.Rows(keys, trajectory.action, trajectory.reward, steps.last)
 
 
-def _due(kept: episodes.Episodes, rows: episodes.Rows, config: MFECConfig):
+def _due(
+    kept: episodes.Episodes, rows: episodes.Rows, config: MFECConfig
+) -> tuple[Entries, episodes.Episodes]:
+    """What is to be written with these rows, and what is kept then."""
     return episodes.due(episodes.pushed(kept, rows, config.gamma), 2 * len(rows.reward))
