@@ -2495,6 +2495,21 @@ _FLEET = (
         "test_a_version_enters_the_store_once_and_a_new_holder_gets_what_is_kept",
     ),
     _m(
+        "fleet: a gradient that was left with a shard is applied twice",
+        "fleet/shards.py",
+        "left, part = self._left.pop(worker, (None, None))",
+        "left, part = self._left.get(worker, (None, None))",
+        "fleet/test_fleet_shards.py::test_a_shard_applies_what_was_left_with_it_once",
+    ),
+    _m(
+        "fleet: shards elsewhere take no gradient for stale",
+        "fleet/shard_store.py",
+        'self._asked(index, "apply", *part, staleness)',
+        'self._asked(index, "apply", *part, 0)',
+        "fleet/test_fleet_shards.py::"
+        "test_a_server_whose_shards_are_elsewhere_is_the_server",
+    ),
+    _m(
         "fleet: a part of a generation that is over is played with newer parameters",
         "fleet/roles.py",
         "        if version != generation:\n",
