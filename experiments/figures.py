@@ -282,6 +282,45 @@ def es_workers(data: Any) -> str:
     return table(head, rows)
 
 
+def rl2(data: Any) -> str:
+    def references(found: dict[str, float]) -> str:
+        return ", ".join(f"{name} {shown(x)}" for name, x in found.items())
+
+    names = "task", "rows", "return", "error"
+    rows = [(*map(x.get, names), references(x["references"])) for x in data["rows"]]
+    head = ("task", "rows", "return of the seeds", "standard errors", "to compare")
+    return table(head, rows)
+
+
+def maml(data: Any) -> str:
+    rows = [
+        (x["method"], *([seed[n] for seed in x["returns"]] for n in range(4)))
+        for x in data["rows"]
+    ]
+    head = ("method", "before a gradient", "after one", "after two", "after three")
+    return "Mean returns in new tasks, every seed.\n\n" + table(head, rows)
+
+
+def episodic(data: Any) -> str:
+    rows = [
+        (x["method"], x["first"], x["dqn_level_from"], x["median_at_end"])
+        for x in data["rows"]
+    ]
+    head = ("method", "mean return of the first 50 k rows, seeds")
+    return table((*head, "rows from which DQN is as good", "median at the end"), rows)
+
+
+def pbt(data: Any) -> str:
+    rows = [(x["method"], x["best"], x["median"], x["means"]) for x in data["rows"]]
+    head = ("method", "best member of the seeds", "median", "means of all members")
+    return table(head, rows)
+
+
+def selection(data: Any) -> str:
+    rounds, middle = shown(data["ratios"]), data["median"]
+    return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
+
+
 def counted(what: str) -> Callable[[Any], str]:
     """How many of the trials ended as promised."""
     return lambda data: f"{data['clear']} of {data[what]} ended clearly."
@@ -364,6 +403,22 @@ SECTIONS = (
     Section(
         "Gorila's bundles", "gorila/gorila.json", f"{_E}/gorila_study.py",
         by_seeds(("num_bundles", "method"), "return"),
+    ),
+    Section(
+        "Random search, halving, PBT", "pbt_study/study.json", f"{_E}/pbt_study.py",
+        pbt,
+    ),
+    Section(
+        "What copying costs", "selection.json", f"{_B}/selection.py", selection
+    ),
+    Section("RL^2", "rl2/study.json", f"{_E}/rl2_study.py", rl2),
+    Section(
+        "What a gradient gains in a new task", "maml/study.json",
+        f"{_E}/maml_study.py", maml,
+    ),
+    Section(
+        "Episodic control against DQN, Catch", "episodic_control/study.json",
+        f"{_E}/episodic_control_study.py", episodic,
     ),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
