@@ -24,7 +24,6 @@ from rich.table import Table
 from jaxrl_par import cli
 from jaxrl_par.algorithms.dqn import DQNConfig
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig
-from jaxrl_par.cli.args import environment_problems
 from jaxrl_par.errors import at_least
 from jaxrl_par.presets import get
 from jaxrl_par.presets.dqn import Args as DQNArgs
@@ -58,7 +57,7 @@ class Args:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = at_least(self, num_seeds=1, num_points=1, total_steps=1, first_steps=1)
-        return found + environment_problems(self.env_name)
+        return found + cli.environment_problems(self.env_name)
 
     def settings(self, method: Name) -> EpisodicArgs | DQNArgs:
         """Those of a method."""

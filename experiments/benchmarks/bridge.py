@@ -28,7 +28,7 @@ from rich.table import Table
 
 from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
-from jaxrl_par.bridge.actor import acting
+from jaxrl_par.bridge.acting import acting
 from jaxrl_par.envs import host
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer

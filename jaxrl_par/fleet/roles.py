@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.actor import Actor, MakeEnv, acting
+from jaxrl_par.bridge.acting import acting
+from jaxrl_par.bridge.actor import Actor, MakeEnv
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.generations import system as generations
 from jaxrl_par.bridge.generations.evaluator import Evaluator, Task

@@ -72,7 +72,7 @@ class Args(ReplayArgs):
     def problems(self) -> list[str]:
         """What is out of range, or does not fit the teachers."""
         found = super().problems()
-        names, shared = tasks(self.env_name), self._shared_by
+        names, shared = tasks(self.env_name), self.shared_by
         if self.normalize:
             found.append(
                 "normalize: a student sees what its teachers see: leave it out"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl_par.bridge.actor import AnyActor, Unrolled, count_of
+from jaxrl_par.bridge.acting import count_of
+from jaxrl_par.bridge.actor import AnyActor, Unrolled
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
 from jaxrl_par.bridge.actor_learner.learner import stacked

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import Actor, ActorState, AnyActor, MakeEnv, acting
+from jaxrl_par.bridge.acting import acting
+from jaxrl_par.bridge.actor import Actor, ActorState, AnyActor, MakeEnv
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_par.bridge.actor import Acting
+from jaxrl_par.bridge.acting import Acting
 from jaxrl_par.bridge.central.config import CentralConfig
 from jaxrl_par.types import Agent, Carry, Count, Extras, Params, PRNGKey, TimeStep
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.actor import Acting, count_of
+from jaxrl_par.bridge.acting import Acting, count_of
 from jaxrl_par.bridge.central.compiled import Compiled, Kept
 from jaxrl_par.types import Carry, Count, Extras, Params, PRNGKey, TimeStep, Trajectory
 

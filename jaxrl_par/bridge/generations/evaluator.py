@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.actor import MakeEnv, count_of
+from jaxrl_par.bridge.acting import count_of
+from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.generations.compiled import Compiled
 from jaxrl_par.bridge.supervision import Activity

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.actor import MakeEnv, acting, count_of
+from jaxrl_par.bridge.acting import acting, count_of
+from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.parameter_server import worker as kinds
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.actor import Acting, Actor, ActorState, MakeEnv, count_of
+from jaxrl_par.bridge.acting import Acting, count_of
+from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv
 from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs import Environment

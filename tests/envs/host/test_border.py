@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import random_simulators as simulators
 
-from jaxrl_par.bridge.actor import Actor, acting
+from jaxrl_par.bridge.acting import acting
+from jaxrl_par.bridge.actor import Actor
 from jaxrl_par.bridge.supervision import Activity
 from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.types import Agent
