@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par.bridge import actor as local
+from jaxrl_par.bridge import acting as local
 from jaxrl_par.bridge.central.compiled import compiled
 from jaxrl_par.bridge.central.config import CentralConfig
 from jaxrl_par.bridge.central.place import Ended, Place, ProtocolError, Request
