@@ -281,7 +281,7 @@ def test_who_applies_a_gradient_goes_by_what_it_holds():
     later = agent.apply(state, *found(state, batch))
     assert float(later.online.policy) == 0.0
     for at, moved in ((state, 0.0), (later, 0.1)):
-        after = agent.apply(later, *found(at, batch))
+        after = agent.apply(state, *found(at, batch))
         np.testing.assert_allclose(after.online.policy, moved, rtol=1e-6)
 
 

@@ -151,10 +151,10 @@ def settings(path, name="run", **changed):
     )
 
 
-def short(name, path, **changed):
+def short(algorithm, path, **changed):
     """A run that learns from its third update on, with normalised observations."""
     args = usual(
-        name,
+        algorithm,
         total_steps=320,
         network=SMALL,
         normalize=True,
@@ -164,7 +164,7 @@ def short(name, path, **changed):
         args.replay, capacity=256, min_size=48, batch_size=8, updates_per_step=3
     )
     own = replace(args.algorithm, warm_up=64)
-    return replace(args, replay=replay, **{name: own})
+    return replace(args, replay=replay, **{algorithm: own})
 
 
 @pytest.mark.slow
