@@ -73,7 +73,7 @@ class Args:
     """Of an evaluation of each game."""
     teacher_steps: int = 1_000_000
     """Environment steps of each teacher."""
-    student_steps: int = 200_000
+    student_steps: int = 1_000_000
     """Those of a student, for each game."""
     together: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
     """Of the student of all games."""
@@ -192,7 +192,7 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
         told = [f"{x}{y}" for x, y in zip(shown, means, strict=True)]
         names = ", ".join(x.removesuffix("-MinAtar") for x in row["games"])
         table.add_row(names, row["method"], f"{row['share_of_parameters']:.0%}", *told)
-    settings = {"study": to_json(args)}
+    settings = {"study": to_json(args) | {"out": None}}
     settings |= {"teacher": to_json(TEACHER), "student": to_json(STUDENT)}
     cli.write_study(args.out, settings, rows, cases)
     Console().print(table)
