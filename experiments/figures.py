@@ -310,6 +310,23 @@ def episodic(data: Any) -> str:
     return table((*head, "rows from which DQN is as good", "median at the end"), rows)
 
 
+def students(data: Any) -> str:
+    kinds = "sampled", "sampled_mean", "greedy", "greedy_mean"
+    names = "method", "share_of_parameters", *kinds
+    rows = [(", ".join(x["games"]), *map(x.get, names)) for x in data["rows"]]
+    head = ("games", "loss", "parameters, of the teacher's", "sampled, each game")
+    return (
+        "Shares of the teachers' returns that students keep; means over games are"
+        " geometric.\n\n"
+    ) + table((*head, "mean", "greedy, each game", "mean"), rows)
+
+
+def ppg(data: Any) -> str:
+    rows = [(x["method"], x["last"], x["median_last"], x["mean"]) for x in data["rows"]]
+    head = ("method", "greedy return at the end, seeds", "median", "mean of the run")
+    return table(head, rows)
+
+
 def pbt(data: Any) -> str:
     rows = [(x["method"], x["best"], x["median"], x["means"]) for x in data["rows"]]
     head = ("method", "best member of the seeds", "median", "means of all members")
@@ -420,6 +437,11 @@ SECTIONS = (
         "Episodic control against DQN, Catch", "episodic_control/study.json",
         f"{_E}/episodic_control_study.py", episodic,
     ),
+    Section(
+        "Students of one game and of several", "policy_distillation/study.json",
+        f"{_E}/policy_distillation_study.py", students,
+    ),
+    Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
         counted("faults"),
