@@ -304,8 +304,12 @@ class Args:
         if unknown := not_chosen(self):  # all else depends on it
             return found + unknown
         countable = not (low or self.threads.problems() or self.workers.problems())
-        found += topology_problems(self) + environments_problems(self)
+        found += topology_problems(self) + self.environment_problems()
         return found + (size_problems(self) if countable else [])
+
+    def environment_problems(self) -> list[str]:
+        """Environments that there are not, or that the topology cannot step."""
+        return environments_problems(self)
 
     def unread(self, name: str) -> str:
         """What a field, by dotted name, is for; empty if it is read here."""

@@ -101,7 +101,8 @@ class Args(cli.Args):
             found.append(f"scores is for method = maml, not {method}: leave it out")
         return found
 
-    def _environment_problems(self) -> list[str]:
+    def environment_problems(self) -> list[str]:
+        """A family of tasks that there is not."""
         if self.env_name in TASKS:
             return []
         return [f"env_name: {unknown_name('family of tasks', self.env_name, TASKS)}"]

@@ -2163,7 +2163,7 @@ _ACTOR_CRITICS = (
         "algorithms/actor_critic/losses.py",
         "rewards = rewards + discounts * bonus",
         "rewards = rewards + bonus",
-        "algorithms/test_actor_critic.py::"
+        "algorithms/test_off_policy.py::"
         "test_entropy_of_several_steps_is_that_of_the_states_on_the_way",
     ),
     _m(
@@ -2171,14 +2171,14 @@ _ACTOR_CRITICS = (
         "algorithms/actor_critic/parts.py",
         "keys = jax.random.split(critics_key, config.num_critics)",
         "keys = jnp.stack([critics_key] * config.num_critics)",
-        "algorithms/test_actor_critic.py::test_twins_begin_and_learn_apart",
+        "algorithms/test_off_policy.py::test_twins_begin_and_learn_apart",
     ),
     _m(
         "the policy's delay goes by who applies",
         "algorithms/actor_critic/parts.py",
         "due = jnp.asarray(metrics[POLICY_UPDATES]) > 0.0",
         "due = state.policy_phase + 1 >= policy_delay",
-        "algorithms/test_actor_critic.py::"
+        "algorithms/test_off_policy.py::"
         "test_who_applies_a_gradient_goes_by_what_it_holds",
     ),
     _m(
@@ -2186,7 +2186,7 @@ _ACTOR_CRITICS = (
         "algorithms/actor_critic/td3.py",
         "return jnp.clip(config.smoothing * normal, -largest, largest)",
         "return config.smoothing * jnp.clip(normal, -largest, largest)",
-        "algorithms/test_actor_critic.py::"
+        "algorithms/test_off_policy.py::"
         "test_smoothing_is_drawn_for_each_row_and_dimension",
     ),
     _m(
@@ -2194,21 +2194,21 @@ _ACTOR_CRITICS = (
         "algorithms/actor_critic/sac.py",
         "alpha, batch, noise[length:]",
         "alpha, batch, noise[:-length]",
-        "algorithms/test_actor_critic.py::test_targets_and_the_policys_loss_draw_apart",
+        "algorithms/test_off_policy.py::test_targets_and_the_policys_loss_draw_apart",
     ),
     _m(
         "a slow copy's rarer steps are no longer",
         "targets.py",
         "step = jnp.float32(-jnp.expm1(period * jnp.log1p(-jnp.float32(rate))))",
         "step = jnp.float32(rate)",
-        "algorithms/test_actor_critic.py::test_slow_copies_arrive",
+        "algorithms/test_off_policy.py::test_slow_copies_arrive",
     ),
     _m(
         "stored actions are read in the environment's units",
         "algorithms/actor_critic/losses.py",
         "unit = nets.units.unit(batch.action[:rows])",
         "unit = batch.action[:rows]",
-        "algorithms/test_actor_critic.py::test_entropies_are_in_units_of_the_bounds",
+        "algorithms/test_off_policy.py::test_entropies_are_in_units_of_the_bounds",
     ),
     _m(
         "actions leave without their units",

@@ -113,6 +113,7 @@ def test_what_is_copied_is_changed_and_the_next_step_uses_it():
     np.testing.assert_array_equal(metrics["setting_rate"][2], RATES["rate"])
 
 
+@pytest.mark.slow
 def test_a_population_in_parts_ends_in_the_same_bits():
     program = rates_evolving(explore={"rate": Explore(0.01, 10.0)})
     start = program.init(random.key(0))
@@ -143,6 +144,7 @@ AGENTS = {
 }
 
 
+@pytest.mark.slow
 def test_without_an_exploit_it_is_the_population():
     members = cart_poles()
     alone, _ = jax.jit(scanned(members.program, 20))(

@@ -84,6 +84,7 @@ def test_who_is_frozen_stays_so():
     np.testing.assert_array_equal(members_of(run).learner, [1, 2, 1, 8])
 
 
+@pytest.mark.slow
 def test_a_stop_at_a_rung_changes_nothing():
     config, scores = HalvingConfig(2, 2), [3.0, 1.0, 4.0, 2.0]
     (whole, _), program = halved(scores, config, 8)

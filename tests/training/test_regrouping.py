@@ -46,7 +46,14 @@ def lanes(run):
     return [np.asarray(x).reshape(LANES, *x.shape[1 + split :]) for x in leaves]
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 4), (1, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (4, 1),
+        pytest.param(2, 4, marks=pytest.mark.slow),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_lanes_are_those_that_were_saved_in_their_order(before, after, tmp_path):
     program = made(before)
     run = jax.jit(program.init)(random.key(0))

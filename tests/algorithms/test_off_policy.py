@@ -469,6 +469,7 @@ def test_losses_of_sac_are_those_of_its_equations(n_step):
     assert_near(found, (-np.log(0.3) * weight * (log_prob - 1.0)).sum() / counts.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_losses_of_td3_are_those_of_its_equations(n_step):
     env = probes.continuous_action(3)
