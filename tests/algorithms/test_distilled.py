@@ -61,6 +61,7 @@ def test_the_policy_term_is_that_of_the_fact_sheet():
     assert not np.any(actor[1])
 
 
+@pytest.mark.slow
 def test_the_value_term_is_that_of_the_fact_sheet():
     value, actor, learner = gradient(DistilledConfig(policy_cost=0.0))
     assert value == pytest.approx(0.18)
@@ -162,6 +163,7 @@ def test_continuous_actions_are_distilled_too():
     assert float(kl.total[-1]) < 0.02 * float(kl.total[0])
 
 
+@pytest.mark.slow
 def test_acting_leaves_what_the_teacher_needs():
     network = actor_critic(Box((3,)), Discrete(4), NetworkConfig(widths=(8,)))
     agent = distilled(network, optax.adam(0.02))

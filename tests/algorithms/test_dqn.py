@@ -170,6 +170,7 @@ def test_memory_begins_anew_at_the_first_row_and_not_at_the_last_one():
         np.testing.assert_array_equal(ahead[:, 0, 0], [1.5, 1.75, 1.75, 1.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("burn_in", [0, 1, 2])
 def test_the_memory_of_a_window_is_that_of_acting(burn_in):
     """Whatever it begins with: rows that are run first, or a carry of its own."""
@@ -269,6 +270,7 @@ def test_the_target_is_copied_by_period_or_follows():
     assert after(DQNConfig(polyak_rate=0.5), 3) == [0.5, 1.25, 2.125]
 
 
+@pytest.mark.slow
 def test_before_a_buffer_is_ready_nothing_moves():
     """Neither Adam's count nor its moments, nor the phase of the target."""
     env = probes.clock(4)

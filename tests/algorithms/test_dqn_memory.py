@@ -68,6 +68,7 @@ def moved(params, seed=0):
     return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), params)
 
 
+@pytest.mark.slow
 def test_a_stored_start_is_the_memory_of_acting_bit_for_bit():
     """Before each window's first row that was acted, also where it crosses an end."""
     _, trajectory = acted()

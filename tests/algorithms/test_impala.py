@@ -354,6 +354,7 @@ def test_learns_breakout():
     assert np.median(scores) > 20
 
 
+@pytest.mark.slow
 def test_the_pull_to_what_acted_begins_with_the_second_pass():
     """At zero lag KL(mu || pi) is at its minimum: its gradient is 0."""
     env = probes.counter(4)

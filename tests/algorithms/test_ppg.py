@@ -94,6 +94,7 @@ def test_the_loss_is_its_three_terms():
     np.testing.assert_allclose(told["kl"].total, np.sum(kl[~last]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_targets_are_those_of_gae():
     """Backwards through the rows, as in the paper."""
     _, _, both = networks()

@@ -399,6 +399,7 @@ def test_divergences_of_normal_distributions_come_in_two_parts():
     np.testing.assert_allclose(whole, Categorical(logits[0]).kl(Categorical(logits[1])))
 
 
+@pytest.mark.slow
 def test_each_part_of_the_divergence_has_its_own_bound():
     config = VMPOConfig(epsilon_alpha=100.0, epsilon_covariance=1e-6)
     _, agent, state, trajectory = acted(probes.continuous_action, config=config)

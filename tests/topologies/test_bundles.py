@@ -182,6 +182,7 @@ def test_one_bundle_finds_the_same_in_a_replay_that_is_shared():
     assert learned(run) == learned(one_bundle()[0])
 
 
+@pytest.mark.slow
 def test_a_shared_replay_has_what_all_have_acted_in_the_order_of_turns():
     """Nothing is learned here, so that they act the same with replays of their own."""
     schedule = schedules.Schedule(np.array([0, 1, 1], np.int32), np.zeros(3, np.int32))

@@ -66,6 +66,7 @@ def advanced(bridge, num_updates):
         bridge.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_devices", "inference"),
     [
@@ -96,6 +97,7 @@ def test_a_recorded_run_is_repeated_bit_for_bit(num_devices, inference, tmp_path
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(("ratio", "run_ahead"), [(0.5, 3), (2.0, 2), (2.0, None)])
 def test_rows_trained_for_each_row_inserted_are_within_bounds(
@@ -122,6 +124,7 @@ def test_rows_trained_for_each_row_inserted_are_within_bounds(
     assert int(unrolls.laps[0]) * 8 + int(unrolls.next[0]) == sum(rows) * NUM_ENVS
 
 
+@pytest.mark.slow
 def test_actors_get_parameters_every_so_many_updates(tmp_path):
     bridge = engine(decoupled(4.0, 3, publish_interval=3))
     bridge.record(tmp_path / "schedule.jsonl")
@@ -200,6 +203,7 @@ def test_it_goes_on_from_a_checkpoint_with_its_debt(tmp_path):
     assert int(run.progress.updates) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_updates", [1, 3])
 def test_a_learner_in_two_parts_is_the_whole_one(num_updates):
     """Two programs in place of one: to rounding."""

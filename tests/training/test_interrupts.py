@@ -109,6 +109,7 @@ def test_a_signal_before_training_ends_a_script_with_its_code():
         assert caught.value.code == code
 
 
+@pytest.mark.slow
 def test_a_compilation_that_ends_in_time_ends_nothing(monkeypatch):
     monkeypatch.setattr(interrupts, "COMPILER_GRACE", 1.5)
     function = jax.jit(lambda x: jnp.sin(x) + 3)
@@ -225,6 +226,7 @@ def test_a_second_signal_ends_at_once(numbers, code):
     assert f"{numbers[0].name}: ended at once. all is saved" in out
 
 
+@pytest.mark.slow
 def test_nobody_has_to_read_the_last_words():
     """As of a terminal that Ctrl-S holds, or a pager."""
     process = alone("""

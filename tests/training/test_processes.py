@@ -94,6 +94,7 @@ def test_a_second_interrupt_ends_even_a_chunk_that_takes_forever(tmp_path):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_what_a_user_can_repair_is_an_error_without_a_trace(tmp_path):
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "thesis.tex").write_text("mine")

@@ -574,6 +574,7 @@ def test_after_so_many_replacements_a_hang_is_raised(world):
     assert len(threads.report().abandoned) == 3
 
 
+@pytest.mark.slow
 def test_closing_that_hangs_before_a_restart_is_noticed(world):
     def before(call):
         raising(at(9))(call)
