@@ -68,8 +68,8 @@ class Args:
         counts = ("num_members", "num_generations", "num_seeds", "max_steps")
         found = at_least(self, update_ms=0, **dict.fromkeys(counts, 1))
         found += above(self, step_ms=0)
-        low = [f"num_workers must be at least 1, got {x}" for x in self.num_workers]
-        found += [line for x, line in zip(self.num_workers, low, strict=True) if x < 1]
+        low = [x for x in self.num_workers if x < 1]
+        found += [f"num_workers must be at least 1, got {x}" for x in low]
         found += [f"caps must be at least 0, got {x}" for x in self.caps if x < 0]
         for name in ("num_workers", "caps"):
             if not getattr(self, name):

@@ -1,7 +1,10 @@
 """The architecture, as a test: which part may know which."""
 
 import ast
+import subprocess
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
@@ -112,3 +115,14 @@ def test_imports_follow_the_architecture():
                     beside = inner[1] == module[0]
                 allowed = beside or inner[0] in MAY_IMPORT[part]
             assert allowed, f"{path} imports {name}"
+
+
+def test_the_top_level_is_as_agreed():
+    git = ["git", "-C", str(PACKAGE.parent), "ls-files"]
+    listed = subprocess.run(git, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    folders = {"jaxrl_par", "experiments", "tests", "notebooks"}
+    files = {"pyproject.toml", "README.md", "LICENSE"}
+    assert {x for x in top if not x.startswith(".")} == folders | files

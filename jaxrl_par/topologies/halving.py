@@ -133,5 +133,7 @@ def _problems(rungs: Sequence[Rung]) -> list[str]:
     found = []
     for before, rung in pairwise(rungs):
         if not (rung.begin > before.begin and 1 <= rung.members <= before.members):
-            found.append(f"rungs must have fewer members later, got {before}, {rung}")
+            found.append(
+                f"rungs must begin later with no more members, got {before}, {rung}"
+            )
     return found

@@ -112,8 +112,8 @@ def test_members_stay_themselves():
     [
         ([], "begin at 0"),
         ([Rung(1, 4)], "begin at 0"),
-        ([Rung(0, 4), Rung(0, 2)], "fewer members later"),
-        ([Rung(0, 4), Rung(2, 5)], "fewer members later"),
+        ([Rung(0, 4), Rung(0, 2)], "begin later with no more members"),
+        ([Rung(0, 4), Rung(2, 5)], "begin later with no more members"),
         ([Rung(0, 5)], "all members"),
     ],
 )
