@@ -129,6 +129,8 @@ def apply_finite(
 
 def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
     """The gradient of the joint batch, from those of its parts along the axis."""
+    if agent.reduction == "equal":
+        return grads
     return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
 
 
