@@ -15,11 +15,12 @@ MAY_IMPORT = {
     "errors": set(),
     "exit_codes": set(),
     "lazy": set(),
+    "measured": set(),
     "pipes": set(),
     "kept": {"pipes", "__version__"},
     "random": {"types", "errors"},
     "returns": {"errors"},
-    "losses": {"types"},
+    "losses": {"types", "measured"},
     "statistics": {"axis"},
     "compatible": {"types", "errors"},
     "targets": {"types"},
@@ -29,20 +30,22 @@ MAY_IMPORT = {
     "exploration": {"types"},
     "networks": {"types", "errors", "compatible", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
+    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy", "measured"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
-    | {"compatible", "distributions"},
+    | {"compatible", "distributions", "measured"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "compatible", "statistics", "perturbations"},
-    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"},
+    | {"elapsed", "compatible", "statistics", "perturbations", "measured"},
+    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"}
+    | {"measured"},
     "hosts": {"errors", "exit_codes"},
     "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge", "elapsed", "fleet", "perturbations"},
+    | {"bridge", "elapsed", "fleet", "perturbations", "measured"},
     "training": {
+        "measured",
         "types",
         "errors",
         "exit_codes",

@@ -13,8 +13,8 @@ from jaxrl_par.errors import nearest
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import FileError, read_object
-from jaxrl_par.training.metrics import Row, read_rows
 from jaxrl_par.training.provenance import KEY
+from jaxrl_par.training.rows import Row, read_rows
 
 _KEPT = {"runs_dir", "log_interval"}
 """Fields that only the part of a config has which says how a run is kept."""

@@ -19,6 +19,8 @@ from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 ALL = get_args(cli.Topology)
 SAMPLED = ("compiled", "gossip", "threads", "fleet")
 TAKES = {
@@ -57,9 +59,8 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5"}
-KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
