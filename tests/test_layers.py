@@ -89,7 +89,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
-LIBRARIES |= {"yaml": "cli", "ray": "fleet"}
+LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 

@@ -167,6 +167,7 @@ def test_a_run_is_loaded_and_compared_as_the_page_says(tmp_path, monkeypatch, ca
     kept = training.TrainingConfig(**settings)
     preset.run(preset.config(total_steps=10_000, training=kept))
     assert Path("runs/a2c-CartPole-v1/episode.gif").exists()
+    assert "All settings" in Path("runs/a2c-CartPole-v1/report.html").read_text()
     loading, comparing, _ = blocks("experiments/README.md")
     assert len([x for x in loading.splitlines() if x and "import" not in x]) == 3
     capsys.readouterr()

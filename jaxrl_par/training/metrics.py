@@ -7,6 +7,7 @@ ran, and of evaluations.
 """
 
 import pkgutil
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -28,6 +29,16 @@ def undeclared(names: set[str]) -> set[str]:
     """Of these names of a row, those that nobody declares."""
     known = {pattern for module in declared().values() for pattern in module}
     return {x for x in names if not any(fnmatchcase(x, pattern) for pattern in known)}
+
+
+def unit_of(name: str) -> str | None:
+    """That of a metric, None if no loaded module declares it or they differ."""
+    loaded = [x for name, x in list(sys.modules.items()) if name.startswith("jaxrl_")]
+    known = [x for module in loaded for x in getattr(module, "METRICS", {}).items()]
+    exact = {metric.unit for pattern, metric in known if pattern == name}
+    alike = {metric.unit for pattern, metric in known if fnmatchcase(name, pattern)}
+    units = exact or alike
+    return units.pop() if len(units) == 1 else None
 
 
 def _modules(package: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import write_json
+from jaxrl_par.training.files import write_json, write_text
 from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.keeping import checkpoints_of, folder_of, sinks_of
@@ -255,6 +255,8 @@ def _end(
     if report := loop.engine.report():
         with harmless("the picture of the parallelism"):
             parallelism.draw(report, directory.parallelism)
+            told = directory.parallelism.with_suffix(".txt")
+            write_text(told, parallelism.text(report))
         print(parallelism.text(report))
     return summary
 

@@ -1925,6 +1925,21 @@ _ENVS = (
 
 _TRAINING = (
     _m(
+        "pages: what a run says is taken for HTML",
+        "training/pages/rendering.py",
+        "autoescape=True",
+        "autoescape=False",
+        "training/test_pages.py::"
+        "test_nothing_of_a_run_is_taken_for_html_and_nothing_is_far_away",
+    ),
+    _m(
+        "pages: curves hang upside down",
+        "training/pages/svg.py",
+        "(y[1] - values)",
+        "(values - y[0])",
+        "training/test_pages.py::test_places_grow_to_the_right_and_up",
+    ),
+    _m(
         "measured: unit and meaning in the other order",
         "measured.py",
         'unit: str  # "1" for a number without one\n    meaning: str',
