@@ -79,7 +79,7 @@ def rate_of(args: Args, name: str, num_envs: int) -> dict[str, Any]:
     from jaxrl_par.loops import learner_of
 
     experiment = presets.get(name)
-    given = experiment.config(env_name="CartPole-v1", num_envs=num_envs)
+    given: Any = experiment.config(env_name="CartPole-v1", num_envs=num_envs)
     if name == "dqn":
         size = 64 * num_envs * given.unroll_length
         given = replace(given, replay=replace(given.replay, capacity=size))
