@@ -10,18 +10,22 @@ PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
     "specs": set(),
-    "types": {"axis", "specs"},
+    "stream": {"lazy"},
+    "trees": set(),
+    "draws": set(),
+    "numpy_actor": set(),
+    "types": {"axis", "specs", "stream"},
     "elapsed": {"types"},
     "errors": set(),
     "exit_codes": set(),
     "lazy": set(),
     "pipes": set(),
     "kept": {"pipes", "__version__"},
-    "random": {"types", "errors"},
+    "random": {"types", "draws", "errors"},
     "returns": {"errors"},
     "losses": {"types"},
     "statistics": {"axis"},
-    "compatible": {"types", "errors"},
+    "compatible": {"specs", "trees", "errors"},
     "targets": {"types"},
     "perturbations": {"types", "errors"},
     "optimizers": {"errors", "elapsed"},
@@ -29,7 +33,16 @@ MAY_IMPORT = {
     "exploration": {"types"},
     "networks": {"types", "errors", "compatible", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
+    "envs": {
+        "types",
+        "specs",
+        "stream",
+        "trees",
+        "axis",
+        "errors",
+        "statistics",
+        "lazy",
+    },
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
     | {"compatible", "distributions"},
@@ -37,9 +50,11 @@ MAY_IMPORT = {
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics", "perturbations"},
-    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"},
+    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"}
+    | {"stream", "trees", "lazy", "draws", "numpy_actor"},
     "hosts": {"errors", "exit_codes"},
-    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
+    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"}
+    | {"stream", "compatible"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge", "elapsed", "fleet", "perturbations"},
     "training": {
@@ -55,7 +70,7 @@ MAY_IMPORT = {
         "hosts",
     }
     | {"topologies"},
-    "export": {"types", "networks", "training"},
+    "export": {"types", "networks", "numpy_actor", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
     "presets": {

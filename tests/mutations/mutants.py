@@ -2014,28 +2014,28 @@ _TRAINING = (
 _EXPORT = (
     _m(
         "numpy: gates of an lstm change places",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "return np.concatenate([i / 2, f / 2, o / 2, g])",
         "return np.concatenate([i / 2, o / 2, f / 2, g])",
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
     _m(
         "numpy: memory is cleared where all episodes start",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "if np.count_nonzero(first):",
         "if np.all(first):",
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
     _m(
         "numpy: observations are divided by their variance",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "np.float32(1) / np.sqrt(variance + np.float32(1e-8))",
         "np.float32(1) / (variance + np.float32(1e-8))",
         "export/test_export.py::test_normalised_observations_are_part_of_the_actor",
     ),
     _m(
         "numpy: a squashed action is not moved to its centre",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         'actions = settings["centre"] + settings["half_width"] * unit',
         'actions = settings["half_width"] * unit',
         "export/test_export.py::test_both_forms_act_as_the_network",

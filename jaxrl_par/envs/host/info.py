@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_par.errors import nearest
-from jaxrl_par.types import Mean, Metrics
+from jaxrl_par.stream import Mean, Metrics
 
 SUCCESS_RATE = "success_rate"
 """The metric of the entry `is_success`, or `success`, wherever there is one."""
