@@ -16,9 +16,9 @@ from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig

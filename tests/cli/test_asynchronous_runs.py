@@ -9,10 +9,10 @@ import pytest
 
 from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 
 UPDATE = 2 * 4
