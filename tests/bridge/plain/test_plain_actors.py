@@ -126,6 +126,7 @@ def test_a_process_acts_without_jax_as_one_with_it():
     env = make_env(KEY)
     learner = agent(env, "separate")
     here, arrays, system = unrolled("numpy", learner, make_env)
+    assert_alike(here, unrolled("jax", learner, make_env)[0])
     policy = learner.acts_plainly
     given = told.words(system._root), env.specs, told.form(policy), LENGTH
     sent = pickle.dumps((given, seed_of(system.env_key(0, 0)), arrays))
