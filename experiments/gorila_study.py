@@ -34,11 +34,12 @@ from rich.table import Table
 from jaxrl_par import cli, random, training
 from jaxrl_par.errors import at_least, problems
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets import gorila
 from jaxrl_par.topologies.compiled import scanned
-from jaxrl_par.topologies.delayed import DelaysConfig, delayed
+from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
 from jaxrl_par.training.rows import total
 

@@ -90,7 +90,11 @@ def trained_by(
     act, greedy = acting(network, record_log_prob, record_policy)
     functions = (init, network.initial_carry, act, grad, apply, greedy)
     told = preferring(network, lambda outputs: outputs[0].logits)
-    return Agent(*functions, specs=network.specs, preferences=told, **fields)
+    plain = network.plain
+    if plain is not None:
+        plain = plain._replace(act=act, log_prob=record_log_prob, policy=record_policy)
+    more = {"specs": network.specs, "preferences": told, "plain": plain}
+    return Agent(*functions, **more | fields)
 
 
 def preferring(

@@ -1,10 +1,10 @@
 """Whether two parts were made for the same observations and actions."""
 
-import jax
 import numpy as np
 
+from jaxrl_par import trees
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.types import Box, Discrete, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, Spec, Specs
 
 Both = tuple[Specs, Spec]
 """(of observations, of actions)"""
@@ -41,8 +41,7 @@ def _same(made: Both, given: Both) -> bool:
 
 
 def _leaves(specs: Specs) -> dict[str, Spec]:
-    leaves = jax.tree.leaves_with_path(specs, is_leaf=lambda x: isinstance(x, Spec))
-    return {jax.tree_util.keystr(path): spec for path, spec in leaves}
+    return dict(zip(trees.paths(specs), trees.leaves(specs), strict=True))
 
 
 def _alike(a: Spec, b: Spec) -> bool:

@@ -28,11 +28,9 @@ from jax.core import Tracer
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Int, UInt, UInt32
 
+from jaxrl_par.draws import threefry
 from jaxrl_par.errors import not_a_seed, refuse_any
 from jaxrl_par.types import PRNGKey
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = np.uint32(0x1BD11BDA)
 
 
 def key(seed: int | Array) -> PRNGKey:
@@ -103,22 +101,6 @@ def _hash(x: UInt32[Array, "..."], salt: UInt32[Array, ""]) -> UInt32[Array, "..
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
-
-
-def threefry(
-    key: UInt32[Array, "2"], high: UInt32[Array, "..."], low: UInt32[Array, "..."]
-) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-    """Threefry-2x32 with 20 rounds: two words for each 64-bit counter (high, low)."""
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
-    x, y = high + schedule[0], low + schedule[1]
-    for i in range(5):
-        for distance in _ROTATIONS[i % 2]:
-            x = x + y
-            y = (y << np.uint32(distance)) | (y >> np.uint32(32 - distance))
-            y = x ^ y
-        x = x + schedule[(i + 1) % 3]
-        y = y + schedule[(i + 2) % 3] + np.uint32(i + 1)
-    return x, y
 
 
 def _words(key: UInt32[Array, "2"], shape: tuple[int, ...]):

@@ -8,105 +8,29 @@ Two kinds of record, and the kind says whether JAX traces it: a `NamedTuple` is 
 of arrays (or of functions), a frozen dataclass is static and never a pytree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
 from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.stream import Extras as Extras
+from jaxrl_par.stream import Mean as Mean
+from jaxrl_par.stream import Metrics as Metrics
+from jaxrl_par.stream import TimeStep as TimeStep
+from jaxrl_par.stream import Trajectory as Trajectory
 
 # Names that make signatures read; each algorithm decides what is behind them.
 Params = Carry = Obs = Action = Batch = Grads = EnvState = PyTree
-Extras = dict[str, PyTree]
 PRNGKey = Key[Array, ""]
 State = Any
 """What an agent learns: a NamedTuple of arrays."""
-
-
-class TimeStep(NamedTuple):
-    """What B environments show, leaves [B, ...], or [T, B, ...] over time."""
-
-    obs: Obs
-    first: Bool[Array, "*T B"]
-    """`obs` starts an episode: memory is cleared before it is read."""
-    last: Bool[Array, "*T B"]
-    """`obs` ended an episode, by termination or time limit. The next one is `first`."""
-
-
-class Trajectory(NamedTuple):
-    """T actions of B environments, between T+1 observations.
-
-    Every observation of an episode appears once, the final one included. Rows whose
-    step is `last` are no transitions: their action is ignored, their loss weighs 0.
-    """
-
-    steps: TimeStep
-    """[T+1, B, ...]; the final row is there to bootstrap from."""
-    action: Action
-    reward: Float[Array, "T B"]
-    """What `action` brought; 0 where `last`."""
-    discount: Float[Array, "T B"]
-    """0 where `action` terminated the episode or the step is `last`, else 1."""
-    extras: Extras
-    """What `Agent.act` leaves for the learner, such as log-probabilities."""
-    carry: Carry
-    """[B, ...], the agent's memory before the first row."""
-
-    @property
-    def num_lanes(self) -> int:
-        """B: each lane is the stream of one environment."""
-        return self.reward.shape[1]
-
-    @property
-    def rows(self) -> TimeStep:
-        """[T, B, ...], the steps that were acted in: all but the final one."""
-        return jax.tree.map(lambda x: x[:-1], self.steps)
-
-    @property
-    def env_steps(self) -> Int[Array, ""]:
-        """Rows that are no `last`."""
-        return jnp.sum(~self.rows.last, dtype=jnp.int32)
-
-    def lanes(self, index: Int[Array, " N"]) -> "Trajectory":
-        """Some of the lanes, [T, N, ...]."""
-        return self.along_lanes(lambda axis, x: x[:, index] if axis else x[index])
-
-    def lanes_first(self) -> "Trajectory":
-        """Leaves [B, T, ...]: a lane is one item, as buffers keep them."""
-        return self.along_lanes(lambda axis, x: jnp.swapaxes(x, 0, axis))
-
-    def time_first(self) -> "Trajectory":
-        """From `lanes_first` back to leaves [T, B, ...]."""
-        return self.lanes_first()
-
-    @staticmethod
-    def join(
-        trajectories: Sequence["Trajectory"],
-        concatenate: Callable[..., Array] = jnp.concatenate,
-    ) -> "Trajectory":
-        """The lanes of all, one after the other."""
-        first, *others = trajectories
-        if not others:
-            return first
-        return first.along_lanes(lambda axis, *xs: concatenate(xs, axis), *others)
-
-    def along_lanes(
-        self, function: Callable[..., Any], *others: "Trajectory"
-    ) -> "Trajectory":
-        """`function(axis, leaf, *leaves of others)` of all leaves; their lanes are
-        along `axis`, which is 0 for those of the carry and else 1."""
-        everyone = (self, *others)
-        carry = jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))
-        rows = (x._replace(carry=()) for x in everyone)
-        rows = jax.tree.map(lambda *xs: function(1, *xs), *rows)
-        return rows._replace(carry=carry)
 
 
 class DistillationBatch(NamedTuple):
@@ -145,17 +69,6 @@ class TaskObs(NamedTuple):
     def own(self, spec: Box) -> Array:
         """What the task shows where it is alone."""
         return self.obs[..., : spec.shape[-1]].astype(spec.dtype)
-
-
-class Mean(NamedTuple):
-    """A mean in two parts, so that means over devices and updates stay exact."""
-
-    total: Float[Array, ""]
-    count: Float[Array, ""]
-
-
-Metrics = dict[str, Float[Array | np.ndarray, "..."] | Mean]
-"""By name: scalars, or [num_updates] where those of several updates are stacked."""
 
 
 class Info(NamedTuple):
@@ -215,6 +128,23 @@ def as_acted(params: Params, carry: Carry, trajectory: Trajectory) -> Extras:
     return trajectory.extras
 
 
+class PlainPolicy(NamedTuple):
+    """A policy in plain numbers and names, for who acts without JAX by `numpy_actor`.
+    What it draws and leaves in the extras is that of `act`, up to rounding."""
+
+    described: Callable[[], dict[str, Any]]
+    """What it is, and what it reads: the config of `numpy_actor.Actor`."""
+    arrays: Callable[[Params], dict[str, Array]]
+    """By name, those of the parameters that acting needs."""
+    distribution: Callable[..., Any]
+    """Parameters of the policy, by name, to what `act` leaves of it."""
+    act: ActFn | None = None
+    """That which it is. An agent that acts otherwise is something else."""
+    log_prob: bool = False
+    policy: bool = False
+    """Whether `act` leaves these in the extras."""
+
+
 class Agent(NamedTuple):
     """An algorithm as pure functions.
 
@@ -261,6 +191,14 @@ class Agent(NamedTuple):
     """What it thinks of all actions, in a step that it acts in; the memory after it is
     that of `act`. None where it cannot tell, as for actions that are no numbers of a
     list."""
+    plain: PlainPolicy | None = None
+    """What acts, without JAX: see `acts_plainly`."""
+
+    @property
+    def acts_plainly(self) -> PlainPolicy | None:
+        """`plain`, if it is all of how this agent acts."""
+        ours = self.plain is not None and self.plain.act is self.act
+        return self.plain if ours and self.complete is as_acted else None
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

@@ -10,7 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
     "specs": set(),
-    "types": {"axis", "specs"},
+    "stream": {"lazy"},
+    "trees": set(),
+    "draws": set(),
+    "numpy_actor": set(),
+    "types": {"axis", "specs", "stream"},
     "elapsed": {"types"},
     "errors": set(),
     "exit_codes": set(),
@@ -18,11 +22,11 @@ MAY_IMPORT = {
     "measured": set(),
     "pipes": set(),
     "kept": {"pipes", "__version__"},
-    "random": {"types", "errors"},
+    "random": {"types", "draws", "errors"},
     "returns": {"errors"},
     "losses": {"types", "measured"},
     "statistics": {"axis"},
-    "compatible": {"types", "errors"},
+    "compatible": {"specs", "trees", "errors"},
     "targets": {"types"},
     "perturbations": {"types", "errors"},
     "optimizers": {"errors", "elapsed"},
@@ -30,7 +34,17 @@ MAY_IMPORT = {
     "exploration": {"types"},
     "networks": {"types", "errors", "compatible", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy", "measured"},
+    "envs": {
+        "measured",
+        "types",
+        "specs",
+        "stream",
+        "trees",
+        "axis",
+        "errors",
+        "statistics",
+        "lazy",
+    },
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
     | {"compatible", "distributions", "measured"},
@@ -39,9 +53,10 @@ MAY_IMPORT = {
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics", "perturbations", "measured"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"}
-    | {"measured"},
+    | {"stream", "trees", "lazy", "draws", "numpy_actor", "measured"},
     "hosts": {"errors", "exit_codes"},
-    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
+    "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"}
+    | {"stream", "compatible"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
     | {"bridge", "elapsed", "fleet", "perturbations", "measured"},
     "training": {
@@ -58,7 +73,7 @@ MAY_IMPORT = {
         "hosts",
     }
     | {"topologies"},
-    "export": {"types", "networks", "training"},
+    "export": {"types", "networks", "numpy_actor", "training"},
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
     | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
     "presets": {

@@ -35,8 +35,8 @@ from jaxrl_par import cli, export, random
 from jaxrl_par.agents import acting
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.errors import above, at_least
-from jaxrl_par.export.numpy_actor import Actor
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
+from jaxrl_par.numpy_actor import Actor
 from jaxrl_par.types import Box, Discrete, TimeStep, example
 
 ACTION = Discrete(3)

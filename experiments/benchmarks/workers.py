@@ -33,7 +33,7 @@ from rich.table import Table
 
 from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
-from jaxrl_par.bridge.actor import MakeEnv
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.envpool import from_envpool
 from jaxrl_par.errors import at_least, unknown_name

@@ -13,16 +13,20 @@ from jaxtyping import Array
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, lacking, refuse_any
+from jaxrl_par.networks.plain import named_statistics
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import (
+    ActFn,
     Agent,
     Batch,
     Carry,
     Extras,
     Obs,
+    PlainPolicy,
     PRNGKey,
     TimeStep,
     Trajectory,
+    as_acted,
 )
 
 
@@ -88,20 +92,37 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         assert agent.preferences is not None
         return agent.preferences(params.inner, carry, show(params.statistics, step))
 
+    act = acting(agent.act)
+    plain = agent.acts_plainly
     return agent._replace(
         init=init,
-        act=acting(agent.act),
+        act=act,
         greedy=acting(agent.greedy),
         preferences=None if agent.preferences is None else preferences,
         prepare=prepare,
         observe=observe,
-        complete=complete,
+        complete=as_acted if agent.complete is as_acted else complete,
+        plain=None if plain is None else _plain(plain, act, clip),
         params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
         apply=lambda state, grads, metrics: Normalized(
             agent.apply(state.inner, grads, metrics), state.statistics
         ),
     )
+
+
+def _plain(plain: PlainPolicy, act: ActFn, clip: float) -> PlainPolicy:
+    """The policy, which sees normalised observations too."""
+
+    def described() -> dict[str, Any]:
+        return plain.described() | {"normalization": {"clip": clip}}
+
+    def arrays(params: Normalized) -> dict[str, Array]:
+        observations = plain.described()["observations"]
+        seen = named_statistics(params.statistics, observations)
+        return plain.arrays(params.inner) | seen
+
+    return plain._replace(described=described, arrays=arrays, act=act)
 
 
 def normalized(statistics: Moments, obs: Obs, clip: float) -> Obs:

@@ -1,82 +1,15 @@
-"""An actor: environments of its own, a memory, and unrolls with given parameters.
+"""An actor that acts by JAX, in environments of its own."""
 
-It knows nothing of threads and queues. Whether it runs freely, in lockstep or serially
-in a replay is decided by who calls `unroll`, and with which parameters.
-"""
-
-from abc import abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrl_par.bridge.acting import Acting, count_of
-from jaxrl_par.bridge.factory import PooledActor
-from jaxrl_par.bridge.supervision import Activity, Stopped
-from jaxrl_par.envs.host import HostEnvironment
-from jaxrl_par.envs.host.admission import BadRowError
-from jaxrl_par.envs.host.failures import raise_from
-from jaxrl_par.envs.host.unrolls import UnrollBuffer
-from jaxrl_par.types import (
-    Carry,
-    Metrics,
-    Params,
-    PRNGKey,
-    TimeStep,
-    Trajectory,
-)
-
-MakeEnv = Callable[[PRNGKey], HostEnvironment]
-"""New environments of one actor, with all their randomness from the key."""
-
-
-class ActorState(NamedTuple):
-    """All of an actor between two unrolls, as arrays."""
-
-    unroll: Any
-    """Number of its next unroll, int32."""
-    generation: Any
-    """How often its environments were made anew."""
-    step: TimeStep
-    carry: Any
-    returns: np.ndarray
-    """Returns of the episodes in progress, [B]."""
-    lengths: np.ndarray
-    env: Any
-    """`HostEnvironment.snapshot`, () if there is none."""
-
-
-class Episodes(NamedTuple):
-    """Sums over the episodes that ended in an unroll."""
-
-    return_: float
-    length: float
-    count: int
-
-
-class Unrolled(NamedTuple):
-    """T rows of one actor, leaves in numpy, and where they come from."""
-
-    actor: int
-    unroll: int
-    generation: int
-    version: int
-    """The version of the parameters that acted, the oldest of several."""
-    trajectory: Trajectory
-    episodes: Episodes
-    info: Metrics
-    """What simulators told of the episodes that ended: `HostEnvironment.take_info`."""
-    after: ActorState
-
-    @property
-    def versions(self) -> dict[int, int]:
-        """Each version that acted, oldest first, and for how many rows of every
-        environment."""
-        rows: Any = self.trajectory.extras["version"]
-        found, counts = np.unique(rows[:, 0], return_counts=True)
-        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+from jaxrl_par.bridge.stepping import SteppingActor
+from jaxrl_par.bridge.unrolled import MakeEnv
+from jaxrl_par.types import Carry, Params, TimeStep, Trajectory
 
 
 class _Now(NamedTuple):
@@ -89,175 +22,34 @@ class _Now(NamedTuple):
     """Before the first row."""
 
 
-class AnyActor(PooledActor):
-    """An actor, whose environments may be elsewhere."""
-
-    kind = "actor"
-    env_steps = 0
-    """Environment steps until now, over all environments and generations."""
-
-    @abstractmethod
-    def unroll(self, params: Params, version: int) -> Unrolled:
-        """Acts T times in every environment."""
-
-
-class Actor(AnyActor):
-    """Steps its environments, in one thread at a time."""
-
-    acts = "acting"
-    """What it does at each step, besides the environment: a name in its `times`."""
+class Actor(SteppingActor):
+    """Acts with the compiled functions that all actors share."""
 
     def __init__(
-        self,
-        index: int,
-        make_env: MakeEnv,
-        acting: Acting,
-        length: int,
-        root: PRNGKey,
-        device: Any,
-        activity: Activity,
-        *,
-        claim: Callable[[int, HostEnvironment], None],
-        check_bounds: bool = True,
+        self, index: int, make_env: MakeEnv, acting: Acting, *arguments: Any, **options
     ):
-        """`claim`: that of its factory, called with what it will step."""
-        super().__init__(index, root, device, activity)
-        self.env: HostEnvironment | None = None
-        self._make_env = make_env
-        self._claim = claim
+        """`arguments`, `options`: further ones of `SteppingActor`."""
+        super().__init__(index, make_env, *arguments, **options)
         self._acting = acting
-        self._length = length
-        self._check_bounds = check_bounds
-        self._t = 0
 
-    @property
-    def rows_in_progress(self) -> int:
-        return self._t * (self.env.num_envs if self.env else 0)
+    def _where_it_acts(self) -> AbstractContextManager[Any]:
+        return jax.default_device(self._device)
 
-    def where(self, row: int | None = None) -> str:
-        name = self.env.name if self.env else "no environment"
-        row, unroll = self._t if row is None else row, self.next_unroll
-        return (
-            f"{self.kind} {self.index}, {name}, step {unroll * self._length + row}"
-            f" (row {row} of unroll {unroll}), generation {self.generation}"
-        )
+    def _no_memory(self, num_envs: int) -> Carry:
+        return self._acting.carry(num_envs, np.int32(self.index))
 
-    def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
-        self.generation, self.next_unroll, self._t = generation, unroll, 0
-        with jax.default_device(self._device):
-            env = self._make(key)
-            self._step = self._timed("reset", env.reset)
-            self._carry = self._acting.carry(env.num_envs, np.int32(self.index))
-        self._returns = np.zeros(env.num_envs, np.float32)
-        self._lengths = np.zeros(env.num_envs, np.int32)
+    def _placed(self, carry: Carry) -> Carry:
+        return jax.device_put(carry, self._device)
 
-    def resume(self, state: ActorState, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        generation, unroll = int(state.generation), int(state.unroll)
-        if not jax.tree.leaves(state.env):
-            self.start(fresh_key, generation + 1, unroll)
-            return False
-        self.generation, self.next_unroll, self._t = generation, unroll, 0
-        with jax.default_device(self._device):
-            env = self._make(key)
-            shown = self._timed("restore", env.restore, state.env)
-        kept = jax.tree.map(np.array, state.step)
-        if not jax.tree.all(jax.tree.map(np.array_equal, shown, kept)):
-            raise RuntimeError(
-                f"{env.name} is not deterministic: brought back by its actions, it"
-                " shows something else than when it was saved"
-            )
-        self._step = kept
-        self._carry = jax.device_put(state.carry, self._device)
-        self._returns = np.array(state.returns)
-        self._lengths = np.array(state.lengths)
-        return True
-
-    def state(self) -> ActorState:
-        assert self.env is not None
-        snapshot = self.env.snapshot()
-        return ActorState(
-            unroll=np.int32(self.next_unroll),
-            generation=np.int32(self.generation),
-            step=jax.tree.map(np.array, self._step),
-            carry=self._carry,
-            returns=self._returns.copy(),
-            lengths=self._lengths.copy(),
-            env=() if snapshot is None else snapshot,
-        )
-
-    def unroll(self, params: Params, version: int) -> Unrolled:
-        """Acts T times in every environment.
-
-        Raises:
-          Stopped: `cancel` was called.
-          Exception: whatever the environment raised, as an error, or `BadRowError`,
-            with a note that names actor, environment and step.
-        """
-        try:
-            return self._unrolled(params, version)
-        except Stopped:
-            raise
-        except BaseException as error:
-            self._activity.end()
-            row = error.row if isinstance(error, BadRowError) else None
-            raise_from(error, f"in {self.where(row)}")
-
-    def close(self) -> None:
-        if self.env is None:
-            return
-        self._activity.begin("close")
-        try:
-            self.env.close()
-        except BaseException as error:
-            # Also of one that was cancelled: nobody would hear of it otherwise.
-            with suppress(Stopped):
-                self._activity.end()
-            raise_from(error, f"in close of {self.where()}")
-        self._activity.end()
-
-    def _unrolled(self, params: Params, version: int) -> Unrolled:
-        env, times = self.env, self.times
-        assert env is not None
-        self._t = 0
-        with jax.default_device(self._device):
-            count, index = count_of(self.next_unroll), np.int32(self.index)
-            keys, env_keys = self._acting.plan(self._root, count, index)
-            env.plan(env_keys)
-            rows = UnrollBuffer(
-                env.observation_spec, env.action_spec, self._length, env.num_envs
-            )
-            rows.write_step(0, self._step)
-            self._begin(params, version, keys, rows.row(0))
-            before = times.clock()
-            for t in range(self._length):
-                # What is in the buffers stays as it is; environments may reuse theirs.
-                action = rows.write_action(t, self._act(t, rows.row(t)))
-                acted = times.clock()
-                self._activity.begin("step")
-                step, reward, discount = env.step(action)
-                self._activity.end()
-                rows.write_step(t + 1, step)
-                rows.write_reward(t, reward, discount)
-                self.rows += env.num_envs
-                self._t = t + 1
-                now = times.clock()
-                times.add(self.acts, acted - before)
-                times.add("environment", now - acted)
-                before = now
-            rows.check(self._check_bounds)
-            self._step = rows.row(self._length)
-            before = times.clock()
-            trajectory = self._end(rows.trajectory({}, ()))
-            times.add(self.acts, times.clock() - before)
-        return self._complete(trajectory)
+    def _plan(self) -> tuple[Any, Any]:
+        count, index = count_of(self.next_unroll), np.int32(self.index)
+        return self._acting.plan(self._root, count, index)
 
     def _begin(self, params: Params, version: int, keys: Any, step: TimeStep) -> None:
-        """Before the first row of an unroll. `keys`: to act with, [T]."""
         self._now = _Now(params, version, keys, self._carry)
         self._kept = self._acting.extras(params, self._carry, step)
 
     def _act(self, t: int, step: TimeStep) -> Any:
-        """The action of row t."""
         now, act = self._now, self._acting.act
         action, self._carry, self._kept = act(
             now.params, self._carry, self._kept, step, now.keys
@@ -265,7 +57,6 @@ class Actor(AnyActor):
         return action
 
     def _end(self, trajectory: Trajectory) -> Trajectory:
-        """The unroll, with what the agent left and its memory before the first row."""
         now = self._now
         trajectory = trajectory._replace(
             extras=self._kept[0], carry=jax.device_get(now.carry)
@@ -275,55 +66,3 @@ class Actor(AnyActor):
         shape = trajectory.reward.shape
         extras["version"] = np.full(shape, now.version, np.int32)
         return trajectory._replace(extras=extras)
-
-    def _complete(self, trajectory: Trajectory) -> Unrolled:
-        assert self.env is not None
-        last: Any = trajectory.steps.last
-        episodes = self._episodes(np.asarray(trajectory.reward), last)
-        self.env_steps += int(np.sum(~last[:-1]))
-        number = self.next_unroll
-        self.next_unroll += 1
-        version = int(np.min(trajectory.extras["version"]))
-        return Unrolled(
-            self.index, number, self.generation, version, trajectory, episodes,
-            self.env.take_info(), self.state(),
-        )  # fmt: skip
-
-    def _episodes(self, reward: np.ndarray, last: Any) -> Episodes:
-        """Sums over ended episodes; those in progress are kept for the next unroll."""
-        return_, length, count = 0.0, 0.0, 0
-        running = ~last[:-1]
-        start = 0
-        # Between two rows in which any episode ends, sums over whole blocks.
-        for end in np.union1d(np.flatnonzero(last[1:].any(axis=1)) + 1, len(reward)):
-            self._returns += reward[start:end].sum(axis=0)
-            self._lengths += running[start:end].sum(axis=0, dtype=np.int32)
-            ended = last[end]
-            return_ += float(self._returns[ended].sum())
-            length += float(self._lengths[ended].sum())
-            count += int(ended.sum())
-            self._returns[ended] = 0.0
-            self._lengths[ended] = 0
-            start = end
-        return Episodes(return_, length, count)
-
-    def _make(self, key: PRNGKey) -> HostEnvironment:
-        # Kept before anything can stop it, so that it is always closed. What another
-        # actor steps is not ours to close.
-        def make() -> HostEnvironment:
-            env = self._make_env(key)
-            self._claim(self.index, env)
-            self.env = env
-            return env
-
-        return self._timed("make", make)
-
-    def _timed(self, doing: str, call: Callable, *arguments: Any) -> Any:
-        self._activity.begin(doing)
-        try:
-            result = call(*arguments)
-        except BaseException as error:
-            self._activity.end()
-            raise_from(error, f"in {doing} of {self.where()}")
-        self._activity.end()
-        return result

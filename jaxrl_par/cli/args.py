@@ -40,10 +40,10 @@ from jaxrl_par.errors import (
 )
 from jaxrl_par.hosts.config import HostsConfig
 from jaxrl_par.loops import Engine, Learner, Program, Run, learner_of
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
@@ -106,7 +106,8 @@ class Args:
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
     """The schedule.jsonl of a run with these settings, of workers or of threads with
-    the free schedule: it is repeated in one thread, bit for bit, but for hogwild."""
+    the free schedule: it is repeated in one thread, bit for bit, but for hogwild. With
+    threads.keep_unrolls nothing is acted: the unrolls are read that the run kept."""
     optimizer: OptimizerConfig = OptimizerConfig()
     network: NetworkConfig = NetworkConfig()
     threads: ThreadsConfig = ThreadsConfig()
@@ -180,6 +181,8 @@ class Args:
             return self.num_envs
         if self.system == "threads":
             return self.threads.batch * self.envs_each
+        if self.topology == "delayed":
+            return (self.delays.quorum or 1) * self.envs_each
         return self.envs_each
 
     @property
@@ -225,18 +228,27 @@ class Args:
         num_envs = num_envs or self.envs_each
         if self.is_pure:
             return host.from_pure(self.make_env(num_envs), key)
-        seed = int(jax.random.bits(key)) >> 1
+        return self.seeded(num_envs, render=render)(key)
+
+    def seeded(
+        self, num_envs: int | None = None, *, render: bool = False
+    ) -> host.Seeded:
+        """What makes simulators, as `make_host_env`, also where there is no JAX."""
+        num_envs = num_envs or self.envs_each
         drawn = render and self.backend != "envpool"
-        make = self.simulators or partial(
+        made_by_name = partial(
             host.make,
             self.env_name,
             backend="auto" if drawn else self.backend or "auto",
             render=drawn,
             info_metrics=self.training.info_metrics,
         )
-        env = make(num_envs, seed)
-        show = host_wrappers.previous_action_and_reward
-        return show(env) if self.show_previous else env
+        make = partial(self.simulators or made_by_name, num_envs)
+        return host.Seeded(
+            partial(host_wrappers.showing_previous, make)
+            if self.show_previous
+            else make
+        )
 
     def specs(self) -> tuple[Specs, Spec]:
         """Specs of observations and actions, from an environment that is closed.

@@ -17,6 +17,7 @@ from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.gossip import gossip
+from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.types import Agent, Discrete, Spec, Specs
@@ -87,6 +88,13 @@ def _compiled(args: Args, learner: Learner) -> Program:
 
 def _delayed(args: Args, learner: Learner) -> Program:
     num_workers = args.workers.num_workers
+    if args.delays.quorum is not None:
+        staleness = args.workers.staleness
+        oldest = staleness.max_staleness if staleness.rule == "reject" else None
+        size = num_workers, args.max_updates, args.seed
+        parts = learner, args.make_env(args.envs_each), args.unroll_length
+        found = args.delays.rounds(*size, oldest)
+        return quorum(*parts, found, num_workers=num_workers)
     return delayed(
         learner,
         args.make_env(args.envs_each),
@@ -113,6 +121,9 @@ def _threads(args: Args, learner: Learner) -> Engine:
     parts = learner, args.make_host_env, args.unroll_length, args.threads, _mesh(args)
     if args.repeat is None:
         return threads_topology.threads(*parts)
+    if args.threads.keep_unrolls:
+        learned = learner, *parts[2:], Path(args.repeat)
+        return threads_topology.repeat_kept(*learned)
     return threads_topology.repeat_recorded(*parts, Path(args.repeat))
 
 
@@ -136,7 +147,8 @@ def _fleet(args: Args, learner: Learner) -> Engine:
         env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
         parts = learner, env, length, args.workers
         return fleet_topology.fleet_of_workers(*parts, fleet=args.fleet)
-    parts = learner, args.make_host_env, length, args.threads, _mesh(args)
+    make = args.make_host_env if args.is_pure else args.seeded()
+    parts = learner, make, length, args.threads, _mesh(args)
     return fleet_topology.fleet(*parts, fleet=args.fleet)
 
 

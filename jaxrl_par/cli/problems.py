@@ -36,9 +36,16 @@ def topology_problems(args: "Args") -> list[str]:
         for name, (_, value) in changed.items()
         if name not in refused and (told := args.unread(name))
     ]
-    fixed = args.system == "threads" and args.threads.is_deterministic
+    kept = args.threads.keep_unrolls
+    fixed = args.system == "threads" and args.threads.is_deterministic and not kept
     if args.repeat is not None and fixed:
         found.append("repeat is for threads with the free schedule, not lockstep")
+    in_processes = args.topology == "fleet" and args.repeat is None
+    if in_processes and args.is_pure and args.threads.act_with == "numpy":
+        found.append(
+            f"threads.act_with must be jax in a fleet with {args.env_name}, got numpy:"
+            " pure environments need JAX, simulators do not"
+        )
     return found + _hosts_problems(args)
 
 
@@ -101,10 +108,29 @@ def size_problems(args: "Args") -> list[str]:
         return [f"{wrong}, {told}, got {args.total_steps}"]
     if args.topology == "gossip":
         return _gossip_problems(args)
+    if args.topology == "delayed" and args.delays.quorum is not None:
+        return _quorum_problems(args)
     if args.system == "threads" and args.lanes % args.num_devices:
         wrong = f"num_devices must divide the {args.lanes} environments of a batch"
         return [f"{wrong}, got {args.num_devices}"]
     return []
+
+
+def _quorum_problems(args: "Args") -> list[str]:
+    number, workers = args.delays.quorum, args.workers
+    if number is not None and number > workers.num_workers:
+        most = f"workers.num_workers = {workers.num_workers}"
+        return [f"delays.quorum must be at most {most}, got {number}"]
+    usual = type(workers)()
+    found = []
+    if workers.outliers != usual.outliers:
+        found.append("workers.outliers: with delays.quorum no gradient is judged alone")
+    if workers.staleness.rule == "scale":
+        found.append(
+            "workers.staleness.rule must be accept or reject with delays.quorum, whose"
+            " unrolls are learned from together, got scale"
+        )
+    return found
 
 
 def _problems_of_parts(args: "Args") -> list[str]:

@@ -21,6 +21,8 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "delays": ("delayed", "gossip"),
     "delays.delay": ("delayed",),
     "delays.storage": ("delayed",),
+    "delays.quorum": ("delayed",),
+    "delays.lag": ("delayed",),
     "gossip": ("gossip",),
     "hosts": ("compiled",),
     "fleet": ("fleet",),

@@ -6,16 +6,17 @@ are those of the environment itself.
 """
 
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.envs.previous import WithPrevious, with_previous
 from jaxrl_par.errors import above, not_between, not_finite, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
-from jaxrl_par.types import Action, Box, EnvState, Obs, Spec, Specs, TimeStep, example
+from jaxrl_par.types import Action, Box, EnvState, Spec, Specs, TimeStep, example
 
 
 class _WithEpisode(NamedTuple):
@@ -67,15 +68,6 @@ def clip_actions(env: Environment) -> Environment:
     return env._replace(step=step)
 
 
-class WithPrevious(NamedTuple):
-    """An observation with what led to it; action and reward are 0 where `first`."""
-
-    obs: Obs
-    action: Action
-    reward: Any
-    """[*T, B]; in a spec, that of a reward."""
-
-
 def previous_action_and_reward(env: Environment) -> Environment:
     """Shows the last action and reward with each observation.
 
@@ -95,14 +87,6 @@ def previous_action_and_reward(env: Environment) -> Environment:
         return step._replace(obs=WithPrevious(step.obs, action, reward))
 
     return _showing(env, specs, show)
-
-
-def with_previous(specs: tuple[Specs, Spec]) -> WithPrevious:
-    """The spec of observations that show action and reward."""
-    observation, action = specs
-    if isinstance(action, Box):
-        action = Box(action.shape, action.dtype)
-    return WithPrevious(observation, action, Box(()))
 
 
 def select_observation(env: Environment, indices: tuple[int, ...]) -> Environment:

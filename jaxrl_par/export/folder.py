@@ -18,7 +18,6 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,11 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from jaxrl_par.export import numpy_actor
-from jaxrl_par.export.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
+from jaxrl_par import numpy_actor
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
-from jaxrl_par.networks.actor_critic import chosen_torso
-from jaxrl_par.networks.observations import layout, scale
+from jaxrl_par.networks.plain import (
+    described,
+    named_statistics,
+    unknown,
+    without_critic,
+)
+from jaxrl_par.numpy_actor import ARRAYS, CONFIG, FORMAT, ActorError
 from jaxrl_par.training.comparison import named
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import make_folder, write_json, writing
@@ -56,11 +59,6 @@ _CACHE = "__pycache__"
 _BEGUN = f"{CONFIG}.begun"
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "jaxrl-par")
-_NUMPY_KNOWS = {
-    "torso": ("mlp", "conv"),
-    "memory": ("none", "lstm", "gru"),
-    "compute_dtype": ("float32",),
-}
 
 Arrays = dict[str, np.ndarray]
 First = Bool[Array | np.ndarray, " B"]
@@ -139,17 +137,18 @@ def write(
     none = jnp.zeros(1, bool)
     first = TimeStep(example(observation_spec, 1), first=none, last=none)
     actor = _Actor(network, built, observation_spec, action_spec, first)
-    statistics = getattr(params, "statistics", None)
-    arrays = _needed(actor, params if statistics is None else params.inner)
+    seen = getattr(params, "statistics", None)
+    arrays = _needed(actor, params if seen is None else params.inner)
     config = _describe(actor) | {
         "numpy": numpy,
         "batch_sizes": list(batch_sizes) if batch_sizes else None,
-        "normalization": None if statistics is None else {"clip": clip},
+        "normalization": None if seen is None else {"clip": clip},
     }
     if numpy:
         _check_numpy(config["network"])
-    if statistics is not None:
-        arrays |= _statistics(statistics, config["observations"])
+    if seen is not None:
+        found = named_statistics(seen, config["observations"])
+        arrays |= {name: np.asarray(x) for name, x in found.items()}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     files = {ARRAYS: file.getvalue()}
@@ -292,10 +291,7 @@ def _needed(actor: _Actor, params: Params) -> Arrays:
     found = {name: np.asarray(x) for name, x in named(params).items()}
     if not actor.config.shared:
         # A policy that was learned beside critics of its own has none to show.
-        expected, found = (
-            {name: x for name, x in those.items() if not _is_critic(name)}
-            for those in (expected, found)
-        )
+        expected, found = without_critic(expected), without_critic(found)
     for name in expected | found:
         there, wanted = (
             f"{x.dtype} {x.shape}" if x is not None else "nothing"
@@ -309,36 +305,12 @@ def _needed(actor: _Actor, params: Params) -> Arrays:
     return found
 
 
-def _is_critic(name: str) -> bool:
-    *modules, last = name.split(".")
-    of_critic = any(x.startswith("critic") for x in modules)
-    return of_critic or last in ("value", "value_bias")
-
-
-def _statistics(statistics: Any, observations: Sequence[dict[str, Any]]) -> Arrays:
-    """Statistics of normalised observations, which are those of real numbers."""
-    return {
-        f"statistics.{name}.{index}": np.asarray(leaf)
-        for name in ("mean", "variance")
-        for index, leaf in enumerate(jax.tree.leaves(getattr(statistics, name)))
-        if np.issubdtype(observations[index]["dtype"], np.floating)
-    }
-
-
 def _describe(actor: _Actor) -> dict[str, Any]:
-    torso = chosen_torso(actor.observation_spec, actor.config.torso)
     carry = jax.tree.leaves(actor.carry)
-    observations = jax.tree.leaves_with_path(
-        actor.observation_spec, is_leaf=lambda x: isinstance(x, Spec)
-    )
+    parts = actor.observation_spec, actor.action_spec, actor.config
     return {
         "format": FORMAT,
-        "network": asdict(actor.config) | {"torso": torso},
-        "observations": [
-            _spec(spec, f"obs{jax.tree_util.keystr(path)}")
-            for path, spec in observations
-        ],
-        "action": _spec(actor.action_spec, "action"),
+        **described(*parts),
         "carry": [{"shape": x.shape[1:], "dtype": str(x.dtype)} for x in carry],
         "inputs": {
             "parameters": f"arrays of {ARRAYS} by name",
@@ -360,44 +332,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _spec(spec: Spec, name: str) -> dict[str, Any]:
-    shared = {"name": name, "shape": spec.shape, "dtype": str(np.dtype(spec.dtype))}
-    if isinstance(spec, Discrete):
-        return shared | {"kind": "discrete", "num_values": spec.num_values}
-    low, high = spec.inner if name == "action" else (spec.low, spec.high)
-    bounds = {"low": _bound(low), "high": _bound(high)}
-    box = shared | {"kind": "box", "channels": layout(spec)} | bounds
-    if np.issubdtype(spec.dtype, np.integer):
-        low, width = scale(spec)
-        box["scale"] = {"low": low.tolist(), "width": width.tolist()}
-    return box
-
-
-def _bound(bound: Any) -> float | list | None:
-    """One number if all are equal, None where there is no bound."""
-    bound = np.asarray(bound, np.float64)
-    if np.all(bound == bound.flat[:1]):
-        bound = bound.flat[0]
-    known: Any = np.where(np.isfinite(bound), bound.astype(object), None)
-    return known.tolist()
-
-
-def for_numpy(network: NetworkConfig, observation_spec: Specs) -> bool:
-    """Whether the form for NumPy knows the network."""
-    torso = chosen_torso(observation_spec, network.torso)
-    return not _unknown_to_numpy(asdict(network) | {"torso": torso})
-
-
-def _unknown_to_numpy(network: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} = {network[name]}; it knows {', '.join(known)}"
-        for name, known in _NUMPY_KNOWS.items()
-        if network[name] not in known
-    ]
-
-
 def _check_numpy(network: Mapping[str, Any]) -> None:
-    if wrong := _unknown_to_numpy(network):
+    if wrong := unknown(network):
         raise ExportError(
             f"the form for NumPy has no {', and no '.join(wrong)}. With numpy=False"
             " the form for JAX is written alone"

@@ -3,9 +3,8 @@
 from contextlib import suppress
 from typing import Any, Protocol
 
-from jaxrl_par.bridge.factory import PooledActor
+from jaxrl_par.bridge.pooled import PooledActor
 from jaxrl_par.bridge.supervision import Activity, Stopped
-from jaxrl_par.fleet.arrays import on_host
 from jaxrl_par.fleet.messages import Progress, Reply, Shown, Started, failed
 from jaxrl_par.fleet.recipe import Recipe
 
@@ -32,6 +31,10 @@ class Roles(Protocol):
 
     def data(self, index: int, unroll: int) -> Any:
         """What a member kept after an unroll, one of its last two."""
+        ...
+
+    def sent(self, tree: Any) -> Any:
+        """Of a state or data, leaves in NumPy."""
         ...
 
 
@@ -82,7 +85,7 @@ class Members:
         return Progress(activity.calls, activity.inside, activity.doing, rows)
 
     def data(self, index: int, unroll: int) -> Any:
-        return on_host(self._roles.data(index, unroll))
+        return self._roles.sent(self._roles.data(index, unroll))
 
     def cancel(self, index: int) -> None:
         if activity := self._activities.get(index):
@@ -119,7 +122,7 @@ class Members:
     def _started(self, member: PooledActor, goes_on: bool) -> Started:
         env = self._roles.shown(member)
         shown = Shown(env.name, env.num_envs, env.observation_spec, env.action_spec)
-        return Started(shown, on_host(member.state()), goes_on)
+        return Started(shown, self._roles.sent(member.state()), goes_on)
 
     def _seconds(self, member: PooledActor) -> dict[str, float]:
         """What was added to the member's times since the last answer."""

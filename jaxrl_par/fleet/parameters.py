@@ -7,14 +7,12 @@ and the new one told of all of it.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from jaxrl_par.fleet.arrays import own_on
 from jaxrl_par.fleet.process import end_with_parent
 from jaxrl_par.lazy import late
-from jaxrl_par.types import Params
+from jaxrl_par.stream import Params
 
 ray: Any = late("ray")
 
@@ -68,11 +66,16 @@ class Holder:
 
 
 class Puller:
-    """A process's side: what it has pulled last, on its device."""
+    """A process's side: what it has pulled last, where it acts."""
 
-    def __init__(self, kept: int):
-        """`kept`: versions with which members may act at the same time."""
+    def __init__(self, kept: int, owned: Callable[[Params], Params]):
+        """
+        Args:
+          kept: versions with which members may act at the same time.
+          owned: what has arrived, in memory of the process's own.
+        """
         self._most = kept
+        self._owned = owned
         self._kept: dict[int, Params] = {}
 
     def pull(self, holder: str, at_least: int, exact: bool) -> tuple[int, Params]:
@@ -92,7 +95,7 @@ class Puller:
             version, (reference,) = ray.get(answer, timeout=_PULL_SECONDS)
             if version not in self._kept:
                 arrived = ray.get(reference, timeout=_PULL_SECONDS)
-                self._kept[version] = own_on(jax.devices("cpu")[0], arrived)
+                self._kept[version] = self._owned(arrived)
                 for old in sorted(self._kept)[: -self._most]:
                     del self._kept[old]
         except (ray.exceptions.RayError, ValueError) as error:

@@ -14,10 +14,14 @@ P = TypeVar("P", bound=Proxy)
 class Places:
     """Processes for a number of members, and the members that are in them."""
 
-    def __init__(self, config: FleetConfig, recipe: bytes, num_members: int, name: str):
+    def __init__(
+        self, config: FleetConfig, recipe: bytes, num_members: int, name: str,
+        *, without_jax: bool = False,
+    ):  # fmt: skip
         """
         Args:
           name: what a member is called.
+          without_jax: its processes import none.
 
         Raises:
           RefusedError: as `Cluster`.
@@ -25,7 +29,9 @@ class Places:
         size = config.threads_per_process
         firsts = range(0, num_members, size)
         self.cluster = Cluster(config, len(firsts) * config.cpus_per_process)
-        given = settings(config.xla_threads, shares_disk=self.cluster.is_local), recipe
+        disk = self.cluster.is_local
+        kind = {"shares_disk": disk, "without_jax": without_jax}
+        given = settings(config.xla_threads, **kind), recipe
         self._size = size
         self._slots = []
         for first in firsts:

@@ -1,4 +1,4 @@
-"""A process of the fleet: members of its own, in a world of JAX of its own.
+"""A process of the fleet: members of its own, in a world of JAX of its own, or none.
 
 A Ray actor. It imports nothing of JAX before it is told with what settings.
 """
@@ -33,10 +33,11 @@ class Process:
         os.environ.update(settings.environ)
         sys.path += [x for x in settings.path if x not in sys.path]
         try:
-            import jax
+            if settings.jax is not None:
+                import jax
 
-            for name, value in settings.jax.items():
-                jax.config.update(name, value)
+                for name, value in settings.jax.items():
+                    jax.config.update(name, value)
             # As the driver sent it: see `jaxrl_par.fleet`.
             self._load(pickle.loads(recipe))
         except Exception as error:

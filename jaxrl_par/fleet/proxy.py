@@ -1,19 +1,20 @@
 """A member of a pool whose work is done in another process."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxrl_par.bridge.actor import ActorState, AnyActor, Unrolled
-from jaxrl_par.bridge.factory import PooledActor
+from jaxrl_par.bridge.pooled import PooledActor
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.bridge.unrolled import ActorState, AnyActor, Unrolled
 from jaxrl_par.fleet.arrays import on_host, own
 from jaxrl_par.fleet.cluster import Call, LostError
 from jaxrl_par.fleet.messages import NoParameters, Progress, Reply, Started
 from jaxrl_par.fleet.processes import TICK, Lease, Slot
 from jaxrl_par.fleet.published import Published
-from jaxrl_par.types import Params, PRNGKey
+from jaxrl_par.types import Params, PRNGKey, Trajectory
 
 _CLOSE_SECONDS = 1.0
 """For a simulator to end in peace, before its process is killed."""
@@ -31,12 +32,18 @@ class Proxy(PooledActor):
     def __init__(
         self, index: int, root: PRNGKey, device: Any, activity: Activity,
         *, slot: Slot, thread: int, unroll_length: int,
+        key_sent: Callable[[PRNGKey], Any] = lambda key: key,
     ):  # fmt: skip
-        """`thread`: its place among the members of its process."""
+        """
+        Args:
+          thread: its place among the members of its process.
+          key_sent: from a key to what makes environments there.
+        """
         super().__init__(index, root, device, activity)
         self._slot = slot
         self._thread = thread
         self._length = unroll_length
+        self._key_sent = key_sent
         self._lease: Lease | None = None
         self._in_progress = 0
         self._look_seconds = min(2.0, activity.limit / 4)
@@ -62,10 +69,11 @@ class Proxy(PooledActor):
 
     def start(self, key: PRNGKey, generation: int = 0, unroll: int = 0) -> None:
         self.generation, self.next_unroll = generation, unroll
-        self._started("start", key, generation, unroll)
+        self._started("start", self._key_sent(key), generation, unroll)
 
     def resume(self, state: Any, key: PRNGKey, fresh_key: PRNGKey) -> bool:
-        return self._started("resume", on_host(state), key, fresh_key)
+        keys = self._key_sent(key), self._key_sent(fresh_key)
+        return self._started("resume", on_host(state), *keys)
 
     def state(self) -> Any:
         return self._state
@@ -197,11 +205,20 @@ class Proxy(PooledActor):
 class FleetActor(Proxy, AnyActor):
     """Acts in another process, with parameters that are pulled there."""
 
-    def __init__(self, *arguments: Any, published: Published, exact: bool, **options):
-        """`exact`: act with the version that was asked for, and with none newer."""
+    def __init__(
+        self, *arguments: Any, published: Published, exact: bool,
+        told: Callable[[Trajectory], Trajectory] = lambda trajectory: trajectory,
+        **options: Any,
+    ):  # fmt: skip
+        """
+        Args:
+          exact: act with the version that was asked for, and with none newer.
+          told: from an unroll as it comes to that which is learned from.
+        """
         super().__init__(*arguments, **options)
         self._published = published
         self._exact = exact
+        self._told_by = told
 
     def unroll(self, params: Params, version: int) -> Unrolled:
         """As `Actor.unroll`, with that version or a newer one, which it pulls."""
@@ -219,4 +236,5 @@ class FleetActor(Proxy, AnyActor):
         self._state = after
         last = np.asarray(item.trajectory.steps.last)
         self.env_steps += int(np.sum(~last[:-1]))
-        return item._replace(after=after)
+        trajectory = self._told_by(item.trajectory)
+        return item._replace(after=after, trajectory=trajectory)

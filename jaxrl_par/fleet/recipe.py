@@ -34,7 +34,8 @@ class Settings(NamedTuple):
     """What a process sets before it computes."""
 
     environ: dict[str, str]
-    jax: dict[str, Any]
+    jax: dict[str, Any] | None
+    """None: it computes without, and imports none."""
     path: list[str]
     """Where modules are found, besides."""
 
@@ -57,7 +58,8 @@ class Recipe(NamedTuple):
     """(key, *arguments) -> factory of members"""
     arguments: tuple[Any, ...]
     key: Any
-    """That of the run, a `PRNGKey`."""
+    """That of the run, a `PRNGKey`, or for members without JAX the words of its
+    root."""
 
 
 @cache
@@ -102,12 +104,17 @@ def packed(make: Callable[..., Any], arguments: tuple[Any, ...], key: Any) -> by
         ) from error
 
 
-def settings(xla_threads: int, *, shares_disk: bool) -> Settings:
+def settings(
+    xla_threads: int, *, shares_disk: bool, without_jax: bool = False
+) -> Settings:
     """Of a process: one device, the CPU, and the numbers of this one.
 
     Args:
       shares_disk: whether it is on this machine, and has the same folders.
     """
+    path = sys.path * shares_disk
+    if without_jax:
+        return Settings({}, None, path)
     import jax
 
     # Its actors have one device, whatever the learner has.
@@ -119,4 +126,4 @@ def settings(xla_threads: int, *, shares_disk: bool) -> Settings:
     environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = in_place
     names = _NUMERIC + _CACHES * shares_disk
     given = {name: jax.config.values[name] for name in names}
-    return Settings(environ, given, sys.path * shares_disk)
+    return Settings(environ, given, path)

@@ -2,19 +2,21 @@
 All as in threads."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl_par.bridge.acting import acting
-from jaxrl_par.bridge.actor import Actor, MakeEnv
+from jaxrl_par.bridge.actor import Actor
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.generations import system as generations
 from jaxrl_par.bridge.generations.evaluator import Evaluator, Task
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.system import Parts, WorkerSystem
 from jaxrl_par.bridge.parameter_server.worker import Worker
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.fleet.arrays import on_host, own_on
 from jaxrl_par.fleet.messages import NoParameters
@@ -26,6 +28,8 @@ from jaxrl_par.types import Agent, PRNGKey, State, TimeStep, example
 
 class Acting(ActorFactory[Actor]):
     """Actors as `ActorLearnerSystem` makes them, without its learner."""
+
+    sent = staticmethod(on_host)
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class Acting(ActorFactory[Actor]):
         self._length = unroll_length
         self._check_bounds = check_bounds
         self._acting = acting(agent, unroll_length, num_actors)
-        self._puller = Puller(kept)
+        self._puller = Puller(kept, partial(own_on, _device()))
 
     def actor(self, index: int, **options: Any) -> Actor:
         return Actor(
@@ -74,6 +78,8 @@ class Acting(ActorFactory[Actor]):
 
 class Contributing(WorkerSystem):
     """Workers, without the parameters that they share."""
+
+    sent = staticmethod(on_host)
 
     def __init__(
         self,
@@ -140,10 +146,12 @@ class Contributing(WorkerSystem):
 class Evaluating(generations.EvaluatorSystem):
     """Evaluators, without what is learned."""
 
+    sent = staticmethod(on_host)
+
     def __init__(self, key: PRNGKey, parts: generations.Parts, looked_at: bool):
         super().__init__(replace(parts, device=_device()), key, looked_at)
         # Of a part that is late, and of the newest.
-        self._puller = Puller(2)
+        self._puller = Puller(2, partial(own_on, _device()))
 
     def shown(self, member: Evaluator) -> Any:
         return member.env

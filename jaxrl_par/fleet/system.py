@@ -10,10 +10,13 @@ from jaxrl_par.bridge.parameter_server import system as parameter_server
 from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import Worker
+from jaxrl_par.bridge.plain import told as plain
+from jaxrl_par.envs.host.seeded import Seeded, seed_of
 from jaxrl_par.fleet.arrays import on_host
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.evaluator_proxy import FleetEvaluator
 from jaxrl_par.fleet.places import Places
+from jaxrl_par.fleet.plain_roles import PlainActing
 from jaxrl_par.fleet.processes import Lease, Slot
 from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
@@ -43,12 +46,11 @@ class FleetActors(actor_learner.ActorLearnerSystem):
         super().__init__(parts, key, num_past_params)
         threads = parts.config
         supervision = threads.supervision
-        arguments = (
-            parts.make_env, only_acting(parts.learner.actor), parts.unroll_length,
-            threads.num_actors, supervision.check_bounds, num_past_params + 1,
-        )  # fmt: skip
-        recipe = packed(Acting, arguments, key)
-        self._places = Places(fleet, recipe, threads.num_actors, "actor")
+        without_jax = threads.act_with == "numpy"
+        recipe = self._plain_recipe() if without_jax else self._recipe(key)
+        self._places = Places(
+            fleet, recipe, threads.num_actors, "actor", without_jax=without_jax
+        )
         try:
             self.published = Published(self._places.cluster, supervision.restarts)
         except BaseException:
@@ -60,10 +62,36 @@ class FleetActors(actor_learner.ActorLearnerSystem):
         parts = self.parts
         proxy = FleetActor(
             index, self._root, parts.actor_device, unroll_length=parts.unroll_length,
-            published=self.published, exact=parts.config.schedule == "lockstep",
-            **self._places.place(index), **options,
+            published=self.published, exact=parts.config.is_deterministic,
+            **self._places.place(index), **options, **self._told,
         )  # fmt: skip
         return self._places.add(proxy)
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """How what actors without JAX say is understood, and they are spoken to."""
+        if self._plain is None:
+            return {}
+        return {"told": plain.teller(self.parts.learner.actor), "key_sent": seed_of}
+
+    def _recipe(self, key: PRNGKey) -> bytes:
+        parts, threads = self.parts, self.parts.config
+        arguments = (
+            parts.make_env, only_acting(parts.learner.actor), parts.unroll_length,
+            threads.num_actors, threads.supervision.check_bounds,
+            self.num_past_params + 1,
+        )  # fmt: skip
+        return packed(Acting, arguments, key)
+
+    def _plain_recipe(self) -> bytes:
+        parts, policy = self.parts, self._plain
+        assert policy is not None and isinstance(parts.make_env, Seeded)
+        arguments = (
+            parts.make_env.make, parts.learner.actor.specs, plain.form(policy),
+            parts.unroll_length, parts.config.supervision.check_bounds,
+            self.num_past_params + 1,
+        )  # fmt: skip
+        return packed(PlainActing, arguments, plain.words(self._root))
 
     def close(self) -> None:
         """Ends all processes."""

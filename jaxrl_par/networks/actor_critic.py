@@ -26,6 +26,7 @@ from jaxrl_par.networks.features import (
     read,
 )
 from jaxrl_par.networks.layers import linear, orthogonal
+from jaxrl_par.networks.plain import plain
 from jaxrl_par.types import Box, Discrete, Spec, Specs
 
 __all__ = ["NetworkConfig", "actor_critic", "chosen_torso"]
@@ -53,7 +54,8 @@ def actor_critic(
         return one if config.shared or config.memory == "none" else (one, one)
 
     specs = Static(observation_spec, action_spec)
-    return as_network(_ActorCritic(specs, config), start, specs)
+    network = as_network(_ActorCritic(specs, config), start, specs)
+    return network._replace(plain=plain(observation_spec, action_spec, config))
 
 
 def policy_network(

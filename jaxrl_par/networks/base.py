@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from jaxrl_par.types import Carry, Params, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import (
+    Carry,
+    Params,
+    PlainPolicy,
+    PRNGKey,
+    Spec,
+    Specs,
+    TimeStep,
+)
 
 
 class Network(NamedTuple):
@@ -26,3 +34,5 @@ class Network(NamedTuple):
     ) = None
     """As `unroll`, with outputs (what `unroll` has, features [T, B, D]): what the layer
     reads that makes the outputs, or the policy of an actor-critic. None: it cannot."""
+    plain: PlainPolicy | None = None
+    """The policy for who acts without JAX; None where that cannot be."""

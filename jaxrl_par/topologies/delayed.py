@@ -15,8 +15,7 @@ Sources: Mnih et al., arXiv:1602.01783; Nair et al., arXiv:1507.04296.
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,124 +26,14 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
-from jaxrl_par.errors import (
-    ReadIf,
-    above,
-    at_least,
-    at_most,
-    below,
-    not_chosen,
-    refuse,
-    refuse_any,
-)
+from jaxrl_par.errors import refuse, refuse_any
 from jaxrl_par.loops import Gradient, asynchronous, outliers, schedules
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.delays import Storage
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.outliers import OutlierConfig
-from jaxrl_par.loops.records import RecordError, read_turns
 from jaxrl_par.loops.schedules import Schedule, own_copies
 from jaxrl_par.types import Agent, Count, Metrics, PRNGKey, State
-
-Storage = Literal["ring", "copies"]
-
-
-@dataclass(frozen=True)
-class DelaysConfig:
-    """Who finishes when: what makes the schedule of a run."""
-
-    read_if: ClassVar[ReadIf] = {
-        "delay": ("model", ("constant",)),
-        "slowest": ("model", ("per_worker",)),
-        "tail": ("model", ("heavy_tailed",)),
-        "record": ("model", ("recorded",)),
-    }
-    """What each of these fields is for: another one, and its values."""
-
-    model: Literal[
-        "none", "constant", "per_worker", "random", "heavy_tailed", "recorded"
-    ] = "random"
-    """none, constant: workers in turn, with parameters of 0 or `delay` updates before.
-    per_worker: each is always as fast; random: durations are exponential, heavy_tailed:
-    Pareto, and nobody waits. recorded: as threads were."""
-    delay: int = 4
-    """Age of the parameters under constant, in updates."""
-    slowest: float = 4.0
-    """How many times as long as the fastest the slowest takes, under per_worker.
-    The others are between them, in equal ratios."""
-    tail: float = 1.5
-    """P(duration > x) falls as x**-tail, under heavy_tailed."""
-    record: str | None = None
-    """The schedule.jsonl of a run with topology workers and one shard, for recorded. A
-    longer run begins it again."""
-    storage: Storage = "ring"
-    """ring keeps as many parameters as the largest delay, copies one for each worker:
-    the same numbers, and less memory where delays may be long. Copies are for
-    per_worker, random and heavy_tailed."""
-
-    def problems(self) -> list[str]:
-        found = not_chosen(self) + at_least(self, delay=0, slowest=1)
-        found += at_most(self, delay=10**6)
-        found += below(self, slowest=float("inf")) + above(self, tail=1)
-        if self.model == "recorded" and self.record is None:
-            found.append("record must be a schedule.jsonl for model = recorded")
-        read_by = {"constant": "delay", "per_worker": "slowest", "heavy_tailed": "tail"}
-        found += [
-            f"{name} is for model = {model}, not {self.model}"
-            for model, name in (read_by | {"recorded": "record"}).items()
-            if model != self.model and getattr(self, name) != getattr(type(self), name)
-        ]
-        if self.storage == "copies" and self.model in ("none", "constant", "recorded"):
-            found.append(
-                "storage = copies is for per_worker, random and heavy_tailed;"
-                f" {self.model} needs ring"
-            )
-        return found
-
-    def schedule(self, num_workers: int, num_turns: int, seed: int) -> Schedule:
-        """
-        Args:
-          num_turns: of all models but recorded, which is as long as its record.
-          seed: of random and heavy_tailed.
-
-        Raises:
-          ValueError: the config is out of range.
-          RecordError: there is no record, or none of so many workers and one shard.
-        """
-        refuse(self)
-        size = num_turns, num_workers
-        if self.model == "per_worker":
-            speeds = np.geomspace(1.0, 1.0 / self.slowest, num_workers)
-            return schedules.simulated(schedules.steady(num_turns, speeds))
-        if self.model == "random":
-            return schedules.simulated(schedules.exponential(*size, seed))
-        if self.model == "heavy_tailed":
-            return schedules.simulated(schedules.heavy_tailed(*size, seed, self.tail))
-        if self.record is not None:
-            return recorded(Path(self.record), num_workers)
-        delay = self.delay if self.model == "constant" else 0
-        return schedules.in_turn(num_workers, num_turns, delay)
-
-
-def recorded(path: Path, num_workers: int) -> Schedule:
-    """The schedule of a run of `topologies.workers`, which it recorded at `path`.
-
-    Raises:
-      RecordError: as `read_turns`; or it is not of one shard and so many workers.
-    """
-    turns = read_turns(path)
-    worker = np.array([x.worker for x in turns], np.int32)
-    if set(worker.tolist()) != set(range(num_workers)):
-        raise RecordError(
-            f"{path} is a schedule of {len(set(worker.tolist()))} workers, asked for"
-            f" {num_workers}"
-        )
-    if any(len(x.read) != 1 for x in turns):
-        raise RecordError(
-            f"{path}: parameters in several shards, whose delays differ; a schedule"
-            " has one delay for all of them"
-        )
-    read = np.array([x.read[0] for x in turns], np.int32)
-    return Schedule(worker, np.arange(len(turns), dtype=np.int32) - read)
 
 
 class Past(NamedTuple):

@@ -15,6 +15,11 @@ the environments anew in a new process. So does an environment that does not com
 from a call in `supervision.env_timeout`; its process is ended. What is lost unseen
 counts as a whole unroll. The holder of the parameters is replaced in the same way.
 
+Actors of exportable actor-critics can do without JAX (`act_with = numpy`): their
+processes import none, start sooner and are smaller. They draw the numbers that actors
+by JAX draw, from the same keys, and act otherwise only by rounding; lockstep ends in
+the bits of threads that act with NumPy too, and a record is repeated in that way.
+
 `fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
 processes, and the store is here with `lock`. With `server` each shard has a process of
 its own, between which and the workers parameters and gradients go; here is who pushed,
@@ -37,14 +42,15 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.actor_learner import asked as actor_learner
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.generations import system as generations
 from jaxrl_par.bridge.generations.config import GenerationsConfig
 from jaxrl_par.bridge.parameter_server import asked as parameter_server
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.host.seeded import Seeded
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.connection import import_ray
@@ -87,6 +93,11 @@ def fleet(
         raise RefusedError(
             "inference: one thread here acts for threads alone, so it must be local in"
             " a fleet, got central"
+        )
+    if config.act_with == "numpy" and not isinstance(make_env, Seeded):
+        raise RefusedError(
+            "act_with: processes without JAX make simulators from a seed, so make_env"
+            f" must be an envs.host.Seeded, not {make_env!r:.60}, or act_with jax"
         )
     return ActorFleetEngine(parts, partial(actor_learner.schedule, parts), fleet)
 

@@ -21,12 +21,12 @@ Source: Salimans et al., arXiv:1703.03864, algorithm 2.
 from pathlib import Path
 from typing import Any
 
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.generations.config import GenerationsConfig
 from jaxrl_par.bridge.generations.config import PartsConfig as PartsConfig
 from jaxrl_par.bridge.generations.engine import GenerationsEngine
 from jaxrl_par.bridge.generations.replay import GenerationsReplay
 from jaxrl_par.bridge.generations.system import asked
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import records
 from jaxrl_par.perturbations import NoiseConfig

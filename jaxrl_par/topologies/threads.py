@@ -14,7 +14,8 @@ program, bit for bit. With a quorum an update of it takes the first q of n unrol
 the slowest hold up nobody; what they act is learned later, or dropped where it is too
 old. Slow is seldom random: a report says which share of each actor's rows was learned
 from. A recorded run, free, decoupled or with a quorum, can be run again by
-`repeat_recorded`.
+`repeat_recorded`; one of simulators, which no key repeats, by `repeat_kept`, where the
+record keeps the unrolls too.
 
 Who acts is a choice of its own. `local`: each actor, for its environments. `central`:
 one thread for all actors, which hold no network and ask at each step, in batches of up
@@ -45,15 +46,17 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.actor_learner.asked import asked, schedule
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
+from jaxrl_par.bridge.actor_learner.kept_replay import KeptReplay
 from jaxrl_par.bridge.actor_learner.replay import ActorLearnerReplay
 from jaxrl_par.bridge.central.config import CentralConfig as CentralConfig
+from jaxrl_par.bridge.unrolled import MakeEnv
+from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops import Learner, records
-from jaxrl_par.types import Agent
+from jaxrl_par.types import Agent, PRNGKey
 
 
 def threads(
@@ -100,9 +103,39 @@ def repeat_recorded(
       RecordError: there is no record at `recorded`, or it is damaged.
     """
     parts = asked(learner, make_env, unroll_length, config, mesh, axis)
+    _refuse_races(config)
+    return ActorLearnerReplay(parts, records.read(recorded))
+
+
+def repeat_kept(
+    learner: Agent | Learner,
+    unroll_length: int,
+    config: ThreadsConfig,
+    mesh: Mesh,
+    recorded: Path,
+    axis: Axis = Axis("data"),
+) -> KeptReplay:
+    """An engine that learns once more from the unrolls that a run kept with its record
+    (`keep_unrolls`), without environments and actors. On CPU it ends in the same bits.
+
+    Arguments are those of the recorded run.
+
+    Raises:
+      RefusedError: as `repeat_recorded`, or the agent does not know its specs.
+      RecordError: there is no record at `recorded`, it kept no unrolls, or is damaged.
+    """
+    parts = asked(learner, _nowhere, unroll_length, config, mesh, axis)
+    _refuse_races(config)
+    return KeptReplay(parts, recorded)
+
+
+def _refuse_races(config: ThreadsConfig) -> None:
     if config.num_distillers > 1:
         raise RefusedError(
             "num_distillers: several write at the same time, which no record repeats;"
             f" a run with 0 or 1 can be replayed, got {config.num_distillers}"
         )
-    return ActorLearnerReplay(parts, records.read(recorded))
+
+
+def _nowhere(key: PRNGKey) -> HostEnvironment:
+    raise RuntimeError("unrolls that were kept need no environments")

@@ -22,11 +22,11 @@ arXiv:1507.04296.
 from pathlib import Path
 from typing import Any
 
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.parameter_server.asked import STORES, asked
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.engine import ParameterServerEngine
 from jaxrl_par.bridge.parameter_server.replay import WorkerReplay
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner, records
 from jaxrl_par.types import Agent

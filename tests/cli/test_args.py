@@ -16,9 +16,10 @@ from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.delays import DelaysConfig
+from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
@@ -94,6 +95,19 @@ REFUSED = [
      "workers.store is for topology = workers, not delayed: leave it out, got hogwild"),
     ({"topology": "workers", "delays": DelaysConfig(delay=1)},
      "delays.delay is for topology = delayed, not workers: leave it out, got 1"),
+    ({"topology": "delayed", "delays": DelaysConfig(quorum=5)},
+     "delays.quorum must be at most workers.num_workers = 4, got 5"),
+    ({"topology": "delayed", "delays": DelaysConfig(quorum=2),
+      "workers": WorkersConfig(staleness=StalenessConfig("scale"))},
+     "workers.staleness.rule must be accept or reject with delays.quorum"),
+    ({"topology": "delayed", "delays": DelaysConfig(quorum=2),
+      "workers": WorkersConfig(outliers=OutlierConfig("reject"))},
+     "workers.outliers: with delays.quorum no gradient is judged alone"),
+    ({"topology": "fleet", "threads": ThreadsConfig(act_with="numpy")},
+     "threads.act_with must be jax in a fleet with CartPole-v1, got numpy: pure"),
+    ({"topology": "threads", "threads": ThreadsConfig(
+        inference="central", act_with="numpy")},
+     "threads.act_with is for inference = local, not central: leave it out"),
     ({"env_name": "Cartpole-v1"}, "env_name: unknown name 'Cartpole-v1'; did you mean"
      " 'CartPole-v1'?"),
     ({"env_name": "IMaze-8x8", "topology": "threads"}, "did you mean 'IMaze-9x9'?"),

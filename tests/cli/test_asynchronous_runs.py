@@ -9,10 +9,10 @@ import pytest
 
 from jaxrl_par import cli, random, training
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.records import RecordError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 
 pytestmark = pytest.mark.usefixtures("declared")
@@ -91,13 +91,17 @@ def test_workers_step_simulators(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "delays",
-    [DelaysConfig("constant", 1), DelaysConfig("random")],
-    ids=["constant", "random"],
+    [
+        DelaysConfig("constant", 1),
+        DelaysConfig("random"),
+        DelaysConfig("heavy_tailed", quorum=2, lag=1),
+    ],
+    ids=["constant", "random", "quorum"],
 )
 def test_delays_train(tmp_path, delays):
     args = arguments(tmp_path, topology="delayed", delays=delays)
     trained = run(args)
-    assert trained.summary.updates == 2
+    assert trained.summary.updates == 2 // (delays.quorum or 1)
     assert not trained.directory.parallelism.exists()
 
 
@@ -181,6 +185,9 @@ def test_delays_that_make_no_sense_are_refused():
     assert not problems(model="heavy_tailed", tail=3.0)
     assert "slowest must be at least 1" in problems(slowest=0.5)
     assert "tail must be above 1" in problems(tail=1.0)
+    assert "model must be no constant with a" in problems(model="constant", quorum=2)
+    assert "storage must be ring with" in problems(storage="copies", quorum=2)
+    assert "lag is for a quorum, got 1" in problems(lag=1)
     assert "record must be a schedule.jsonl" in problems(model="recorded")
     assert "record is for model = recorded" in problems(record="x")
     assert "none needs ring" in problems(model="none", storage="copies")

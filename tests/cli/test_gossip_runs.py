@@ -9,7 +9,7 @@ from nearness import assert_near
 from test_asynchronous_runs import arguments, make_agent, run
 
 from jaxrl_par import cli, random, training
-from jaxrl_par.topologies.delayed import DelaysConfig
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.checkpoints import state_hash

@@ -19,14 +19,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_par import envs, export, random
+from jaxrl_par import envs, export, numpy_actor, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
 from jaxrl_par.envs.wrappers import WithPrevious, previous_action_and_reward
-from jaxrl_par.export import ExportError, numpy_actor
+from jaxrl_par.export import ExportError
 from jaxrl_par.export.folder import _save
-from jaxrl_par.export.numpy_actor import FORMAT, Actor, ActorError, config_hash
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
+from jaxrl_par.numpy_actor import FORMAT, Actor, ActorError, config_hash
 from jaxrl_par.training.failures import DiskFullError
 from jaxrl_par.types import Box, Discrete, TimeStep
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxrl_par import random
-from jaxrl_par.bridge.actor import ActorState, Episodes, Unrolled
 from jaxrl_par.bridge.generations.evaluator import Evaluator, EvaluatorState, Task
 from jaxrl_par.bridge.supervision import Activity, DeadlineError, Stopped
+from jaxrl_par.bridge.unrolled import ActorState, Episodes, Unrolled
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.fleet import cluster, connection, recipe
 from jaxrl_par.fleet.arrays import on_host, own, own_on

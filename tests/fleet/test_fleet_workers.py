@@ -10,11 +10,14 @@ import pytest
 from fleets import LENGTH, NUM_ENVS, advanced, kill_actor, learner_hash, whole_hash
 
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.fleet.cluster import LostError
 from jaxrl_par.loops import replayed
-from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.outliers import OutlierConfig
+from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.replay import uniform
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.fleet import FleetConfig, fleet_of_workers
@@ -64,6 +67,45 @@ def test_a_recorded_run_is_repeated_in_one_thread(config, tmp_path):
     record = tmp_path / "schedule.jsonl"
     again = advanced(repeat_recorded(learner(), make_env, LENGTH, config, record), 12)
     assert whole_hash(ours) == whole_hash(again)
+
+
+def bundle():
+    """What a bundle of Gorila learns by: DQN from a replay of its own."""
+    config = NetworkConfig(widths=(8,))
+    specs = fleets.ENV.observation_spec, fleets.ENV.action_spec
+    settings = DQNConfig(n_step=2, polyak_rate=0.1, anneal_steps=50)
+    agent = dqn(q_network(*specs, config), optax.adagrad(0.1), settings)
+    return replayed(agent, uniform(16 * NUM_ENVS, 4, min_size=4))
+
+
+def test_gorila_runs_to_its_end_on_bundles_and_shards_in_processes(tmp_path):
+    """Actor, replay and learner of a bundle in one process, each shard of the server in
+    one; late gradients and outliers are refused. In one thread it is the same run, with
+    all that bundles keep."""
+    path = tmp_path / "schedule.jsonl"
+    config = WorkersConfig(
+        2, "server", 3, staleness=StalenessConfig("reject", 1),
+        outliers=OutlierConfig("reject", warm_up=2),
+    )  # fmt: skip
+    bridge, pids = engine(make_env, config, bundle()), []
+    bridge.record(path)
+
+    def look(bridge):
+        pids.extend(lease.pid for lease in bridge._store._leases)
+        pids.extend(fleets.processes(bridge))
+
+    ours = advanced(bridge, 60, look)
+    assert len(set(pids)) == 5
+    report = bridge.report()
+    assert int(ours.progress.updates) == report.updates == 60
+    again = advanced(repeat_recorded(bundle(), make_env, LENGTH, config, path), 60)
+    assert learner_hash(ours) == learner_hash(again)
+    for one, other in zip(ours.local.workers, again.local.workers, strict=True):
+        assert int(one.unroll) == int(other.unroll)
+        assert jax.tree.leaves(one.data)
+        assert whole_hash(ours._replace(local=one.data)) == whole_hash(
+            ours._replace(local=other.data)
+        )
 
 
 def test_what_a_worker_keeps_comes_with_a_run_that_is_saved():

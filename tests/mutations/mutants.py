@@ -700,7 +700,7 @@ _PARTS = (
     ),
     _m(
         "one rotation of threefry is another",
-        "random.py",
+        "draws.py",
         "(17, 29, 16, 24)",
         "(17, 29, 16, 25)",
         "test_random.py::test_threefry_gives_the_published_vectors",
@@ -814,7 +814,7 @@ _PARTS = (
     ),
     _m(
         "joined trajectories have the memory of the first",
-        "types.py",
+        "stream.py",
         "jax.tree.map(lambda *xs: function(0, *xs), *(x.carry for x in everyone))",
         "jax.tree.map(lambda x: function(0, x), self.carry)",
         "test_types.py::test_joined_trajectories_have_the_lanes_of_all_in_order",
@@ -1195,7 +1195,7 @@ _LOOPS = (
     ),
     _m(
         "steps are counted one row late",
-        "types.py",
+        "stream.py",
         "jnp.sum(~self.rows.last, dtype=jnp.int32)",
         "jnp.sum(~self.steps.last[1:], dtype=jnp.int32)",
         "loops/test_programs.py::"
@@ -1685,7 +1685,7 @@ _BRIDGE = (
     ),
     _m(
         "actor: the next episode is longer by one",
-        "bridge/actor.py",
+        "bridge/stepping.py",
         "self._lengths[ended] = 0",
         "self._lengths[ended] = 1",
         "topologies/test_threads.py::"
@@ -2035,28 +2035,28 @@ _TRAINING = (
 _EXPORT = (
     _m(
         "numpy: gates of an lstm change places",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "return np.concatenate([i / 2, f / 2, o / 2, g])",
         "return np.concatenate([i / 2, o / 2, f / 2, g])",
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
     _m(
         "numpy: memory is cleared where all episodes start",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "if np.count_nonzero(first):",
         "if np.all(first):",
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
     _m(
         "numpy: observations are divided by their variance",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         "np.float32(1) / np.sqrt(variance + np.float32(1e-8))",
         "np.float32(1) / (variance + np.float32(1e-8))",
         "export/test_export.py::test_normalised_observations_are_part_of_the_actor",
     ),
     _m(
         "numpy: a squashed action is not moved to its centre",
-        "export/numpy_actor.py",
+        "numpy_actor.py",
         'actions = settings["centre"] + settings["half_width"] * unit',
         'actions = settings["half_width"] * unit',
         "export/test_export.py::test_both_forms_act_as_the_network",
@@ -2172,8 +2172,8 @@ _CLI = (
     _m(
         "the budget of workers counts rows of all for each gradient",
         "cli/args.py",
-        "return self.threads.batch * self.envs_each\n        return self.envs_each",
-        "return self.threads.batch * self.envs_each\n        return self.num_envs",
+        "self.delays.quorum or 1) * self.envs_each\n        return self.envs_each",
+        "self.delays.quorum or 1) * self.envs_each\n        return self.num_envs",
         "cli/test_args.py::test_an_update_takes_the_rows_that_its_topology_learns_from",
     ),
 )
@@ -2476,6 +2476,61 @@ _EPISODIC = (
     ),
 )
 
+_PLAIN = (
+    _m(
+        "an agent that acts otherwise acts in NumPy as before",
+        "types.py",
+        "ours = self.plain is not None and self.plain.act is self.act",
+        "ours = self.plain is not None",
+        "bridge/plain/test_plain_actors.py::"
+        "test_a_policy_that_numpy_does_not_know_is_refused",
+    ),
+    _m(
+        "numpy: leaves of a dict come as they were written",
+        "trees.py",
+        'return [(f"[{key!r}]", tree[key]) for key in sorted(tree)]',
+        'return [(f"[{key!r}]", tree[key]) for key in tree]',
+        "test_trees.py::test_leaves_and_where_they_are_come_in_the_order_of_jax",
+    ),
+    _m(
+        "numpy: acts with the keys of the environment",
+        "bridge/plain/actor.py",
+        "return both[:, 0], both[:, 1]",
+        "return both[:, 1], both[:, 0]",
+        "bridge/plain/test_plain_actors.py::"
+        "test_a_process_acts_without_jax_as_one_with_it",
+    ),
+    _m(
+        "numpy: a draw on the border takes the action before",
+        "bridge/plain/drawn.py",
+        "action += draw >= weight",
+        "action += draw > weight",
+        "bridge/plain/test_drawn.py::test_a_draw_on_the_border_takes_the_next_action",
+    ),
+    _m(
+        "an exported action is not within its bounds",
+        "export/folder.py",
+        "return jnp.clip(action, low, high).astype(action.dtype)",
+        "return jnp.clip(action, low, None).astype(action.dtype)",
+        "export/test_export.py::test_no_action_is_outside_its_bounds",
+    ),
+    _m(
+        "rounds: what is as old as the bound is dropped",
+        "loops/rounds.py",
+        "oldest = 0 if max_lag is None else len(rows) - max_lag",
+        "oldest = 0 if max_lag is None else len(rows) - max_lag + 1",
+        "loops/test_rounds.py::test_a_bound_starves_the_slow_as_f9_says",
+    ),
+    _m(
+        "kept: a run that goes on keeps what came after",
+        "bridge/actor_learner/kept_unrolls.py",
+        "int(number) >= first_update",
+        "int(number) > first_update + 9",
+        "bridge/actor_learner/test_kept_unrolls.py::"
+        "test_a_run_that_goes_on_drops_what_came_after",
+    ),
+)
+
 _FLEET = (
     _m(
         "fleet: what comes twice is learned from twice",
@@ -2625,4 +2680,5 @@ MUTATIONS = (
     *_CLI,
     *_EPISODIC,
     *_FLEET,
+    *_PLAIN,
 )

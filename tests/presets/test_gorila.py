@@ -8,9 +8,9 @@ import pytest
 from jaxrl_par import cli, presets, random
 from jaxrl_par.errors import problems
 from jaxrl_par.loops.asynchronous import StalenessConfig
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.presets.gorila import EXPERIMENT, Args
-from jaxrl_par.topologies.delayed import DelaysConfig
 
 pytestmark = pytest.mark.usefixtures("declared")
 

@@ -10,9 +10,9 @@ import pytest
 from jaxrl_par import envs, export, presets, random
 from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config
 from jaxrl_par.errors import problems
-from jaxrl_par.export.numpy_actor import Actor
 from jaxrl_par.networks import NetworkConfig, deterministic_policy, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor, units_of
+from jaxrl_par.numpy_actor import Actor
 from jaxrl_par.replay import PriorityConfig, Windows
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.training import TrainingConfig, TrainingError

@@ -16,11 +16,11 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.loops import schedules
+from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, scanned
-from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged, gossip
 from jaxrl_par.topologies.population import population
 from jaxrl_par.topologies.sharded import data_mesh, sharded

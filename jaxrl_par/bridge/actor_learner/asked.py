@@ -8,6 +8,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor_learner import queue
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.system import Parts
+from jaxrl_par.bridge.plain import told as plain
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of
@@ -65,6 +66,8 @@ def _problems(parts: Parts) -> list[str]:
             f"{name}: this learner goes on from unroll to unroll, and needs one of each"
             f" of the {config.num_actors} actors, got {getattr(config, name)}"
         )
+    if config.act_with == "numpy":
+        found += plain.problems(learner.actor)
     if not config.num_distillers:
         return found
     if learner.deferred is None:

@@ -21,6 +21,7 @@ class ThreadsConfig:
         "pace": ("schedule", ("decoupled",)),
         "publish_interval": ("schedule", ("decoupled",)),
         "central": ("inference", ("central",)),
+        "act_with": ("inference", ("local",)),
     }
     """What each of these fields is for: another one, and its values."""
 
@@ -59,6 +60,14 @@ class ThreadsConfig:
     and actors hold no network and no memory. Unless in lockstep, each step is acted
     with the newest parameters."""
     central: CentralConfig = CentralConfig()
+    act_with: Literal["jax", "numpy"] = "jax"
+    """numpy: actors need no JAX, and processes of a fleet import none, which start
+    sooner and are smaller: for actor-critics that can be exported to NumPy. The same
+    numbers are drawn; log-probabilities differ by rounding."""
+    keep_unrolls: bool = False
+    """Where a run is recorded, keep the unrolls too, beside the schedule: for
+    simulators. With them it is repeated, bit for bit, without simulators or actors.
+    They are all that was learned from, uncompressed."""
     num_distillers: int = 0
     """Distillation, and other chains whose last stage acts and has lessons: threads
     that update the actor at the same time, without a lock, while the learner goes on.
@@ -112,6 +121,7 @@ class ThreadsConfig:
         if self.slots > self.num_actors:
             told = f"num_actors = {self.num_actors}, got {self.slots}"
             found.append(f"central.max_batch must be at most {told}")
+        found += self._problems_without_jax()
         if self.schedule == "lockstep":
             return found + self._problems_in_lockstep()
         if self.lag != type(self).lag:
@@ -119,6 +129,16 @@ class ThreadsConfig:
         if self.is_decoupled:
             found += self._problems_decoupled()
         return found
+
+    def _problems_without_jax(self) -> list[str]:
+        if self.act_with == "jax":
+            return []
+        wanted = {"inference": "local", "actor_device": "cpu"}
+        return [
+            f"{name} must be {value} with act_with = numpy, got {getattr(self, name)}"
+            for name, value in wanted.items()
+            if getattr(self, name) != value
+        ]
 
     def _problems_in_lockstep(self) -> list[str]:
         found = []

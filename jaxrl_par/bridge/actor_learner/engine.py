@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl_par.bridge.acting import count_of
-from jaxrl_par.bridge.actor import AnyActor, Unrolled
 from jaxrl_par.bridge.actor_learner.distillers import Distillers
 from jaxrl_par.bridge.actor_learner.intake import Intake, OneBatch, Paced
+from jaxrl_par.bridge.actor_learner.kept_unrolls import Keeper
 from jaxrl_par.bridge.actor_learner.learner import stacked
 from jaxrl_par.bridge.actor_learner.pulls import Pulls
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
@@ -23,6 +23,7 @@ from jaxrl_par.bridge.central.desk import ThreadedDesk
 from jaxrl_par.bridge.engine import PoolEngine
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
+from jaxrl_par.bridge.unrolled import AnyActor, Unrolled
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.records import Entry
 from jaxrl_par.types import Metrics, PRNGKey
@@ -56,6 +57,7 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
         self._distillers: Distillers | None = None
         self._made: _Made | None = None
         self._desk: ThreadedDesk | None = None
+        self._keeper: Keeper | None = None
 
     def init(self, key: PRNGKey) -> Run:
         """Makes all environments, each in a thread, and a new run.
@@ -217,14 +219,15 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
         # Lockstep that goes on acts with these before it gets newer ones.
         for age, params in enumerate(reversed(local.past_params), start=1):
             if version - age >= 0:
-                params = jax.device_put(params, self._parts.actor_device)
-                publisher.publish(version - age, params)
+                publisher.publish(version - age, system.past_params(params))
         schedule = self._make_schedule(version)
         queue = Queue(supervisor, schedule, system.tally)
         # In the queue, in two batches behind it, and of each actor one.
         waiting = schedule.capacity + 2 * self._config.batch + self._config.num_actors
         self._pulls = Pulls(waiting * self._config.updates_per_version)
         self._begin(version)
+        if self._record is not None and self._config.keep_unrolls:
+            self._keeper = Keeper(self._record, version)
         stages = Stages(supervisor, self._pool, system, publisher, schedule, queue)
         self._stages, self._learner_times = stages, Times(supervisor.clock)
         self._intake = self._make_intake(stages, run)
@@ -260,6 +263,9 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
         return Paced(stages, pace, most=self._config.num_actors)
 
     def _write(self, unrolls: list[Unrolled], dropped: list[Unrolled]) -> None:
+        if self._keeper:
+            # First: where there is a line, there are its unrolls.
+            self._keeper.write(unrolls)
         if self._recorder:
             lines = [(x, 0) for x in unrolls] + [(x, 1) for x in dropped]
             self._recorder.write([_entry(*line) for line in lines])

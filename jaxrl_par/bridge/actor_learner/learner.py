@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrl_par import loops
 from jaxrl_par.axis import Axis
-from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
+from jaxrl_par.bridge.unrolled import Unrolled
 from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.measured import Metric

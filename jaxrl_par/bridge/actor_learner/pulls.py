@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jaxrl_par.bridge.actor import Unrolled
+from jaxrl_par.bridge.unrolled import Unrolled
 
 
 @dataclass

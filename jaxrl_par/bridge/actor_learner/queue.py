@@ -7,9 +7,9 @@ learned from next, is decided by a `Schedule`; it never waits itself.
 from collections import deque
 from typing import Protocol, runtime_checkable
 
-from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.bridge.unrolled import Unrolled
 from jaxrl_par.types import Params
 
 

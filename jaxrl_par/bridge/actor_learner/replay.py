@@ -9,10 +9,10 @@ do not depend on when it makes them.
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 
-from jaxrl_par.bridge.actor import AnyActor, Unrolled
 from jaxrl_par.bridge.actor_learner import distillers
 from jaxrl_par.bridge.actor_learner.learner import Batch, stacked
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem, Local, Parts
@@ -20,6 +20,7 @@ from jaxrl_par.bridge.central.desk import DirectDesk
 from jaxrl_par.bridge.central.place import Request
 from jaxrl_par.bridge.replay import ReplayEngine
 from jaxrl_par.bridge.shared import Shared
+from jaxrl_par.bridge.unrolled import AnyActor, Unrolled
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.records import Entry, RecordError
 from jaxrl_par.types import Metrics, Params, PRNGKey
@@ -39,7 +40,7 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
         self._system = ActorLearnerSystem(self._parts, key)
         if self._parts.config.inference == "central":
             self._system.desk = DirectDesk(self._system.place(), self._choose)
-        run = self._system.new_run(self._start(self._system))
+        run = self._system.new_run(self._actors())
         distils = self._parts.config.num_distillers > 0
         self._student = Shared(self._system.student(run.learner)) if distils else None
         self._keep(0, run)
@@ -52,10 +53,7 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
         states = dict(enumerate(local.actors))
         run = run._replace(local=local.data)
         for entries in schedule:
-            # Of each actor in their order, those that nobody learned from among them.
-            acted = {
-                x: self._unroll(x) for x in sorted(entries, key=lambda x: x.unroll)
-            }
+            acted = self._acted(entries)
             unrolls = [acted[entry] for entry in entries if not entry.dropped]
             counted = system.learner.count(unrolls, self._update)
             run, learned = self._learn(run, self._batches(unrolls))
@@ -65,6 +63,15 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
             self._keep(self._update, run)
         local = Local(tuple(states.values()), (), run.local)
         return system.with_local(run, local), stacked(metrics)
+
+    def _actors(self) -> Sequence[Any]:
+        """All of them, with environments."""
+        return self._start(self._system)
+
+    def _acted(self, entries: Sequence[Entry]) -> dict[Entry, Unrolled]:
+        """The unrolls of an update, those that nobody learned from among them."""
+        # Of each actor in their order.
+        return {x: self._unroll(x) for x in sorted(entries, key=lambda x: x.unroll)}
 
     def _batches(self, unrolls: list[Unrolled]) -> list[Batch]:
         """As the uploader made them.

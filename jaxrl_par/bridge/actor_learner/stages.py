@@ -5,13 +5,13 @@ They do not know the engine: it can be forgotten, and then ends them.
 
 from functools import partial
 
-from jaxrl_par.bridge.actor import AnyActor
 from jaxrl_par.bridge.actor_learner.learner import Batch
 from jaxrl_par.bridge.actor_learner.queue import Publisher, Queue, Schedule
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem
 from jaxrl_par.bridge.pool import ActorPool
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Stopped, Supervisor
+from jaxrl_par.bridge.unrolled import AnyActor
 from jaxrl_par.types import Params, State
 
 

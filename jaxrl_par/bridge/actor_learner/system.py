@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.acting import acting
-from jaxrl_par.bridge.actor import Actor, ActorState, AnyActor, MakeEnv
+from jaxrl_par.bridge.actor import Actor
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
@@ -20,9 +21,20 @@ from jaxrl_par.bridge.central.actor import AskingActor, Desk
 from jaxrl_par.bridge.central.compiled import compiled
 from jaxrl_par.bridge.central.place import Place
 from jaxrl_par.bridge.factory import ActorFactory
+from jaxrl_par.bridge.plain import told as plain
+from jaxrl_par.bridge.plain.actor import PlainActor
+from jaxrl_par.bridge.unrolled import ActorState, AnyActor, MakeEnv
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.loops.pace import Pace
-from jaxrl_par.types import Count, Params, PRNGKey, State, TimeStep, Trajectory
+from jaxrl_par.types import (
+    Count,
+    Params,
+    PlainPolicy,
+    PRNGKey,
+    State,
+    TimeStep,
+    Trajectory,
+)
 
 
 class Local(NamedTuple):
@@ -77,6 +89,7 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         )
         agent, length = parts.learner.actor, parts.unroll_length
         self._acting = acting(agent, length, config.num_actors)
+        self._plain = agent.acts_plainly if config.act_with == "numpy" else None
         self.desk: Desk | None = None
         """Where actors ask, if inference is central: from whoever runs them."""
 
@@ -84,6 +97,8 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         """An actor, still without environments."""
         parts, make = self.parts, Actor
         config = parts.config
+        if self._plain is not None:
+            return self._plain_actor(index, self._plain, **options)
         if (desk := self.desk) is not None:
             newest = config.schedule != "lockstep"
             make = partial(AskingActor, desk=desk, newest=newest)
@@ -99,6 +114,16 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
             **options,
         )
 
+    def _plain_actor(self, index: int, policy: PlainPolicy, **options: Any):
+        parts = self.parts
+        told = plain.teller(parts.learner.actor)
+        root = plain.words(self._root)
+        return PlainActor(
+            index, parts.make_env, plain.form(policy), parts.unroll_length, root, None,
+            told=told, claim=self.claim,
+            check_bounds=parts.config.supervision.check_bounds, **options,
+        )  # fmt: skip
+
     def place(self) -> Place:
         """Who acts for all actors, with what no actor has: for central inference."""
         parts = self.parts
@@ -108,8 +133,9 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         device = parts.actor_device
         return Place(functions, *given, config.slots, self._root, device)
 
-    def new_run(self, actors: Sequence[AnyActor]) -> Run:
-        """The run at its start, from actors that have environments."""
+    def new_run(self, actors: Sequence[Any]) -> Run:
+        """The run at its start, from actors that have environments, or what shows
+        theirs."""
         env = actors[0].env
         assert env is not None
         self._num_envs = env.num_envs
@@ -119,8 +145,7 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         run = self.learner.place(run)
         past = (self.actor_params(run.learner),) * self.num_past_params
         states = tuple(actor.state() for actor in actors)
-        params = self.parts.learner.params(run.learner)
-        data = self.learner.data(jax.eval_shape(self._batch_shapes, params, step))
+        data = self.learner.data(self._batch_shapes(run.learner, step))
         debt = Count.zero() if self.parts.config.is_decoupled else ()
         return self.with_local(run, Local(states, past, data, debt))
 
@@ -138,7 +163,13 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
 
     def actor_params(self, state: State) -> Params:
         """The parameters that act, for actors."""
-        return copied(self.parts.learner.params(state), self.parts.actor_device)
+        return self._for_actors(self.parts.learner.params(state))
+
+    def past_params(self, params: Params) -> Params:
+        """Parameters that were saved for actors, where these act."""
+        if self._plain is not None:
+            return {name: np.array(x) for name, x in params.items()}
+        return jax.device_put(params, self.parts.actor_device)
 
     def student(self, state: State) -> State:
         """The part of the learner's state that distillers update."""
@@ -147,7 +178,12 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
 
     def student_params(self, student: State) -> Params:
         """The parameters that act, from what `student` gives, for actors."""
-        return copied(self.parts.learner.actor.params(student), self.parts.actor_device)
+        return self._for_actors(self.parts.learner.actor.params(student))
+
+    def _for_actors(self, params: Params) -> Params:
+        if self._plain is not None:
+            return plain.arrays(self._plain, params)
+        return copied(params, self.parts.actor_device)
 
     def with_local(self, run: Run, local: Local) -> Run:
         """The run, with what actors need to go on from here."""
@@ -155,11 +191,20 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         others = jax.device_put(local._replace(data=()), cpu)
         return run._replace(local=others._replace(data=local.data))
 
-    def _batch_shapes(self, params: Params, step: TimeStep) -> Trajectory:
-        """Zeros in the shapes of a batch, to be traced and not computed."""
+    def unroll_shapes(self, state: State, step: TimeStep) -> Trajectory:
+        """Those of what one actor acts; a step of its environments says how many they
+        are."""
         parts = self.parts
-        shapes = rollout.shapes(parts.learner.actor, params, step, parts.unroll_length)
-        one = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        batch = Trajectory.join([one] * parts.config.batch)
-        version = jnp.zeros(batch.reward.shape, jnp.int32)
-        return batch._replace(extras=batch.extras | {"version": version})
+        given = parts.learner.params(state), step, parts.unroll_length
+        one = rollout.shapes(parts.learner.actor, *given)
+        version = jax.ShapeDtypeStruct(one.reward.shape, jnp.int32)
+        return one._replace(extras=one.extras | {"version": version})
+
+    def _batch_shapes(self, state: State, step: TimeStep) -> Trajectory:
+        one = self.unroll_shapes(state, step)
+        number = self.parts.config.batch
+
+        def joined(one: Trajectory) -> Trajectory:
+            return Trajectory.join([one] * number)
+
+        return jax.eval_shape(joined, one)

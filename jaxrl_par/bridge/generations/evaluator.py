@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from jaxrl_par.bridge.acting import count_of
-from jaxrl_par.bridge.actor import MakeEnv
-from jaxrl_par.bridge.factory import PooledActor
 from jaxrl_par.bridge.generations.compiled import Compiled
+from jaxrl_par.bridge.pooled import PooledActor
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.checked import checked

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.generations.compiled import Compiled
 from jaxrl_par.bridge.generations.config import GenerationsConfig
@@ -21,6 +20,7 @@ from jaxrl_par.bridge.generations.evaluator import (
     PureEvaluator,
     Task,
 )
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import RefusedError, refuse

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 
 from jaxrl_par import rollout
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.parameter_server import stores
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.system import Parts
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import RefusedError, refuse

@@ -13,13 +13,13 @@ import numpy as np
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.acting import acting, count_of
-from jaxrl_par.bridge.actor import MakeEnv
 from jaxrl_par.bridge.factory import ActorFactory
 from jaxrl_par.bridge.parameter_server import worker as kinds
 from jaxrl_par.bridge.parameter_server.config import WorkersConfig
 from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import PushInfo, Worker
+from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Gradient, Learner, Run, asynchronous, halves_of

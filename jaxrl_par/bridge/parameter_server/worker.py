@@ -16,9 +16,10 @@ import numpy as np
 
 from jaxrl_par import rollout
 from jaxrl_par.bridge.acting import Acting, count_of
-from jaxrl_par.bridge.actor import Actor, ActorState, MakeEnv
-from jaxrl_par.bridge.factory import PooledActor
+from jaxrl_par.bridge.actor import Actor
+from jaxrl_par.bridge.pooled import PooledActor
 from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.bridge.unrolled import ActorState, MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Gradient, Learner, asynchronous
 from jaxrl_par.types import Grads, Mean, Metrics, PRNGKey, State, Trajectory

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         problems,
         time_limit,
     )
+    from jaxrl_par.envs.host.seeded import Seeded
     from jaxrl_par.envs.host.single import from_callable
 
 __getattr__, __dir__ = lazily(__name__)
@@ -23,6 +24,7 @@ __all__ = [
     "Backend",
     "HostEnvironment",
     "HostRow",
+    "Seeded",
     "backends",
     "from_callable",
     "from_envpool",

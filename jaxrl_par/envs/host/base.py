@@ -1,12 +1,18 @@
 """CPU-bound environments: the rows of `Environment`, from numpy and with state."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Key, UInt32
 
-from jaxrl_par.types import Metrics, Spec, Specs, TimeStep
+from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.stream import Metrics, TimeStep
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+else:
+    Array = Any  # that of JAX, whose name alone would import it
 
 HostRow = tuple[TimeStep, np.ndarray, np.ndarray]
 """The next step with numpy leaves [B, ...], reward [B] float32, discount [B] float32"""
@@ -70,8 +76,8 @@ class HostEnvironment(ABC):
         draws nothing."""
         return None
 
-    def plan(self, keys: Key[Array, " T"]) -> None:
-        """Hands over the keys [T] of the next T steps.
+    def plan(self, keys: Key[Array, " T"] | UInt32[np.ndarray, "T 2"]) -> None:
+        """Hands over the keys [T] of the next T steps, or their words, uint32 [T, 2].
 
         Simulators have randomness of their own, seeded when they are made, and ignore
         them; a pure environment draws what it would draw in a compiled program.

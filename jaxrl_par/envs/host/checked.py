@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.failures import raise_from
 from jaxrl_par.envs.host.unrolls import UnrollBuffer
-from jaxrl_par.types import Metrics, TimeStep
+from jaxrl_par.stream import Metrics, TimeStep
 
 
 def checked(env: HostEnvironment) -> HostEnvironment:

@@ -17,7 +17,8 @@ from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.gymnasium import VectorHost
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import unknown_name
-from jaxrl_par.types import Box, Obs, Spec, Specs
+from jaxrl_par.specs import Box, Spec, Specs
+from jaxrl_par.stream import Obs
 
 _NO_LIMIT = np.iinfo(np.int32).max
 

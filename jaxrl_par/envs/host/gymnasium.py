@@ -22,9 +22,9 @@ somebody else has made, nobody sees it.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxrl_par import trees
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.admission import (
     BadRowError,
@@ -38,7 +38,7 @@ from jaxrl_par.envs.host.failures import close_all, raise_from
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.envs.host.processes import end, exits
 from jaxrl_par.envs.host.sharing import Owners
-from jaxrl_par.types import Obs
+from jaxrl_par.stream import Obs
 
 
 def from_vector(
@@ -187,7 +187,7 @@ class VectorHost(rows.GymnasiumHost):
                 f"a reset of {self.name} with options={{'reset_mask': ...}} changed"
                 " environments outside the mask: make it with autoreset_mode NEXT_STEP"
             )
-        return _put(obs, first, jax.tree.map(lambda x: x[first], fresh))
+        return _put(obs, first, trees.map_leaves(lambda x: x[first], fresh))
 
     def _reset(self, mask: np.ndarray) -> Obs:
         # gymnasium removes the mask from the options, so each reset has its own.
@@ -293,9 +293,9 @@ def _put(obs: Obs, where: np.ndarray, values: Obs) -> Obs:
         x[where] = y
         return x
 
-    return jax.tree.map(put, obs, values)
+    return trees.map_leaves(put, obs, values)
 
 
 def _equal(where: np.ndarray, a: Obs, b: Obs) -> bool:
-    same = jax.tree.map(lambda x, y: np.array_equal(x[where], y[where]), a, b)
-    return all(jax.tree.leaves(same))
+    pairs = zip(trees.leaves(a), trees.leaves(b), strict=True)
+    return all(np.array_equal(x[where], y[where]) for x, y in pairs)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrl_par.errors import nearest
 from jaxrl_par.measured import Metric
-from jaxrl_par.types import Mean, Metrics
+from jaxrl_par.stream import Mean, Metrics
 
 METRICS = {
     "success_rate": Metric("share of episodes", "whose last `info` says success"),

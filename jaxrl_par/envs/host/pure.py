@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt32
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
@@ -38,8 +38,11 @@ class _PureHost(HostEnvironment):
         self._now = self._reset(self._key)
         return jax.tree.map(np.asarray, self._now[1])
 
-    def plan(self, keys: Key[Array, " T"]) -> None:
+    def plan(self, keys: Key[Array, " T"] | UInt32[np.ndarray, "T 2"]) -> None:
         """What was left is dropped."""
+        if isinstance(keys, np.ndarray):
+            kind = jax.random.key_impl(self._key)
+            keys = jax.random.wrap_key_data(jax.numpy.asarray(keys), impl=kind)
         self._keys, self._used = self._put(keys), 0
 
     def step(self, action: Any) -> HostRow:

@@ -14,7 +14,8 @@ from jaxrl_par.envs.host.admission import Observations, refuse_nan
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import RefusedError, at_least, refuse_any, unknown_name
-from jaxrl_par.types import Discrete, Metrics, Obs, Spec, TimeStep
+from jaxrl_par.specs import Discrete, Spec
+from jaxrl_par.stream import Metrics, Obs, TimeStep
 
 
 def time_step(obs: Obs, first: Any, last: Any) -> TimeStep:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from jaxrl_par.envs.base import Environment
 from jaxrl_par.errors import RefusedError
 
 _UNDER = ("env", "_env", "unwrapped", "venv", "vector_env")
@@ -74,7 +73,7 @@ def _has_actions(x: Any) -> bool:
 
 
 def _steps(x: Any) -> bool:
-    """Whether it has the methods of an environment, and a state: pure environments may
-    be shared."""
-    pure = isinstance(x, Environment | type)
+    """Whether it has the methods of an environment, and a state: pure environments,
+    which are tuples of functions, may be shared."""
+    pure = isinstance(x, tuple | type)
     return not pure and all(callable(getattr(x, n, None)) for n in ("reset", "step"))

@@ -20,7 +20,7 @@ from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
 from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.envs.host.sharing import Owners
-from jaxrl_par.types import Obs, TimeStep
+from jaxrl_par.stream import Obs, TimeStep
 
 _LONGEST = 10_000
 """Environment steps of an episode that can be kept, so that snapshots stay small."""

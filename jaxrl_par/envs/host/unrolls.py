@@ -6,9 +6,9 @@ cast in silence; values are checked over a whole unroll, where it costs least.
 
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxrl_par import trees
 from jaxrl_par.envs.host.admission import (
     BadRowError,
     admit_array,
@@ -17,7 +17,8 @@ from jaxrl_par.envs.host.admission import (
     refuse_where,
 )
 from jaxrl_par.envs.host.rows import time_step
-from jaxrl_par.types import Box, Carry, Extras, Spec, Specs, TimeStep, Trajectory
+from jaxrl_par.specs import Box, Spec, Specs
+from jaxrl_par.stream import Carry, Extras, TimeStep, Trajectory
 
 
 class UnrollBuffer:
@@ -30,12 +31,10 @@ class UnrollBuffer:
         def empty(rows: int, spec: Spec) -> np.ndarray:
             return np.empty((rows, num_envs, *spec.shape), spec.dtype)
 
-        leaves, self._tree = jax.tree.flatten_with_path(
-            specs, is_leaf=lambda x: isinstance(x, Spec)
-        )
-        self._specs = [spec for _, spec in leaves]
-        self._paths = [f"observation{jax.tree_util.keystr(path)}" for path, _ in leaves]
-        self._obs = [empty(length + 1, spec) for spec in self._specs]
+        self._specs = trees.leaves(specs)
+        self._paths = [f"observation{path}" for path in trees.paths(specs)]
+        self._tree = trees.map_leaves(lambda spec: empty(length + 1, spec), specs)
+        self._obs = trees.leaves(self._tree)
         flag, number = Box((), np.dtype(bool)), Box(())
         self._first, self._last = empty(length + 1, flag), empty(length + 1, flag)
         self.reward, self.discount = empty(length, number), empty(length, number)
@@ -47,10 +46,13 @@ class UnrollBuffer:
         Raises:
           BadRowError: another structure, shape or dtype than the specs say.
         """
-        leaves, tree = jax.tree.flatten(step.obs)
-        if tree != self._tree:
-            raise BadRowError(f"observation is {tree}, its spec {self._tree}")
-        for path, buffer, leaf in zip(self._paths, self._obs, leaves, strict=True):
+        given: list[Any] = []
+        try:
+            trees.map_leaves(lambda _, leaf: given.append(leaf), self._tree, step.obs)
+        except ValueError as error:
+            found, spec = trees.structure(step.obs), trees.structure(self._tree)
+            raise BadRowError(f"observation is {found}, its spec {spec}") from error
+        for path, buffer, leaf in zip(self._paths, self._obs, given, strict=True):
             admit_array(path, buffer[t], leaf)
         admit_array("first", self._first[t], step.first)
         admit_array("last", self._last[t], step.last)
@@ -79,12 +81,11 @@ class UnrollBuffer:
 
     def row(self, t: int) -> TimeStep:
         """Row t, as views of the buffers."""
-        return jax.tree.map(lambda x: x[t], self.steps())
+        return trees.map_leaves(lambda x: x[t], self.steps())
 
     def steps(self) -> TimeStep:
         """Observations and flags, leaves [T+1, B, ...]."""
-        obs = jax.tree.unflatten(self._tree, self._obs)
-        return time_step(obs, self._first, self._last)
+        return time_step(self._tree, self._first, self._last)
 
     def trajectory(self, extras: Extras, carry: Carry) -> Trajectory:
         """All rows, with what the agent left and its memory before the first row."""

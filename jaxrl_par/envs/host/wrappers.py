@@ -1,19 +1,25 @@
 """Changes of what a simulator shows; `envs.wrappers` has those of pure environments."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Key
 
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
-from jaxrl_par.envs.wrappers import WithPrevious, with_previous
-from jaxrl_par.types import Action, Metrics, TimeStep
+from jaxrl_par.envs.previous import WithPrevious, with_previous
+from jaxrl_par.stream import Action, Metrics, TimeStep
 
 
 def previous_action_and_reward(env: HostEnvironment) -> HostEnvironment:
     """As `envs.wrappers.previous_action_and_reward`, for simulators."""
     return _PreviousActionAndReward(env)
+
+
+def showing_previous(
+    make: Callable[[int], HostEnvironment], seed: int
+) -> HostEnvironment:
+    """The same of what makes simulators from a seed."""
+    return previous_action_and_reward(make(seed))
 
 
 class _Snapshot(NamedTuple):
@@ -51,7 +57,7 @@ class _PreviousActionAndReward(HostEnvironment):
     def render(self) -> np.ndarray | None:
         return self._env.render()
 
-    def plan(self, keys: Key[Array, " T"]) -> None:
+    def plan(self, keys: Any) -> None:
         self._env.plan(keys)
 
     def snapshot(self) -> Any:
@@ -73,5 +79,5 @@ class _PreviousActionAndReward(HostEnvironment):
             first = np.asarray(step.first).reshape(-1, *[1] * (x.ndim - 1))
             return np.where(first, np.zeros_like(x), x)
 
-        previous = jax.tree.map(cleared, (self._action, self._reward))
+        previous = cleared(self._action), cleared(self._reward)
         return step._replace(obs=WithPrevious(step.obs, *previous))

@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrl_par.bridge.actor import Episodes, Unrolled
 from jaxrl_par.bridge.actor_learner.learner import MeshLearner, copied
 from jaxrl_par.bridge.reports import Tally
+from jaxrl_par.bridge.unrolled import Episodes, Unrolled
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.types import TimeStep, Trajectory
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.actor_learner.pulls import Pulls
+from jaxrl_par.bridge.unrolled import Unrolled
 from jaxrl_par.types import Trajectory
 
 

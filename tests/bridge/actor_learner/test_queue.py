@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrl_par.bridge.actor import Episodes, Unrolled
 from jaxrl_par.bridge.actor_learner.queue import (
     Bounded,
     Free,
@@ -19,6 +18,7 @@ from jaxrl_par.bridge.actor_learner.queue import (
 )
 from jaxrl_par.bridge.reports import Tally
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.bridge.unrolled import Episodes, Unrolled
 from jaxrl_par.types import Trajectory
 
 LONG = 60.0
