@@ -32,6 +32,7 @@ TAKES = {
     "es": ("compiled", "workers", "fleet"),
     "episodic_control": ("compiled", "threads"),
     "gorila": ALL,
+    "gps": ("compiled",),
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
@@ -60,6 +61,7 @@ LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
 KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+KNOWN |= {"gps": "Door-60"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

@@ -1,0 +1,88 @@
+"""Small symmetric matrices, written out element by element.
+
+Actions have few dimensions. For such a matrix a call of LAPACK takes longer than its
+arithmetic, and within a scan, over many initial states, there is one in each step.
+Written out, XLA fuses all of them over the batch. The program grows with the third
+power of the size: see `LARGEST`.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+LARGEST = 8
+"""Rows up to which this is sensible."""
+_FLOOR = 1e-6
+"""Smallest pivot, as a share of the largest diagonal element, of a positive one."""
+
+
+class Definite(NamedTuple):
+    """A positive definite matrix, by its factor."""
+
+    factor: Float[Array, "A A"]
+    """Lower, of the matrix itself or of one that is larger on its diagonal."""
+    is_own: Bool[Array, ""]
+    """Whether it is of the matrix itself, which then is positive definite."""
+
+    @property
+    def matrix(self) -> Float[Array, "A A"]:
+        """The one that was factored."""
+        return self.factor @ self.factor.T
+
+    def solve(self, right: Float[Array, "A *N"]) -> Float[Array, "A *N"]:
+        """matrix^-1 right"""
+        size, low = len(self.factor), self.factor
+        forward: list[Array] = []
+        for i in range(size):
+            done = sum(low[i, k] * forward[k] for k in range(i))
+            forward.append((right[i] - done) / low[i, i])
+        solved: list[Array] = [forward[0]] * size
+        for i in reversed(range(size)):
+            done = sum(low[k, i] * solved[k] for k in range(i + 1, size))
+            solved[i] = (forward[i] - done) / low[i, i]
+        return jnp.stack(solved)
+
+    def inverse(self) -> Float[Array, "A A"]:
+        """Symmetric in every bit."""
+        inverse = self.solve(jnp.eye(len(self.factor)))
+        return 0.5 * (inverse + inverse.T)
+
+    def log_determinant(self) -> Float[Array, ""]:
+        """That of the matrix."""
+        return 2.0 * jnp.sum(jnp.log(jnp.diagonal(self.factor)))
+
+
+def definite(matrix: Float[Array, "A A"]) -> Definite:
+    """The matrix if it is positive definite, else with as much added to its diagonal as
+    makes it so: never is an indefinite one inverted.
+
+    What is added comes from Gershgorin's bounds of the eigenvalues: no eigenvalue is
+    then below the largest that there was, so that nothing is divided by little. A
+    matrix that is not finite is none, and gives no finite factor.
+    """
+    factor, own = _cholesky(matrix)
+    diagonal = jnp.diagonal(matrix)
+    around = jnp.sum(jnp.abs(matrix), axis=1) - jnp.abs(diagonal)
+    largest = jnp.max(jnp.abs(diagonal) + around)
+    lacking = jnp.maximum(0.0, -jnp.min(diagonal - around))
+    shift = lacking + jnp.where(largest > 0.0, largest, 1.0)
+    shifted, _ = _cholesky(matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype))
+    return Definite(jnp.where(own, factor, shifted), own)
+
+
+def _cholesky(matrix: Float[Array, "A A"]) -> tuple[Array, Bool[Array, ""]]:
+    """(lower factor, whether all pivots are positive)"""
+    size = len(matrix)
+    floor = _FLOOR * jnp.max(jnp.abs(jnp.diagonal(matrix)))
+    zero = jnp.zeros((), matrix.dtype)
+    rows = [[zero] * size for _ in range(size)]
+    own = jnp.bool_(True)
+    for j in range(size):
+        pivot = matrix[j, j] - sum(rows[j][k] ** 2 for k in range(j))
+        own = own & (pivot > floor)
+        rows[j][j] = jnp.sqrt(jnp.maximum(pivot, jnp.finfo(matrix.dtype).tiny))
+        for i in range(j + 1, size):
+            done = sum(rows[i][k] * rows[j][k] for k in range(j))
+            rows[i][j] = (matrix[i, j] - done) / rows[j][j]
+    return jnp.stack([jnp.stack(row) for row in rows]), own

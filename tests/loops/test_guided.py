@@ -1,0 +1,165 @@
+"""Guided policy search as a program: known answers, devices, and what is refused."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+import pytest
+from nearness import assert_near
+
+from jaxrl_par import random
+from jaxrl_par.algorithms.gps import (
+    GPSConfig,
+    PriorConfig,
+    global_policy,
+    guided_policy_search,
+)
+from jaxrl_par.axis import Axis
+from jaxrl_par.envs.control import controlled
+from jaxrl_par.envs.tasks.linear_system import LinearSystem, double_integrator, golden
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.loops.guided import Sizes, drawn, guided
+from jaxrl_par.networks import NetworkConfig, policy_network
+from jaxrl_par.presets.gps import Args
+from jaxrl_par.topologies.compiled import scanned
+from jaxrl_par.topologies.sharded import data_mesh, sharded
+
+SMALL = GPSConfig(prior=PriorConfig(num_clusters=2, num_steps=2))
+SIZES = Sizes(num_states=4, num_rollouts=4, num_updates=60, batch_size=16)
+LINEAR = NetworkConfig(widths=())
+
+
+def parts(system, config=SMALL, optimizer=None):
+    """(agent, control, guide) of a linear system."""
+    control = controlled(system)
+    sizes = control.num_steps, control.state_size, control.num_actions
+    network = policy_network(*control.specs, LINEAR)
+    agent = global_policy(network, optimizer or optax.adam(0.03))
+    return agent, control, guided_policy_search(control.cost, *sizes, config)
+
+
+def searched(parts, num_iterations, sizes=SIZES, num_devices=None):
+    """The run after so many iterations, and their metrics."""
+    axis = Axis() if num_devices is None else Axis("data")
+    program = guided(*parts, sizes, axis=axis)
+    if num_devices is not None:
+        program = sharded(program, data_mesh(num_devices))
+    run = jax.jit(program.init)(random.key(0))
+    return jax.jit(scanned(program, num_iterations))(run)
+
+
+def optimum(params, length, start):
+    """The least cost from there, by Riccati's recursion."""
+    a, b, q, r = (np.float64(x) for x in params[:4])
+    value = np.zeros_like(q)
+    for _ in range(length):
+        gain = np.linalg.solve(r + b.T @ value @ b, b.T @ value @ a)
+        value = q + a.T @ value @ a - a.T @ value @ b @ gain
+    return 0.5 * start @ value @ start
+
+
+def paid(control, agent, params, key):
+    """(cost of a greedy episode of the global policy, where it began)."""
+    state, obs = control.start(key)
+    start, total = np.float64(control.vector(state)), 0.0
+    act, step = jax.jit(agent.greedy), jax.jit(control.step)
+    for _ in range(control.num_steps):
+        from jaxrl_par.algorithms.gps.policy import seen
+
+        action, *_ = act(params, (), seen(obs[None], (1,)), key)
+        state, obs, cost = step(state, action[0], key)
+        total += float(cost)
+    return total, start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mdgps", "badmm"])
+def test_a_linear_policy_comes_to_the_golden_gain(method):
+    agent, control, guide = parts(
+        LinearSystem(20, golden(20)), replace(SMALL, method=method)
+    )
+    run, metrics = searched((agent, control, guide), 15)
+    head = run.learner.params["params"]["_Heads_0"]
+    np.testing.assert_allclose(head["policy"], [[-0.618]], atol=0.02)
+    assert np.all(metrics["skipped"] == 0) and np.all(metrics["indefinite"] == 0)
+
+
+@pytest.mark.slow
+def test_linear_tasks_are_solved_at_the_least_cost():
+    """To 1 %, from states that were not among those it learned from."""
+    length = 30
+    agent, control, guide = parts(LinearSystem(length))
+    sizes = SIZES._replace(num_states=8, num_rollouts=6, num_updates=200)
+    run, _ = searched((agent, control, guide), 20, sizes)
+    params = agent.params(run.learner)
+    found = [paid(control, agent, params, jax.random.key(i)) for i in range(100, 105)]
+    best = [optimum(double_integrator(length), length, start) for _, start in found]
+    assert np.sum([cost for cost, _ in found]) < 1.01 * np.sum(best)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mdgps", "badmm"])
+def test_devices_share_the_initial_states_of_one_search(method):
+    config = replace(SMALL, method=method)
+    given = parts(LinearSystem(6), config, optax.sgd(0.05))
+    joint, told = searched(given, 2, SIZES)
+    for number in (1, 2, 4):
+        sizes = SIZES._replace(num_states=4 // number)
+        run, metrics = searched(given, 2, sizes, number)
+        assert_near(run.learner, joint.learner, 1e-4)
+        guides = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:]), run.local.guide.controllers
+        )
+        assert_near(guides, joint.local.guide.controllers, 1e-3)
+        assert int(run.progress.env_steps) == int(joint.progress.env_steps)
+        assert_near(metrics["episode_return"], told["episode_return"], 1e-4)
+
+
+@pytest.mark.slow
+def test_many_iterations_in_a_call_are_as_many_calls():
+    program = guided(*parts(LinearSystem(5)), SIZES)
+    run = jax.jit(program.init)(random.key(0))
+    together, _ = jax.jit(scanned(program, 2))(run)
+    one = jax.jit(scanned(program, 1))
+    apart, _ = one(one(run)[0])
+    jax.tree.map(np.testing.assert_array_equal, together.learner, apart.learner)
+
+
+@pytest.mark.slow
+def test_rows_that_are_drawn_are_those_of_one_state_and_time():
+    """Observations, means and precisions of a row belong together."""
+    agent, control, guide = parts(LinearSystem(5))
+    run, _ = searched((agent, control, guide), 3, SIZES._replace(num_kept=2))
+    recent = run.local.recent
+    assert int(recent.count) == 3
+    keys = jax.random.split(jax.random.key(0), 4)
+    rows = drawn(recent, keys, 50)
+    known = {
+        (*np.asarray(recent.lessons.obs[r, j, n, t]).tolist(),): (r, j, n, t)
+        for r, j, n, t in np.ndindex(2, 4, 4, 5)
+    }
+    for i, obs in enumerate(np.asarray(rows.obs)):
+        r, j, n, t = known[(*obs.tolist(),)]
+        assert i // 50 == j
+        np.testing.assert_array_equal(rows.mean[i], recent.lessons.mean[r, j, n, t])
+        np.testing.assert_array_equal(
+            rows.precision[i], recent.lessons.precision[r, j, t]
+        )
+
+
+def test_sizes_below_one_and_other_agents_are_refused():
+    agent, control, guide = parts(LinearSystem(5))
+    with pytest.raises(RefusedError, match="num_rollouts must be at least 1, got 0"):
+        guided(agent, control, guide, SIZES._replace(num_rollouts=0))
+    other = controlled(LinearSystem(5, golden(5)))
+    with pytest.raises(RefusedError, match="the agent"):
+        guided(agent, other, guide, SIZES)
+
+
+def test_what_is_no_problem_of_control_is_refused_on_the_command_line():
+    assert not Args().problems()
+    (line,) = Args(rollouts=0).problems()
+    assert line == "rollouts must be at least 1, got 0"
+    (line,) = Args(normalize=True).problems()
+    assert "normalize is not for guided policy search" in line
