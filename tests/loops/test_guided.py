@@ -15,6 +15,7 @@ from jaxrl_par.algorithms.gps import (
     global_policy,
     guided_policy_search,
 )
+from jaxrl_par.algorithms.gps.policy import seen
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.control import controlled
 from jaxrl_par.envs.tasks.linear_system import LinearSystem, double_integrator, golden
@@ -65,8 +66,6 @@ def paid(control, agent, params, key):
     start, total = np.float64(control.vector(state)), 0.0
     act, step = jax.jit(agent.greedy), jax.jit(control.step)
     for _ in range(control.num_steps):
-        from jaxrl_par.algorithms.gps.policy import seen
-
         action, *_ = act(params, (), seen(obs[None], (1,)), key)
         state, obs, cost = step(state, action[0], key)
         total += float(cost)
@@ -76,12 +75,16 @@ def paid(control, agent, params, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mdgps", "badmm"])
 def test_a_linear_policy_comes_to_the_golden_gain(method):
-    agent, control, guide = parts(
-        LinearSystem(20, golden(20)), replace(SMALL, method=method)
-    )
-    run, metrics = searched((agent, control, guide), 15)
+    # So near the optimum a fall is less than its noise, and would end all steps.
+    config = replace(SMALL, method=method, smallest_step=1.0)
+    given = parts(LinearSystem(15, golden(15)), config, optax.adam(0.01, b2=0.9))
+    run, metrics = searched(given, 15, SIZES._replace(num_updates=100))
     head = run.learner.params["params"]["_Heads_0"]
-    np.testing.assert_allclose(head["policy"], [[-0.618]], atol=0.02)
+    # Of an episode's last steps the best gains are smaller, down to 0.
+    gains = run.local.guide.controllers.gain[:, :10]
+    np.testing.assert_allclose(gains, -0.618, atol=0.04)
+    np.testing.assert_allclose(head["policy"], [[-0.618]], atol=0.04)
+    np.testing.assert_allclose(head["policy_bias"], [0.0], atol=0.01)
     assert np.all(metrics["skipped"] == 0) and np.all(metrics["indefinite"] == 0)
 
 
@@ -135,17 +138,23 @@ def test_rows_that_are_drawn_are_those_of_one_state_and_time():
     assert int(recent.count) == 3
     keys = jax.random.split(jax.random.key(0), 4)
     rows = drawn(recent, keys, 50)
+    lessons = jax.tree.map(np.asarray, recent.lessons)
+    # Where episodes begin, all rollouts of a state have seen the same.
     known = {
-        (*np.asarray(recent.lessons.obs[r, j, n, t]).tolist(),): (r, j, n, t)
+        lessons.obs[r, j, n, t].tobytes(): (r, j, n, t)
         for r, j, n, t in np.ndindex(2, 4, 4, 5)
+        if t
     }
-    for i, obs in enumerate(np.asarray(rows.obs)):
-        r, j, n, t = known[(*obs.tolist(),)]
+    found = [
+        (i, known[x.tobytes()])
+        for i, x in enumerate(np.asarray(rows.obs))
+        if x.tobytes() in known
+    ]
+    assert len({place for _, place in found}) > 60
+    for i, (r, j, n, t) in found:
         assert i // 50 == j
-        np.testing.assert_array_equal(rows.mean[i], recent.lessons.mean[r, j, n, t])
-        np.testing.assert_array_equal(
-            rows.precision[i], recent.lessons.precision[r, j, t]
-        )
+        np.testing.assert_array_equal(rows.mean[i], lessons.mean[r, j, n, t])
+        np.testing.assert_array_equal(rows.precision[i], lessons.precision[r, j, t])
 
 
 def test_sizes_below_one_and_other_agents_are_refused():

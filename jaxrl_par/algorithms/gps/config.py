@@ -44,8 +44,8 @@ class GPSConfig:
     initial_std: float = 1.0
     """Of the first controllers' actions, around 0."""
     smallest_std: float = 0.05
-    """Added, as a variance, to what a step is measured from: where nobody is uncertain
-    any more, all steps would be far, and none would be taken."""
+    """To which controllers become certain, and no more: without noise nobody learns
+    dynamics, and from a certain one every step would be too far."""
     prior: PriorConfig = PriorConfig()
     dual_rate: float = 0.1
     """Of the multipliers."""

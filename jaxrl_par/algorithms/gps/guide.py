@@ -26,7 +26,7 @@ from jaxrl_par.algorithms.gps.config import GPSConfig
 from jaxrl_par.algorithms.gps.constrained import Constrained, constrained, growth
 from jaxrl_par.algorithms.gps.divergence import divergences
 from jaxrl_par.algorithms.gps.lqr import Dynamics, Quadratic, expected, moments
-from jaxrl_par.algorithms.gps.matrices import definite
+from jaxrl_par.algorithms.gps.matrices import definite, no_smaller
 from jaxrl_par.algorithms.gps.mixture import Mixture
 from jaxrl_par.algorithms.gps.quadratic import CostFn, around
 from jaxrl_par.algorithms.gps.regression import fitted
@@ -117,16 +117,13 @@ def guided_policy_search(
         start = jax.vmap(_start)(rollouts.states[:, :, 0])
         given = local.controllers, quadratic, dynamics, policy, start, local.step
         moved = jax.vmap(lambda *xs: _moved(config, *xs))(*given, local.duals)
-        fall = jax.vmap(_fall)(local.controllers, moved, quadratic, dynamics, start)
-        apart = jax.vmap(_apart)(moved.controllers, policy, dynamics, start)
+        new = _uncertain(moved.controllers, config.smallest_std)
+        fall = jax.vmap(_fall)(local.controllers, new, quadratic, dynamics, start)
+        apart = jax.vmap(_apart)(new, policy, dynamics, start)
         duals = local.duals
         if config.method == "badmm":
-            duals = badmm.updated(
-                duals, moved.controllers, policy, before, apart, config
-            )
-        local = local._replace(
-            controllers=moved.controllers, cost=paid, fall=fall, duals=duals
-        )
+            duals = badmm.updated(duals, new, policy, before, apart, config)
+        local = local._replace(controllers=new, cost=paid, fall=fall, duals=duals)
         lessons = _lessons(local, rollouts, config)
         return (
             local,
@@ -177,8 +174,7 @@ def _models(
 
     dynamics = Dynamics(*fit(transitions, moved, inputs.shape[3]))
     policy = fit(policies, chosen, states.shape[3])
-    noise = covariance + config.smallest_std**2 * jnp.eye(len(covariance))
-    noise = policy.covariance + jnp.broadcast_to(noise, policy.covariance.shape)
+    noise = policy.covariance + jnp.broadcast_to(covariance, policy.covariance.shape)
     local = local._replace(dynamics=transitions, policy=policies, began=jnp.bool_(True))
     return local, dynamics, Controllers(policy.matrix, policy.offset, noise)
 
@@ -215,26 +211,24 @@ def _moved(
     if config.method == "mdgps":
         return constrained(cost, dynamics, policy, start, bound)
     priced, pull = badmm.priced(cost, policy, duals)
-    return constrained(priced, dynamics, _wider(old, config), start, bound, pull)
+    return constrained(priced, dynamics, old, start, bound, pull)
 
 
-def _wider(controllers: Controllers, config: GPSConfig) -> Controllers:
-    """The controllers, of one initial state, with some more noise."""
-    noise = config.smallest_std**2 * jnp.eye(controllers.offset.shape[-1])
-    return controllers._replace(covariance=controllers.covariance + noise[None])
+def _uncertain(controllers: Controllers, smallest_std: float) -> Controllers:
+    """With no less noise than that."""
+    enough = jax.vmap(jax.vmap(lambda x: no_smaller(x, smallest_std**2)))
+    return controllers._replace(covariance=enough(controllers.covariance))
 
 
 def _fall(
     old: Controllers,
-    moved: Constrained,
+    new: Controllers,
     cost: Quadratic,
     dynamics: Dynamics,
     start: tuple[Array, Array],
 ) -> Float[Array, ""]:
     """By how much the cost should be lower than that of what acted."""
-    before, after = (
-        expected(cost, moments(x, dynamics, *start)) for x in (old, moved.controllers)
-    )
+    before, after = (expected(cost, moments(x, dynamics, *start)) for x in (old, new))
     return before - after
 
 

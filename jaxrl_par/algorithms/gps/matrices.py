@@ -62,13 +62,20 @@ def definite(matrix: Float[Array, "A A"]) -> Definite:
     matrix that is not finite is none, and gives no finite factor.
     """
     factor, own = _cholesky(matrix)
+    largest = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
+    shifted, _ = _cholesky(no_smaller(matrix, jnp.where(largest > 0.0, largest, 1.0)))
+    return Definite(jnp.where(own, factor, shifted), own)
+
+
+def no_smaller(
+    matrix: Float[Array, "A A"], eigenvalue: Float[Array, ""] | float
+) -> Float[Array, "A A"]:
+    """The matrix with so much added to its diagonal that, by Gershgorin's bound, no
+    eigenvalue is below that one."""
     diagonal = jnp.diagonal(matrix)
     around = jnp.sum(jnp.abs(matrix), axis=1) - jnp.abs(diagonal)
-    largest = jnp.max(jnp.abs(diagonal) + around)
-    lacking = jnp.maximum(0.0, -jnp.min(diagonal - around))
-    shift = lacking + jnp.where(largest > 0.0, largest, 1.0)
-    shifted, _ = _cholesky(matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype))
-    return Definite(jnp.where(own, factor, shifted), own)
+    lacking = jnp.maximum(0.0, eigenvalue - jnp.min(diagonal - around))
+    return matrix + lacking * jnp.eye(len(matrix), dtype=matrix.dtype)
 
 
 def _cholesky(matrix: Float[Array, "A A"]) -> tuple[Array, Bool[Array, ""]]:
