@@ -86,6 +86,8 @@ def _compiled(args: Args, learner: Learner) -> Program:
 
 
 def _delayed(args: Args, learner: Learner) -> Program:
+    if program := args.make_delayed(learner):
+        return program
     num_workers = args.workers.num_workers
     return delayed(
         learner,

@@ -5,8 +5,8 @@
     3  every controller takes a step
     4  the global policy learns what all controllers would do
 
-Initial states are drawn once. Their steps have no order among them: devices have a
-share each, with randomness of its own for every initial state, wherever that is.
+Initial states are drawn once. They have no order among them: devices have a share each,
+with randomness of its own for every initial state, wherever that is.
 
 Sources: Levine et al., arXiv:1504.00702; Montgomery and Levine, arXiv:1607.04614.
 """
@@ -23,32 +23,14 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.control import Control
 from jaxrl_par.errors import lacking, refuse, refuse_any
-from jaxrl_par.guidance import Controllers, GlobalPolicy, Guide, Lessons, Rollouts
-from jaxrl_par.loops.learner import over_updates
+from jaxrl_par.guidance import Controllers, GlobalPolicy, Guide, Rollouts
+from jaxrl_par.loops.lessons import Recent, kept, none_yet, own_keys, taught
 from jaxrl_par.loops.run import Program, Run, count_skipped, new_run, unroll_keys
-from jaxrl_par.loops.updates import update
-from jaxrl_par.types import (
-    Agent,
-    Mean,
-    Metrics,
-    Obs,
-    PRNGKey,
-    State,
-    TimeStep,
-)
-
-
-class Recent(NamedTuple):
-    """The newest R lessons of J initial states."""
-
-    lessons: Lessons
-    """Leaves [R, J, ...]."""
-    count: Int[Array, ""]
-    """Lessons that there were."""
+from jaxrl_par.types import Agent, Mean, Metrics, Obs, PRNGKey, State, TimeStep
 
 
 class Local(NamedTuple):
-    """What a device has for its J initial states."""
+    """What a device or a worker has for its J initial states."""
 
     scenes: Any
     first: Obs
@@ -61,7 +43,7 @@ class Sizes(NamedTuple):
     """How much of everything there is."""
 
     num_states: int
-    """Initial states of this instance along the axis."""
+    """Initial states of each instance along the axis, or of each worker."""
     num_rollouts: int
     """From each of them, in each iteration."""
     num_updates: int
@@ -72,62 +54,58 @@ class Sizes(NamedTuple):
     """Iterations whose lessons are kept."""
 
 
-def guided(
-    agent: Agent,
-    control: Control,
-    guide: Guide,
-    sizes: Sizes,
-    *,
-    axis: Axis = Axis(),
-) -> Program:
-    """Every controller takes a step, then the global policy learns from all.
+class Search(NamedTuple):
+    """Who learns what, and how much of it."""
 
-    Args:
-      agent: as `algorithms.gps.global_policy` makes.
+    agent: Agent
+    """As `algorithms.gps.global_policy` makes."""
+    control: Control
+    guide: Guide
+    sizes: Sizes
+
+    @property
+    def rows(self) -> int:
+        """Environment steps of an iteration."""
+        return self.sizes.num_states * self.sizes.num_rollouts * self.control.num_steps
+
+
+def guided(search: Search, *, axis: Axis = Axis()) -> Program:
+    """Every controller takes a step, then the global policy learns from all.
 
     Raises:
       ValueError: a size is below 1, or the agent was made for other specs.
     """
-    refuse(**sizes._asdict())
-    refuse_others(agent, control)
+    refuse_search(search)
+    agent, sizes = search.agent, search.sizes
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
-        state, local = begin(
-            agent, control, guide, sizes, learn_key, env_key, axis.index
-        )
-        return new_run(state, local, root)
+        local = begin(search, env_key, axis.index)
+        return new_run(policy(search, learn_key, local), local, root)
 
     def step(run: Run) -> tuple[Run, Metrics]:
         act_key, learn_key = unroll_keys(run.key, run.progress.updates, 0)
         numbers = numbers_of(sizes, axis.index)
-        params = agent.params(run.learner)
-        given = agent, control, guide, sizes
-        local, metrics = practised(*given, params, run.local, act_key, numbers, axis)
-        learn_key = jax.random.wrap_key_data(
-            axis.after(jax.random.key_data(learn_key), metrics)
-        )
+        acting = agent.params(run.learner)
+        local, metrics = practised(search, acting, run.local, act_key, numbers, axis)
+        recent = jax.tree.map(lambda x: x[None], local.recent)
         state, learned = taught(
-            agent, sizes, run.learner, local.recent, learn_key, numbers, axis
-        )
-        metrics = metrics | learned
-        rows = jnp.int32(sizes.num_states * sizes.num_rollouts * control.num_steps)
-        env_steps = axis.sum(axis.after(rows, metrics))
-        progress = count_skipped(run.progress.counted(env_steps), metrics)
-        run = run._replace(
-            learner=passed(state, env_steps), local=local, progress=progress
-        )
-        return run, metrics
+            agent, axis.after(run.learner, metrics), recent, learn_key, numbers[None],
+            sizes.batch_size, sizes.num_updates, axis,
+        )  # fmt: skip
+        return advanced(search, run, state, local, metrics | learned, axis)
 
     return Program(init, step)
 
 
-def refuse_others(agent: Agent, control: Control) -> None:
-    """Accepts an agent that was made for what is controlled.
+def refuse_search(search: Search) -> None:
+    """Accepts sizes of 1 or more, and an agent that was made for what is controlled.
 
     Raises:
-      RefusedError: it was not, or is no agent.
+      RefusedError: they are others.
     """
+    agent, control = search.agent, search.control
+    refuse(**search.sizes._asdict())
     refuse_any(lacking("an Agent, as algorithms make", "act", "specs", agent=agent))
     remedy = "Make its network from the specs of this environment"
     has = f"{control.name} has"
@@ -135,54 +113,39 @@ def refuse_others(agent: Agent, control: Control) -> None:
 
 
 def numbers_of(sizes: Sizes, index: Int[Array, ""] | int) -> Int[Array, " J"]:
-    """Those of an instance's initial states, among all."""
+    """Those of the initial states of an instance or worker, among all."""
     return index * sizes.num_states + jnp.arange(sizes.num_states, dtype=jnp.int32)
 
 
-def begin(
-    agent: Agent,
-    control: Control,
-    guide: Guide,
-    sizes: Sizes,
-    learn_key: PRNGKey,
-    env_key: PRNGKey,
-    index: Int[Array, ""] | int,
-) -> tuple[State, Local]:
-    """A global policy, and what an instance has at first."""
-    keys = own_keys(env_key, numbers_of(sizes, index))
-    scenes, first = jax.vmap(control.start)(keys)
+def begin(search: Search, key: PRNGKey, index: Int[Array, ""] | int) -> Local:
+    """What an instance or a worker has at first."""
+    sizes, guide = search.sizes, search.guide
+    keys = own_keys(key, numbers_of(sizes, index))
+    scenes, first = jax.vmap(search.control.start)(keys)
     local = guide.init(sizes.num_states)
-    no = jnp.zeros(sizes.num_states, bool)
-    state = agent.init(learn_key, TimeStep(first, no, no))
 
-    def made(local, scenes, first):
+    def lessons(local, scenes, first):
         controllers = guide.controllers(local)
-        played = sampled(control, controllers, scenes, first, keys, sizes.num_rollouts)
-        policy = agent.params(state)
-        means = _means(agent, policy, played.obs, played.actions.shape)
-        return guide.improve(local, scenes, played, means, policy.covariance, Axis())[1]
+        played = sampled(search, controllers, scenes, first, keys)
+        means = jnp.zeros_like(played.actions)
+        covariance = controllers.covariance[0, 0]
+        return guide.improve(local, scenes, played, means, covariance, Axis())[1]
 
-    shapes = jax.eval_shape(made, local, scenes, first)
-    kept = jax.tree.map(
-        lambda x: jnp.zeros((sizes.num_kept, *x.shape), x.dtype), shapes
-    )
-    return state, Local(scenes, first, local, Recent(kept, jnp.int32(0)))
+    shapes = jax.eval_shape(lessons, local, scenes, first)
+    return Local(scenes, first, local, none_yet(shapes, sizes.num_kept))
 
 
-def own_keys(key: PRNGKey, numbers: Int[Array, " J"]) -> Any:
-    """A key of each initial state, the same wherever it is."""
-    return jax.vmap(partial(jax.random.fold_in, key))(numbers)
+def policy(search: Search, key: PRNGKey, local: Local) -> State:
+    """A new global policy; all that is read of an instance are shapes."""
+    no = jnp.zeros(search.sizes.num_states, bool)
+    return search.agent.init(key, TimeStep(local.first, no, no))
 
 
 def sampled(
-    control: Control,
-    controllers: Controllers,
-    scenes: Any,
-    first: Obs,
-    keys: Any,
-    num_rollouts: int,
+    search: Search, controllers: Controllers, scenes: Any, first: Obs, keys: Any
 ) -> Rollouts:
     """Rollouts of all controllers, [J, N, T, ...]."""
+    control = search.control
 
     def one(controllers: Controllers, scene: Any, first: Obs, key: PRNGKey) -> Rollouts:
         def step(now, inputs):
@@ -203,17 +166,14 @@ def sampled(
         return Rollouts(states, actions, obs, costs)
 
     def several(controllers, scene, first, key):
-        keys = jax.random.split(key, num_rollouts)
+        keys = jax.random.split(key, search.sizes.num_rollouts)
         return jax.vmap(partial(one, controllers, scene, first))(keys)
 
     return jax.vmap(several)(controllers, scenes, first, keys)
 
 
 def practised(
-    agent: Agent,
-    control: Control,
-    guide: Guide,
-    sizes: Sizes,
+    search: Search,
     policy: GlobalPolicy,
     local: Local,
     key: PRNGKey,
@@ -221,72 +181,27 @@ def practised(
     axis: Axis,
 ) -> tuple[Local, Metrics]:
     """Steps 1 to 3, with lessons added to those that are kept."""
-    keys = own_keys(key, numbers)
+    guide, keys = search.guide, own_keys(key, numbers)
     controllers = guide.controllers(local.guide)
-    given = control, controllers, local.scenes, local.first, keys
-    played = sampled(*given, sizes.num_rollouts)
-    means = _means(agent, policy, played.obs, played.actions.shape)
+    played = sampled(search, controllers, local.scenes, local.first, keys)
+    means = _means(search.agent, policy, played.obs, played.actions.shape)
     improved, lessons, metrics = guide.improve(
         local.guide, local.scenes, played, means, policy.covariance, axis
     )
     returns = axis.after(-jnp.sum(played.costs, axis=2), metrics)
     total = axis.sum(Mean(jnp.sum(returns), jnp.float32(returns.size)))
-    recent = _kept(local.recent, lessons)
-    return local._replace(guide=improved, recent=recent), metrics | {
-        "episode_return": total
-    }
+    local = local._replace(guide=improved, recent=kept(local.recent, lessons))
+    return local, metrics | {"episode_return": total}
 
 
-def taught(
-    agent: Agent,
-    sizes: Sizes,
-    state: State,
-    recent: Recent,
-    key: PRNGKey,
-    numbers: Int[Array, " J"],
-    axis: Axis,
-) -> tuple[State, Metrics]:
-    """Step 4: so many updates of the global policy."""
-
-    def once(state: State, key: PRNGKey) -> tuple[State, Metrics]:
-        batch = drawn(recent, own_keys(key, numbers), sizes.batch_size)
-        state, info = update(agent, state, batch, key, axis)
-        return state, info.metrics
-
-    keys = jax.random.split(key, sizes.num_updates)
-    state, metrics = jax.lax.scan(once, state, keys)
-    metrics = over_updates(metrics)
-    newest = (recent.count - 1) % sizes.num_kept
-    lessons = jax.tree.map(lambda x: x[newest], recent.lessons)
-    return agent.observe(state, axis.after(lessons, metrics), axis), metrics
-
-
-def drawn(recent: Recent, keys: Any, batch_size: int) -> Lessons:
-    """Rows [J * batch_size, ...], as many of each initial state."""
-    num_kept, _, num_rollouts, length, _ = recent.lessons.mean.shape
-    kept = jnp.minimum(recent.count, num_kept)
-
-    def of_one(lessons: Lessons, key: PRNGKey) -> Lessons:
-        old_key, rollout_key, time_key = jax.random.split(key, 3)
-        shape = (batch_size,)
-        old = jax.random.randint(old_key, shape, 0, kept)
-        one = jax.random.randint(rollout_key, shape, 0, num_rollouts)
-        time = jax.random.randint(time_key, shape, 0, length)
-        return Lessons(
-            jax.tree.map(lambda x: x[old, one, time], lessons.obs),
-            lessons.mean[old, one, time],
-            lessons.precision[old, time],
-            lessons.weight[old, time],
-        )
-
-    rows = jax.vmap(of_one, in_axes=(1, 0))(recent.lessons, keys)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-
-
-def _kept(recent: Recent, lessons: Lessons) -> Recent:
-    place = recent.count % len(recent.lessons.weight)
-    kept = jax.tree.map(lambda x, new: x.at[place].set(new), recent.lessons, lessons)
-    return Recent(kept, recent.count + 1)
+def advanced(
+    search: Search, run: Run, state: State, local: Any, metrics: Metrics, axis: Axis
+) -> tuple[Run, Metrics]:
+    """The run after an iteration, counted."""
+    env_steps = axis.sum(axis.after(jnp.int32(search.rows), metrics))
+    progress = count_skipped(run.progress.counted(env_steps), metrics)
+    state = passed(state, env_steps)
+    return run._replace(learner=state, local=local, progress=progress), metrics
 
 
 def _means(
@@ -296,8 +211,6 @@ def _means(
     number = shape[0] * shape[1] * shape[2]
     rows = jax.tree.map(lambda x: x.reshape(number, *x.shape[3:]), obs)
     no = jnp.zeros(number, bool)
-    step = TimeStep(rows, no, no)
-    action, *_ = agent.greedy(
-        policy, agent.initial_carry(number), step, jax.random.key(0)
-    )
+    carry, key = agent.initial_carry(number), jax.random.key(0)
+    action, *_ = agent.greedy(policy, carry, TimeStep(rows, no, no), key)
     return action.reshape(shape)

@@ -20,7 +20,8 @@ from jaxrl_par.envs.registry import alone
 from jaxrl_par.errors import at_least
 from jaxrl_par.guidance import Guide
 from jaxrl_par.loops import Learner, Program
-from jaxrl_par.loops.guided import Sizes, guided
+from jaxrl_par.loops.guided import Search, Sizes, guided
+from jaxrl_par.loops.guided_turns import guided_turns, own_pace
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
@@ -31,24 +32,25 @@ from jaxrl_par.types import Agent, Spec, Specs
 class Args(cli.Args):
     """Guided policy search, by mirror descent or BADMM."""
 
-    topologies: ClassVar[tuple[str, ...]] = ("compiled",)
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "delayed")
     lacks: ClassVar[str] = "controllers begin again and again in states of their own"
 
     env_name: str = "Door-60"
     """One whose reward is smooth in state and action: ours, or such as Pendulum-v1."""
-    num_envs: int = 16
-    """Initial states, with a controller each, as many on each device."""
+    num_envs: int = 24
+    """Initial states, with a controller each, as many on each device or worker."""
     unroll_length: int = 60
     """Steps of an episode, for which a controller plans."""
     rollouts: int = 5
     """Of each controller, between two of its steps."""
     updates: int = 200
-    """Of the global policy, between two steps of the controllers."""
+    """Of the global policy, between two steps of the controllers; with topology =
+    delayed in the mean time that a worker takes for its rollouts."""
     batch_size: int = 32
     """Rows of each initial state in one of them."""
-    kept_lessons: int = 2
+    kept_lessons: int = 3
     """Steps of the controllers from whose lessons the global policy learns."""
-    total_steps: int = 150_000
+    total_steps: int = 110_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, anneal=False)
     """Of the global policy."""
     network: NetworkConfig = NetworkConfig(widths=(64, 64))
@@ -58,7 +60,7 @@ class Args(cli.Args):
     @property
     def rows_per_update(self) -> int:
         """Environment steps between two steps of the controllers."""
-        return self.num_envs * self.rollouts * self.unroll_length
+        return self.lanes * self.rollouts * self.unroll_length
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -67,7 +69,16 @@ class Args(cli.Args):
         for name in ("show_previous", "normalize"):
             if getattr(self, name):
                 found.append(f"{name} is not for guided policy search: leave it out")
+        if self.topology == "delayed" and self.delays.model in ("constant", "recorded"):
+            told = "delays.model must say how long workers take"
+            found.append(f"{told}, got {self.delays.model}")
         return found
+
+    def unread(self, name: str) -> str:
+        """As `cli.Args.unread`: no gradient is late here."""
+        if name.startswith(("workers.staleness", "workers.outliers", "delays.storage")):
+            return "is for gradients of workers, who have none here"
+        return super().unread(name)
 
     def environment_problems(self) -> list[str]:
         """Environments that there are not, or whose state cannot be known."""
@@ -91,16 +102,23 @@ class Args(cli.Args):
         sizes = control.num_steps, control.state_size, control.num_actions
         return guided_policy_search(control.cost, *sizes, self.gps)
 
-    def sizes(self, num_states: int) -> Sizes:
-        """Of an instance that has so many initial states."""
+    def search(self, learner: Learner, num_states: int) -> Search:
+        """Of an instance or a worker that has so many initial states."""
+        control = self.control()
         updates = self.updates, self.batch_size, self.kept_lessons
-        return Sizes(num_states, self.rollouts, *updates)
+        sizes = Sizes(num_states, self.rollouts, *updates)
+        return Search(learner.actor, control, self.guide(control), sizes)
 
     def make_program(self, learner: Learner, env: Environment, axis: Axis) -> Program:
         """Controllers take a step, then the global policy learns."""
-        control = self.control()
-        given = learner.actor, control, self.guide(control)
-        return guided(*given, self.sizes(env.num_envs), axis=axis)
+        return guided(self.search(learner, env.num_envs), axis=axis)
+
+    def make_delayed(self, learner: Learner) -> Program:
+        """Workers and the trainer, each at its own pace."""
+        number = self.workers.num_workers
+        given = number, self.max_updates, self.seed
+        turns = own_pace(self.delays.durations(*given), self.updates)
+        return guided_turns(self.search(learner, self.envs_each), turns, number)
 
 
 def make_agent(

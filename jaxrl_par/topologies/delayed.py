@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
@@ -111,18 +111,25 @@ class DelaysConfig:
           RecordError: there is no record, or none of so many workers and one shard.
         """
         refuse(self)
-        size = num_turns, num_workers
-        if self.model == "per_worker":
-            speeds = np.geomspace(1.0, 1.0 / self.slowest, num_workers)
-            return schedules.simulated(schedules.steady(num_turns, speeds))
-        if self.model == "random":
-            return schedules.simulated(schedules.exponential(*size, seed))
-        if self.model == "heavy_tailed":
-            return schedules.simulated(schedules.heavy_tailed(*size, seed, self.tail))
+        if self.model in ("per_worker", "random", "heavy_tailed"):
+            return schedules.simulated(self.durations(num_workers, num_turns, seed))
         if self.record is not None:
             return recorded(Path(self.record), num_workers)
         delay = self.delay if self.model == "constant" else 0
         return schedules.in_turn(num_workers, num_turns, delay)
+
+    def durations(
+        self, num_workers: int, num_turns: int, seed: int
+    ) -> Float[np.ndarray, "N W"]:
+        """Times of workers' turns; all alike where the model says nothing of them."""
+        size = num_turns, num_workers
+        if self.model == "random":
+            return schedules.exponential(*size, seed)
+        if self.model == "heavy_tailed":
+            return schedules.heavy_tailed(*size, seed, self.tail)
+        slowest = self.slowest if self.model == "per_worker" else 1.0
+        speeds = np.geomspace(1.0, 1.0 / slowest, num_workers)
+        return schedules.steady(num_turns, speeds)
 
 
 def recorded(path: Path, num_workers: int) -> Schedule:

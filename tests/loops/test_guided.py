@@ -20,7 +20,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.envs.control import controlled
 from jaxrl_par.envs.tasks.linear_system import LinearSystem, double_integrator, golden
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.loops.guided import Sizes, drawn, guided
+from jaxrl_par.loops.guided import Search, Sizes, guided
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.presets.gps import Args
 from jaxrl_par.topologies.compiled import scanned
@@ -31,19 +31,20 @@ SIZES = Sizes(num_states=4, num_rollouts=4, num_updates=60, batch_size=16)
 LINEAR = NetworkConfig(widths=())
 
 
-def parts(system, config=SMALL, optimizer=None):
-    """(agent, control, guide) of a linear system."""
+def search_of(system, config=SMALL, optimizer=None, sizes=SIZES):
+    """In a linear system, by a linear policy."""
     control = controlled(system)
-    sizes = control.num_steps, control.state_size, control.num_actions
+    shape = control.num_steps, control.state_size, control.num_actions
     network = policy_network(*control.specs, LINEAR)
     agent = global_policy(network, optimizer or optax.adam(0.03))
-    return agent, control, guided_policy_search(control.cost, *sizes, config)
+    guide = guided_policy_search(control.cost, *shape, config)
+    return Search(agent, control, guide, sizes)
 
 
-def searched(parts, num_iterations, sizes=SIZES, num_devices=None):
+def searched(search, num_iterations, num_devices=None):
     """The run after so many iterations, and their metrics."""
     axis = Axis() if num_devices is None else Axis("data")
-    program = guided(*parts, sizes, axis=axis)
+    program = guided(search, axis=axis)
     if num_devices is not None:
         program = sharded(program, data_mesh(num_devices))
     run = jax.jit(program.init)(random.key(0))
@@ -60,8 +61,10 @@ def optimum(params, length, start):
     return 0.5 * start @ value @ start
 
 
-def paid(control, agent, params, key):
+def paid(search, learner, key):
     """(cost of a greedy episode of the global policy, where it began)."""
+    agent, control = search.agent, search.control
+    params = agent.params(learner)
     state, obs = control.start(key)
     start, total = np.float64(control.vector(state)), 0.0
     act, step = jax.jit(agent.greedy), jax.jit(control.step)
@@ -77,8 +80,9 @@ def paid(control, agent, params, key):
 def test_a_linear_policy_comes_to_the_golden_gain(method):
     # So near the optimum a fall is less than its noise, and would end all steps.
     config = replace(SMALL, method=method, smallest_step=1.0)
-    given = parts(LinearSystem(15, golden(15)), config, optax.adam(0.01, b2=0.9))
-    run, metrics = searched(given, 15, SIZES._replace(num_updates=100))
+    sizes, rate = SIZES._replace(num_updates=100), optax.adam(0.01, b2=0.9)
+    given = search_of(LinearSystem(15, golden(15)), config, rate, sizes)
+    run, metrics = searched(given, 15)
     head = run.learner.params["params"]["_Heads_0"]
     # Of an episode's last steps the best gains are smaller, down to 0.
     gains = run.local.guide.controllers.gain[:, :10]
@@ -92,11 +96,10 @@ def test_a_linear_policy_comes_to_the_golden_gain(method):
 def test_linear_tasks_are_solved_at_the_least_cost():
     """To 1 %, from states that were not among those it learned from."""
     length = 30
-    agent, control, guide = parts(LinearSystem(length))
     sizes = SIZES._replace(num_states=8, num_rollouts=6, num_updates=200)
-    run, _ = searched((agent, control, guide), 20, sizes)
-    params = agent.params(run.learner)
-    found = [paid(control, agent, params, jax.random.key(i)) for i in range(100, 105)]
+    search = search_of(LinearSystem(length), sizes=sizes)
+    run, _ = searched(search, 20)
+    found = [paid(search, run.learner, jax.random.key(i)) for i in range(100, 105)]
     best = [optimum(double_integrator(length), length, start) for _, start in found]
     assert np.sum([cost for cost, _ in found]) < 1.01 * np.sum(best)
 
@@ -105,11 +108,11 @@ def test_linear_tasks_are_solved_at_the_least_cost():
 @pytest.mark.parametrize("method", ["mdgps", "badmm"])
 def test_devices_share_the_initial_states_of_one_search(method):
     config = replace(SMALL, method=method)
-    given = parts(LinearSystem(6), config, optax.sgd(0.05))
-    joint, told = searched(given, 2, SIZES)
+    given = search_of(LinearSystem(6), config, optax.sgd(0.05))
+    joint, told = searched(given, 2)
     for number in (1, 2, 4):
         sizes = SIZES._replace(num_states=4 // number)
-        run, metrics = searched(given, 2, sizes, number)
+        run, metrics = searched(given._replace(sizes=sizes), 2, number)
         assert_near(run.learner, joint.learner, 1e-4)
         guides = jax.tree.map(
             lambda x: x.reshape(-1, *x.shape[2:]), run.local.guide.controllers
@@ -121,7 +124,7 @@ def test_devices_share_the_initial_states_of_one_search(method):
 
 @pytest.mark.slow
 def test_many_iterations_in_a_call_are_as_many_calls():
-    program = guided(*parts(LinearSystem(5)), SIZES)
+    program = guided(search_of(LinearSystem(5)))
     run = jax.jit(program.init)(random.key(0))
     together, _ = jax.jit(scanned(program, 2))(run)
     one = jax.jit(scanned(program, 1))
@@ -129,41 +132,13 @@ def test_many_iterations_in_a_call_are_as_many_calls():
     jax.tree.map(np.testing.assert_array_equal, together.learner, apart.learner)
 
 
-@pytest.mark.slow
-def test_rows_that_are_drawn_are_those_of_one_state_and_time():
-    """Observations, means and precisions of a row belong together."""
-    agent, control, guide = parts(LinearSystem(5))
-    run, _ = searched((agent, control, guide), 3, SIZES._replace(num_kept=2))
-    recent = run.local.recent
-    assert int(recent.count) == 3
-    keys = jax.random.split(jax.random.key(0), 4)
-    rows = drawn(recent, keys, 50)
-    lessons = jax.tree.map(np.asarray, recent.lessons)
-    # Where episodes begin, all rollouts of a state have seen the same.
-    known = {
-        lessons.obs[r, j, n, t].tobytes(): (r, j, n, t)
-        for r, j, n, t in np.ndindex(2, 4, 4, 5)
-        if t
-    }
-    found = [
-        (i, known[x.tobytes()])
-        for i, x in enumerate(np.asarray(rows.obs))
-        if x.tobytes() in known
-    ]
-    assert len({place for _, place in found}) > 60
-    for i, (r, j, n, t) in found:
-        assert i // 50 == j
-        np.testing.assert_array_equal(rows.mean[i], lessons.mean[r, j, n, t])
-        np.testing.assert_array_equal(rows.precision[i], lessons.precision[r, j, t])
-
-
 def test_sizes_below_one_and_other_agents_are_refused():
-    agent, control, guide = parts(LinearSystem(5))
+    search = search_of(LinearSystem(5))
     with pytest.raises(RefusedError, match="num_rollouts must be at least 1, got 0"):
-        guided(agent, control, guide, SIZES._replace(num_rollouts=0))
+        guided(search._replace(sizes=SIZES._replace(num_rollouts=0)))
     other = controlled(LinearSystem(5, golden(5)))
     with pytest.raises(RefusedError, match="the agent"):
-        guided(agent, other, guide, SIZES)
+        guided(search._replace(control=other))
 
 
 def test_what_is_no_problem_of_control_is_refused_on_the_command_line():

@@ -42,9 +42,8 @@ class Duals(NamedTuple):
 
 def start(shape: tuple[int, int, int], weight: float) -> Duals:
     """Without prices, for [J, T, A]."""
-    return Duals(
-        jnp.zeros(shape), jnp.full(shape[:2], weight), jnp.full(shape[0], jnp.inf)
-    )
+    weights = jnp.full(shape[:2], weight, jnp.float32)
+    return Duals(jnp.zeros(shape), weights, jnp.full(shape[0], jnp.inf, jnp.float32))
 
 
 def priced(

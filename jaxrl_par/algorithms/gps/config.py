@@ -37,8 +37,8 @@ class GPSConfig:
     kl_step: float = 0.5
     """Divergence that a controller's step may have at first, in nats for each step of
     an episode; all are bounded together."""
-    smallest_step: float = 0.01
-    largest_step: float = 10.0
+    smallest_step: float = 0.1
+    largest_step: float = 2.0
     """Between so many times `kl_step` the bound moves: it grows where costs fall as
     predicted, and shrinks where they do not."""
     initial_std: float = 1.0

@@ -85,8 +85,8 @@ def guided_policy_search(
             jnp.broadcast_to(covariance, (*shape, num_actions)),
         )
         size = state_size + num_actions
-        bound = jnp.full(num_states, config.kl_step * num_steps)
-        unknown = jnp.full(num_states, jnp.nan)
+        bound = jnp.full(num_states, config.kl_step * num_steps, jnp.float32)
+        unknown = jnp.full(num_states, jnp.nan, jnp.float32)
         return Local(
             controllers,
             _unseen(config.prior.num_clusters, size + state_size),
@@ -271,5 +271,5 @@ def _told(
 
 def _unseen(num_clusters: int, size: int) -> Mixture:
     eye = jnp.broadcast_to(jnp.eye(size), (num_clusters, size, size))
-    weights = jnp.full(num_clusters, 1.0 / num_clusters)
+    weights = jnp.full(num_clusters, 1.0 / num_clusters, jnp.float32)
     return Mixture(weights, jnp.zeros((num_clusters, size)), eye)

@@ -42,7 +42,7 @@ def spread_over_time(
     size = points.shape[-1]
     flat = points.reshape(-1, size)
     empty = Mixture(
-        jnp.full(num_clusters, 1.0 / num_clusters),
+        jnp.full(num_clusters, 1.0 / num_clusters, points.dtype),
         jnp.zeros((num_clusters, size)),
         jnp.broadcast_to(jnp.eye(size)[None], (num_clusters, size, size)),
     )

@@ -37,7 +37,7 @@ _GRIP, _REACH = 25.0, 0.15
 distance by which that has fallen to exp(-1/2): a hand that pulls too fast slips off."""
 _STOP = 50.0
 """Torque for each radian by which the door is beyond where it is closed."""
-_WANTED, _OPEN = 1.2, 1.0
+_WANTED, _OPEN = 1.5, 1.0
 """Radians that cost nothing, and those from which on the door is open."""
 
 
