@@ -47,7 +47,9 @@ class Control(NamedTuple):
     """(scene, x, action) -> cost. It grows with the square of how far an action is
     beyond its bounds, in units of them: there the environment does no more."""
     moved: Callable[[Any, Array, Array], Float[Array, " D"]]
-    """(scene, x, action) -> the next x, without noise: for who plans with it."""
+    """(scene, x, action) -> the next x, with the same noise each time: for who plans
+    with it. gymnax's own keep derivatives out of it, if they are not asked for them
+    (`with_transition_gradients`)."""
 
 
 @as_written
@@ -68,51 +70,16 @@ def controlled(
     params = env.default_params
     name = str(env.name) if name is None else name
     made = from_gymnax(env, 1, params, name)
-    limit = int(params.max_steps_in_episode)
-    num_steps = limit if num_steps is None else num_steps
-    if not 1 <= num_steps <= limit:
-        raise RefusedError(
-            f"an episode of {name} has 1 to {limit} steps, asked for {num_steps}"
-        )
-    spec = made.action_spec
-    if not isinstance(spec, Box) or len(spec.shape) != 1:
-        raise RefusedError(
-            f"control needs actions that are vectors of real numbers, and those of"
-            f" {name} are {spec}"
-        )
+    spec = _refuse_actions(name, made.action_spec)
+    num_steps = _refuse_length(name, int(params.max_steps_in_episode), num_steps)
     low, high = (np.broadcast_to(x, spec.shape) for x in spec.inner)
-    strong = strong_dtypes(env, params)
-    key = jax.random.key(0)
-    _, fresh = jax.eval_shape(lambda: strong(env.reset_env(key, params)))
-    still = jnp.zeros(spec.shape)
+    width = np.where(np.isfinite(high - low), 0.5 * (high - low), 1.0)
+    strong, key = strong_dtypes(env, params), jax.random.key(0)
 
     def stepped(state, action, key):
         obs, state, reward, *_ = env.step_env(key, state, action, params)
         obs, state = strong((obs, state))
         return obs, state, reward.astype(jnp.float32)
-
-    chosen = _moving(stepped, fresh, still)
-    if not any(chosen):
-        raise RefusedError(
-            f"control needs a state with real numbers that change, and {name} has none"
-        )
-    shapes = [
-        x.shape for x, used in zip(jax.tree.leaves(fresh), chosen, strict=True) if used
-    ]
-    sizes = [int(np.prod(shape)) for shape in shapes]
-
-    def vector(state: Any) -> Float[Array, " D"]:
-        leaves = zip(jax.tree.leaves(state), chosen, strict=True)
-        return jnp.concatenate([x.reshape(-1) for x, used in leaves if used])
-
-    def with_vector(state: Any, x: Float[Array, " D"]) -> Any:
-        parts = iter(jnp.split(x, np.cumsum(sizes)[:-1].tolist()))
-        leaves, tree = jax.tree.flatten(state)
-        given = [
-            next(parts).reshape(leaf.shape) if used else leaf
-            for leaf, used in zip(leaves, chosen, strict=True)
-        ]
-        return tree.unflatten(given)
 
     def within(action: Array) -> Array:
         return jnp.clip(action, jnp.asarray(low), jnp.asarray(high))
@@ -127,24 +94,77 @@ def controlled(
         obs, state, reward = stepped(state, within(action), key)
         return state, obs, -reward
 
+    fresh, _ = jax.eval_shape(start, key)
+    vector = _Vector(_moving(stepped, fresh, jnp.zeros(spec.shape)), fresh)
+    if not vector.sizes:
+        raise RefusedError(
+            f"control needs a state with real numbers that change, and {name} has none"
+        )
+
     @as_written
     def cost(scene: Any, x: Array, action: Array) -> Float[Array, ""]:
-        _, _, reward = stepped(with_vector(scene, x), within(action), key)
-        width = jnp.where(np.isfinite(high - low), 0.5 * (high - low), 1.0)
-        beyond = (action - within(action)) / width
+        _, _, reward = stepped(vector.put(scene, x), within(action), key)
+        beyond = (action - within(action)) / jnp.asarray(width)
         return jnp.sum(jnp.square(beyond)) - reward
 
     @as_written
     def moved(scene: Any, x: Array, action: Array) -> Float[Array, " D"]:
-        _, state, _ = stepped(with_vector(scene, x), within(action), key)
-        return vector(state)
+        _, state, _ = stepped(vector.put(scene, x), within(action), key)
+        return vector.of(state)
 
     control = Control(
-        name, made.specs, sum(sizes), spec.shape[0], num_steps,
-        start, vector, with_vector, step, cost, moved,
+        name, made.specs, sum(vector.sizes), spec.shape[0], num_steps,
+        start, vector.of, vector.put, step, cost, moved,
     )  # fmt: skip
     _refuse_cost(control)
     return control
+
+
+class _Vector:
+    """The leaves of a state that are in x, one after the other.
+
+    Args:
+      chosen: for each leaf, whether it is.
+      state: or its shapes.
+    """
+
+    def __init__(self, chosen: list[bool], state: Any):
+        leaves = zip(jax.tree.leaves(state), chosen, strict=True)
+        self._chosen = chosen
+        self.sizes = [int(np.prod(x.shape)) for x, used in leaves if used]
+
+    def of(self, state: Any) -> Float[Array, " D"]:
+        """x"""
+        leaves = zip(jax.tree.leaves(state), self._chosen, strict=True)
+        return jnp.concatenate([x.reshape(-1) for x, used in leaves if used])
+
+    def put(self, state: Any, x: Float[Array, " D"]) -> Any:
+        """The state, with another x."""
+        parts = iter(jnp.split(x, np.cumsum(self.sizes)[:-1].tolist()))
+        leaves, tree = jax.tree.flatten(state)
+        given = [
+            next(parts).reshape(leaf.shape) if used else leaf
+            for leaf, used in zip(leaves, self._chosen, strict=True)
+        ]
+        return tree.unflatten(given)
+
+
+def _refuse_actions(name: str, spec: Spec) -> Box:
+    if isinstance(spec, Box) and len(spec.shape) == 1:
+        return spec
+    raise RefusedError(
+        "control needs actions that are vectors of real numbers, and those of"
+        f" {name} are {spec}"
+    )
+
+
+def _refuse_length(name: str, limit: int, asked: int | None) -> int:
+    """The steps of an episode."""
+    if asked is not None and not 1 <= asked <= limit:
+        raise RefusedError(
+            f"an episode of {name} has 1 to {limit} steps, asked for {asked}"
+        )
+    return limit if asked is None else asked
 
 
 def _moving(step: Callable, state: Any, action: Array) -> list[bool]:

@@ -77,26 +77,7 @@ def guided_policy_search(
     refuse(config, num_steps=num_steps, **sizes)
 
     def init(num_states: int) -> Local:
-        shape = num_states, num_steps, num_actions
-        covariance = config.initial_std**2 * jnp.eye(num_actions)
-        controllers = Controllers(
-            jnp.zeros((*shape, state_size)),
-            jnp.zeros(shape),
-            jnp.broadcast_to(covariance, (*shape, num_actions)),
-        )
-        size = state_size + num_actions
-        bound = jnp.full(num_states, config.kl_step * num_steps, jnp.float32)
-        unknown = jnp.full(num_states, jnp.nan, jnp.float32)
-        return Local(
-            controllers,
-            _unseen(config.prior.num_clusters, size + state_size),
-            _unseen(config.prior.num_clusters, size),
-            jnp.bool_(False),
-            bound,
-            unknown,
-            unknown,
-            badmm.start(shape, config.first_weight),
-        )
+        return _begun((num_states, num_steps, num_actions), state_size, config)
 
     def improve(
         local: Local,
@@ -107,31 +88,65 @@ def guided_policy_search(
         axis: Axis,
     ) -> tuple[Local, Lessons, Metrics]:
         local, paid = _with_bounds(local, rollouts, config, num_steps)
-        local, dynamics, policy = _models(
-            local, rollouts, means, covariance, config, axis
-        )
+        models = _models(local, rollouts, means, covariance, config, axis)
+        local, dynamics, policy = models
         before = jnp.concatenate([rollouts.states[:, :, :-1], rollouts.actions], axis=3)
-        quadratic = jax.vmap(lambda scene, z: around(cost, scene, z, state_size))(
-            scenes, before
-        )
-        start = jax.vmap(_start)(rollouts.states[:, :, 0])
-        given = local.controllers, quadratic, dynamics, policy, start, local.step
-        moved = jax.vmap(lambda *xs: _moved(config, *xs))(*given, local.duals)
-        new = _uncertain(moved.controllers, config.smallest_std)
-        fall = jax.vmap(_fall)(local.controllers, new, quadratic, dynamics, start)
-        apart = jax.vmap(_apart)(new, policy, dynamics, start)
-        duals = local.duals
-        if config.method == "badmm":
-            duals = badmm.updated(duals, new, policy, before, apart, config)
-        local = local._replace(controllers=new, cost=paid, fall=fall, duals=duals)
+        quadratic = jax.vmap(lambda scene, z: around(cost, scene, z, state_size))
+        known = quadratic(scenes, before), dynamics, policy
+        local, moved, apart = _stepped(local, known, before, config)
+        local = local._replace(cost=paid)
         lessons = _lessons(local, rollouts, config)
-        return (
-            local,
-            lessons,
-            _told(moved, apart, local, axis.after(paid, lessons.mean), axis),
-        )
+        done = axis.after(apart, (lessons.mean, local.policy.means))
+        return local, lessons, _told(moved, done, local, axis)
 
     return Guide(init, lambda local: local.controllers, improve)
+
+
+def _begun(shape: tuple[int, int, int], state_size: int, config: GPSConfig) -> Local:
+    """Local policies of [J, T, A] that do anything."""
+    num_states, num_steps, num_actions = shape
+    covariance = config.initial_std**2 * jnp.eye(num_actions)
+    controllers = Controllers(
+        jnp.zeros((*shape, state_size)),
+        jnp.zeros(shape),
+        jnp.broadcast_to(covariance, (*shape, num_actions)),
+    )
+    number, size = config.prior.num_clusters, state_size + num_actions
+    bound = jnp.full(num_states, config.kl_step * num_steps, jnp.float32)
+    unknown = jnp.full(num_states, jnp.nan, jnp.float32)
+    mixtures = _unseen(number, size + state_size), _unseen(number, size)
+    duals = badmm.start(shape, config.first_weight)
+    return Local(
+        controllers, *mixtures, jnp.bool_(False), bound, unknown, unknown, duals
+    )
+
+
+def _stepped(
+    local: Local,
+    known: tuple[Quadratic, Dynamics, Controllers],
+    before: Float[Array, "J N T Z"],
+    config: GPSConfig,
+) -> tuple[Local, Constrained, Float[Array, "J T"]]:
+    """After a step of all controllers: (local policies, what the steps were,
+    divergences from the global policy).
+
+    Args:
+      known: costs, dynamics, and the global policy as controllers.
+      before: states and actions of the rollouts.
+    """
+    quadratic, dynamics, policy = known
+    size = policy.gain.shape[-1]
+    start = jax.vmap(_start)(before[:, :, 0, :size])
+    given = local.controllers, *known, start, local.step, local.duals
+    moved = jax.vmap(lambda *xs: _moved(config, *xs))(*given)
+    new = _uncertain(moved.controllers, config.smallest_std)
+    fall = jax.vmap(_fall)(local.controllers, new, quadratic, dynamics, start)
+    apart = jax.vmap(_apart)(new, policy, dynamics, start)
+    local = local._replace(controllers=new, fall=fall)
+    if config.method == "badmm":
+        duals = badmm.updated(local.duals, new, policy, before, apart, config)
+        local = local._replace(duals=duals)
+    return local, moved, apart
 
 
 def _with_bounds(
@@ -248,9 +263,7 @@ def _lessons(local: Local, rollouts: Rollouts, config: GPSConfig) -> Lessons:
     return Lessons(rollouts.obs, mean, precision, jnp.ones(covariance.shape[:2]))
 
 
-def _told(
-    moved: Constrained, apart: Array, local: Local, paid: Array, axis: Axis
-) -> Metrics:
+def _told(moved: Constrained, apart: Array, local: Local, axis: Axis) -> Metrics:
     """Means over initial states, and counts of what went wrong, sums."""
     means = {
         "kl_step": jnp.sum(moved.divergences, axis=1),
@@ -258,7 +271,7 @@ def _told(
         "log_eta": jnp.log(moved.eta),
         "kl_policy": jnp.sum(apart, axis=1),
         "predicted_fall": local.fall,
-        "local_cost": paid,
+        "local_cost": local.cost,
     }
     counts = {
         "indefinite": jnp.sum(moved.indefinite).astype(jnp.float32),
