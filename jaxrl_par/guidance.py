@@ -71,3 +71,5 @@ class Guide(NamedTuple):
     """(local policies, scenes, rollouts, the global policy's means [J, N, T, A] there,
     its covariance, axis) -> (local policies, lessons, metrics). Scenes [J, ...] are
     what `cost` takes besides state and action."""
+    on_policy: bool = False
+    """Whether rollouts are to be the global policy's, and not the controllers'."""

@@ -1,6 +1,6 @@
 """Guided policy search as a program: controllers act, improve, and teach one policy.
 
-    1  every controller acts, several times from its own initial state
+    1  the global policy, or each controller, acts several times from each initial state
     2  dynamics are fitted, for each initial state
     3  every controller takes a step
     4  the global policy learns what all controllers would do
@@ -11,6 +11,7 @@ with randomness of its own for every initial state, wherever that is.
 Sources: Levine et al., arXiv:1504.00702; Montgomery and Levine, arXiv:1607.04614.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ from jaxrl_par.guidance import Controllers, GlobalPolicy, Guide, Rollouts
 from jaxrl_par.loops.lessons import Recent, kept, none_yet, own_keys, taught
 from jaxrl_par.loops.run import Program, Run, count_skipped, new_run, unroll_keys
 from jaxrl_par.types import Agent, Mean, Metrics, Obs, PRNGKey, State, TimeStep
+
+ActsFn = Callable[[Controllers, Array, Obs, PRNGKey], Float[Array, " A"]]
+"""(controller of a step, state, what is seen, key) -> action"""
 
 
 class Local(NamedTuple):
@@ -86,8 +90,9 @@ def guided(search: Search, *, axis: Axis = Axis()) -> Program:
     def step(run: Run) -> tuple[Run, Metrics]:
         act_key, learn_key = unroll_keys(run.key, run.progress.updates, 0)
         numbers = numbers_of(sizes, axis.index)
-        acting = agent.params(run.learner)
-        local, metrics = practised(search, acting, run.local, act_key, numbers, axis)
+        known = agent.params(run.learner)
+        given = search, known, known, run.local, act_key, numbers, axis
+        local, metrics = practised(*given)
         recent = jax.tree.map(lambda x: x[None], local.recent)
         state, learned = taught(
             agent, axis.after(run.learner, metrics), recent, learn_key, numbers[None],
@@ -126,7 +131,7 @@ def begin(search: Search, key: PRNGKey, index: Int[Array, ""] | int) -> Local:
 
     def lessons(local, scenes, first):
         controllers = guide.controllers(local)
-        played = sampled(search, controllers, scenes, first, keys)
+        played = sampled(search, by_controller, controllers, scenes, first, keys)
         means = jnp.zeros_like(played.actions)
         covariance = controllers.covariance[0, 0]
         return guide.improve(local, scenes, played, means, covariance, Axis())[1]
@@ -142,25 +147,27 @@ def policy(search: Search, key: PRNGKey, local: Local) -> State:
 
 
 def sampled(
-    search: Search, controllers: Controllers, scenes: Any, first: Obs, keys: Any
+    search: Search,
+    acts: ActsFn,
+    controllers: Controllers,
+    scenes: Any,
+    first: Obs,
+    keys: Any,
 ) -> Rollouts:
-    """Rollouts of all controllers, [J, N, T, ...]."""
+    """Rollouts from all initial states, [J, N, T, ...]."""
     control = search.control
 
     def one(controllers: Controllers, scene: Any, first: Obs, key: PRNGKey) -> Rollouts:
         def step(now, inputs):
             state, obs = now
-            (gain, offset, root), key = inputs
-            x, (noise_key, env_key) = control.vector(state), jax.random.split(key)
-            noise = root @ jax.random.normal(noise_key, offset.shape)
-            action = gain @ x + offset + noise
+            controller, key = inputs
+            x, (act_key, env_key) = control.vector(state), jax.random.split(key)
+            action = acts(controller, x, obs, act_key)
             state, after, cost = control.step(state, action, env_key)
             return (state, after), (x, action, obs, cost)
 
         keys = jax.random.split(key, control.num_steps)
-        roots = jnp.linalg.cholesky(controllers.covariance)
-        inputs = controllers._replace(covariance=roots), keys
-        (last, _), rows = jax.lax.scan(step, (scene, first), inputs)
+        (last, _), rows = jax.lax.scan(step, (scene, first), (controllers, keys))
         states, actions, obs, costs = rows
         states = jnp.concatenate([states, control.vector(last)[None]])
         return Rollouts(states, actions, obs, costs)
@@ -172,18 +179,48 @@ def sampled(
     return jax.vmap(several)(controllers, scenes, first, keys)
 
 
+def acting(search: Search, policy: GlobalPolicy) -> ActsFn:
+    """Who chooses the actions of rollouts."""
+    agent = search.agent
+
+    def by_policy(
+        controller: Controllers, x: Array, obs: Obs, key: PRNGKey
+    ) -> Float[Array, " A"]:
+        no = jnp.zeros(1, bool)
+        step = TimeStep(jax.tree.map(lambda x: x[None], obs), no, no)
+        action, *_ = agent.act(policy, agent.initial_carry(1), step, key)
+        return action[0]
+
+    return by_policy if search.guide.on_policy else by_controller
+
+
+def by_controller(
+    controller: Controllers, x: Array, obs: Obs, key: PRNGKey
+) -> Float[Array, " A"]:
+    """A draw of one step's controller."""
+    noise = jax.random.normal(key, controller.offset.shape)
+    return controller.mean(x) + jnp.linalg.cholesky(controller.covariance) @ noise
+
+
 def practised(
     search: Search,
+    acted: GlobalPolicy,
     policy: GlobalPolicy,
     local: Local,
     key: PRNGKey,
     numbers: Int[Array, " J"],
     axis: Axis,
 ) -> tuple[Local, Metrics]:
-    """Steps 1 to 3, with lessons added to those that are kept."""
+    """Steps 1 to 3, with lessons added to those that are kept.
+
+    Args:
+      acted: the global policy when rollouts began.
+      policy: the one that controllers stay near.
+    """
     guide, keys = search.guide, own_keys(key, numbers)
     controllers = guide.controllers(local.guide)
-    played = sampled(search, controllers, local.scenes, local.first, keys)
+    acts, start = acting(search, acted), (local.scenes, local.first)
+    played = sampled(search, acts, controllers, *start, keys)
     means = _means(search.agent, policy, played.obs, played.actions.shape)
     improved, lessons, metrics = guide.improve(
         local.guide, local.scenes, played, means, policy.covariance, axis

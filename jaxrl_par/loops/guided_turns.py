@@ -2,12 +2,13 @@
 
 W workers have some initial states each. A worker acts as long as that takes, steps its
 controllers with the global policy as it then is, hands in its lessons, and acts again.
+If the global policy acts, it is the one that the worker had when it began to.
 The trainer goes on all the while, with the newest lessons of all workers, however old
 those of some are. Who finishes when, and how many updates the trainer makes until the
 next one does, is a schedule: see `loops.schedules`, whose unit of time is the mean that
 a worker takes.
 
-With one worker it is the synchronous program.
+With one worker whose controllers act it is the synchronous program.
 
 Source: Yahya et al., arXiv:1610.00673, section IV.
 """
@@ -21,7 +22,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.guidance import GlobalPolicy
 from jaxrl_par.loops.guided import (
+    Local,
     Search,
     advanced,
     begin,
@@ -44,6 +47,14 @@ class Turns(NamedTuple):
     """Of the global policy, from then until the next one has."""
     now: Float[np.ndarray, " N"]
     """When that was."""
+
+
+class Workers(NamedTuple):
+    """W of them, leaves [W, ...]."""
+
+    own: Local
+    held: GlobalPolicy
+    """The global policy as it was when a worker's rollouts began."""
 
 
 def own_pace(durations: Float[np.ndarray, "N W"], updates_per_time: int) -> Turns:
@@ -84,20 +95,25 @@ def guided_turns(search: Search, turns: Turns, num_workers: int) -> Program:
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
         local = jax.vmap(lambda worker: begin(search, env_key, worker))(everyone)
-        first = jax.tree.map(lambda x: x[0], local)
-        return new_run(policy(search, learn_key, first), local, root)
+        state = policy(search, learn_key, jax.tree.map(lambda x: x[0], local))
+        held = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (num_workers, *x.shape)), agent.params(state)
+        )
+        return new_run(state, Workers(local, held), root)
 
     def step(run: Run) -> tuple[Run, Metrics]:
         turn = _place(run, len(turns.worker))
         worker, updates = (jnp.asarray(x)[turn] for x in turns[:2])
         act_key, learn_key = unroll_keys(run.key, run.progress.updates, 0)
-        own = jax.tree.map(lambda x: x[worker], run.local)
+        own, held = jax.tree.map(lambda x: x[worker], run.local)
         numbers = jax.vmap(lambda w: numbers_of(sizes, w))(everyone)
-        acting = agent.params(run.learner)
-        own, metrics = practised(search, acting, own, act_key, numbers[worker], Axis())
-        local = jax.tree.map(lambda x, new: x.at[worker].set(new), run.local, own)
+        now = agent.params(run.learner)
+        given = search, held, now, own, act_key, numbers[worker], Axis()
+        own, metrics = practised(*given)
+        after = Workers(own, now)
+        local = jax.tree.map(lambda x, new: x.at[worker].set(new), run.local, after)
         state, learned = taught(
-            agent, run.learner, local.recent, learn_key, numbers,
+            agent, run.learner, local.own.recent, learn_key, numbers,
             sizes.batch_size, updates, Axis(), worker,
         )  # fmt: skip
         told = {"worker": worker, "updates": updates}

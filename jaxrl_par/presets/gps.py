@@ -37,11 +37,11 @@ class Args(cli.Args):
 
     env_name: str = "Door-60"
     """One whose reward is smooth in state and action: ours, or such as Pendulum-v1."""
-    num_envs: int = 24
+    num_envs: int = 40
     """Initial states, with a controller each, as many on each device or worker."""
     unroll_length: int = 60
     """Steps of an episode, for which a controller plans."""
-    rollouts: int = 5
+    rollouts: int = 4
     """Of each controller, between two of its steps."""
     updates: int = 200
     """Of the global policy, between two steps of the controllers; with topology =
@@ -50,7 +50,7 @@ class Args(cli.Args):
     """Rows of each initial state in one of them."""
     kept_lessons: int = 3
     """Steps of the controllers from whose lessons the global policy learns."""
-    total_steps: int = 110_000
+    total_steps: int = 120_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, anneal=False)
     """Of the global policy."""
     network: NetworkConfig = NetworkConfig(widths=(64, 64))

@@ -14,13 +14,8 @@ NAMES = {"Door-60": 6, "PointMass-50": 4, "Pendulum-v1": 2, "Reacher-misc": 4}
 """With the numbers of a state: without poses, goals, time, and what is only drawn."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(x, marks=pytest.mark.slow) if x != "Reacher-misc" else x
-        for x in NAMES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_state_is_what_changes_and_matters(name):
     control = controlled(alone(name), name)
     assert control.state_size == NAMES[name]
@@ -38,6 +33,7 @@ def test_a_state_is_what_changes_and_matters(name):
     np.testing.assert_allclose(control.vector(later), moved, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_beyond_the_bounds_costs_and_does_nothing():
     control = controlled(alone("Pendulum-v1"))
     state, _ = control.start(jax.random.key(0))
@@ -65,11 +61,13 @@ def test_whose_cost_cannot_be_made_quadratic_is_refused(name, told):
         controlled(alone(name), name)
 
 
+@pytest.mark.slow
 def test_an_episode_is_no_longer_than_the_environments():
     with pytest.raises(RefusedError, match="has 1 to 60 steps, asked for 61"):
         controlled(alone("Door-60"), num_steps=61)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Door-60", "PointMass-50", "LinearSystem-50"])
 def test_tasks_are_environments_as_all_others(name):
     env = envs.make(name, 3)

@@ -20,7 +20,15 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.envs.control import controlled
 from jaxrl_par.envs.tasks.linear_system import LinearSystem, double_integrator, golden
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.loops.guided import Search, Sizes, guided
+from jaxrl_par.loops.guided import (
+    Search,
+    Sizes,
+    acting,
+    begin,
+    guided,
+    policy,
+    sampled,
+)
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.presets.gps import Args
 from jaxrl_par.topologies.compiled import scanned
@@ -132,6 +140,33 @@ def test_many_iterations_in_a_call_are_as_many_calls():
     jax.tree.map(np.testing.assert_array_equal, together.learner, apart.learner)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("acts", ["policy", "controllers"])
+def test_rollouts_are_of_whoever_acts(acts):
+    search = search_of(LinearSystem(5), replace(SMALL, acts=acts))
+    key = jax.random.key(0)
+    local = begin(search, key, 0)
+    certain = 1e-8 * jnp.eye(2)
+    known = search.agent.params(policy(search, key, local))
+    known = known._replace(covariance=certain)
+    controllers = search.guide.controllers(local.guide)
+    controllers = controllers._replace(
+        offset=controllers.offset + 3.0,
+        covariance=jnp.broadcast_to(certain, controllers.covariance.shape),
+    )
+    given = acting(search, known), controllers, local.scenes, local.first
+    played = jax.jit(sampled, static_argnums=(0, 1))(
+        search, *given, jax.random.split(key, 4)
+    )
+    if acts == "controllers":
+        np.testing.assert_allclose(played.actions, 3.0, atol=1e-3)
+        return
+    rows = played.obs.reshape(-1, 4)
+    action, *_ = search.agent.greedy(known, (), seen(rows, rows.shape[:1]), key)
+    np.testing.assert_allclose(played.actions.reshape(-1, 2), action, atol=1e-3)
+
+
+@pytest.mark.slow
 def test_sizes_below_one_and_other_agents_are_refused():
     search = search_of(LinearSystem(5))
     with pytest.raises(RefusedError, match="num_rollouts must be at least 1, got 0"):

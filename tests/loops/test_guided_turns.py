@@ -43,6 +43,7 @@ def recent(counts):
     return Recent(lessons, jnp.array(counts))
 
 
+@pytest.mark.slow
 def test_only_lessons_that_there_are_weigh_and_are_drawn():
     keys = jax.random.split(jax.random.key(0), (2, 1))
     rows = drawn(recent([2, 0]), keys, 20)
@@ -55,6 +56,7 @@ def test_only_lessons_that_there_are_weigh_and_are_drawn():
     np.testing.assert_array_equal(rows.mean, rows.precision[..., 0])
 
 
+@pytest.mark.slow
 def test_the_newest_lessons_are_each_workers_own():
     """The fourth lessons were written over the first."""
     found = newest(recent([4, 2]), 0)
@@ -85,18 +87,25 @@ def test_turns_change_their_worker_alone_and_all_are_learned_from():
     run = jax.jit(program.init)(random.key(0))
     step, before = jax.jit(program.step), run
     run, metrics = step(run)
-    still = jax.tree.map(lambda x: x[0], (run.local.guide, before.local.guide))
+    guides = run.local.own.guide, before.local.own.guide
+    still = jax.tree.map(lambda x: x[0], guides)
     jax.tree.map(np.testing.assert_array_equal, *still)
-    moved = run.local.guide.controllers.gain[1] - before.local.guide.controllers.gain[1]
+    moved = guides[0].controllers.gain[1] - guides[1].controllers.gain[1]
     assert np.any(np.asarray(moved))
+    # It acts again with what there was then, before the trainer's updates.
+    own = jax.tree.map(lambda x: x[1], run.local.held)
+    jax.tree.map(
+        np.testing.assert_array_equal, own, search.agent.params(before.learner)
+    )
     assert float(metrics["updates"]) == 2 and float(metrics["skipped"]) == 0
     run, _ = step(run)
     run, metrics = step(run)
-    np.testing.assert_array_equal(run.local.recent.count, [1, 2])
+    np.testing.assert_array_equal(run.local.own.recent.count, [1, 2])
     assert float(metrics["worker"]) == 0 and float(metrics["skipped"]) == 0
     assert int(run.progress.env_steps) == 3 * search.rows
 
 
+@pytest.mark.slow
 def test_schedules_of_other_workers_are_refused():
     search = search_of(LinearSystem(5))
     turns = own_pace(np.ones((4, 3)), 2)

@@ -26,6 +26,7 @@ class GPSConfig:
     """Hyperparameters of guided policy search."""
 
     read_if: ClassVar[ReadIf] = {
+        "acts": ("method", ("mdgps",)),
         "dual_rate": ("method", ("badmm",)),
         "first_weight": ("method", ("badmm",)),
     }
@@ -34,6 +35,9 @@ class GPSConfig:
     method: Literal["mdgps", "badmm"] = "mdgps"
     """mdgps: controllers stay near the global policy as it is. badmm: near what they
     were, drawn to the global policy by multipliers, and it to them."""
+    acts: Literal["controllers", "policy"] = "controllers"
+    """Whose rollouts all learn from. policy: the global one's, which so is taught where
+    it comes to by itself, and learns slower. With badmm the controllers act."""
     kl_step: float = 0.5
     """Divergence that a controller's step may have at first, in nats for each step of
     an episode; all are bounded together."""
@@ -52,6 +56,11 @@ class GPSConfig:
     first_weight: float = 0.01
     """Of the divergence between controllers and the global policy, beside their costs;
     it doubles where they do not come nearer, and halves where they come fast."""
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the global policy acts."""
+        return self.method == "mdgps" and self.acts == "policy"
 
     def problems(self) -> list[str]:
         """What is out of range."""

@@ -99,7 +99,7 @@ def guided_policy_search(
         done = axis.after(apart, (lessons.mean, local.policy.means))
         return local, lessons, _told(moved, done, local, axis)
 
-    return Guide(init, lambda local: local.controllers, improve)
+    return Guide(init, lambda local: local.controllers, improve, config.on_policy)
 
 
 def _begun(shape: tuple[int, int, int], state_size: int, config: GPSConfig) -> Local:
@@ -140,7 +140,8 @@ def _stepped(
     given = local.controllers, *known, start, local.step, local.duals
     moved = jax.vmap(lambda *xs: _moved(config, *xs))(*given)
     new = _uncertain(moved.controllers, config.smallest_std)
-    fall = jax.vmap(_fall)(local.controllers, new, quadratic, dynamics, start)
+    acted = policy if config.on_policy else local.controllers
+    fall = jax.vmap(_fall)(acted, new, quadratic, dynamics, start)
     apart = jax.vmap(_apart)(new, policy, dynamics, start)
     local = local._replace(controllers=new, fall=fall)
     if config.method == "badmm":

@@ -32,6 +32,7 @@ def scalar(curvature=1.0):
 step = jax.jit(partial(constrained, old=OLD, start=START))
 
 
+@pytest.mark.slow
 def test_without_a_bound_it_is_the_plain_optimum_and_without_room_the_old():
     cost, dynamics = scalar()
     best = backward(cost, dynamics).controllers
@@ -45,6 +46,7 @@ def test_without_a_bound_it_is_the_plain_optimum_and_without_room_the_old():
     assert float(jnp.sum(tied.divergences)) <= 1e-6
 
 
+@pytest.mark.slow
 def test_the_bound_is_used_and_kept():
     cost, dynamics = scalar()
     falls = []
@@ -59,6 +61,7 @@ def test_the_bound_is_used_and_kept():
     assert falls == sorted(falls, reverse=True)
 
 
+@pytest.mark.slow
 def test_divergences_are_the_closed_form_of_normals():
     """Of one number: log s/r + (r^2 + (m - n)^2) / (2 s^2) - 1/2, over states."""
     new = Controllers(*(1.5 * x for x in OLD))
@@ -71,6 +74,7 @@ def test_divergences_are_the_closed_form_of_normals():
     np.testing.assert_allclose(found, right, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_surprise_is_minus_the_log_of_a_normal():
     cost = surprise(OLD)
     for x, u in ((0.3, -1.0), (2.0, 0.5)):
@@ -99,6 +103,7 @@ def test_a_cost_that_is_no_number_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, found.controllers, OLD)
 
 
+@pytest.mark.slow
 def test_who_is_drawn_strongly_follows():
     cost, dynamics = scalar()
     other = OLD._replace(gain=OLD.gain - 0.5)

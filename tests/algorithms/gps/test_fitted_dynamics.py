@@ -28,7 +28,9 @@ def system(num_samples, seed=0):
     return tuple(jnp.float32(x) for x in given)
 
 
-@pytest.mark.parametrize("num_samples", [SIZE + NUMBER + 1, 20])
+@pytest.mark.parametrize(
+    "num_samples", [SIZE + NUMBER + 1, pytest.param(20, marks=pytest.mark.slow)]
+)
 def test_regression_recovers_a_linear_system(num_samples):
     matrix, offset, inputs, outputs = system(num_samples)
     fit = fitted(inputs, outputs, ridge=0.0)
@@ -43,6 +45,7 @@ def moments_of(points):
     return Prior(jnp.float32(mean), jnp.float32(np.cov(points.T, bias=True)))
 
 
+@pytest.mark.slow
 def test_a_prior_is_worth_so_many_samples():
     """With those that it is made of, the regression is the same."""
     *_, inputs, outputs = system(20)
@@ -53,6 +56,7 @@ def test_a_prior_is_worth_so_many_samples():
     assert_near(apart, together, 1e-4)
 
 
+@pytest.mark.slow
 def test_few_samples_and_a_prior_of_the_same_system_determine_it():
     """3 samples, where 6 are needed."""
     matrix, offset, inputs, outputs = system(40)
@@ -62,6 +66,7 @@ def test_few_samples_and_a_prior_of_the_same_system_determine_it():
     np.testing.assert_allclose(fit.offset, offset, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_input_that_never_changes_spoils_nothing():
     matrix, _, inputs, outputs = system(20)
     still = jnp.concatenate([inputs, jnp.full((20, 1), 7.0)], axis=1)
@@ -77,6 +82,7 @@ def two_groups():
     return left, right
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_two_groups():
     left, right = two_groups()
     points = jnp.float32(np.concatenate([left, right]))
@@ -92,6 +98,7 @@ def test_a_mixture_finds_two_groups():
     np.testing.assert_allclose(told.mean, right.mean(axis=0), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_memberships_are_by_density():
     mixture = Mixture(
         jnp.array([0.25, 0.75]),

@@ -33,6 +33,7 @@ def begun(agent):
     return agent.init(jax.random.key(0), TimeStep(jnp.zeros((1, 3)), no, no))
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_weighted_precise_errors():
     agent = linear_policy()
     state = begun(agent)
@@ -53,6 +54,7 @@ def test_the_gradient_is_that_of_weighted_precise_errors():
     )
 
 
+@pytest.mark.slow
 def test_the_covariance_of_equal_ones_is_theirs():
     one = jnp.array([[0.5, 0.2], [0.2, 0.3]])
     same = jnp.broadcast_to(jnp.linalg.inv(one), (3, 4, 2, 2))
@@ -83,6 +85,7 @@ def constant(action, covariance=0.5):
     return Controllers(0.0 * one, action * one[..., 0], covariance * one)
 
 
+@pytest.mark.slow
 def test_prices_rise_where_the_global_policy_does_more():
     """lambda + rate nu C^-1 (mu_pi - mu_p), which both sides then follow."""
     config = GPSConfig(method="badmm", dual_rate=0.1)
@@ -96,6 +99,7 @@ def test_prices_rise_where_the_global_policy_does_more():
     np.testing.assert_allclose(lessons.mean, [[[[1.0 - 0.5 * 1.2 / 2.0]]]], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "right"), [(1.0, 0.96, 4.0), (1.0, 0.9, 2.0), (1.0, 0.7, 1.0)]
 )

@@ -52,6 +52,7 @@ def test_the_line_search_has_these_numbers():
         np.testing.assert_allclose(told, right, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_linear_quadratic_problem_takes_one_iteration():
     plan = ilqg(SCALAR, STILL, 1)
     np.testing.assert_allclose(plan.trajectory.cost, 0.8, atol=1e-6)
@@ -71,6 +72,9 @@ def test_a_cost_that_is_no_number_is_never_accepted():
     good = acceptable(jnp.float32(1.5), costs, jnp.full(6, 0.5))
     np.testing.assert_array_equal(good, [False, False, False, False, False, True])
 
+
+@pytest.mark.slow
+def test_a_plan_stays_where_its_cost_is_a_number():
     def broken(scene, x, u):
         return jnp.where(jnp.abs(u[0]) > 0.55, jnp.nan, half_squares(scene, x, u))
 

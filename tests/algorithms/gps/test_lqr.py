@@ -80,6 +80,7 @@ def test_the_value_is_that_of_a_regularised_gain():
     np.testing.assert_allclose(plain.value.gradient, [0.5], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [0.0, 2.0])
 def test_the_value_is_what_the_controllers_pay(added):
     """But for its constant, which the difference from another start has not."""
@@ -95,6 +96,7 @@ def test_the_value_is_what_the_controllers_pay(added):
         np.testing.assert_allclose(told(x) - told(y), np.subtract(*real), rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_nobody_pays_less_than_the_plain_gain():
     cost, dynamics = random_problem(2)
     best = backward(cost, dynamics).controllers
@@ -128,6 +130,7 @@ def test_a_cost_that_is_no_number_is_no_controller():
     assert not np.all(np.isfinite(solution.controllers.gain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_matrices_agree_with_lapack(size):
     root = np.random.default_rng(size).normal(size=(size, size))
@@ -154,6 +157,7 @@ def test_what_is_added_is_enough(matrix):
     assert np.linalg.eigvalsh(np.float64(found.matrix)).min() > 0
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_many_rollouts():
     cost, dynamics = random_problem(4, length=3)
     dynamics = dynamics._replace(

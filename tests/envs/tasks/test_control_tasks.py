@@ -32,6 +32,7 @@ def closed(hand_is_off=(0.0, 0.0)):
     return env, state._replace(angles=jnp.float32([shoulder, elbow]))
 
 
+@pytest.mark.slow
 def test_the_hand_is_at_the_end_of_two_links_and_has_their_jacobian():
     angles = jnp.array([0.4, 1.1])
     right = 0.8 * np.array([np.cos(0.4) + np.cos(1.5), np.sin(0.4) + np.sin(1.5)])
@@ -41,6 +42,7 @@ def test_the_hand_is_at_the_end_of_two_links_and_has_their_jacobian():
     )
 
 
+@pytest.mark.slow
 def test_only_a_hand_at_the_handle_moves_the_door_and_feels_it():
     # Towards the arm, the door opens; with a stop behind it, it does not the other way.
     env, state = closed(hand_is_off=(-0.1, 0.0))
@@ -54,6 +56,7 @@ def test_only_a_hand_at_the_handle_moves_the_door_and_feels_it():
     assert abs(float(after.swing)) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_door_that_is_open_costs_less():
     env, state = closed()
     _, paid = stepped(env, state, [0.0, 0.0])
@@ -64,6 +67,7 @@ def test_a_door_that_is_open_costs_less():
     assert bool(env.succeeded(state._replace(opening=jnp.float32(1.1))))
 
 
+@pytest.mark.slow
 def test_obstacles_are_hills_and_the_goal_costs_nothing():
     env = PointMass()
     _, state = env.reset_env(KEY, env.default_params)
@@ -78,6 +82,7 @@ def test_obstacles_are_hills_and_the_goal_costs_nothing():
     np.testing.assert_allclose(after.velocity, [1.0 + 0.1 * 1.5, 0.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_linear_system_is_what_its_matrices_say():
     env = LinearSystem(5, golden(5))
     _, state = env.reset_env(KEY, env.default_params)
