@@ -5,8 +5,8 @@
 The same backward passes three ways: in NumPy, one initial state after the other, as
 the public code of guided policy search does; in a Python loop over a compiled pass; and
 vmapped, in one compiled call. All take turns. A ratio is that of a turn, medians are
-over turns, in seconds that passed. XLA has one thread: with more, small products wait
-for each other.
+over turns, in CPU-seconds of this process. XLA has one thread: with more, small
+products wait for each other.
 """
 
 import json
@@ -98,9 +98,9 @@ def main(args: Args) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             way()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.process_time() - began)
     told: dict[str, Any] = {
         "settings": asdict(args) | {"output": str(args.output)},
         "machine": cli.machine(),

@@ -2586,7 +2586,7 @@ _GUIDED = (
     _m(
         "the value of a regularised gain has the short form",
         "algorithms/gps/lqr.py",
-        "curvature = hessian[:size, :size] + cross + cross.T + gain.T @ own @ gain",
+        "curvature = hessian[:size, :size] + cross + cross.T + squared",
         "curvature = hessian[:size, :size] + 0.5 * (cross + cross.T)",
         "algorithms/gps/test_lqr.py::test_the_value_is_that_of_a_regularised_gain",
     ),

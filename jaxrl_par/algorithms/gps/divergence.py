@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.algorithms.gps.lqr import Moments, Quadratic
-from jaxrl_par.algorithms.gps.matrices import definite
+from jaxrl_par.algorithms.gps.matrices import definite, times
 from jaxrl_par.guidance import Controllers
 
 
@@ -18,8 +18,9 @@ def divergences(
     def one(new, old, mean, covariance):
         precise = definite(old.covariance)
         gain, offset = new.gain - old.gain, new.offset - old.offset
-        apart = gain @ mean[:size] + offset
-        second = gain @ covariance[:size, :size] @ gain.T + jnp.outer(apart, apart)
+        apart = times(gain, mean[:size]) + offset
+        second = times(times(gain, covariance[:size, :size]), gain.T)
+        second = second + apart[:, None] * apart[None]
         inner = precise.solve(new.covariance + second)
         ratio = precise.log_determinant() - definite(new.covariance).log_determinant()
         return 0.5 * (jnp.trace(inner) - len(apart) + ratio)
@@ -33,7 +34,7 @@ def surprise(old: Controllers) -> Quadratic:
     def one(gain, offset, covariance):
         precision = definite(covariance).inverse()
         error = jnp.concatenate([-gain, jnp.eye(len(offset))], axis=1)
-        weighed = error.T @ precision
-        return Quadratic(weighed @ error, -weighed @ offset)
+        weighed = times(error.T, precision)
+        return Quadratic(times(weighed, error), -times(weighed, offset))
 
     return jax.vmap(one)(*old)

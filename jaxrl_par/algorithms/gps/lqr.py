@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrl_par.algorithms.gps.matrices import definite
+from jaxrl_par.algorithms.gps.matrices import definite, times
 from jaxrl_par.guidance import Controllers
 
 
@@ -101,9 +101,10 @@ def backward(
     def step(value: Value, inputs: tuple[Quadratic, Dynamics]):
         cost, dynamics = inputs
         matrix, offset = dynamics.matrix, dynamics.offset
-        future = value.hessian @ matrix
-        hessian = cost.hessian + matrix.T @ future
-        gradient = cost.gradient + matrix.T @ value.gradient + future.T @ offset
+        future = times(value.hessian, matrix)
+        hessian = cost.hessian + times(matrix.T, future)
+        gradient = cost.gradient + times(matrix.T, value.gradient)
+        gradient = gradient + times(future.T, offset)
         both, own = hessian[size:, :size], hessian[size:, size:]
         inner = definite(own + added * jnp.eye(number))
         right = jnp.concatenate([both, gradient[size:, None]], axis=1)
@@ -111,7 +112,10 @@ def backward(
         gain, shift = solved[:, :size], solved[:, size]
         controller = Controllers(gain, shift, inner.inverse())
         value = value_of(hessian, gradient, gain, shift)
-        change = shift @ gradient[size:], 0.5 * shift @ own @ shift
+        change = (
+            jnp.sum(shift * gradient[size:]),
+            0.5 * jnp.sum(shift * times(own, shift)),
+        )
         return value, (controller, ~inner.is_own, *change)
 
     value, (controllers, wrong, *change) = jax.lax.scan(
@@ -131,10 +135,10 @@ def value_of(
     added to find them."""
     size = gain.shape[1]
     both, own = hessian[size:, :size], hessian[size:, size:]
-    cross = gain.T @ both
-    curvature = hessian[:size, :size] + cross + cross.T + gain.T @ own @ gain
-    slope = gradient[:size] + gain.T @ gradient[size:] + both.T @ shift
-    slope = slope + gain.T @ (own @ shift)
+    cross, squared = times(gain.T, both), times(gain.T, times(own, gain))
+    curvature = hessian[:size, :size] + cross + cross.T + squared
+    slope = gradient[:size] + times(gain.T, gradient[size:] + times(own, shift))
+    slope = slope + times(both.T, shift)
     return Value(0.5 * (curvature + curvature.T), slope)
 
 
@@ -151,12 +155,13 @@ def moments(
         mean, covariance = now
         (gain, offset, noise), dynamics = inputs
         mixed = jnp.concatenate([jnp.eye(len(mean)), gain])
-        both = jnp.concatenate([mean, gain @ mean + offset])
+        both = jnp.concatenate([mean, times(gain, mean) + offset])
         size = len(mean)
-        spread = (mixed @ covariance @ mixed.T).at[size:, size:].add(noise)
+        spread = times(times(mixed, covariance), mixed.T)
+        spread = spread.at[size:, size:].add(noise)
         matrix = dynamics.matrix
-        after = matrix @ spread @ matrix.T + dynamics.covariance
-        return (matrix @ both + dynamics.offset, after), Moments(both, spread)
+        after = times(times(matrix, spread), matrix.T) + dynamics.covariance
+        return (times(matrix, both) + dynamics.offset, after), Moments(both, spread)
 
     _, found = jax.lax.scan(step, (mean, covariance), (controllers, dynamics))
     return found
