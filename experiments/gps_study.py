@@ -60,7 +60,7 @@ class Args:
     paces: tuple[Pace, ...] = PACES
     num_seeds: int = 2
     num_workers: int = 8
-    num_rounds: int = 12
+    num_rounds: int = 14
     """Rollouts of each initial state, in the mean, are so many times `rollouts`."""
     num_poses: int = 200
     """Doors of a test."""

@@ -22,8 +22,8 @@ class Controllers(NamedTuple):
     offset: Float[Array, "*J T A"]
     covariance: Float[Array, "*J T A A"]
 
-    def mean(self, states: Float[Array, "*J T D"]) -> Float[Array, "*J T A"]:
-        """Of actions in these states."""
+    def mean(self, states: Float[Array, "*N D"]) -> Float[Array, "*N A"]:
+        """Of actions in these states, one for each controller that there is."""
         return jnp.einsum("...ad,...d->...a", self.gain, states) + self.offset
 
 

@@ -48,10 +48,10 @@ class Args(cli.Args):
     delayed in the mean time that a worker takes for its rollouts."""
     batch_size: int = 32
     """Rows of each initial state in one of them."""
-    kept_lessons: int = 3
+    kept_lessons: int = 5
     """Steps of the controllers from whose lessons the global policy learns."""
-    total_steps: int = 120_000
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, anneal=False)
+    total_steps: int = 135_000
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3)
     """Of the global policy."""
     network: NetworkConfig = NetworkConfig(widths=(64, 64))
     gps: GPSConfig = GPSConfig()
