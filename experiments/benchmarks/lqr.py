@@ -21,6 +21,7 @@ from typing import Any
 os.environ["NPROC"] = "1"  # before JAX starts
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -46,16 +47,15 @@ def problems(args: Args) -> tuple[Quadratic, Dynamics]:
     draws, both = np.random.default_rng(0), args.state_size + args.num_actions
     shape, size = (args.num_states, args.num_steps), args.state_size
     root = draws.normal(size=(*shape, both, both))
-    cost = Quadratic(
-        root @ root.swapaxes(-1, -2) / both + np.eye(both),
-        draws.normal(size=(*shape, both)),
-    )
-    dynamics = Dynamics(
-        0.4 * draws.normal(size=(*shape, size, both)),
-        draws.normal(size=(*shape, size)),
-        np.zeros((*shape, size, size)),
-    )
-    return jax.tree.map(lambda x: jax.numpy.asarray(x, "float32"), (cost, dynamics))
+
+    def made(x: np.ndarray) -> jax.Array:
+        return jnp.asarray(x, jnp.float32)
+
+    curved = root @ root.swapaxes(-1, -2) / both + np.eye(both)
+    cost = Quadratic(made(curved), made(draws.normal(size=(*shape, both))))
+    matrix, offset = (draws.normal(size=(*shape, *x)) for x in ((size, both), (size,)))
+    noise = jnp.zeros((*shape, size, size))
+    return cost, Dynamics(made(0.4 * matrix), made(offset), noise)
 
 
 def in_numpy(cost: Any, dynamics: Any) -> list[np.ndarray]:

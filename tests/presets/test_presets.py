@@ -32,7 +32,7 @@ TAKES = {
     "es": ("compiled", "workers", "fleet"),
     "episodic_control": ("compiled", "threads"),
     "gorila": ALL,
-    "gps": ("compiled",),
+    "gps": ("compiled", "delayed"),
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
