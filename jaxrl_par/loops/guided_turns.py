@@ -116,7 +116,7 @@ def guided_turns(search: Search, turns: Turns, num_workers: int) -> Program:
             agent, run.learner, local.own.recent, learn_key, numbers,
             sizes.batch_size, updates, Axis(), worker,
         )  # fmt: skip
-        told = {"worker": worker, "updates": updates}
+        told = {"worker": worker, "trainer_updates": updates}
         told = {name: x.astype(jnp.float32) for name, x in told.items()}
         return advanced(search, run, state, local, metrics | learned | told, Axis())
 

@@ -97,7 +97,7 @@ def test_turns_change_their_worker_alone_and_all_are_learned_from():
     jax.tree.map(
         np.testing.assert_array_equal, own, search.agent.params(before.learner)
     )
-    assert float(metrics["updates"]) == 2 and float(metrics["skipped"]) == 0
+    assert float(metrics["trainer_updates"]) == 2 and float(metrics["skipped"]) == 0
     run, _ = step(run)
     run, metrics = step(run)
     np.testing.assert_array_equal(run.local.own.recent.count, [1, 2])
