@@ -327,6 +327,37 @@ def ppg(data: Any) -> str:
     return table(head, rows)
 
 
+def guided(data: Any) -> str:
+    names = "pace", "seed", "opened", "best", "time"
+    doors = [map(x.get, names) for x in data["rows"]["doors"]]
+    head = ("workers", "seed", "doors opened at the end", "at best", "simulated time")
+    names = "model", "num_workers", "busy_without_trainer", "busy"
+    names = (*names, "rounds_per_time", "rounds_per_time_own")
+    waiting = [map(x.get, names) for x in data["rows"]["utilisation"]]
+    told = ("durations", "workers", "busy", "busy, and a trainer", "rounds in a time")
+    return (
+        "Shares of doors, in poses that nobody was shown, that the global policy opens;"
+        " the workers' durations are heavy-tailed.\n\n"
+        + table(head, doors)
+        + "\n\nShares of time that workers are busy where all wait for the slowest, and"
+        " for a trainer that takes as long as they do in the mean; rounds of all"
+        " workers in a unit of time then, and where nobody waits.\n\n"
+        + table((*told, "at their own pace"), waiting)
+    )
+
+
+def lqr(data: Any) -> str:
+    settings, faster = data["settings"], data["times_as_fast"]
+    sizes = f"{settings['num_states']} initial states x {settings['num_steps']} steps"
+    return (
+        f"{sizes}, {settings['state_size']} numbers of state,"
+        f" {settings['num_actions']} of action: vmapped {shown(faster['numpy'])} times"
+        " as fast as a loop in NumPy, and"
+        f" {shown(faster['compiled_loop'])} times as fast as a Python loop over a"
+        " compiled pass."
+    )
+
+
 def pbt(data: Any) -> str:
     rows = [(x["method"], x["best"], x["median"], x["means"]) for x in data["rows"]]
     head = ("method", "best member of the seeds", "median", "means of all members")
@@ -450,6 +481,10 @@ SECTIONS = (
         "Students of one game and of several", "policy_distillation/study.json",
         f"{_E}/policy_distillation_study.py", students,
     ),
+    Section(
+        "Doors, and who waits for whom", "gps/study.json", f"{_E}/gps_study.py", guided
+    ),
+    Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",

@@ -292,6 +292,10 @@ class Args:
         """What a device does with topology = compiled; `env` is its share."""
         return compiled(learner, env, self.unroll_length, axis)
 
+    def make_delayed(self, learner: Learner) -> Program | None:
+        """What runs with topology = delayed; None for gradients that come late."""
+        del learner
+
     def make_engine(self, learner: Learner) -> Engine | None:
         """What runs in workers, here or in a fleet; None for those of gradients."""
         del learner

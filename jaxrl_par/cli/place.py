@@ -87,6 +87,8 @@ def _compiled(args: Args, learner: Learner) -> Program:
 
 
 def _delayed(args: Args, learner: Learner) -> Program:
+    if program := args.make_delayed(learner):
+        return program
     num_workers = args.workers.num_workers
     if args.delays.quorum is not None:
         staleness = args.workers.staleness

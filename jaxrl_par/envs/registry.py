@@ -60,6 +60,23 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
     return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
 
 
+def alone(name: str, **params: Any) -> Any:
+    """One environment with gymnax's interface, for who looks into its state.
+
+    Args:
+      params: arguments of its class.
+
+    Raises:
+      RefusedError: there is no such environment, or it is several, or trials.
+    """
+    sized = family_and_sizes(name)
+    if len(tasks(name)) > 1 or (sized and FAMILIES[sized[0]].in_trials):
+        raise RefusedError(f"{name} is no single environment, whose state one can know")
+    if not is_name(name):
+        raise _unknown(name)
+    return _constructor(name)(**params)
+
+
 def _unknown(name: str) -> RefusedError:
     from jaxrl_par.envs import host  # which needs much that others do not
 

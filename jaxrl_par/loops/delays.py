@@ -114,7 +114,7 @@ class DelaysConfig:
         if self.model in ("none", "constant"):
             delay = self.delay if self.model == "constant" else 0
             return schedules.in_turn(num_workers, num_turns, delay)
-        return schedules.simulated(self._durations(num_workers, num_turns, seed))
+        return schedules.simulated(self.durations(num_workers, num_turns, seed))
 
     def rounds(
         self, num_workers: int, num_updates: int, seed: int, max_lag: int | None
@@ -134,18 +134,20 @@ class DelaysConfig:
         if self.record is not None:
             found = read(Path(self.record))
             return rounds.recorded(found, num_workers, self.quorum)
-        durations = self._durations(num_workers, num_updates, seed)
+        durations = self.durations(num_workers, num_updates, seed)
         return rounds.simulated(durations, self.quorum, self.lag, max_lag)
 
-    def _durations(self, num_workers: int, number: int, seed: int) -> Durations:
-        """Of so many unrolls of each worker; all alike for none."""
-        size = number, num_workers
+    def durations(self, num_workers: int, num_turns: int, seed: int) -> Durations:
+        """Times of workers' turns; all alike where the model says nothing of them."""
+        size = num_turns, num_workers
         if self.model == "random":
             return schedules.exponential(*size, seed)
         if self.model == "heavy_tailed":
             return schedules.heavy_tailed(*size, seed, self.tail)
         slowest = self.slowest if self.model == "per_worker" else 1.0
-        return schedules.steady(number, np.geomspace(1.0, 1.0 / slowest, num_workers))
+        return schedules.steady(
+            num_turns, np.geomspace(1.0, 1.0 / slowest, num_workers)
+        )
 
 
 def recorded(path: Path, num_workers: int) -> Schedule:

@@ -37,6 +37,7 @@ SUMMARIES = {
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",
+    "gps": "guided policy search, controllers that teach a policy: Door-60",
     "rl2": "RL^2, memory that learns how to learn a task: Bandits-5x10",
     "episodic_control": "MFEC and NEC, values of what was most alike: Catch-bsuite",
     "policy_distillation": "a small network learns from agents: Breakout-MinAtar",

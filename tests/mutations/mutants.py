@@ -2658,6 +2658,46 @@ _STUDENTS = (
     ),
 )
 
+_GUIDED = (
+    _m(
+        "the value of a regularised gain has the short form",
+        "algorithms/gps/lqr.py",
+        "curvature = hessian[:size, :size] + cross + cross.T + squared",
+        "curvature = hessian[:size, :size] + 0.5 * (cross + cross.T)",
+        "algorithms/gps/test_lqr.py::test_the_value_is_that_of_a_regularised_gain",
+    ),
+    _m(
+        "a step that beats its prediction shrinks the next",
+        "algorithms/gps/constrained.py",
+        "error = jnp.maximum(predicted - actual, _LEAST_ERROR)",
+        "error = predicted - actual",
+        "algorithms/gps/test_constrained.py::"
+        "test_a_step_that_beats_its_prediction_grows_most",
+    ),
+    _m(
+        "a line search scales the feedback too",
+        "algorithms/gps/ilqg.py",
+        "action = action + size * offset + gain @ (now - state)",
+        "action = action + size * (offset + gain @ (now - state))",
+        "algorithms/gps/test_ilqg.py::test_the_line_search_has_these_numbers",
+    ),
+    _m(
+        "an indefinite matrix is taken for a definite one",
+        "algorithms/gps/matrices.py",
+        "own = own & (pivot > floor)",
+        "own = own & (pivot > -floor)",
+        "algorithms/gps/test_lqr.py::test_what_is_added_is_enough",
+    ),
+    _m(
+        "the lessons of controllers lack their offsets",
+        "guidance.py",
+        'jnp.einsum("...ad,...d->...a", self.gain, states) + self.offset',
+        'jnp.einsum("...ad,...d->...a", self.gain, states)',
+        "algorithms/gps/test_global_policy.py::"
+        "test_a_controller_has_a_gain_and_an_offset_for_every_step",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -2670,6 +2710,7 @@ MUTATIONS = (
     *_TOPOLOGIES,
     *_ACTOR_CRITICS,
     *_POPULATIONS,
+    *_GUIDED,
     *_STUDENTS,
     *_BRIDGE,
     *_ENVS,

@@ -34,6 +34,7 @@ TAKES = {
     "es": ("compiled", "workers", "fleet"),
     "episodic_control": ("compiled", "threads"),
     "gorila": ALL,
+    "gps": ("compiled", "delayed"),
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
@@ -61,6 +62,7 @@ SMALL = {
 LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
+KNOWN |= {"gps": "Door-60"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
