@@ -1,0 +1,362 @@
+"""An ensemble of networks that learn what actions do, each from its own sample.
+
+Of each row (o, a, r, o') member e learns, in units of the rows so far,
+
+    (o' - o - mean) / std  and  (r - mean) / std     by squared errors
+    whether a terminated the episode                  by cross-entropy
+
+    L[e] = mean over rows of n[e] (mean squared error + cross-entropy)
+
+n[e] is how often the member sees the row: a bootstrap, in which rows are drawn with
+replacement. It is drawn where the row is acted, by Poisson(1), and is part of it: so it
+stays the same as long as the row is kept, and is a new one in the row that takes its
+place. Drawn anew for each batch, all members would soon have seen all rows, and
+disagree no more than their initial parameters do. A row that no member sees is held
+out: it measures the error.
+
+The means and deviations are part of the state, and the only ones: what is learned, what
+is predicted and what is measured at the same update is in the same units.
+
+Sources: Sutton, Dyna (1990), for the use; Chua et al., arXiv:1805.12114, section 4, for
+ensembles of bootstraps; Osband et al., arXiv:1602.04621, section 3, for Poisson counts.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl_par.agents import accept, stepped
+from jaxrl_par.axis import Axis
+from jaxrl_par.errors import above, at_least, below
+from jaxrl_par.networks import Network
+from jaxrl_par.statistics import Moments, merged, moments, scales
+from jaxrl_par.types import (
+    Action,
+    Grads,
+    Info,
+    Mean,
+    Metrics,
+    Obs,
+    Params,
+    Prediction,
+    PRNGKey,
+    TimeStep,
+    Trajectory,
+    WorldModel,
+)
+
+_POISSON = np.cumsum([np.exp(-1.0) / x for x in (1, 1, 2, 6, 24, 120, 720)])
+"""Probabilities that a count is at most 0, 1, .., 6."""
+_SLOW = 0.02
+"""Share of the newest error in the running one."""
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """How many members, and when they are believed."""
+
+    num_members: int = 5
+    """E"""
+    held_out: float = 0.1
+    """Share of rows that no member is to see; those that none happens to see add to
+    them."""
+    believed_below: float = 0.1
+    """The running mean of squared errors in rows held out, below which the model is
+    used: 1 is what a constant would have."""
+    min_updates: int = 200
+    """Updates before it may be used at all."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = at_least(self, num_members=1, min_updates=0)
+        found += above(self, held_out=0, believed_below=0)
+        return found + below(self, held_out=1)
+
+
+class Seen(NamedTuple):
+    """Rows [N], or their moments and bounds."""
+
+    obs: Any
+    """[N, D]"""
+    change: Any
+    """To the next observation, [N, D]."""
+    reward: Any
+
+
+class WorldModelState(NamedTuple):
+    """What is known of the environment."""
+
+    params: Params
+    """Leaves [E, ...]."""
+    opt_state: optax.OptState
+    statistics: Moments
+    """Means and variances, each a `Seen`."""
+    low: Float[Array, " D"]
+    high: Float[Array, " D"]
+    """The least and the largest that was ever observed."""
+    error: Float[Array, ""]
+    """Running mean in rows held out; infinite before there is any."""
+    updates: Int[Array, ""]
+
+
+class Rows(NamedTuple):
+    """What a window says, N = L K rows; 0 where there is nothing to learn."""
+
+    seen: Seen
+    action: Action
+    ended: Float[Array, " N"]
+    keep: Bool[Array, " N"]
+    members: Float[Array, "N E"]
+
+
+def world_model(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: WorldModelConfig = WorldModelConfig(),
+) -> WorldModel:
+    """An ensemble as a model to imagine with: see the module.
+
+    A member whose loss or gradient is not finite is dropped: it learns nothing, and is
+    not asked. The metric `dropped_members` counts them.
+
+    Args:
+      network: as `networks.world_network` makes.
+      optimizer: clips, schedules and scales the gradient of all members together.
+
+    Raises:
+      RefusedError: the config is out of range, or an argument is something else.
+    """
+    accept(network, optimizer, config, WorldModelConfig)
+
+    def init(key: PRNGKey, step: TimeStep) -> WorldModelState:
+        shown = _shown(step.obs, _no_action(network, step))
+        start = jax.vmap(lambda key: network.init(key, shown))
+        params = start(jax.random.split(key, config.num_members))
+        zeros = jnp.zeros(step.obs.shape[1:], jnp.float32)
+        nothing = Seen(zeros, zeros, jnp.float32(0))
+        ones = jax.tree.map(jnp.ones_like, nothing)
+        return WorldModelState(
+            params,
+            optimizer.init(params),
+            Moments(jnp.float32(0), nothing, ones),
+            zeros + jnp.inf,
+            zeros - jnp.inf,
+            jnp.float32(jnp.inf),
+            jnp.int32(0),
+        )
+
+    def grad(
+        state: WorldModelState, batch: Trajectory, key: PRNGKey, axis: Axis
+    ) -> tuple[Grads, Info]:
+        del key, axis  # the loss is deterministic, and of this batch alone
+        return gradient(network, state, rows_of(batch))
+
+    def apply(
+        state: WorldModelState, grads: Grads, metrics: Metrics
+    ) -> WorldModelState:
+        params, opt_state = stepped(optimizer, state.params, state.opt_state, grads)
+        newest: Any = metrics["held_out_error"]
+        error = _running(state.error, newest)
+        updates = state.updates + 1
+        return state._replace(
+            params=params, opt_state=opt_state, error=error, updates=updates
+        )
+
+    def predict(
+        state: WorldModelState, obs: Obs, action: Action, key: PRNGKey
+    ) -> Prediction:
+        return predicted(network, state, obs, action, key)
+
+    def members(key: PRNGKey, num_rows: int) -> Int[Array, "B E"]:
+        return drawn_members(key, num_rows, config)
+
+    def ready(state: WorldModelState) -> Bool[Array, ""]:
+        enough = state.updates >= config.min_updates
+        return enough & (state.error < config.believed_below)
+
+    return WorldModel(init, grad, apply, observed, predict, members, ready)
+
+
+def drawn_members(
+    key: PRNGKey, num_rows: int, config: WorldModelConfig
+) -> Int[Array, "B E"]:
+    """How often each member sees each row: Poisson(1), or 0 where it is held out."""
+    count_key, held_key = jax.random.split(key)
+    place = jax.random.uniform(count_key, (num_rows, config.num_members, 1))
+    bounds = jnp.asarray(_POISSON, jnp.float32)[None, None]
+    counts = jnp.sum(place > bounds, axis=-1, dtype=jnp.int8)
+    held = jax.random.uniform(held_key, (num_rows, 1)) < config.held_out
+    return jnp.where(held, jnp.int8(0), counts)
+
+
+def rows_of(batch: Trajectory) -> Rows:
+    """The transitions of windows; those that are none, or not finite, are not kept."""
+    steps = batch.steps
+    obs, after = steps.obs[:-1], steps.obs[1:]
+    seen = Seen(obs, after - obs, batch.reward)
+    finite = [jnp.isfinite(x) for x in seen]
+    finite = [x if x.ndim == 2 else jnp.all(x, axis=2) for x in finite]
+    keep = jnp.stack([~steps.last[:-1], *finite]).all(0)
+
+    def flat(x: Array) -> Array:
+        kept = keep.reshape(*keep.shape, *[1] * (x.ndim - 2))
+        x = jnp.where(kept, x, jnp.zeros_like(x))
+        return x.reshape(-1, *x.shape[2:])
+
+    members = batch.extras["members"].astype(jnp.float32)
+    ended = (batch.discount == 0).astype(jnp.float32)
+    seen, action, ended, members = jax.tree.map(
+        flat, (seen, batch.action, ended, members)
+    )
+    return Rows(seen, action, ended, keep.reshape(-1), members)
+
+
+def gradient(
+    network: Network, state: WorldModelState, rows: Rows
+) -> tuple[Grads, Info]:
+    """That of all members, 0 of those that are not finite."""
+    units = in_units(state.statistics, rows.seen)
+
+    def of_member(params: Params, counts: Float[Array, " N"]):
+        change, reward, end = told_by(network, params, units.obs, rows.action)
+        squares = jnp.square(change - units.change)
+        total = jnp.sum(squares, axis=1) + jnp.square(reward - units.reward)
+        errors = total / (squares.shape[1] + 1)
+        ends = optax.sigmoid_binary_cross_entropy(end, rows.ended)
+        return jnp.mean(counts * (errors + ends)), errors
+
+    each = jax.vmap(jax.value_and_grad(of_member, has_aux=True), (0, 1))
+    (losses, errors), grads = each(state.params, rows.members)
+    leaves = [
+        jnp.all(jnp.isfinite(x), axis=range(1, x.ndim))
+        for x in jax.tree.leaves((losses, grads))
+    ]
+    sound = jnp.stack(leaves).all(0)
+    grads = jax.tree.map(lambda x: jnp.where(_like(sound, x), x, 0.0), grads)
+    number = jnp.sum(sound, dtype=jnp.float32)
+    held = rows.keep & (jnp.sum(rows.members, axis=1) == 0)
+    errors = jnp.sum(jnp.where(sound[:, None], errors, 0.0), axis=0)
+    # Without any member nothing is known.
+    errors = jnp.where(number > 0, errors / jnp.maximum(number, 1.0), jnp.inf)
+    metrics: Metrics = {
+        "loss": Mean(jnp.sum(jnp.where(sound, losses, 0.0)), number),
+        "held_out_error": Mean(
+            jnp.sum(jnp.where(held, errors, 0.0)), jnp.sum(held, dtype=jnp.float32)
+        ),
+        "dropped_members": sound.size - number,
+    }
+    return grads, Info(metrics)
+
+
+def predicted(
+    network: Network, state: WorldModelState, obs: Obs, action: Action, key: PRNGKey
+) -> Prediction:
+    """What a member expects that is drawn for each row, of those that can tell.
+
+    The next observation is within the bounds of what was observed.
+    """
+    means, deviations = state.statistics.mean, scales(state.statistics)
+    nothing = Seen(obs, jnp.zeros_like(obs), jnp.zeros(obs.shape[0]))
+    units = in_units(state.statistics, nothing)
+
+    def of_member(params: Params):
+        return told_by(network, params, units.obs, action)
+
+    change, reward, end = jax.vmap(of_member)(state.params)  # [E, B, ...]
+    sound = jnp.all(jnp.isfinite(change), axis=-1)
+    sound &= jnp.isfinite(reward) & jnp.isfinite(end)
+    logits = jnp.where(sound.T, 0.0, -jnp.inf)
+    member = jax.random.categorical(key, logits)
+    rows = jnp.arange(len(obs))
+    known = jnp.any(sound, axis=0)
+    change_of, reward_of, end_of = (x[member, rows] for x in (change, reward, end))
+    after = obs + means.change[None] + deviations.change[None] * change_of
+    bounds = (jnp.broadcast_to(x, obs.shape) for x in (state.low, state.high))
+    after = jnp.clip(after, *bounds)
+    reward = means.reward + deviations.reward * reward_of
+    return Prediction(
+        jnp.where(known[:, None], after, jnp.nan),
+        jnp.where(known, reward, jnp.nan),
+        jax.nn.sigmoid(end_of),
+        disagreement(change, sound),
+    )
+
+
+def disagreement(
+    change: Float[Array, "E B D"], sound: Bool[Array, "E B"]
+) -> Float[Array, " B"]:
+    """The standard deviation over members that can tell, in the mean over D."""
+    number = jnp.maximum(jnp.sum(sound, axis=0), 1)[:, None].astype(jnp.float32)
+    change = jnp.where(sound[..., None], change, 0.0)
+    mean = jnp.sum(change, axis=0) / number
+    apart = jnp.where(sound[..., None], jnp.square(change - mean[None]), 0.0)
+    return jnp.mean(jnp.sqrt(jnp.sum(apart, axis=0) / number), axis=-1)
+
+
+def observed(
+    state: WorldModelState, trajectory: Trajectory, axis: Axis
+) -> WorldModelState:
+    """Means, deviations and bounds with these rows too, of all instances."""
+    steps = trajectory.steps
+    change = steps.obs[1:] - steps.obs[:-1]
+    rows = Seen(steps.obs[:-1], change, trajectory.reward)
+    finite = jnp.all(jnp.isfinite(rows.obs) & jnp.isfinite(rows.change), axis=2)
+    keep = finite & jnp.isfinite(rows.reward) & ~trajectory.rows.last
+    new = moments(rows, keep, axis)
+    # Where an episode ends, what was seen last is within bounds, too.
+    seen = jnp.concatenate([rows.obs, rows.obs + rows.change])
+    kept = jnp.concatenate([keep, keep])[..., None]
+    least, most = (jnp.where(kept, x, -jnp.inf) for x in (-seen, seen))
+    given = jnp.stack([jnp.max(x, axis=(0, 1)) for x in (least, most)])
+    least, most = axis.max(axis.after(given, new.count))
+    return state._replace(
+        statistics=merged(state.statistics, new),
+        low=jnp.minimum(state.low, -least),
+        high=jnp.maximum(state.high, most),
+    )
+
+
+def in_units(statistics: Moments, seen: Seen) -> Seen:
+    """Less their means, by their deviations."""
+
+    def unit(x: Array, mean: Array, deviation: Array) -> Array:
+        mean, deviation = (jnp.broadcast_to(y, x.shape) for y in (mean, deviation))
+        return (x - mean) / deviation
+
+    return jax.tree.map(unit, seen, statistics.mean, scales(statistics))
+
+
+def told_by(
+    network: Network, params: Params, obs: Float[Array, "N D"], action: Action
+) -> tuple[Float[Array, "N D"], Float[Array, " N"], Float[Array, " N"]]:
+    """(change, reward, logit of an end) of one member, in units."""
+    outputs, _ = network.apply(params, (), _shown(obs, action))
+    return outputs
+
+
+def _shown(obs: Obs, action: Action) -> TimeStep:
+    no = jnp.zeros(len(obs), bool)
+    return TimeStep((obs, action), no, no)
+
+
+def _no_action(network: Network, step: TimeStep) -> Action:
+    assert network.specs is not None
+    spec = network.specs[1]
+    return jnp.zeros((step.first.shape[0], *spec.shape), spec.dtype)
+
+
+def _running(error: Float[Array, ""], newest: Mean) -> Float[Array, ""]:
+    """The running mean with one more, if there were any rows."""
+    value = newest.total / jnp.maximum(newest.count, 1e-9)
+    started = jnp.isfinite(error) & jnp.isfinite(value)
+    mixed = jnp.where(started, error + _SLOW * (value - error), value)
+    return jnp.where(newest.count > 0, mixed, error)
+
+
+def _like(x: Bool[Array, " E"], of: Array) -> Bool[Array, "E ..."]:
+    return x.reshape(-1, *[1] * (of.ndim - 1))
