@@ -73,8 +73,8 @@ class WorldModelConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_members=1, min_updates=0)
-        found += above(self, held_out=0, believed_below=0)
+        found = at_least(self, num_members=1, min_updates=0, held_out=0)
+        found += above(self, believed_below=0)
         return found + below(self, held_out=1)
 
 

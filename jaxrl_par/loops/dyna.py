@@ -139,13 +139,14 @@ class _Dyna(NamedTuple):
     ) -> tuple[Grads, Info]:
         real_key, model_key, dream_key, key = jax.random.split(key, 4)
         of_agent, info = self.agent.grad(state.agent, batch.agent, real_key, axis)
-        of_model, told = self.model.grad(state.model, batch.rows, model_key, axis)
-        metrics = info.metrics | _named("model_", told.metrics)
+        of_model, learned = self.model.grad(state.model, batch.rows, model_key, axis)
+        metrics = info.metrics | _named("model_", learned.metrics)
         if self.config.share > 0:
             dreams = self.imagine(state, batch.rows, info.priorities, dream_key)
             prepared = self.agent.prepare(state.agent, dreams, axis)
             by_dreams, dreamt = self.agent.grad(state.agent, prepared, key, axis)
-            ready = self.model.ready(state.model)
+            told = jnp.any(dreams.extras["weight"] > 0)
+            ready = self.model.ready(state.model) & told
             share = jnp.where(ready, jnp.float32(self.config.share), 0.0)
             of_agent = jax.tree.map(
                 lambda x, y: jnp.where(ready, (1.0 - share) * x + share * y, x),

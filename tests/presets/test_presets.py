@@ -29,6 +29,7 @@ TAKES = {
     "async_q": ALL,
     "ddpg": SAMPLED,
     "dqn": SAMPLED,
+    "dyna": SAMPLED,
     "es": ("compiled", "workers", "fleet"),
     "episodic_control": ("compiled", "threads"),
     "gorila": ALL,
