@@ -95,7 +95,7 @@ def walked(name: str, args: Args) -> dict[str, Any]:
         after, rows = learned_by_dyna(key, maze(LAYOUT), config, num_steps=steps)
         return rows.discount == 0, after.planned
 
-    keys = random.split(random.key(0), args.maze_seeds)
+    keys = jax.random.split(random.key(0), args.maze_seeds)
     ended, updates = jax.jit(jax.vmap(one))(keys)
     found = np.full((args.maze_seeds, EPISODES), np.nan)
     for row, ends in zip(found, np.asarray(ended), strict=True):
@@ -169,8 +169,7 @@ def draw(args: Args, walks: dict[str, Any], deep: list[dict[str, Any]]) -> None:
     left, centre, right = figure.subplots(1, 3)
     for name in (x for x in MAZE if x in walks):
         steps = walks[name]["steps"]
-        known = [(i + 1, x) for i, x in enumerate(steps) if x is not None]
-        left.plot(*zip(*known, strict=True), label=name)
+        left.plot(range(1, EPISODES + 1), [x or np.nan for x in steps], label=name)
     left.axhline(14, color="black", linewidth=0.8)
     left.set(xlabel="episode", ylabel="steps of the episode", yscale="log")
     left.set_title(f"the maze, mean of {args.maze_seeds} learners")

@@ -3,11 +3,12 @@
 DQN learns from replay, and from short branches that an ensemble of networks imagines.
 `--imagination.share 0` is DQN alone, whose model is learned and not asked.
 
-Parallel deep Dyna-Q has one real environment, whose actor waits for nobody, and as many
-branches as one likes, on as many devices:
+Parallel deep Dyna-Q has one real environment, whose actor goes on by itself, and as
+many branches as one likes, on as many devices. `threads.pace` says how much is learned
+for each real row:
 
-    python experiments/dyna.py --topology threads --num-envs 1 --threads.num-actors 1
-        --threads.schedule decoupled --threads.unrolls-per-update 2 --num-devices 2
+    python experiments/dyna.py --topology threads --num-envs 1 --num-devices 2
+        --threads.unrolls-per-update 2 --imagination.branches 1024
 
 Source: lecture 5 (Elster, Mustafaoglu and Pingali).
 """
@@ -22,9 +23,11 @@ from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.world_model import WorldModelConfig, world_model
 from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
 from jaxrl_par.loops import ImaginationConfig, dyna
+from jaxrl_par.loops.pace import PaceConfig
 from jaxrl_par.networks import NetworkConfig, q_network, world_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
+from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.types import Agent, Spec, Specs
 
 
@@ -44,9 +47,14 @@ class Args(ReplayArgs):
         " alone"
     )
 
-    num_envs: int = 1
-    unroll_length: int = 8
-    total_steps: int = 50_000
+    num_envs: int = 4
+    unroll_length: int = 4
+    total_steps: int = 20_000
+    threads: ThreadsConfig = ThreadsConfig(
+        num_actors=1,
+        schedule="decoupled",
+        pace=PaceConfig(samples_per_insert=128.0, run_ahead=4),
+    )
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=10.0)
     network: NetworkConfig = NetworkConfig(widths=(120, 84))
     dqn: DQNConfig = DQNConfig(polyak_rate=0.01, anneal_steps=5_000)
@@ -59,7 +67,7 @@ class Args(ReplayArgs):
     imagination: ImaginationConfig = ImaginationConfig()
     """Branches are those of all devices together."""
     replay: ReplayConfig = ReplayConfig(
-        capacity=50_000, min_size=512, batch_size=128, updates_per_step=8
+        capacity=51_200, min_size=512, batch_size=128, updates_per_step=16
     )
 
     @property

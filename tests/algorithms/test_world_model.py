@@ -289,7 +289,9 @@ def test_it_learns_cartpole_from_random_actions():
         grads, info = model.grad(state, batch, key, Axis())
         return model.apply(state, grads, info.metrics), None
 
-    learn = jax.jit(lambda x: jax.lax.scan(once, x, random.split(random.key(3), 5_000)))
+    learn = jax.jit(
+        lambda x: jax.lax.scan(once, x, jax.random.split(random.key(3), 5_000))
+    )
     state, _ = learn(state)
     assert model.ready(state) and state.error < 1e-3
 
