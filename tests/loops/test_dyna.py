@@ -1,6 +1,8 @@
 """Learning from a model's imagination beside what was real."""
 
 import inspect
+import json
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -19,7 +21,7 @@ from jaxrl_par.networks import NetworkConfig, q_network, world_network
 from jaxrl_par.replay import Windows, uniform
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, train
-from jaxrl_par.training import TrainingError
+from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.types import (
     Agent,
     Box,
@@ -220,3 +222,30 @@ def test_continuous_actions_and_observations_that_are_no_vector_are_refused():
     ):
         with pytest.raises(TrainingError, match=message):
             experiment.learner(experiment.config(env_name=name))
+
+
+@pytest.mark.slow
+def test_one_real_environment_feeds_many_that_imagine(tmp_path):
+    """Parallel deep Dyna-Q: an actor with one environment, and a learner on two devices
+    that imagines with what it has, up to the pace."""
+    experiment = presets.get("dyna")
+    threads = replace(experiment.config.threads, unrolls_per_update=2)
+    replay = replace(experiment.config.replay, min_size=64, updates_per_step=2)
+    pace = replace(threads.pace, samples_per_insert=64.0)
+    model = WorldModelConfig(num_members=2, believed_below=10.0, min_updates=4)
+    args = experiment.config(
+        topology="threads", num_envs=1, num_devices=2, total_steps=200, model=model,
+        threads=replace(threads, pace=pace), replay=replay,
+        training=TrainingConfig(
+            runs_dir=str(tmp_path), log_interval=5, gif=False, tensorboard=False,
+            evaluation_envs=2, evaluation_episodes=1,
+        ),
+    )  # fmt: skip
+    trained = experiment.run(args)
+    rows = trained.directory.metrics.read_text().splitlines()
+    told = [json.loads(row) for row in rows]
+    assert any(x.get("imagined_share") == 0.5 for x in told)
+    assert all(x.get("model_dropped_members", 0) == 0 for x in told)
+    progress = trained.run.progress
+    # 256 rows of an update, at most 64 for each that was inserted.
+    assert 0 < 256 * int(progress.updates) <= 64 * (int(progress.env_steps) + 64)
