@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import optax
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
@@ -175,12 +176,14 @@ def _deterministic(
 
 def imagining_dqn(env: Environment) -> Learner:
     """DQN of two steps, and branches of an ensemble that is believed at once."""
-    small = NetworkConfig(widths=(4,))
-    agent = dqn(q_network(*env.specs, small), OPTIMIZER, DQNConfig(n_step=2))
+    small, sgd = NetworkConfig(widths=(4,)), optax.sgd(0.1)
+    agent = dqn(q_network(*env.specs, small), sgd, DQNConfig(n_step=2))
+    # Members are a batch of products, which under `vmap` are rounded in another way,
+    # and Adam would enlarge that.
     config = WorldModelConfig(
         num_members=2, held_out=0.4, believed_below=1e9, min_updates=1
     )
-    model = world_model(world_network(*env.specs, small), OPTIMIZER, config)
+    model = world_model(world_network(*env.specs, small), sgd, config)
     imagination = loops.ImaginationConfig(0.3, branches=3, horizon=3, curiosity=0.1)
     windows = Windows(1, lookahead=1, constant_carry=True)
     both = loops.dyna(agent, model, imagination)

@@ -54,6 +54,8 @@ _POISSON = np.cumsum([np.exp(-1.0) / x for x in (1, 1, 2, 6, 24, 120, 720)])
 """Probabilities that a count is at most 0, 1, .., 6."""
 _SLOW = 0.02
 """Share of the newest error in the running one."""
+_MOST = 1e6
+"""The largest error that is told."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,12 @@ class WorldModelState(NamedTuple):
     """Means and variances, each a `Seen`."""
     low: Float[Array, " D"]
     high: Float[Array, " D"]
-    """The least and the largest that was ever observed."""
+    """The least and the largest that was ever observed; 0 before there is any. Nothing
+    here is infinite: learners that gossip take differences of all numbers."""
     error: Float[Array, ""]
-    """Running mean in rows held out; infinite before there is any."""
+    """Running mean in rows held out, at most 10^6."""
+    measured: Int[Array, ""]
+    """Batches that had such rows."""
     updates: Int[Array, ""]
 
 
@@ -144,9 +149,10 @@ def world_model(
             params,
             optimizer.init(params),
             Moments(jnp.float32(0), nothing, ones),
-            zeros + jnp.inf,
-            zeros - jnp.inf,
-            jnp.float32(jnp.inf),
+            zeros,
+            jnp.zeros_like(zeros),  # a buffer that is there twice cannot be donated
+            jnp.float32(_MOST),
+            jnp.int32(0),
             jnp.int32(0),
         )
 
@@ -161,11 +167,9 @@ def world_model(
     ) -> WorldModelState:
         params, opt_state = stepped(optimizer, state.params, state.opt_state, grads)
         newest: Any = metrics["held_out_error"]
-        error = _running(state.error, newest)
+        state = _measured(state, newest)
         updates = state.updates + 1
-        return state._replace(
-            params=params, opt_state=opt_state, error=error, updates=updates
-        )
+        return state._replace(params=params, opt_state=opt_state, updates=updates)
 
     def predict(
         state: WorldModelState, obs: Obs, action: Action, key: PRNGKey
@@ -176,7 +180,7 @@ def world_model(
         return drawn_members(key, num_rows, config)
 
     def ready(state: WorldModelState) -> Bool[Array, ""]:
-        enough = state.updates >= config.min_updates
+        enough = (state.updates >= config.min_updates) & (state.measured > 0)
         return enough & (state.error < config.believed_below)
 
     return WorldModel(init, grad, apply, observed, predict, members, ready)
@@ -242,7 +246,7 @@ def gradient(
     held = rows.keep & (jnp.sum(rows.members, axis=1) == 0)
     errors = jnp.sum(jnp.where(sound[:, None], errors, 0.0), axis=0)
     # Without any member nothing is known.
-    errors = jnp.where(number > 0, errors / jnp.maximum(number, 1.0), jnp.inf)
+    errors = jnp.where(number > 0, errors / jnp.maximum(number, 1.0), _MOST)
     metrics: Metrics = {
         "loss": Mean(jnp.sum(jnp.where(sound, losses, 0.0)), number),
         "held_out_error": Mean(
@@ -314,10 +318,13 @@ def observed(
     least, most = (jnp.where(kept, x, -jnp.inf) for x in (-seen, seen))
     given = jnp.stack([jnp.max(x, axis=(0, 1)) for x in (least, most)])
     least, most = axis.max(axis.after(given, new.count))
+    begun = state.statistics.count > 0
+    low = jnp.where(begun, jnp.minimum(state.low, -least), -least)
+    high = jnp.where(begun, jnp.maximum(state.high, most), most)
     return state._replace(
         statistics=merged(state.statistics, new),
-        low=jnp.minimum(state.low, -least),
-        high=jnp.maximum(state.high, most),
+        low=jnp.where(new.count > 0, low, state.low),
+        high=jnp.where(new.count > 0, high, state.high),
     )
 
 
@@ -350,12 +357,16 @@ def _no_action(network: Network, step: TimeStep) -> Action:
     return jnp.zeros((step.first.shape[0], *spec.shape), spec.dtype)
 
 
-def _running(error: Float[Array, ""], newest: Mean) -> Float[Array, ""]:
-    """The running mean with one more, if there were any rows."""
-    value = newest.total / jnp.maximum(newest.count, 1e-9)
-    started = jnp.isfinite(error) & jnp.isfinite(value)
-    mixed = jnp.where(started, error + _SLOW * (value - error), value)
-    return jnp.where(newest.count > 0, mixed, error)
+def _measured(state: WorldModelState, newest: Mean) -> WorldModelState:
+    """With the error in one more batch, if any of its rows are held out."""
+    error = jnp.minimum(newest.total / jnp.maximum(newest.count, 1e-9), _MOST)
+    running = state.error + _SLOW * (error - state.error)
+    running = jnp.where(state.measured > 0, running, error)
+    any_ = newest.count > 0
+    return state._replace(
+        error=jnp.where(any_, running, state.error),
+        measured=state.measured + any_.astype(jnp.int32),
+    )
 
 
 def _like(x: Bool[Array, " E"], of: Array) -> Bool[Array, "E ..."]:

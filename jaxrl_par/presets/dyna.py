@@ -53,21 +53,21 @@ class Args(ReplayArgs):
     threads: ThreadsConfig = ThreadsConfig(
         num_actors=1,
         schedule="decoupled",
-        pace=PaceConfig(samples_per_insert=128.0, run_ahead=4),
+        pace=PaceConfig(samples_per_insert=64.0, run_ahead=4),
     )
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=10.0)
-    network: NetworkConfig = NetworkConfig(widths=(120, 84))
+    network: NetworkConfig = NetworkConfig()
     dqn: DQNConfig = DQNConfig(polyak_rate=0.01, anneal_steps=5_000)
     dueling: bool = False
     """Values as that of the state, and advantages of the actions."""
     model_optimizer: OptimizerConfig = OptimizerConfig(anneal=False, max_grad_norm=10.0)
-    model_network: NetworkConfig = NetworkConfig(widths=(64, 64), activation="swish")
+    model_network: NetworkConfig = NetworkConfig(widths=(64,), activation="swish")
     """Of one member of the model."""
-    model: WorldModelConfig = WorldModelConfig()
-    imagination: ImaginationConfig = ImaginationConfig()
+    model: WorldModelConfig = WorldModelConfig(num_members=3)
+    imagination: ImaginationConfig = ImaginationConfig(branches=64)
     """Branches are those of all devices together."""
     replay: ReplayConfig = ReplayConfig(
-        capacity=51_200, min_size=512, batch_size=128, updates_per_step=16
+        capacity=51_200, min_size=512, batch_size=64, updates_per_step=16
     )
 
     @property

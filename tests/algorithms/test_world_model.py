@@ -193,8 +193,8 @@ def test_a_member_that_predicts_nan_is_dropped_and_counted():
     # Without any, that is told, and the model believed no longer.
     nobody = ask(broken(state, [0, 1, 2]))
     assert np.all(np.isnan(nobody.obs)) and np.all(np.isnan(nobody.reward))
-    state = state._replace(error=jnp.float32(0.01))
-    assert MODEL.ready(state)
+    state = state._replace(error=jnp.float32(0.01), measured=jnp.int32(1))
+    assert MODEL.ready(state) and not MODEL.ready(begun())
     grads, info = told(broken(state, [0, 1, 2]))
     assert info.metrics["dropped_members"] == 3
     assert all(np.all(x == 0) for x in jax.tree.leaves(grads))
