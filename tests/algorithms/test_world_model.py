@@ -227,10 +227,9 @@ def test_devices_learn_what_one_learns_from_all_rows():
         jax.tree.leaves((whole.statistics.mean, whole.statistics.variance, expected)),
         strict=True,
     )
-    error = [
-        x["held_out_error"].total / x["held_out_error"].count for x in (told, alone)
-    ]
-    assert error[0] == pytest.approx(error[1], rel=1e-5)
+    errors = [x["held_out_error"] for x in (told, alone)]
+    both, one = (float(x.total / x.count) for x in errors)
+    assert both == pytest.approx(one, rel=1e-5)
     for x, y in pairs:
         assert np.linalg.norm(x - y) <= 1e-5 * max(np.linalg.norm(y), 1e-3)
 
