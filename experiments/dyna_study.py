@@ -47,12 +47,12 @@ class Args:
 
     out: Path = Path("runs/dyna_study")
     """Folder of the results; those of other settings belong into another one."""
-    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    shares: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
     """Of imagination. 0 is DQN."""
     num_seeds: int = 5
     num_points: int = 20
     """Evaluations of each run."""
-    settings: Method = Method(total_steps=20_000)
+    settings: Method = Method(total_steps=12_000)
     """What all shares have in common."""
     maze_seeds: int = 30
     maze_steps: int = 16_000

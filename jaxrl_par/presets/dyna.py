@@ -55,7 +55,9 @@ class Args(ReplayArgs):
         schedule="decoupled",
         pace=PaceConfig(samples_per_insert=64.0, run_ahead=4),
     )
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, max_grad_norm=10.0)
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=5e-4, anneal=False, max_grad_norm=10.0
+    )
     network: NetworkConfig = NetworkConfig()
     dqn: DQNConfig = DQNConfig(polyak_rate=0.01, anneal_steps=5_000)
     dueling: bool = False
@@ -64,7 +66,7 @@ class Args(ReplayArgs):
     model_network: NetworkConfig = NetworkConfig(widths=(64,), activation="swish")
     """Of one member of the model."""
     model: WorldModelConfig = WorldModelConfig(num_members=3)
-    imagination: ImaginationConfig = ImaginationConfig(branches=64)
+    imagination: ImaginationConfig = ImaginationConfig(branches=64, horizon=3)
     """Branches are those of all devices together."""
     replay: ReplayConfig = ReplayConfig(
         capacity=51_200, min_size=512, batch_size=64, updates_per_step=16

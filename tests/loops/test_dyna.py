@@ -198,7 +198,7 @@ def test_what_is_no_model_or_sums_its_rows_is_refused():
         ({"model_network": NetworkConfig(shared=False)}, "model_network.shared is for"),
         (
             {"dqn": DQNConfig(n_step=3)},
-            "horizon must be at least dqn.n_step = 3,",
+            "horizon must be at least dqn.n_step = 4,",
         ),
         (
             {"topology": "workers"},
