@@ -75,10 +75,8 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        counts = dict.fromkeys(("num_seeds", "num_workers", "branches"), 1)
-        return at_least(
-            self, **counts, total_steps=5_000 if "a3c" in self.methods else 1
-        )
+        counts = ("num_seeds", "num_workers", "branches", "total_steps")
+        return at_least(self, **dict.fromkeys(counts, 1))
 
     def settings(self, method: Name, workers: int, seed: int) -> cli.Args:
         """Those of a case."""

@@ -197,7 +197,7 @@ def test_what_is_no_model_or_sums_its_rows_is_refused():
         ({"network": NetworkConfig(memory="lstm")}, "network.memory must be none here"),
         ({"model_network": NetworkConfig(shared=False)}, "model_network.shared is for"),
         (
-            {"dqn": DQNConfig(n_step=3)},
+            {"dqn": DQNConfig(n_step=4)},
             "horizon must be at least dqn.n_step = 4,",
         ),
         (
