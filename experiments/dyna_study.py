@@ -52,7 +52,7 @@ class Args:
     num_seeds: int = 5
     num_points: int = 20
     """Evaluations of each run."""
-    settings: Method = Method(total_steps=12_000)
+    settings: Method = Method()
     """What all shares have in common."""
     maze_seeds: int = 30
     maze_steps: int = 16_000

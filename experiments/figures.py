@@ -333,6 +333,22 @@ def pbt(data: Any) -> str:
     return table(head, rows)
 
 
+def dyna(data: Any) -> str:
+    walks = [x for x in data["rows"] if "maze" in x]
+    head = ("maze", "steps of episode 1", "episodes to 20 steps", "steps of episode 50")
+    told = [(x["maze"], x["first"], x["episode"], x["last"]) for x in walks]
+    deep = [x for x in data["rows"] if "share" in x]
+    shares = table(
+        ("share of imagination", "rows to 475, seeds", "median", "median at the end"),
+        [(x["share"], x["steps"], x["median"], x["median_at_end"]) for x in deep],
+    )
+    total = data["settings"]["settings"]["total_steps"]
+    where = (
+        f"CartPole, {shown(total)} rows, all else equal; share 0 is DQN, a dash never."
+    )
+    return f"{table(head, told)}\n\n{where}\n\n{shares}"
+
+
 def selection(data: Any) -> str:
     rounds, middle = shown(data["ratios"]), data["median"]
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
@@ -441,6 +457,7 @@ SECTIONS = (
         "Students of one game and of several", "policy_distillation/study.json",
         f"{_E}/policy_distillation_study.py", students,
     ),
+    Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",

@@ -49,17 +49,19 @@ class Args(ReplayArgs):
 
     num_envs: int = 4
     unroll_length: int = 4
-    total_steps: int = 20_000
+    total_steps: int = 10_000
     threads: ThreadsConfig = ThreadsConfig(
         num_actors=1,
         schedule="decoupled",
-        pace=PaceConfig(samples_per_insert=64.0, run_ahead=4),
+        pace=PaceConfig(samples_per_insert=128.0, run_ahead=4),
     )
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=5e-4, anneal=False, max_grad_norm=10.0
     )
     network: NetworkConfig = NetworkConfig()
-    dqn: DQNConfig = DQNConfig(polyak_rate=0.01, anneal_steps=5_000)
+    dqn: DQNConfig = DQNConfig(
+        gamma=0.98, n_step=3, polyak_rate=0.01, anneal_steps=3_000
+    )
     dueling: bool = False
     """Values as that of the state, and advantages of the actions."""
     model_optimizer: OptimizerConfig = OptimizerConfig(anneal=False, max_grad_norm=10.0)
@@ -69,7 +71,7 @@ class Args(ReplayArgs):
     imagination: ImaginationConfig = ImaginationConfig(branches=64, horizon=3)
     """Branches are those of all devices together."""
     replay: ReplayConfig = ReplayConfig(
-        capacity=51_200, min_size=512, batch_size=64, updates_per_step=16
+        capacity=51_200, min_size=512, batch_size=64, updates_per_step=32
     )
 
     @property
