@@ -182,7 +182,8 @@ def draw(args: Args, walks: dict[str, Any], deep: list[dict[str, Any]]) -> None:
     centre.axhline(SOLVED, color="black", linewidth=0.8)
     centre.set(xlabel="rows of acting", ylabel="greedy return, median of seeds")
     centre.set_title(f"{args.settings.env_name}, by the share of imagination")
-    centre.legend(title="share")
+    if deep:
+        centre.legend(title="share")
     never = 1.1 * max((case["curve"][-1]["rows"] for case in deep), default=1)
     for case in deep:
         steps = [never if x is None else x for x in until_solved(case["curve"])]

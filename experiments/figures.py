@@ -337,16 +337,17 @@ def dyna(data: Any) -> str:
     walks = [x for x in data["rows"] if "maze" in x]
     head = ("maze", "steps of episode 1", "episodes to 20 steps", "steps of episode 50")
     told = [(x["maze"], x["first"], x["episode"], x["last"]) for x in walks]
+    maze = table(head, told)
     deep = [x for x in data["rows"] if "share" in x]
+    if not deep:
+        return maze
     shares = table(
         ("share of imagination", "rows to 475, seeds", "median", "median at the end"),
         [(x["share"], x["steps"], x["median"], x["median_at_end"]) for x in deep],
     )
-    total = data["settings"]["settings"]["total_steps"]
-    where = (
-        f"CartPole, {shown(total)} rows, all else equal; share 0 is DQN, a dash never."
+    return (
+        f"{maze}\n\nCartPole, all else equal; share 0 is DQN, a dash never.\n\n{shares}"
     )
-    return f"{table(head, told)}\n\n{where}\n\n{shares}"
 
 
 def selection(data: Any) -> str:
