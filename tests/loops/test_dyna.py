@@ -103,6 +103,7 @@ def test_a_model_that_is_not_believed_changes_nothing():
         assert found == 1.0 and metrics["imagined_share"] == 0.0
 
 
+@pytest.mark.slow
 def test_curiosity_pays_for_disagreement():
     config = ImaginationConfig(share=1.0, curiosity=-2.0)
     assert gradient(config, doubt=0.5)[0] == pytest.approx(5.0 - 2.0 * 0.5)

@@ -2610,7 +2610,7 @@ _MODELS = (
         "algorithms/tabular/sweeping.py",
         "moved(now.table, pair, now.backups[pair], rule)",
         "moved(now.table, pair, now.table.values[pair] + now.queue[pair], rule)",
-        "algorithms/tabular/test_dyna.py::test_a_planned_update_follows_the_errors_sign",
+        "algorithms/tabular/test_tabular_dyna.py::test_a_planned_update_follows_the_errors_sign",
     ),
 )
 

@@ -51,6 +51,7 @@ def row(state, action, reward, discount, next_state):
     return Transition(state, action, reward, discount, next_state)
 
 
+@pytest.mark.slow
 def test_after_one_episode_of_the_chain_planning_knows_all_values():
     """10,000 updates of ten pairs, by steps of 1, after the only reward."""
     exact = DynaConfig(num_planning=1_000, step_size=constant(1.0))
@@ -90,7 +91,9 @@ def test_without_planning_dyna_is_q_learning():
     assert np.any(found.table.values > 0)
 
 
-@pytest.mark.parametrize("planning", ["seen", "prioritised"])
+@pytest.mark.parametrize(
+    "planning", [pytest.param("seen", marks=pytest.mark.slow), "prioritised"]
+)
 def test_a_planned_update_follows_the_errors_sign(planning):
     """Trap 16 (a): Q = 1, reward 0 and an end, by a step of 1, is 0. Whoever adds the
     priority |error| has 2."""
