@@ -1,38 +1,16 @@
-"""An ensemble of networks that learn what actions do, each from its own sample.
+"""The ensemble: its state, its gradient, and what it predicts."""
 
-Of each row (o, a, r, o') member e learns, in units of the rows so far,
-
-    (o' - o - mean) / std  and  (r - mean) / std     by squared errors
-    whether a terminated the episode                  by cross-entropy
-
-    L[e] = mean over rows of n[e] (mean squared error + cross-entropy)
-
-n[e] is how often the member sees the row: a bootstrap, in which rows are drawn with
-replacement. It is drawn where the row is acted, by Poisson(1), and is part of it: so it
-stays the same as long as the row is kept, and is a new one in the row that takes its
-place. Drawn anew for each batch, all members would soon have seen all rows, and
-disagree no more than their initial parameters do. A row that no member sees is held
-out: it measures the error.
-
-The means and deviations are part of the state, and the only ones: what is learned, what
-is predicted and what is measured at the same update is in the same units.
-
-Sources: Sutton, Dyna (1990), for the use; Chua et al., arXiv:1805.12114, section 4, for
-ensembles of bootstraps; Osband et al., arXiv:1602.04621, section 3, for Poisson counts.
-"""
-
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.agents import accept, stepped
+from jaxrl_par.algorithms.world_model.config import WorldModelConfig, drawn_members
+from jaxrl_par.algorithms.world_model.rows import Rows, Seen, in_units, rows_of
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, at_least, below
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import Moments, merged, moments, scales
 from jaxrl_par.types import (
@@ -50,44 +28,10 @@ from jaxrl_par.types import (
     WorldModel,
 )
 
-_POISSON = np.cumsum([np.exp(-1.0) / x for x in (1, 1, 2, 6, 24, 120, 720)])
-"""Probabilities that a count is at most 0, 1, .., 6."""
 _SLOW = 0.02
 """Share of the newest error in the running one."""
 _MOST = 1e6
 """The largest error that is told."""
-
-
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """How many members, and when they are believed."""
-
-    num_members: int = 5
-    """E"""
-    held_out: float = 0.1
-    """Share of rows that no member is to see; those that none happens to see add to
-    them."""
-    believed_below: float = 0.1
-    """The running mean of squared errors in rows held out, below which the model is
-    used: 1 is what a constant would have."""
-    min_updates: int = 200
-    """Updates before it may be used at all."""
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        found = at_least(self, num_members=1, min_updates=0, held_out=0)
-        found += above(self, believed_below=0)
-        return found + below(self, held_out=1)
-
-
-class Seen(NamedTuple):
-    """Rows [N], or their moments and bounds."""
-
-    obs: Any
-    """[N, D]"""
-    change: Any
-    """To the next observation, [N, D]."""
-    reward: Any
 
 
 class WorldModelState(NamedTuple):
@@ -107,16 +51,6 @@ class WorldModelState(NamedTuple):
     measured: Int[Array, ""]
     """Batches that had such rows."""
     updates: Int[Array, ""]
-
-
-class Rows(NamedTuple):
-    """What a window says, N = L K rows; 0 where there is nothing to learn."""
-
-    seen: Seen
-    action: Action
-    ended: Float[Array, " N"]
-    keep: Bool[Array, " N"]
-    members: Float[Array, "N E"]
 
 
 def world_model(
@@ -184,40 +118,6 @@ def world_model(
         return enough & (state.error < config.believed_below)
 
     return WorldModel(init, grad, apply, observed, predict, members, ready)
-
-
-def drawn_members(
-    key: PRNGKey, num_rows: int, config: WorldModelConfig
-) -> Int[Array, "B E"]:
-    """How often each member sees each row: Poisson(1), or 0 where it is held out."""
-    count_key, held_key = jax.random.split(key)
-    place = jax.random.uniform(count_key, (num_rows, config.num_members, 1))
-    bounds = jnp.asarray(_POISSON, jnp.float32)[None, None]
-    counts = jnp.sum(place > bounds, axis=-1, dtype=jnp.int8)
-    held = jax.random.uniform(held_key, (num_rows, 1)) < config.held_out
-    return jnp.where(held, jnp.int8(0), counts)
-
-
-def rows_of(batch: Trajectory) -> Rows:
-    """The transitions of windows; those that are none, or not finite, are not kept."""
-    steps = batch.steps
-    obs, after = steps.obs[:-1], steps.obs[1:]
-    seen = Seen(obs, after - obs, batch.reward)
-    finite = [jnp.isfinite(x) for x in seen]
-    finite = [x if x.ndim == 2 else jnp.all(x, axis=2) for x in finite]
-    keep = jnp.stack([~steps.last[:-1], *finite]).all(0)
-
-    def flat(x: Array) -> Array:
-        kept = keep.reshape(*keep.shape, *[1] * (x.ndim - 2))
-        x = jnp.where(kept, x, jnp.zeros_like(x))
-        return x.reshape(-1, *x.shape[2:])
-
-    members = batch.extras["members"].astype(jnp.float32)
-    ended = (batch.discount == 0).astype(jnp.float32)
-    seen, action, ended, members = jax.tree.map(
-        flat, (seen, batch.action, ended, members)
-    )
-    return Rows(seen, action, ended, keep.reshape(-1), members)
 
 
 def gradient(
@@ -326,16 +226,6 @@ def observed(
         low=jnp.where(new.count > 0, low, state.low),
         high=jnp.where(new.count > 0, high, state.high),
     )
-
-
-def in_units(statistics: Moments, seen: Seen) -> Seen:
-    """Less their means, by their deviations."""
-
-    def unit(x: Array, mean: Array, deviation: Array) -> Array:
-        mean, deviation = (jnp.broadcast_to(y, x.shape) for y in (mean, deviation))
-        return (x - mean) / deviation
-
-    return jax.tree.map(unit, seen, statistics.mean, scales(statistics))
 
 
 def told_by(
