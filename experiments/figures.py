@@ -364,6 +364,23 @@ def pbt(data: Any) -> str:
     return table(head, rows)
 
 
+def dyna(data: Any) -> str:
+    walks = [x for x in data["rows"] if "maze" in x]
+    head = ("maze", "steps of episode 1", "episodes to 20 steps", "steps of episode 50")
+    told = [(x["maze"], x["first"], x["episode"], x["last"]) for x in walks]
+    maze = table(head, told)
+    deep = [x for x in data["rows"] if "share" in x]
+    if not deep:
+        return maze
+    shares = table(
+        ("share of imagination", "rows to 475, seeds", "median", "median at the end"),
+        [(x["share"], x["steps"], x["median"], x["median_at_end"]) for x in deep],
+    )
+    return (
+        f"{maze}\n\nCartPole, all else equal; share 0 is DQN, a dash never.\n\n{shares}"
+    )
+
+
 def selection(data: Any) -> str:
     rounds, middle = shown(data["ratios"]), data["median"]
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
@@ -485,6 +502,7 @@ SECTIONS = (
         "Doors, and who waits for whom", "gps/study.json", f"{_E}/gps_study.py", guided
     ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
+    Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",

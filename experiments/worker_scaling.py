@@ -22,8 +22,6 @@ Hogwild on LunarLander.
 
 import json
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,21 +29,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl_par import cli, random
+from jaxrl_par import cli
 from jaxrl_par.errors import at_least
-from jaxrl_par.loops import Program
 from jaxrl_par.presets.a3c import Args as Method
 from jaxrl_par.presets.a3c import make_agent
 from jaxrl_par.training.comparison import to_json
-from jaxrl_par.training.engines import Compiled
-
-LAST = 100
-"""Episodes whose mean decides."""
 
 
 @dataclass(frozen=True)
@@ -128,37 +120,8 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[str, Any]:
     """One case, until it is solved or gives up."""
-    placed = cli.place(settings, cli.compose(settings, make_agent))
-    chunk = settings.training.log_interval
-    engine = Compiled(placed, chunk) if isinstance(placed, Program) else placed
-    last: deque[tuple[float, float]] = deque()
-    episodes, seconds, cpu, best, solved = 0, 0.0, 0.0, None, False
-    try:
-        run = engine.init(random.key(settings.seed))
-        while not solved and int(run.progress.env_steps) < settings.total_steps:
-            started, used = time.perf_counter(), time.process_time()
-            compiled = engine.compile_seconds
-            run, metrics = engine.advance(run, chunk)
-            compiled = engine.compile_seconds - compiled
-            seconds += time.perf_counter() - started - compiled
-            cpu += time.process_time() - used - compiled
-            returns = metrics["episode_return"]
-            for total, count in zip(*map(np.asarray, returns), strict=True):
-                episodes += int(count)
-                last.append((float(total), float(count)))
-                while sum(x for _, x in last) - last[0][1] >= LAST:
-                    last.popleft()
-                total_return, number = (sum(x) for x in zip(*last, strict=True))
-                if number >= LAST:
-                    reached = total_return / number
-                    best = reached if best is None else max(best, reached)
-                if best is not None and best >= threshold:
-                    solved = True
-                    break
-    finally:
-        engine.close()
-    report = engine.report()
-    print(name, episodes, f"{seconds:.1f} s", flush=True)
+    done = cli.until_solved(cli.compose(settings, make_agent), settings, threshold)
+    print(name, done["episodes"], f"{done['seconds']:.1f} s", flush=True)
     return {
         "name": name,
         "mode": mode,
@@ -166,15 +129,7 @@ def trained(name: str, mode: str, settings: Method, threshold: float) -> dict[st
         "num_workers": settings.workers.num_workers,
         "store": settings.workers.store,
         "seed": settings.seed,
-        "solved": solved,
-        "best_return": best,
-        "episodes": episodes,
-        "env_steps": int(run.progress.env_steps),
-        "updates": int(run.progress.updates),
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "report": None if report is None else report.row(),
-    }
+    } | done
 
 
 def write(args: Args, results: list[dict[str, Any]]) -> None:

@@ -71,6 +71,22 @@ def merged(old: Moments, new: Moments) -> Moments:
     return jax.tree.map(lambda x, y: jnp.where(usable, x, y), both, old)
 
 
+def scales(of: Moments) -> PyTree:
+    """Standard deviations to divide by: 1 where a leaf's element never changed.
+
+    The deviation of equal numbers is no more than their rounding. Divided by that, the
+    first other number would be huge.
+    """
+
+    def scale(mean: Array, variance: Array) -> Array:
+        deviation = jnp.sqrt(variance)
+        rounding = 32 * jnp.finfo(jnp.float32).eps * jnp.abs(mean)
+        changes = (of.count > 0) & (deviation > rounding)
+        return jnp.where(changes, deviation, 1.0)
+
+    return jax.tree.map(scale, of.mean, of.variance)
+
+
 def standardized(
     x: Float[Array, "*N"], keep: Bool[Array, "*N"], axis: Axis
 ) -> Float[Array, "*N"]:

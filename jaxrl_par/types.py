@@ -55,6 +55,19 @@ class Preferences(NamedTuple):
     """What the layer reads that makes them."""
 
 
+class Prediction(NamedTuple):
+    """What a model expects of an action in each of B observations."""
+
+    obs: Obs
+    """[B, ...], the next observation."""
+    reward: Float[Array, " B"]
+    end: Float[Array, " B"]
+    """The probability that it terminates the episode."""
+    doubt: Float[Array, " B"]
+    """How much members of the model disagree, in standard deviations of what changes
+    from one observation to the next; 0 where there is no telling."""
+
+
 class TaskObs(NamedTuple):
     """What one of several tasks shows, in arrays that are as large for all."""
 
@@ -199,6 +212,22 @@ class Agent(NamedTuple):
         """`plain`, if it is all of how this agent acts."""
         ours = self.plain is not None and self.plain.act is self.act
         return self.plain if ours and self.complete is as_acted else None
+
+
+class WorldModel(NamedTuple):
+    """A model of an environment as pure functions, learned as an agent is."""
+
+    init: Callable[[PRNGKey, TimeStep], State]
+    grad: Callable[[State, Trajectory, PRNGKey, Axis], tuple[Grads, Info]]
+    """Of windows from replay, whose rows say in `extras["members"]` who sees them."""
+    apply: Callable[[State, Grads, Metrics], State]
+    observe: Callable[[State, Trajectory, Axis], State]
+    predict: Callable[[State, Obs, Action, PRNGKey], Prediction]
+    """Not finite where no member of the model can tell."""
+    members: Callable[[PRNGKey, int], Int[Array, "B E"]]
+    """How often each member is to see each of B rows, drawn once in a row's life."""
+    ready: Callable[[State], Bool[Array, ""]]
+    """Before that, and where it errs too much, nobody should believe it."""
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

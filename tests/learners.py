@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import optax
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
@@ -20,6 +21,7 @@ from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
+from jaxrl_par.algorithms.world_model import WorldModelConfig, world_model
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import (
@@ -33,6 +35,7 @@ from jaxrl_par.networks import (
     policy_network,
     q_network,
     separate,
+    world_network,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
@@ -171,6 +174,22 @@ def _deterministic(
     return loops.replayed(agent, prioritised(4, 3, windows, priorities, min_size=3))
 
 
+def imagining_dqn(env: Environment) -> Learner:
+    """DQN of two steps, and branches of an ensemble that is believed at once."""
+    small, sgd = NetworkConfig(widths=(4,)), optax.sgd(0.1)
+    agent = dqn(q_network(*env.specs, small), sgd, DQNConfig(n_step=2))
+    # Members are a batch of products, which under `vmap` are rounded in another way,
+    # and Adam would enlarge that.
+    config = WorldModelConfig(
+        num_members=2, held_out=0.4, believed_below=1e9, min_updates=1
+    )
+    model = world_model(world_network(*env.specs, small), sgd, config)
+    imagination = loops.ImaginationConfig(0.3, branches=3, horizon=3, curiosity=0.1)
+    windows = Windows(1, lookahead=1, constant_carry=True)
+    both = loops.dyna(agent, model, imagination)
+    return loops.replayed(both, prioritised(4, 3, windows, min_size=3))
+
+
 def episodic_mfec(env: Environment) -> Learner:
     """The best returns of episodes that end in other unrolls than they begin in."""
     config = MFECConfig(capacity=64, num_neighbours=3)
@@ -201,6 +220,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
     "dqn, prioritised": prioritised_dqn,
+    "dyna": imagining_dqn,
     "r2d2, quantiles": r2d2,
     "dqn, lstm, mixed": demonstrated_dqn,
     "mfec": episodic_mfec,

@@ -12,6 +12,7 @@ from jaxrl_par.cli.place import compose, place
 from jaxrl_par.cli.problems import environment_problems
 from jaxrl_par.cli.readers import Topology
 from jaxrl_par.cli.run import draw, train
+from jaxrl_par.cli.solving import until_solved
 from jaxrl_par.cli.studies import (
     at_end,
     draw_seeds,
@@ -44,5 +45,6 @@ __all__ = [
     "seed_curves",
     "sentences",
     "train",
+    "until_solved",
     "write_study",
 ]

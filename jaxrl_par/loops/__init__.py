@@ -3,6 +3,7 @@
 from jaxrl_par.loops.adaptation import adaptation, returns_after
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.distillation import DistillationConfig, Teacher, distillation
+from jaxrl_par.loops.dyna import ImaginationConfig, dyna
 from jaxrl_par.loops.elsewhere import (
     add_from,
     go_on,
@@ -46,6 +47,7 @@ __all__ = [
     "Engine",
     "Gradient",
     "Halves",
+    "ImaginationConfig",
     "Kept",
     "Learner",
     "Lessons",
@@ -66,6 +68,7 @@ __all__ = [
     "count_skipped",
     "data_shapes",
     "distillation",
+    "dyna",
     "epochs",
     "evolution",
     "go_on",

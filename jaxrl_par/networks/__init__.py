@@ -18,6 +18,7 @@ from jaxrl_par.networks.q_values import q_network
 from jaxrl_par.networks.separate import separate
 from jaxrl_par.networks.tasks import of_tasks
 from jaxrl_par.networks.twice import twice_differentiable
+from jaxrl_par.networks.world import world_network
 
 __all__ = [
     "Network",
@@ -34,4 +35,5 @@ __all__ = [
     "q_network",
     "separate",
     "twice_differentiable",
+    "world_network",
 ]

@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrl_par.errors import refuse
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.networks import features
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import NetworkConfig, Static
@@ -33,12 +33,13 @@ def q_network(
         made; dueling atom by atom.
 
     Raises:
-      ValueError: the config does not fit the specs, or actions are not discrete.
+      ValueError: the config does not fit the specs.
+      RefusedError: actions are not discrete.
     """
     features.check(observation_spec, config)
     refuse(num_atoms=num_atoms)
     if not isinstance(action_spec, Discrete) or action_spec.shape:
-        raise ValueError(
+        raise RefusedError(
             "values of all actions need a single Discrete action, not"
             f" {action_spec!r}: for others, take an actor-critic"
         )

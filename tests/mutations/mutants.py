@@ -2698,6 +2698,38 @@ _GUIDED = (
     ),
 )
 
+_MODELS = (
+    _m(
+        "the end of an imagined branch is an end",
+        "envs/imagined.py",
+        "discount = (~(state.last | ended)).astype(jnp.float32)",
+        "discount = (~(state.last | last)).astype(jnp.float32)",
+        "envs/test_imagined.py::test_the_end_of_a_branch_is_no_end",
+    ),
+    _m(
+        "imagination comes on top of what is real",
+        "loops/dyna.py",
+        "(1.0 - share) * x + share * y",
+        "x + share * y",
+        "loops/test_dyna.py::test_imagination_counts_by_its_share_however_much_there_is",
+    ),
+    _m(
+        "a feature that never changes is divided by its rounding",
+        "statistics.py",
+        "(of.count > 0) & (deviation > rounding)",
+        "(of.count > 0) & (deviation > 0.0)",
+        "algorithms/test_world_model.py::"
+        "test_a_feature_that_never_changes_has_scale_one",
+    ),
+    _m(
+        "prioritised sweeping adds the size of the error",
+        "algorithms/tabular/sweeping.py",
+        "moved(now.table, pair, now.backups[pair], rule)",
+        "moved(now.table, pair, now.table.values[pair] + now.queue[pair], rule)",
+        "algorithms/tabular/test_tabular_dyna.py::test_a_planned_update_follows_the_errors_sign",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -2722,4 +2754,5 @@ MUTATIONS = (
     *_EPISODIC,
     *_FLEET,
     *_PLAIN,
+    *_MODELS,
 )

@@ -31,6 +31,7 @@ TAKES = {
     "async_q": ALL,
     "ddpg": SAMPLED,
     "dqn": SAMPLED,
+    "dyna": SAMPLED,
     "es": ("compiled", "workers", "fleet"),
     "episodic_control": ("compiled", "threads"),
     "gorila": ALL,

@@ -17,6 +17,8 @@ ALL = LEARNERS | CONTINUOUS
 
 # XLA fuses what reads parameters out of a ring in another way.
 ROUNDED = {("v-mpo", "delayed")}
+# A batch of products, of the model's members, under a `vmap` over learners.
+ROUNDED |= {("dyna", "gossip")}
 
 QUICK = ("a2c, normalised",)
 

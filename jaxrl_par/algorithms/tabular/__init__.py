@@ -16,6 +16,14 @@ from jaxrl_par.algorithms.tabular.control import (
     control_update,
     learned_action_values,
 )
+from jaxrl_par.algorithms.tabular.dyna import (
+    DynaConfig,
+    DynaState,
+    dyna_step,
+    dyna_update,
+    learned_by_dyna,
+    new_learner,
+)
 from jaxrl_par.algorithms.tabular.evaluation import (
     action_values,
     evaluate,
@@ -25,6 +33,7 @@ from jaxrl_par.algorithms.tabular.evaluation import (
     state_values,
     sweep,
 )
+from jaxrl_par.algorithms.tabular.experience import Experience, transitions_of
 from jaxrl_par.algorithms.tabular.mdp import (
     MDP,
     Transition,
@@ -40,7 +49,9 @@ from jaxrl_par.algorithms.tabular.planning import (
     value_iteration,
 )
 from jaxrl_par.algorithms.tabular.problems import (
+    chain,
     cliff_walking,
+    maze,
     random_mdp,
     random_walk,
     two_state,
@@ -67,7 +78,10 @@ __all__ = [
     "POLYNOMIAL",
     "ControlConfig",
     "ControlState",
+    "DynaConfig",
+    "DynaState",
     "Estimate",
+    "Experience",
     "StepSize",
     "TDState",
     "Table",
@@ -75,11 +89,14 @@ __all__ = [
     "accumulated",
     "action_values",
     "averaged",
+    "chain",
     "checked_policy",
     "cliff_walking",
     "constant",
     "control_step",
     "control_update",
+    "dyna_step",
+    "dyna_update",
     "estimate",
     "evaluate",
     "evaluate_by_sweeps",
@@ -88,7 +105,10 @@ __all__ = [
     "finite_mdp",
     "improved",
     "learned_action_values",
+    "learned_by_dyna",
     "learned_values",
+    "maze",
+    "new_learner",
     "new_table",
     "policy_iteration",
     "random_mdp",
@@ -98,6 +118,7 @@ __all__ = [
     "sweep",
     "td_step",
     "td_update",
+    "transitions_of",
     "two_state",
     "uniform_policy",
     "value_iteration",

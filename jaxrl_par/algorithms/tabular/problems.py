@@ -1,14 +1,18 @@
 """Small problems whose values are known, for checks and for pictures."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.algorithms.tabular.mdp import MDP, finite_mdp
-from jaxrl_par.errors import refuse
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.types import PRNGKey
 
 CLIFF_SHAPE = (4, 12)
+_MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
+"""Up, right, down and left, in rows and columns."""
 
 
 def two_state() -> MDP:
@@ -62,9 +66,8 @@ def cliff_walking() -> MDP:
     start, goal = (height - 1) * width, height * width - 1
     transitions = np.zeros((height * width, 4, height * width))
     rewards = np.full_like(transitions, -1.0)
-    moves = ((-1, 0), (0, 1), (1, 0), (0, -1))
     for state in range(height * width):
-        for action, move in enumerate(moves):
+        for action, move in enumerate(_MOVES):
             row, column = np.add(divmod(state, width), move)
             row, column = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
             successor = row * width + column
@@ -74,6 +77,58 @@ def cliff_walking() -> MDP:
             transitions[state, action, successor] = 1.0
     states = np.arange(height * width)
     return finite_mdp(transitions, rewards, 1.0, states == goal, states == start)
+
+
+def chain(length: int = 10, gamma: float = 0.9) -> MDP:
+    """One action leads from state 0 to 1, 2, .. and out of the last, which pays 1.
+
+    V[k] = gamma^(length - 1 - k). State `length` is the end.
+
+    Raises:
+      ValueError: `length` is below 1, or `gamma` not in [0, 1].
+    """
+    refuse(length=length)
+    states = np.arange(length + 1)
+    transitions = np.zeros((length + 1, 1, length + 1))
+    transitions[states, 0, np.minimum(states + 1, length)] = 1.0
+    rewards = np.zeros_like(transitions)
+    rewards[length - 1, 0, length] = 1.0
+    return finite_mdp(transitions, rewards, gamma, states == length, states == 0)
+
+
+def maze(layout: Sequence[str], gamma: float = 0.95) -> MDP:
+    """A maze of rows of cells: "S" the start, "G" the goal, "#" walls, others free.
+
+    The state is the number of the cell, row by row; actions are up, right, down, left,
+    and a step into a wall or out of the grid stays. Coming to the goal pays 1 and ends.
+
+    Raises:
+      RefusedError: rows differ in length, there is not one start and one goal, or the
+        one cannot be reached.
+    """
+    cells = np.array([list(row) for row in layout if len(row) == len(layout[0])])
+    if len(cells) != len(layout) or [np.sum(cells == x) for x in "SG"] != [1, 1]:
+        raise RefusedError(
+            f"a maze has rows of one length, one S and one G, got {list(layout)}"
+        )
+    height, width = cells.shape
+    flat = cells.reshape(-1)
+    transitions = np.zeros((flat.size, len(_MOVES), flat.size))
+    for state in range(flat.size):
+        for action, move in enumerate(_MOVES):
+            row, column = np.add(divmod(state, width), move)
+            inside = 0 <= row < height and 0 <= column < width
+            free = inside and cells[row, column] != "#"
+            transitions[state, action, row * width + column if free else state] = 1.0
+    goal = flat == "G"
+    rewards = np.zeros_like(transitions)
+    rewards[~goal, :, np.argmax(goal)] = 1.0
+    reached, leads = flat == "S", transitions.max(axis=1) > 0
+    for _ in flat:
+        reached = reached | np.any(leads[reached], axis=0)
+    if not np.any(reached & goal):
+        raise RefusedError(f"no way leads from S to G in {list(layout)}")
+    return finite_mdp(transitions, rewards, gamma, goal, flat == "S")
 
 
 def random_mdp(

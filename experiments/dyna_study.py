@@ -1,0 +1,202 @@
+"""What planning saves of real steps, and how much imagination is too much, over seeds.
+
+    python experiments/dyna_study.py --num-seeds 5
+
+In the textbook's maze: steps of each episode with n = 0, 5, 50 planned updates after
+each real step, and with prioritised sweeping. On CartPole: deep Dyna-Q with different
+shares of imagination, all else equal. Share 0 is DQN. Told are the real steps until a
+greedy evaluation is at least 475. Started again, the study goes on with what is
+missing. It writes study.json and study.png, with `--draw-only` from the cases that
+there are.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl_par import cli, random
+from jaxrl_par.algorithms.tabular import DynaConfig, constant, learned_by_dyna, maze
+from jaxrl_par.envs.dyna_maze import LAYOUT
+from jaxrl_par.errors import at_least, not_between
+from jaxrl_par.presets import get
+from jaxrl_par.presets.dyna import Args as Method
+
+MAZE = {
+    "n = 0": DynaConfig(num_planning=0),
+    "n = 5": DynaConfig(num_planning=5),
+    "n = 50": DynaConfig(num_planning=50),
+    "sweeping, n = 5": DynaConfig("prioritised", 5, step_size=constant(1.0)),
+}
+"""Methods by name. Steps of 0.1 as in the textbook; sweeping goes all the way."""
+EPISODES = 50
+SOLVED = 475.0
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which cases, and where to write."""
+
+    out: Path = Path("runs/dyna_study")
+    """Folder of the results; those of other settings belong into another one."""
+    shares: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    """Of imagination. 0 is DQN."""
+    num_seeds: int = 5
+    num_points: int = 20
+    """Evaluations of each run."""
+    settings: Method = Method()
+    """What all shares have in common."""
+    maze_seeds: int = 30
+    maze_steps: int = 16_000
+    """Real steps of each learner: enough for 50 episodes."""
+    draw_only: bool = False
+    """Train nothing."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        counts = dict.fromkeys(("num_seeds", "num_points"), 1)
+        found = at_least(self, **counts, maze_seeds=1, maze_steps=1)
+        found += not_between(self, shares=(0, 1))
+        if self.settings.topology != "compiled":
+            found.append(
+                f"settings.topology must be compiled here, got {self.settings.topology}"
+            )
+        return found
+
+
+def run(args: Args) -> None:
+    """Trains what is missing, and draws all there is."""
+    missing = [] if args.draw_only else planned(args)
+    write(args, cli.kept_cases(args.out / "cases", missing))
+
+
+def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name of every case, and what trains it."""
+    for number, name in enumerate(MAZE):
+        yield f"maze_{number}", partial(walked, name, args)
+    for share in args.shares:
+        yield f"share_{share:g}", partial(trained, share, args)
+
+
+def walked(name: str, args: Args) -> dict[str, Any]:
+    """Steps of the first episodes in the maze, in the mean over learners; those that
+    did not come so far do not count."""
+    config, steps = MAZE[name], args.maze_steps
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        after, rows = learned_by_dyna(key, maze(LAYOUT), config, num_steps=steps)
+        return rows.discount == 0, after.planned
+
+    keys = jax.random.split(random.key(0), args.maze_seeds)
+    ended, updates = jax.jit(jax.vmap(one))(keys)
+    found = np.full((args.maze_seeds, EPISODES), np.nan)
+    for row, ends in zip(found, np.asarray(ended), strict=True):
+        lengths = np.diff(np.flatnonzero(ends)[:EPISODES], prepend=-1)
+        row[: len(lengths)] = lengths
+    known = [column[~np.isnan(column)] for column in found.T]
+    told = [float(x.mean()) if len(x) else None for x in known]
+    print(f"maze, {name}: {told[-1]} steps in episode {EPISODES}", flush=True)
+    return {"maze": name, "steps": told, "updates": float(np.median(updates))}
+
+
+def trained(share: float, args: Args) -> dict[str, Any]:
+    """Curves of one share, of all seeds at once."""
+    given = replace(args.settings.imagination, share=share)
+    settings = replace(args.settings, imagination=given)
+    per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
+    sizes = args.num_seeds, args.num_points, max(per_point, 1)
+    curve = cli.seed_curves(get("dyna").learner(settings), settings, *sizes)
+    last = curve[-1]["return"]
+    print(f"share {share:g}: {' '.join(f'{x:.0f}' for x in last)}", flush=True)
+    return {"share": share, "curve": curve}
+
+
+def write(args: Args, results: list[dict[str, Any]]) -> None:
+    """Table, numbers and figure."""
+    walks = {x["maze"]: x for x in results if "maze" in x}
+    deep = sorted((x for x in results if "share" in x), key=lambda x: x["share"])
+    table = Table("share", f"real steps to {SOLVED:g}, every seed", "median", "at end")
+    rows = [
+        {"maze": name, **first_short(walks[name])} for name in MAZE if name in walks
+    ]
+    for case in deep:
+        steps = until_solved(case["curve"])
+        ends = float(np.median(cli.at_end(case["curve"])))
+        row = {"share": case["share"], "steps": steps, "median": middle(steps)}
+        rows.append(row | {"median_at_end": ends})
+        told = (" ".join(map(str, steps)), str(middle(steps)), f"{ends:.0f}")
+        table.add_row(f"{case['share']:g}", *told)
+    cli.write_study(args.out, args, rows, results)
+    draw(args, walks, deep)
+    Console().print(table)
+
+
+def first_short(walk: dict[str, Any]) -> dict[str, Any]:
+    """The first episode of at most 20 steps in the mean, and what led there."""
+    steps = [np.inf if x is None else x for x in walk["steps"]]
+    short = [i + 1 for i, x in enumerate(steps) if x <= 20]
+    told = {"first": walk["steps"][0], "last": walk["steps"][-1]}
+    return told | {"episode": short[0] if short else None}
+
+
+def until_solved(curve: list[dict[str, Any]]) -> list[int | None]:
+    """Of each seed, rows acted at its first evaluation of 475; None: never."""
+    returns = np.array([point["return"] for point in curve])  # [points, seeds]
+    found = []
+    for seed in returns.T:
+        solved = np.flatnonzero(seed >= SOLVED)
+        found.append(int(curve[solved[0]]["rows"]) if len(solved) else None)
+    return found
+
+
+def middle(steps: list[int | None]) -> int | None:
+    """The median, in which never is more than any number."""
+    ordered = sorted(steps, key=lambda x: np.inf if x is None else x)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def draw(args: Args, walks: dict[str, Any], deep: list[dict[str, Any]]) -> None:
+    """The maze, the curves, and real steps against the share."""
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    left, centre, right = figure.subplots(1, 3)
+    for name in (x for x in MAZE if x in walks):
+        steps = walks[name]["steps"]
+        left.plot(range(1, EPISODES + 1), [x or np.nan for x in steps], label=name)
+    left.axhline(14, color="black", linewidth=0.8)
+    left.set(xlabel="episode", ylabel="steps of the episode", yscale="log")
+    left.set_title(f"the maze, mean of {args.maze_seeds} learners")
+    left.legend()
+    for case in deep:
+        x = [point["rows"] for point in case["curve"]]
+        seeds: Float[np.ndarray, "points seeds"]
+        seeds = np.array([point["return"] for point in case["curve"]])
+        centre.plot(x, np.median(seeds, axis=1), label=f"{case['share']:g}")
+    centre.axhline(SOLVED, color="black", linewidth=0.8)
+    centre.set(xlabel="rows of acting", ylabel="greedy return, median of seeds")
+    centre.set_title(f"{args.settings.env_name}, by the share of imagination")
+    if deep:
+        centre.legend(title="share")
+    never = 1.1 * max((case["curve"][-1]["rows"] for case in deep), default=1)
+    for case in deep:
+        steps = [never if x is None else x for x in until_solved(case["curve"])]
+        right.plot([case["share"]] * len(steps), steps, "o", color="C0", alpha=0.4)
+    middles = [
+        never if (m := middle(until_solved(x["curve"]))) is None else m for x in deep
+    ]
+    right.plot([x["share"] for x in deep], middles, color="C0")
+    right.axhline(never, color="grey", linestyle=":", linewidth=0.8)
+    right.set(xlabel="share of imagination", ylabel=f"rows of acting to {SOLVED:g}")
+    right.set_title("every seed, and the median; dotted: never")
+    figure.savefig(args.out / "study.png", dpi=120)
+
+
+if __name__ == "__main__":
+    cli.main(run, Args)
