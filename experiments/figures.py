@@ -333,6 +333,15 @@ def pbt(data: Any) -> str:
     return table(head, rows)
 
 
+def qt_opt(data: Any) -> str:
+    names = "part", "case", "success", "median_success"
+    rows = [
+        (*map(x.get, names), f"{x['median_overestimation']:+.3f}") for x in data["rows"]
+    ]
+    head = ("what differs", "case", "success at the end, seeds", "median")
+    return table((*head, "value at the start less what is got, median"), rows)
+
+
 def selection(data: Any) -> str:
     rounds, middle = shown(data["ratios"]), data["median"]
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
@@ -442,6 +451,10 @@ SECTIONS = (
         f"{_E}/policy_distillation_study.py", students,
     ),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
+    Section(
+        "QT-Opt: data, targets and updaters", "qt_opt/study.json",
+        f"{_E}/qt_opt_study.py", qt_opt,
+    ),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
         counted("faults"),

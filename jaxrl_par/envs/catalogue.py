@@ -39,6 +39,7 @@ _EPISODES = range(1, 10_000)
 FAMILIES = {
     "IMaze": Family("imaze.IMaze", (range(5, 1000, 2),) * 2, ((9, 9), (15, 15)), True),
     "MetaFetch": Family("meta_fetch.MetaFetch", (range(2, 1000),) * 2, ((7, 7),), True),
+    "Grasping": Family("grasping.Grasping", (range(8, 1000),) * 2, ((16, 16),), True),
     "MemoryChain": Family("memory_chain.MemoryChain", (range(1, 1000),), ((30,),)),
     "Bandits": Family(
         "tasks.bandits.bernoulli_bandits",

@@ -40,6 +40,7 @@ TAKES = {
     "ppg": SAMPLED,
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
+    "qt_opt": SAMPLED,
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
@@ -57,9 +58,8 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5"}
+KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
 KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
-KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

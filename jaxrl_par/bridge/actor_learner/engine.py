@@ -143,10 +143,12 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
             # After the update: a line is in the record only if the update was made.
             self._write(unrolls, dropped)
             if distillers := self._distillers:
-                times.timed(
+                student = times.timed(
                     "waiting for distillers", distillers.dispatch, version, lessons
                 )
-                self._made = self._made._replace(lessons=None)
+                if student is not None:
+                    run = learner.shown(run, student)
+                self._made = self._made._replace(run=run, lessons=None)
             elif version % self._config.updates_per_version == 0:
                 times.timed("publishing", stages.publish, version, run.learner)
 
@@ -235,12 +237,14 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
         self._pool.start(stages.act)
         supervisor.start("uploader", stages.upload)
         if self._config.num_distillers:
+            learner = self._parts.learner
             self._distillers = Distillers(
                 supervisor,
                 system.learner.distil,
                 Shared(system.student(run.learner)),
                 stages.publish_student,
                 self._config.num_distillers,
+                shown=learner.deferred is not None and learner.deferred.shown,
             )
             self._distillers.start()
 

@@ -134,6 +134,13 @@ class MeshLearner:
         assert self._compiled_distil is not None
         return self._compiled_distil(student, lessons, number)
 
+    def shown(self, run: Run, student: State) -> Run:
+        """The run, whose next update reads that student."""
+        deferred = self._deferred
+        assert deferred is not None
+        learner = deferred.replace(run.learner, self.place(student))
+        return run._replace(learner=learner)
+
     def distilled(
         self,
         run: Run,
