@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrl_par.envs.grasping import HIGH, STEP, GraspingObs
+from jaxrl_par.envs.grasping import HIGH, STEP
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.types import Agent, PRNGKey, TimeStep
+from jaxrl_par.types import Agent, Obs, PRNGKey, TimeStep
 
 _AIM = 0.4
 """Standard deviation of the moves in the plane, in units of an action."""
@@ -49,10 +49,12 @@ def grasping_script() -> Agent:
     )
 
 
-def _planned(obs: GraspingObs) -> Float[Array, "B 5"]:
+def _planned(obs: Obs) -> Float[Array, "B 5"]:
     """The action without errors; decisions are 1 or -1."""
-    target, hand = (_centre(obs.image[..., i]) for i in range(2))
-    closed, height = obs.hand[:, 0] > 0.5, obs.hand[:, 1]
+    # Behind them may be the previous action and reward.
+    image, told = jax.tree.leaves(obs)[:2]
+    target, hand = (_centre(image[..., i]) for i in range(2))
+    closed, height = told[:, 0] > 0.5, told[:, 1]
     away = (target - hand) / STEP
     reaches = jnp.all(jnp.abs(away) <= 1.0, axis=-1) & (height <= STEP)
     closes = closed | reaches

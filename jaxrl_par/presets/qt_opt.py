@@ -88,6 +88,9 @@ class Args(ReplayArgs):
         if (memory := self.network.memory) != "none":
             told = "it learns from single transitions, of which none has a memory"
             found.append(f"network.memory must be none here, got {memory}: {told}")
+        if self.replay.needs_recorded:
+            told = "priorities are those of whoever trains"
+            found.append(f"replay.priorities.first must be maximal here: {told}")
         if self.off_policy:
             found += self._off_policy_problems()
         return found + (self._updater_problems() if self.labels == "updaters" else [])

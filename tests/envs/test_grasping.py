@@ -8,6 +8,7 @@ import pytest
 from jaxrl_par import envs, random
 from jaxrl_par.cli import experts
 from jaxrl_par.envs.grasping import HIGH, NEAR, STEP, Grasping
+from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.testing import check_environment
 from jaxrl_par.training.recording import record
 
@@ -112,6 +113,9 @@ def test_the_script_succeeds_now_and_then_and_shows_every_kind_of_end():
     ends = rows.steps.last[1:] & ~rows.steps.last[:-1]
     assert np.any(ends & (rows.discount == 0) & (rows.reward == 0))
     assert np.all(np.abs(rows.action) <= 1.0)
+    showing = previous_action_and_reward(envs.make(name, 8))
+    again = record(experts.of(name), (), showing, 400, random.key(1))
+    assert 0.1 < again.about()["mean_return"] < 0.6
     with pytest.raises(ValueError, match="cannot be trained"):
         experts.of(name).grad((), rows, KEY, None)  # pyright: ignore
 

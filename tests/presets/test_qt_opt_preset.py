@@ -11,11 +11,13 @@ from jaxrl_par.cli import experts
 from jaxrl_par.errors import problems
 from jaxrl_par.loops import LabellingConfig
 from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.replay import PriorityConfig
 from jaxrl_par.training import TrainingConfig, TrainingError, demonstrations
 from jaxrl_par.types import Box
 
 EXPERIMENT = presets.get("qt_opt")
 USUAL = EXPERIMENT.config()
+RECORDED = PriorityConfig(first="recorded")
 ALONE = replace(USUAL.replay, demonstrations=None)
 
 
@@ -42,6 +44,10 @@ ALONE = replace(USUAL.replay, demonstrations=None)
         (
             {"qt_opt": QTOptConfig(cem=CEMConfig(num_elites=65))},
             "qt_opt.cem.num_elites must be at most num_candidates = 64, got 65",
+        ),
+        (
+            {"replay": replace(USUAL.replay, prioritised=True, priorities=RECORDED)},
+            "replay.priorities.first must be maximal here",
         ),
         (
             {"network": NetworkConfig(memory="gru")},

@@ -74,7 +74,7 @@ def qt_opt(
     def act(params: Params, carry: tuple[()], step: TimeStep, key: PRNGKey):
         search_key, explore_key, uniform_key = jax.random.split(key, 3)
         unit = best(params, step, search_key, nets).unit
-        uniform = jax.random.uniform(uniform_key, unit.shape, minval=-1.0, maxval=1.0)
+        uniform = jax.random.uniform(uniform_key, unit.shape, unit.dtype, -1.0, 1.0)
         explores = jax.random.bernoulli(explore_key, config.epsilon, unit.shape[:1])
         unit = jnp.where(explores[:, None], uniform, unit)
         return nets.units.action(unit), carry, {}

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxrl_par.errors import above, at_least, not_chosen, refuse
+from jaxrl_par.types import PRNGKey
 
 Values = Callable[[Float[Array, "N C A"]], Float[Array, "N C"]]
 """Values of C candidates in each of N states."""
@@ -84,8 +85,12 @@ def cross_entropy(
     """
     refuse(config, size=size)
     shape = (config.num_iterations, config.num_candidates, size)
-    noise = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(keys)
-    zeros = jnp.zeros((keys.shape[0], size))
+
+    def drawn(key: PRNGKey) -> Float[Array, "I C A"]:
+        return jax.random.normal(key, shape, jnp.float32)
+
+    noise = jax.vmap(drawn, out_axes=1)(keys)
+    zeros = jnp.zeros((keys.shape[0], size), jnp.float32)
     nothing = Found(zeros, zeros[:, 0])
     search = _Search(zeros, zeros + config.first_std, nothing)
 
