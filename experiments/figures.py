@@ -334,11 +334,11 @@ def pbt(data: Any) -> str:
 
 
 def qt_opt(data: Any) -> str:
-    names = "part", "case", "success", "median_success"
+    names = "case", "success", "median_success"
     rows = [
         (*map(x.get, names), f"{x['median_overestimation']:+.3f}") for x in data["rows"]
     ]
-    head = ("what differs", "case", "success at the end, seeds", "median")
+    head = ("case", "success at the end, seeds", "median")
     return table((*head, "value at the start less what is got, median"), rows)
 
 

@@ -39,6 +39,13 @@ from jaxrl_par.topologies.compiled import compiled, scanned
 Part = Literal["data", "targets", "updaters"]
 _ENVS = 256
 """Episodes of an evaluation."""
+_STEPS_KEPT = 8
+"""Steps of training whose labels are kept, where there are most updaters."""
+_TARGETS = {
+    "off policy single": "single",
+    "off policy double": "double",
+    "off policy": "clipped",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Args:
     num_seeds: int = 3
     num_points: int = 8
     """Evaluations of each run."""
-    num_updaters: tuple[int, ...] = (1, 2, 4, 8)
+    num_updaters: tuple[int, ...] = (1, 4, 16)
     labelled_rows: int = 16
     """Rows that an updater labels in a step of training."""
     settings: Settings = Settings()
@@ -78,38 +85,37 @@ def run(args: Args) -> None:
 
 def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name of every case, and what trains its seeds."""
-    for part in args.parts:
-        for name, settings in cases(part, args).items():
-            case = partial(trained, part, name, settings, args)
-            yield f"{part}-{name}", case
+    for name, settings in cases(args).items():
+        yield name.replace(" ", "-"), partial(trained, name, settings, args)
 
 
-def cases(part: Part, args: Args) -> dict[str, Settings]:
-    """Settings by name."""
+def cases(args: Args) -> dict[str, Settings]:
+    """Settings by name; one case may be for two of the questions."""
     usual = args.settings
     alone = replace(usual, off_policy=True)
-    if part == "data":
+    found = {}
+    if {"data", "targets"} & {*args.parts}:
+        found["off policy"] = alone
+    if "data" in args.parts:
+        found["both"] = usual
         own = replace(usual.replay, demonstrations=None)
-        return {
-            "off policy": alone,
-            "both": usual,
-            "on policy": replace(usual, replay=own),
-        }
-    if part == "targets":
-        return {
-            x: replace(alone, qt_opt=replace(usual.qt_opt, target=x))
-            for x in ("single", "double", "clipped")
-        }
-    rows = args.labelled_rows
-    kept = max(args.num_updaters) * rows * 8
-    made = {
-        f"{x}": LabellingConfig(x, rows, capacity=kept // (x * rows) * x * rows)
-        for x in args.num_updaters
-    }
-    return {x: replace(usual, labels="updaters", labelling=y) for x, y in made.items()}
+        found["on policy"] = replace(usual, replay=own)
+    if "targets" in args.parts:
+        for target in ("single", "double"):
+            other = replace(usual.qt_opt, target=target)
+            found[f"off policy {target}"] = replace(alone, qt_opt=other)
+    for number in args.num_updaters if "updaters" in args.parts else ():
+        rows = number * args.labelled_rows
+        most = max(args.num_updaters) * args.labelled_rows * _STEPS_KEPT
+        labels = LabellingConfig(
+            number, args.labelled_rows, capacity=most // rows * rows
+        )
+        settings = replace(usual, labels="updaters", labelling=labels)
+        found[f"updaters {number}"] = settings
+    return found
 
 
-def trained(part: Part, name: str, settings: Settings, args: Args) -> dict[str, Any]:
+def trained(name: str, settings: Settings, args: Args) -> dict[str, Any]:
     """Curves of one case, seed by seed."""
     learner = cli.compose(settings, qt_opt.make_learner)
     program = compiled(
@@ -129,10 +135,10 @@ def trained(part: Part, name: str, settings: Settings, args: Args) -> dict[str, 
             curve.append({name: float(x) for name, x in told.items()})
         for x in curve[0]:
             curves.setdefault(x, []).append([row[x] for row in curve])
-        print(f"{part} {name}, seed {seed}: {curve[-1]['success']:.2f}", flush=True)
+        print(f"{name}, seed {seed}: {curve[-1]['success']:.2f}", flush=True)
     points = range(1, args.num_points + 1)
     rows = [point * steps * settings.rows_per_update for point in points]
-    return {"part": part, "case": name, "rows": rows, **curves}
+    return {"case": name, "rows": rows, **curves}
 
 
 def measured(learner: Learner, settings: Settings) -> Callable[..., dict[str, Any]]:
@@ -172,7 +178,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     """What a case comes to."""
     success, said, got = (at_end(result[x]) for x in ("success", "said", "got"))
     over = [x - y for x, y in zip(said, got, strict=True)]
-    row = {"part": result["part"], "case": result["case"], "success": success}
+    row = {"case": result["case"], "success": success}
     row |= {"median_success": median(success), "overestimation": over}
     return row | {"median_overestimation": median(over)}
 
@@ -180,28 +186,17 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 def write(out: Path, results: list[dict[str, Any]], settings: Settings) -> None:
     """Table, numbers and figure."""
     rows = [summary(result) for result in results]
-    table = Table("part", "case", "success of every seed", "median", "said - got")
+    table = Table("case", "success of every seed", "median", "said - got")
     for row in rows:
         every = " ".join(f"{x:.2f}" for x in row["success"])
         told = f"{row['median_success']:.2f}", f"{row['median_overestimation']:+.3f}"
-        table.add_row(row["part"], row["case"], every, *told)
+        table.add_row(row["case"], every, *told)
     figure = Figure(figsize=(12.0, 3.8), layout="constrained")
     data, targets, updaters = figure.subplots(1, 3)
-    draw_curves(data, [x for x in results if x["part"] == "data"])
-    values = [x for x in rows if x["part"] == "targets"]
-    for place, row in enumerate(values):
-        targets.bar(place, row["median_overestimation"], alpha=0.5)
-        over = row["overestimation"]
-        targets.plot([place] * len(over), over, "k.")
-    targets.set_xticks(range(len(values)), [x["case"] for x in values])
-    targets.set(title="value at the start, less what is got", ylabel="said - got")
-    counts = sorted((x for x in rows if x["part"] == "updaters"), key=_number)
-    for row in counts:
-        success = row["success"]
-        updaters.plot([_number(row)] * len(success), success, "k.", alpha=0.5)
-    middle = [x["median_success"] for x in counts]
-    updaters.plot([_number(x) for x in counts], middle)
-    updaters.set(title="Bellman updaters", xlabel="number", ylabel="success")
+    of_data = ("off policy", "both", "on policy")
+    draw_curves(data, [x for x in results if x["case"] in of_data])
+    draw_targets(targets, [x for x in rows if x["case"] in _TARGETS])
+    draw_updaters(updaters, [x for x in rows if x["case"].startswith("updaters")])
     figure.savefig(out / "study.png", dpi=120)
     cli.write_study(out, settings, rows, results)
     Console().print(table)
@@ -217,8 +212,24 @@ def draw_curves(axes: Any, results: list[dict[str, Any]]) -> None:
         axes.legend()
 
 
-def _number(row: dict[str, Any]) -> int:
-    return int(row["case"])
+def draw_targets(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """How much more is said than got: medians as bars, seeds as points."""
+    for place, row in enumerate(rows):
+        over = row["overestimation"]
+        axes.bar(place, row["median_overestimation"], alpha=0.5)
+        axes.plot([place] * len(over), over, "k.")
+    axes.set_xticks(range(len(rows)), [_TARGETS[x["case"]] for x in rows])
+    axes.set(title="value at the start, less what is got", ylabel="said - got")
+
+
+def draw_updaters(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Success against their number: the median, and seeds as points."""
+    found = {int(x["case"].split()[1]): x for x in rows}
+    for number, row in found.items():
+        axes.plot([number] * len(row["success"]), row["success"], "k.", alpha=0.5)
+    numbers = sorted(found)
+    axes.plot(numbers, [found[x]["median_success"] for x in numbers])
+    axes.set(title="Bellman updaters", xlabel="number", ylabel="success")
 
 
 if __name__ == "__main__":

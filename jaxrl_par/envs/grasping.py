@@ -27,7 +27,7 @@ from jaxrl_par.types import PRNGKey
 
 STEP = 0.25
 """How far an action of 1 goes along an axis."""
-NEAR = 0.12
+NEAR = 0.15
 """Distance in the plane at which the hand closes around the object."""
 LOW, HIGH = 0.2, 0.5
 """Heights up to which it can be grasped, and from which on it is lifted."""

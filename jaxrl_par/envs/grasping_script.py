@@ -13,7 +13,7 @@ from jaxrl_par.envs.grasping import HIGH, STEP
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import Agent, Obs, PRNGKey, TimeStep
 
-_AIM = 0.4
+_AIM = 0.5
 """Standard deviation of the moves in the plane, in units of an action."""
 _ANYTHING = 0.1
 """Probability of an action that is drawn uniformly."""

@@ -15,6 +15,10 @@ from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import Linear
 from jaxrl_par.types import Params, PRNGKey, Spec, Specs, TimeStep
 
+_FIRST = -3.0
+"""Logits at first, which are probabilities of 5 %. From 50 % on they would have to sink
+where nothing pays, by a factor of gamma in each sweep, before what pays is seen."""
+
 
 class CandidateValues(NamedTuple):
     """A network in two parts."""
@@ -91,5 +95,5 @@ class _Logits(nn.Module):
         x = state[:, None] + action.reshape(num_states, num_candidates, width)
         x = activation(x).reshape(-1, width)
         x = activation(Linear(width, name="joined")(x))
-        logits = Linear(1, scale=0.1, name="logit")(x)
+        logits = Linear(1, scale=0.1, name="logit")(x) + _FIRST
         return logits.reshape(num_states, num_candidates)

@@ -41,12 +41,13 @@ class Args(ReplayArgs):
     unroll_length: int = 4
     total_steps: int = 100_000
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=1e-3, anneal=False, max_grad_norm=10.0
+        learning_rate=2e-3, anneal=False, max_grad_norm=10.0
     )
     network: NetworkConfig = NetworkConfig(channels=8, widths=(64,), activation="relu")
     replay: ReplayConfig = ReplayConfig(
         capacity=51_200,
         min_size=1_280,
+        batch_size=64,
         updates_per_step=8,
         demonstrations=EXPERT,
         demonstration_ratio=1 / 2,

@@ -90,8 +90,12 @@ def test_its_stream_keeps_the_contract():
     check_environment(envs.make("Grasping-16x16", 8), 200)
     env = envs.make("Grasping-8x8", 4, max_steps_in_episode=2)
     check_environment(env, 50)
-    picture = env.draw(env.reset(KEY)[0].inner.inner, 1) if env.draw else None
-    assert picture is None or picture.dtype == np.uint8
+    assert env.draw is not None
+    picture = env.draw(env.reset(KEY)[0], 1)
+    assert (
+        picture.dtype == np.uint8
+        and len(np.unique(picture.reshape(-1, 3), axis=0)) == 4
+    )
 
 
 @pytest.mark.slow

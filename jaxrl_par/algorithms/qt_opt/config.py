@@ -20,13 +20,13 @@ class QTOptConfig:
     target: Literal["single", "double", "clipped"] = "clipped"
     """V of the next state. single: the slow copy's largest value. double: what the
     delayed copy says of the slow copy's best action. clipped: the lower of both."""
-    target_rate: float = 0.01
+    target_rate: float = 0.05
     """Share of the way that the slow copy goes in each update. The paper's is 1e-4, of
     15 million updates."""
     target_period: int = 1
     """Updates in which it goes them together, in one step: for very small rates, which
     float32 loses."""
-    delay: int = 200
+    delay: int = 50
     """Updates by which the delayed copy is behind the slow one: so many at least, and
     less than twice as many."""
     epsilon: float = 0.1

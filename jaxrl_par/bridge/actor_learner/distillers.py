@@ -95,16 +95,16 @@ class Distillers:
         for index in range(len(self.times)):
             self._supervisor.start(f"distiller {index}", partial(self._work, index))
 
-    def dispatch(self, version: int, lessons: Any) -> State | None:
+    def dispatch(self, version: int, lessons: Any) -> State | tuple[()]:
         """Gives out the lessons of an update, when none of the one before are left; the
-        student before them, if it is shown."""
+        student before them, or () if it is not shown."""
         handed = _Round(version, lessons)
 
-        def free() -> tuple[State | None] | None:
+        def free() -> tuple[State | tuple[()]] | None:
             if self._round is not None:
                 return None
             # Before anyone writes again: it is a whole version.
-            student = self._student.read().state if self._shown else None
+            student = self._student.read().state if self._shown else ()
             self._round = handed
             self._supervisor.condition.notify_all()
             return (student,)

@@ -135,10 +135,11 @@ class MeshLearner:
         return self._compiled_distil(student, lessons, number)
 
     def shown(self, run: Run, student: State) -> Run:
-        """The run, whose next update reads that student."""
-        deferred = self._deferred
-        assert deferred is not None
-        learner = deferred.replace(run.learner, self.place(student))
+        """The run, whose next update reads that student; () is none."""
+        if not jax.tree.leaves(student):
+            return run
+        assert self._deferred is not None
+        learner = self._deferred.replace(run.learner, self.place(student))
         return run._replace(learner=learner)
 
     def distilled(
