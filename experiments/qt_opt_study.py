@@ -160,7 +160,9 @@ def measured(learner: Learner, settings: Settings) -> Callable[..., dict[str, An
         discounts = settings.qt_opt.gamma ** jnp.arange(length)
         got = jnp.sum(discounts[:, None] * played.reward, axis=0)
         return {
-            "success": jnp.mean(jnp.sum(played.reward, axis=0)),
+            "success": jnp.mean(
+                jnp.any(played.reward > 0.0, axis=0), dtype=jnp.float32
+            ),
             "said": jnp.mean(played.extras["said"][0]),
             "got": jnp.mean(got),
         }

@@ -6,9 +6,10 @@ fourth is above 0, and the episode ends where the last one is. An object is gras
 the hand closes around it: it was open, is near in the plane, and low. What is held goes
 with the gripper, until the hand opens and it falls.
 
-Only the end pays: 1 if the object is held there, and high. One sees a small picture
-from above, and whether the hand is closed and how high. It is the task of Kalashnikov
-et al., arXiv:1806.10293, in small; sizes and the exact rules are ours.
+Only the end pays: 1 if the object is held there, and high; each step costs a little. So
+an episode that pays more than 0 in its last step is a success, and no other. One sees a
+small picture from above, and whether the hand is closed and how high. It is the task of
+Kalashnikov et al., arXiv:1806.10293, in small; sizes and the exact rules are ours.
 
 As `import gymnax` does, importing this module starts a JAX backend.
 """
@@ -42,6 +43,8 @@ class GraspingParams(NamedTuple):
     """What may be traced."""
 
     max_steps_in_episode: int = 12
+    step_cost: float = 0.05
+    """What each step costs: without it, to wander about is as good as to go on."""
 
     def replace(self, **changes: Any) -> "GraspingParams":
         return self._replace(**changes)
@@ -130,7 +133,8 @@ class Grasping(environment.Environment):
         fallen = state.object * jnp.array([1.0, 1.0, 0.0])
         moved = jnp.where(held, position, fallen)
         state = GraspingState(position, moved, closed, held, ends, state.time + 1)
-        reward = (ends & held & (position[2] >= HIGH)).astype(jnp.float32)
+        success = ends & held & (position[2] >= HIGH)
+        reward = success.astype(jnp.float32) - params.step_cost
         terminated = self.is_terminated(state, params)
         return self.observation(state), state, reward, terminated, {}
 

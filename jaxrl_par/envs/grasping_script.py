@@ -1,8 +1,8 @@
 """Somebody who grasps now and then: a script, for data to learn from off policy.
 
 It looks where the object is, goes there and down, closes the hand, lifts, and says that
-it is done; but it aims badly, and now and then does anything. So about one in three of
-its episodes succeed, and the others show what does not.
+it is done; but it aims badly, and any part of an action may be anything. So about one
+in four of its episodes succeeds, and the others show what does not.
 """
 
 import jax
@@ -13,10 +13,10 @@ from jaxrl_par.envs.grasping import HIGH, STEP
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import Agent, Obs, PRNGKey, TimeStep
 
-_AIM = 0.5
-"""Standard deviation of the moves in the plane, in units of an action."""
-_ANYTHING = 0.1
-"""Probability of an action that is drawn uniformly."""
+_AIM = 0.4
+"""Standard deviation of the moves, in units of an action."""
+_ANYTHING = 0.08
+"""Probability that a number of an action is drawn uniformly."""
 
 
 def grasping_script() -> Agent:
@@ -26,13 +26,13 @@ def grasping_script() -> Agent:
         del params  # it has its rules
         aim_key, size_key, choice_key, any_key = jax.random.split(key, 4)
         planned = _planned(step.obs)
-        aim = _AIM * jax.random.normal(aim_key, planned[:, :2].shape)
+        aim = _AIM * jax.random.normal(aim_key, planned[:, :3].shape)
         # Decisions are signs: with all sizes of them, a network learns that.
         sizes = jax.random.uniform(size_key, planned[:, 3:].shape)
-        planned = planned.at[:, :2].add(aim).at[:, 3:].multiply(sizes)
+        planned = planned.at[:, :3].add(aim).at[:, 3:].multiply(sizes)
         anything = jax.random.uniform(any_key, planned.shape, minval=-1.0, maxval=1.0)
-        wanders = jax.random.bernoulli(choice_key, _ANYTHING, planned.shape[:1])
-        action = jnp.where(wanders[:, None], anything, planned)
+        wanders = jax.random.bernoulli(choice_key, _ANYTHING, planned.shape)
+        action = jnp.where(wanders, anything, planned)
         return jnp.clip(action, -1.0, 1.0), carry, {}
 
     def grad(state, batch, key, axis):

@@ -15,6 +15,7 @@ from jaxrl_par.training.recording import record
 ENV = Grasping(16)
 PARAMS = ENV.default_params
 KEY = random.key(0)
+COST = np.float32(0.05)
 STAY, OPEN, CLOSE, GO_ON, END = 0.0, -1.0, 1.0, -1.0, 1.0
 step = jax.jit(ENV.step_env)
 
@@ -60,7 +61,8 @@ MIDDLE = (0.5, 0.5)
 )
 def test_only_what_is_held_high_at_the_end_pays(place, actions, paid, held):
     state, reward, terminated = played(place, actions)
-    assert reward == paid and bool(state.held) == held
+    np.testing.assert_allclose(reward, paid - 0.05, atol=1e-6)
+    assert bool(state.held) == held
     assert terminated == (actions[-1][-1] == END)
     if held:
         np.testing.assert_array_equal(state.object, state.position)
@@ -105,21 +107,21 @@ def test_a_time_limit_is_no_end():
     for n in range(3):
         action = jnp.zeros((2, 5)).at[:, 3:].set(-1.0)
         state, shown, reward, discount = env.step(state, action, random.key(n))
-    assert np.all(shown.last) and np.all(discount == 1.0) and not np.any(reward)
+    assert np.all(shown.last) and np.all(discount == 1.0) and np.all(reward == -COST)
 
 
 @pytest.mark.slow
 def test_the_script_succeeds_now_and_then_and_shows_every_kind_of_end():
     name = "Grasping-16x16"
     recording = record(experts.of(name), (), envs.make(name, 32), 4000, random.key(1))
-    assert 0.25 < recording.about()["mean_return"] < 0.5
     rows = recording.trajectory
     ends = rows.steps.last[1:] & ~rows.steps.last[:-1]
-    assert np.any(ends & (rows.discount == 0) & (rows.reward == 0))
+    assert 0.15 < np.mean(rows.reward[ends] > 0) < 0.4
+    assert np.any(ends & (rows.discount == 0) & (rows.reward < 0))
     assert np.all(np.abs(rows.action) <= 1.0)
     showing = previous_action_and_reward(envs.make(name, 8))
     again = record(experts.of(name), (), showing, 400, random.key(1))
-    assert 0.1 < again.about()["mean_return"] < 0.6
+    assert np.any(again.trajectory.reward > 0)
     with pytest.raises(ValueError, match="cannot be trained"):
         experts.of(name).grad((), rows, KEY, None)  # pyright: ignore
 

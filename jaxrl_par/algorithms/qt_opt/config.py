@@ -26,7 +26,7 @@ class QTOptConfig:
     target_period: int = 1
     """Updates in which it goes them together, in one step: for very small rates, which
     float32 loses."""
-    delay: int = 50
+    delay: int = 100
     """Updates by which the delayed copy is behind the slow one: so many at least, and
     less than twice as many."""
     epsilon: float = 0.1
