@@ -93,11 +93,10 @@ def cases(args: Args) -> dict[str, Settings]:
     """Settings by name; one case may be for two of the questions."""
     usual = args.settings
     alone = replace(usual, off_policy=True)
-    found = {}
+    found = {"both": usual} if "data" in args.parts else {}
     if {"data", "targets"} & {*args.parts}:
         found["off policy"] = alone
     if "data" in args.parts:
-        found["both"] = usual
         own = replace(usual.replay, demonstrations=None)
         found["on policy"] = replace(usual, replay=own)
     if "targets" in args.parts:
