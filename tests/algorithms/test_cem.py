@@ -21,7 +21,9 @@ def test_elites_are_refitted_with_the_std_of_all_of_them():
     np.testing.assert_allclose([mean[0, 0], std[0, 0]], [0.2, 0.05], rtol=1e-6)
 
 
-@pytest.mark.parametrize("answer", ["best", "mean"])
+@pytest.mark.parametrize(
+    "answer", ["best", pytest.param("mean", marks=pytest.mark.slow)]
+)
 def test_what_is_evaluated_is_what_is_refitted(answer):
     """Trap 12: of Q(a) = a on [-1, 1] the answer is 1, not 2.35 and not 1.60, and with
     the elites all there the floor acts."""
@@ -43,6 +45,7 @@ def test_what_is_evaluated_is_what_is_refitted(answer):
     assert float(jnp.min(second)) > 0.7 and float(jnp.min(second)) < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["best", "mean"])
 def test_it_is_as_near_as_the_sheet_says(answer):
     """Q(a) = -(a - a*)^2 in two dimensions: mean |a - a*| 0.037, 95 % below 0.09."""
@@ -77,6 +80,7 @@ def slow(noise, values, config):
     return elites[0] if config.answer == "best" else mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["best", "mean"])
 def test_it_is_the_slow_one_in_each_state(answer):
     config = CEMConfig(16, 3, 3, first_std=0.7, least_std=0.1, answer=answer)
@@ -92,6 +96,7 @@ def test_it_is_the_slow_one_in_each_state(answer):
         np.testing.assert_allclose(found.unit[i], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_candidates_of_different_rows_and_dimensions_are_different():
     """Trap 7: one draw for each row, candidate and dimension."""
     noise = jax.vmap(lambda key: jax.random.normal(key, (5, 3)))(KEYS[:4])

@@ -73,7 +73,12 @@ def labels_of(batch, copies, target="clipped", values=None):
 
 
 @pytest.mark.parametrize(
-    ("target", "value"), [("single", 0.5), ("double", 0.25), ("clipped", 0.25)]
+    ("target", "value"),
+    [
+        pytest.param("single", 0.5, marks=pytest.mark.slow),
+        pytest.param("double", 0.25, marks=pytest.mark.slow),
+        ("clipped", 0.25),
+    ],
 )
 def test_targets_are_those_of_the_variants(target, value):
     """Q_1 = 0.5 and Q_2 = 0.25, gamma 0.9: rewards 0 and 1, an end, a time limit, a
@@ -107,6 +112,7 @@ def test_variants_coincide_where_copies_are_equal_and_the_clipped_one_is_lowest(
     assert not np.array_equal(found["single"], found["double"])
 
 
+@pytest.mark.slow
 def test_columns_are_no_rows():
     """Trap 4: values [N, 1] beside rewards [N] are refused, not broadcast."""
     batch, copies = batch_of([1.0, 2.0, 3.0]), Copies(logit(0.5), logit(0.25))
@@ -184,6 +190,7 @@ def test_the_delayed_copy_is_what_the_slow_one_was(delay):
         assert delay <= age < 2 * delay or age == delay
 
 
+@pytest.mark.slow
 def test_each_row_has_a_key_of_its_own():
     """Trap 7: also each row of two instances, which together have those of one."""
     batch = batch_of(np.zeros(6))

@@ -84,6 +84,7 @@ def test_labels_are_of_copies_as_they_were_polled():
     assert [x["label_age"] for x in found] == [0, 1, 2, 0, 1]
 
 
+@pytest.mark.slow
 def test_updaters_take_turns_to_poll():
     """Of two with an interval of 2, all poll in the first step and then one a step."""
     config = LabellingConfig(2, batch_size=2, capacity=4, poll_interval=2)
@@ -91,6 +92,7 @@ def test_updaters_take_turns_to_poll():
     assert [x["label_polled_age"] for x in found] == [0, 0.5, 0.5, 0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_rows_are_kept_as_long_as_there_is_room():
     """Four steps of labels: what is drawn is up to three steps old."""
     config = LabellingConfig(batch_size=2, capacity=8)
@@ -99,6 +101,7 @@ def test_rows_are_kept_as_long_as_there_is_room():
     assert ages[0] == 0 and 0 < max(ages) < 3 and np.mean(ages[4:]) > 0.8
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_before_the_replay_is_ready():
     buffer = uniform(8, 2, Windows(1), min_size=5)
     config = LabellingConfig(batch_size=2, capacity=2)

@@ -23,6 +23,7 @@ def unroll(first, rows, lanes, dtype=np.float32):
     return Trajectory(TimeStep(obs, flags, flags), reward, reward, ones, {}, ())
 
 
+@pytest.mark.slow
 def test_all_of_it_is_drawn_and_what_is_acted_is_not():
     given, acted = unroll(0, 5, 2), unroll(100, 4, 3)
     buffer = recorded(given, 64, Windows(1))
