@@ -1,6 +1,7 @@
 """Bellman updaters and a trainer: who has seen what, by numbers to work out by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxrl_par.replay import Windows, fresh, ring, uniform
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.sharded import data_mesh
-from jaxrl_par.topologies.threads import ThreadsConfig, threads
+from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import state_hash
 from jaxrl_par.types import Agent, Info, TimeStep, Trajectory
 
@@ -127,6 +128,7 @@ VALUES = candidate_values(*ENV.specs, NetworkConfig(widths=(8,)))
 CONFIG = QTOptConfig(target_rate=0.5, delay=1)
 NETS = nets_of(VALUES, ENV.action_spec, CONFIG)
 AGENT = qt_opt(VALUES, ENV.action_spec, optax.sgd(0.5), CONFIG)
+BOTH = LabellingConfig(2, batch_size=4, poll_interval=2, capacity=16)
 LABELS = LabellingConfig(batch_size=8, capacity=16)
 
 
@@ -135,8 +137,9 @@ def label(copies, batch, key):
 
 
 def learner(config=LABELS, updates_per_step=1):
+    buffer = uniform(16, config.batch_size, Windows(1))
     return labelling(
-        AGENT, label, lambda state: state.copies, uniform(16, 8, Windows(1)), config,
+        AGENT, label, lambda state: state.copies, buffer, config,
         batch_size=8, updates_per_step=updates_per_step,
     )  # fmt: skip
 
@@ -233,6 +236,19 @@ def test_updaters_go_on_beside_a_trainer_with_what_it_was_before_its_lessons():
     alone, _ = advanced(engine(updates_per_step=2))
     assert hashes[0] == hashes[1] == hashes[2]
     assert hashes[0] != learned(alone)
+
+
+@pytest.mark.slow
+def test_a_recorded_run_is_repeated_with_what_updaters_saw(tmp_path):
+    config = ThreadsConfig(num_actors=2, num_distillers=1)
+    made = partial(from_pure, ENV)
+    path = tmp_path / "schedule.jsonl"
+    bridge = threads(learner(BOTH), made, 2, config, data_mesh(1))
+    bridge.record(path)
+    run, _ = advanced(bridge)
+    again = repeat_recorded(learner(BOTH), made, 2, config, data_mesh(1), path)
+    repeated, _ = advanced(again)
+    assert learned(run) == learned(repeated)
 
 
 @pytest.mark.slow
