@@ -40,7 +40,6 @@ TAKES = {
     "ppg": SAMPLED,
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
-    "qt_opt": SAMPLED,
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
@@ -49,6 +48,7 @@ TAKES = {
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
     "td3": SAMPLED,
+    "qt_opt": SAMPLED,
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
@@ -75,6 +75,8 @@ def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, tmp_pat
     given = {}
     if name == "policy_distillation":
         given = {"acts": "student", "teachers": (trained(tmp_path),)}
+    if name == "qt_opt":
+        given = {"replay": replace(config().replay, expert_steps=50)}
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
         two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}

@@ -118,7 +118,9 @@ def test_what_is_acted_off_policy_teaches_nothing(tmp_path):
     name = USUAL.env_name
     shown = experts.shown(name, envs.make(name, 4), 60, 0)
     demonstrations.write(tmp_path / "shown", shown, envs.make(name, 1).specs)
-    replay = replace(tiny(tmp_path, "").replay, demonstrations=str(tmp_path / "shown"))
+    folder, usual = str(tmp_path / "shown"), USUAL.replay.expert_steps
+    replay = tiny(tmp_path, "").replay
+    replay = replace(replay, demonstrations=folder, expert_steps=usual)
     labels = LabellingConfig(2, batch_size=8, capacity=32)
     for labelled in ({}, {"labels": "updaters", "labelling": labels}):
         args = tiny(tmp_path, f"{len(labelled)}", replay=replay, off_policy=True)
