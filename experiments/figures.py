@@ -381,6 +381,15 @@ def dyna(data: Any) -> str:
     )
 
 
+def qt_opt(data: Any) -> str:
+    names = "case", "success", "median_success"
+    rows = [
+        (*map(x.get, names), f"{x['median_overestimation']:+.3f}") for x in data["rows"]
+    ]
+    head = ("case", "success at the end, seeds", "median")
+    return table((*head, "value at the start less what is got, median"), rows)
+
+
 def selection(data: Any) -> str:
     rounds, middle = shown(data["ratios"]), data["median"]
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
@@ -504,6 +513,10 @@ SECTIONS = (
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
+    Section(
+        "QT-Opt: data, targets and updaters", "qt_opt/study.json",
+        f"{_E}/qt_opt_study.py", qt_opt,
+    ),
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
         counted("faults"),

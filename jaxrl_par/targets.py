@@ -1,6 +1,7 @@
 """Copies of parameters that follow them: target networks."""
 
-from typing import TypeVar
+import math
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from jaxtyping import Array, Float, Int
 from jaxrl_par.types import Params
 
 T = TypeVar("T", bound=Params)
+_SHORTEST = 1e-3
+"""Share of the way below which float32 loses steps of a copy, while it is still 1 in
+10^4 away."""
 
 
 def renewed(
@@ -55,3 +59,16 @@ def followed(
     # As for `renewed`.
     phase = (phase + 1) % period
     return polyak(new, old, jnp.where(moves, step, 0.0)), phase
+
+
+def lost_steps(rate: Any, period: Any) -> list[str]:
+    """That copies would stand still before they are where they should be, in a line for
+    `problems` of a config with `target_rate` and `target_period`."""
+    traced = not isinstance(rate, int | float) or not isinstance(period, int)
+    if traced or not 0 < rate < 1 or 1 - (1 - rate) ** period >= _SHORTEST:
+        return []
+    needed = math.ceil(math.log1p(-10 * _SHORTEST) / math.log1p(-rate))
+    return [
+        f"target_rate = {rate} makes steps that float32 loses: with target_period ="
+        f" {needed} they are longer, and rarer"
+    ]

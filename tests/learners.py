@@ -19,9 +19,17 @@ from jaxrl_par.algorithms.policy_distillation import FixedTeacher, policy_distil
 from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
+from jaxrl_par.algorithms.qt_opt import (
+    CEMConfig,
+    QTOptConfig,
+    labelled,
+    nets_of,
+    qt_opt,
+)
 from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.algorithms.world_model import WorldModelConfig, world_model
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
 from jaxrl_par.networks import (
@@ -29,6 +37,7 @@ from jaxrl_par.networks import (
     NetworkConfig,
     action_value,
     actor_critic,
+    candidate_values,
     deterministic_policy,
     gaussian_policy,
     key_network,
@@ -163,6 +172,34 @@ def apex_dpg(env: Environment) -> Learner:
     return _deterministic(env, config, PriorityConfig(first="recorded"))
 
 
+def replayed_qt_opt(env: Environment) -> Learner:
+    """QT-Opt that labels its own batches, from a small replay."""
+    return loops.replayed(_qt_opt(env), uniform(4, 3, Windows(1), min_size=3))
+
+
+def labelled_qt_opt(env: Environment) -> Learner:
+    """QT-Opt from rows that two Bellman updaters have labelled, in turns."""
+    nets = nets_of(candidate_values(*env.specs, _NARROW), env.action_spec, _SEARCHED)
+    return loops.labelling(
+        _qt_opt(env),
+        lambda copies, batch, key: labelled(copies, batch, key, Axis(), nets),
+        lambda state: state.copies,
+        uniform(4, 3, Windows(1), min_size=3),
+        loops.LabellingConfig(2, batch_size=3, poll_interval=2, capacity=12),
+        batch_size=3,
+        updates_per_step=2,
+    )
+
+
+_NARROW = NetworkConfig(widths=(4,))
+_SEARCHED = QTOptConfig(target_rate=0.1, delay=2, cem=CEMConfig(8, 2))
+
+
+def _qt_opt(env: Environment) -> Agent:
+    values = candidate_values(*env.specs, _NARROW)
+    return qt_opt(values, env.action_spec, OPTIMIZER, _SEARCHED)
+
+
 def _deterministic(
     env: Environment, config: TD3Config, priorities: PriorityConfig
 ) -> Learner:
@@ -236,5 +273,7 @@ CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "sac": replayed_sac,
     "td3, prioritised": replayed_td3,
     "ape-x dpg": apex_dpg,
+    "qt-opt": replayed_qt_opt,
+    "qt-opt, updaters": labelled_qt_opt,
 }
 """Those that take bounded real numbers alone."""

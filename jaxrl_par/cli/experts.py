@@ -15,13 +15,13 @@ NUM_ENVS = 8
 
 def problems(env_name: str) -> list[str]:
     """A line if nobody knows the environment of that name."""
-    known = family_and_sizes(env_name)
-    if known is not None and known[0] == "IMaze":
+    if _family(env_name) in ("IMaze", "Grasping"):
         return []
     return [
         f"there is no expert of {env_name}, but of I-Mazes of any size, such as"
-        " IMaze-21x21. Demonstrations of a run that was trained are written by"
-        " `jaxrl-par record-demonstrations RUN_FOLDER --out FOLDER`: give that FOLDER"
+        " IMaze-21x21, and of Grasping-16x16. Demonstrations of a trained run are"
+        " written by `jaxrl-par record-demonstrations RUN_FOLDER --out FOLDER`: give"
+        " that FOLDER"
     ]
 
 
@@ -32,7 +32,11 @@ def of(env_name: str) -> Agent:
       RefusedError: there is nobody.
     """
     refuse_any(problems(env_name))
-    # As all environments, it starts a JAX backend.
+    # As all environments, they start a JAX backend.
+    if _family(env_name) == "Grasping":
+        from jaxrl_par.envs.grasping_script import grasping_script
+
+        return grasping_script()
     from jaxrl_par.envs.imaze_expert import imaze_expert
 
     return imaze_expert()
@@ -41,3 +45,9 @@ def of(env_name: str) -> Agent:
 def shown(env_name: str, env: Environment, num_steps: int, seed: int) -> Trajectory:
     """What the expert shows in so many environment steps: the same for a seed."""
     return record(of(env_name), (), env, num_steps, random.key(seed)).trajectory
+
+
+def _family(env_name: str) -> str | None:
+    """Its name without sizes, of an environment of ours."""
+    known = family_and_sizes(env_name)
+    return None if known is None else known[0]

@@ -40,6 +40,7 @@ FAMILIES = {
     "IMaze": Family("imaze.IMaze", (range(5, 1000, 2),) * 2, ((9, 9), (15, 15)), True),
     "MetaFetch": Family("meta_fetch.MetaFetch", (range(2, 1000),) * 2, ((7, 7),), True),
     "DynaMaze": Family("dyna_maze.DynaMaze", (range(6, 7), range(9, 10)), ((6, 9),)),
+    "Grasping": Family("grasping.Grasping", (range(8, 1000),) * 2, ((16, 16),), True),
     "MemoryChain": Family("memory_chain.MemoryChain", (range(1, 1000),), ((30,),)),
     "LinearSystem": Family("tasks.linear_system.LinearSystem", (_LENGTHS,), ((50,),)),
     "PointMass": Family("tasks.point_mass.PointMass", (_LENGTHS,), ((50,),)),

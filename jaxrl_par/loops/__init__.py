@@ -14,6 +14,7 @@ from jaxrl_par.loops.elsewhere import (
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.evolution import evolution
 from jaxrl_par.loops.inner_steps import AdaptationConfig, adapt, meta_gradient
+from jaxrl_par.loops.labelling import LabellingConfig, labelling
 from jaxrl_par.loops.learner import (
     Deferred,
     Gradient,
@@ -49,6 +50,7 @@ __all__ = [
     "Halves",
     "ImaginationConfig",
     "Kept",
+    "LabellingConfig",
     "Learner",
     "Lessons",
     "Parts",
@@ -73,6 +75,7 @@ __all__ = [
     "evolution",
     "go_on",
     "halves_of",
+    "labelling",
     "lead_from",
     "learn",
     "learn_from",

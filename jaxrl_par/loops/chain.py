@@ -57,6 +57,9 @@ class Lessons(NamedTuple):
     """All that an update needs to know of the other stages."""
     learn: Callable[[State, Any, Axis], tuple[State, Metrics]]
     """(the stage's own state, what was drawn, axis) -> (state after it, metrics)"""
+    shown: bool = False
+    """Stages before it read its state. Where threads of their own learn the lessons, it
+    is that before those of the last step, which are out."""
 
 
 class Stage(NamedTuple):
@@ -226,6 +229,7 @@ def _deferred(stages: _Stages) -> Deferred:
         join=lambda metrics, learned: _joined(stage, metrics, over_updates(learned)),
         part=lambda state: getattr(state, name),
         replace=lambda state, part: _with(state, name, part),
+        shown=lessons.shown,
     )
 
 
@@ -237,8 +241,10 @@ def _lead(
     name, last_key = keys.popitem()
     own = getattr(state, name)
     lessons: Any = stages[name].learn
-    now = Parts(_with(state, name, _Elsewhere(name)), data)
+    hidden = _with(state, name, _Elsewhere(name))
+    now = Parts(state if lessons.shown else hidden, data)
     now, metrics = _taught(stages, keys, now, trajectory, axis)
+    now = now._replace(state=_with(now.state, name, _Elsewhere(name)))
     # One by one, as in `_lessons`: a joint forward pass would round in another way.
     drawn = jax.lax.map(
         partial(lessons.draw, now), jax.random.split(last_key, lessons.number)

@@ -80,6 +80,9 @@ class Deferred(NamedTuple):
     """What the lessons change of the state: a state of `Learner.actor`."""
     replace: Callable[[State, State], State]
     """(state, part) -> the state with that part"""
+    shown: bool = False
+    """`lead` reads the part, so whoever learns the lessons hands it back now and
+    then."""
 
 
 class Kept(NamedTuple):

@@ -7,6 +7,7 @@ from jaxrl_par.networks.actor_critic import (
 )
 from jaxrl_par.networks.asymmetric import asymmetric
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.candidates import candidate_values
 from jaxrl_par.networks.continuous import (
     action_value,
     deterministic_policy,
@@ -27,6 +28,7 @@ __all__ = [
     "action_value",
     "actor_critic",
     "asymmetric",
+    "candidate_values",
     "deterministic_policy",
     "gaussian_policy",
     "key_network",

@@ -78,6 +78,11 @@ class NetworkConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the torso and memory's products; parameters and outputs are float32."""
 
+    @property
+    def function(self) -> Callable[[Array], Array]:
+        """The activation."""
+        return _ACTIVATIONS[self.activation]
+
     def problems(self) -> list[str]:
         """What is out of range."""
         problems = not_chosen(self)

@@ -35,6 +35,7 @@ SUMMARIES = {
     "td3": "TD3, twin critics and a delayed policy: Pendulum-v1",
     "ddpg": "DDPG, a deterministic policy; on actors Ape-X DPG: Pendulum-v1",
     "dyna": "deep Dyna-Q, DQN that imagines with a learned model: CartPole-v1",
+    "qt_opt": "QT-Opt, whose best actions are searched for: Grasping-16x16",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",

@@ -4,6 +4,7 @@ from jaxrl_par.replay.buffers import Buffer, fresh, uniform, unsaved
 from jaxrl_par.replay.mixed import mixed
 from jaxrl_par.replay.priorities import PriorityConfig
 from jaxrl_par.replay.prioritised import prioritised
+from jaxrl_par.replay.recorded import recorded
 from jaxrl_par.replay.ring import Ring
 from jaxrl_par.replay.windows import Windows
 
@@ -15,6 +16,7 @@ __all__ = [
     "fresh",
     "mixed",
     "prioritised",
+    "recorded",
     "uniform",
     "unsaved",
 ]

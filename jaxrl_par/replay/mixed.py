@@ -132,10 +132,10 @@ class _Buffer(NamedTuple):
     def init(self, shapes: Trajectory) -> Mixed:
         own = self.own.init(_read(shapes))
         length = self.windows.trained(shapes.reward.shape[0])
-        streams = _streams(self.given, shapes, length, self.windows.burn_in)
+        kept = streams(self.given, shapes, length, self.windows.burn_in)
         fixed = self.fixed(length)
-        data = fixed.init(jax.eval_shape(lambda: streams))
-        return Mixed(own, fixed.add(data, (), streams))
+        data = fixed.init(jax.eval_shape(lambda: kept))
+        return Mixed(own, fixed.add(data, (), kept))
 
     def _fixed(self, data: Mixed) -> Buffer:
         own = data.own
@@ -228,7 +228,7 @@ def _weights(
     return jnp.where(there, (least / evenness) ** beta, 0.0)
 
 
-def _streams(
+def streams(
     given: Trajectory, shapes: Trajectory, length: int, burn_in: int
 ) -> Trajectory:
     """The demonstrations as far as they fill windows of so many trained rows.

@@ -32,7 +32,9 @@ only, and where an action depends on the last bits, another run.
 Where what acts is taught by what learns, distillers can teach it in threads of their
 own while the learner goes on: see `bridge.actor_learner.distillers`. Version n of the
 parameters has the lessons of n updates in every schedule. So with one distiller all of
-the above holds; several race, and no schedule makes them deterministic.
+the above holds; several race, and no schedule makes them deterministic. Stages that
+read what is taught (`loops.labelling`) read it as it was an update before, so they have
+numbers of their own, which are repeated and resumed like all others.
 
 Source: Hessel et al., arXiv:2104.06272, section 3; Espeholt et al., arXiv:1802.01561;
 Espeholt et al., arXiv:1910.06591, and Babaeizadeh et al., arXiv:1611.06256 (central);

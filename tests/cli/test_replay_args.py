@@ -90,9 +90,9 @@ LSTM = NetworkConfig(widths=(120, 84), memory="lstm")
         (
             {"replay": SHOWN},
             "replay.demonstrations: there is no expert of CartPole-v1, but of I-Mazes"
-            " of any size, such as IMaze-21x21. Demonstrations of a run that was"
-            " trained are written by `jaxrl-par record-demonstrations RUN_FOLDER --out"
-            " FOLDER`: give that FOLDER",
+            " of any size, such as IMaze-21x21, and of Grasping-16x16. Demonstrations"
+            " of a trained run are written by `jaxrl-par record-demonstrations"
+            " RUN_FOLDER --out FOLDER`: give that FOLDER",
         ),
     ],
 )

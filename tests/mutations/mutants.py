@@ -1264,9 +1264,16 @@ _LOOPS = (
     _m(
         "chain: others see what is learned in threads as it was before",
         "loops/chain.py",
-        "now = Parts(_with(state, name, _Elsewhere(name)), data)",
+        "now = Parts(state if lessons.shown else hidden, data)",
         "now = Parts(state, data)",
         "loops/test_chain.py::test_what_other_threads_learn_is_read_by_nobody_else",
+    ),
+    _m(
+        "labelling: every updater polls in every step",
+        "loops/labelling.py",
+        "due = ((now - turns) % interval == 0) | (now == 0)",
+        "due = ((now - turns) % interval >= 0) | (now == 0)",
+        "loops/test_labelling.py::test_labels_are_of_copies_as_they_were_polled",
     ),
     _m(
         "chain: lessons that were skipped are not counted",
@@ -2201,6 +2208,27 @@ _ACTOR_CRITICS = (
         "due = state.policy_phase + 1 >= policy_delay",
         "algorithms/test_off_policy.py::"
         "test_who_applies_a_gradient_goes_by_what_it_holds",
+    ),
+    _m(
+        "cem: the std of elites is that of a sample",
+        "algorithms/qt_opt/cem.py",
+        "std = jnp.std(elites, axis=1)",
+        "std = jnp.std(elites, axis=1, ddof=1)",
+        "algorithms/test_cem.py::test_elites_are_refitted_with_the_std_of_all_of_them",
+    ),
+    _m(
+        "cem: candidates are refitted beyond the bounds",
+        "algorithms/qt_opt/cem.py",
+        "return jnp.clip(mean[:, None] + std[:, None] * noise, -1.0, 1.0)",
+        "return mean[:, None] + std[:, None] * noise",
+        "algorithms/test_cem.py::test_what_is_evaluated_is_what_is_refitted",
+    ),
+    _m(
+        "qt-opt: the clipped target takes the higher value",
+        "algorithms/qt_opt/labels.py",
+        "jnp.minimum(largest, other)",
+        "jnp.maximum(largest, other)",
+        "algorithms/test_qt_opt.py::test_targets_are_those_of_the_variants",
     ),
     _m(
         "smoothing noise is clipped before it is scaled",

@@ -52,6 +52,7 @@ TAKES = {
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
     "td3": SAMPLED,
+    "qt_opt": SAMPLED,
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
@@ -64,6 +65,8 @@ LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 KNOWN |= {"gps": "Door-60"}
+KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
+KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
@@ -79,6 +82,8 @@ def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, tmp_pat
     given = {}
     if name == "policy_distillation":
         given = {"acts": "student", "teachers": (trained(tmp_path),)}
+    if name == "qt_opt":
+        given = {"replay": replace(config().replay, expert_steps=50)}
     for topology in ALL:
         env_name = KNOWN.get(name, "CartPole-v1")
         two = {"gossip": GossipConfig(2)} if topology == "gossip" else {}

@@ -1,14 +1,10 @@
 """What SAC, TD3 and DDPG are asked for."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jaxrl_par.errors import ReadIf, above, at_least, not_between, not_chosen
-
-_SHORTEST = 1e-3
-"""Share of the way below which float32 loses steps of a copy, while it is still 1 in
-10^4 away."""
+from jaxrl_par.targets import lost_steps
 
 
 @dataclass(frozen=True)
@@ -39,19 +35,7 @@ class OffPolicyConfig:
         found = not_between(self, gamma=(0, 1), eta=(0, 1), target_rate=(0, 1))
         counts = dict.fromkeys(("n_step", "num_critics", "target_period"), 1)
         found += at_least(self, warm_up=0, **counts) + not_chosen(self)
-        return found or self._lost_steps()
-
-    def _lost_steps(self) -> list[str]:
-        """That slow copies would stand still before they are where they should be."""
-        rate, period = self.target_rate, self.target_period
-        traced = not isinstance(rate, int | float) or not isinstance(period, int)
-        if traced or not 0 < rate < 1 or 1 - (1 - rate) ** period >= _SHORTEST:
-            return []
-        needed = math.ceil(math.log1p(-10 * _SHORTEST) / math.log1p(-rate))
-        return [
-            f"target_rate = {rate} makes steps that float32 loses: with target_period ="
-            f" {needed} they are longer, and rarer"
-        ]
+        return found or lost_steps(self.target_rate, self.target_period)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,14 @@ class Distillers:
         student: Shared,
         publish: Callable[[int, State], None],
         num_distillers: int,
+        *,
+        shown: bool = False,
     ):
-        """`publish`: called with each version of the student."""
+        """
+        Args:
+          publish: called with each version of the student.
+          shown: `dispatch` returns the student, for who reads it meanwhile.
+        """
         self.times = [Times(supervisor.clock) for _ in range(num_distillers)]
         self.learned = [0] * num_distillers
         """Lessons of each distiller."""
@@ -81,6 +87,7 @@ class Distillers:
         self._distil = distil
         self._student = student
         self._publish = publish
+        self._shown = shown
         self._round: _Round | None = None
         self._done: list[list[Metrics]] = []
 
@@ -88,18 +95,22 @@ class Distillers:
         for index in range(len(self.times)):
             self._supervisor.start(f"distiller {index}", partial(self._work, index))
 
-    def dispatch(self, version: int, lessons: Any) -> None:
-        """Gives out the lessons of an update, when none of the one before are left."""
+    def dispatch(self, version: int, lessons: Any) -> State | tuple[()]:
+        """Gives out the lessons of an update, when none of the one before are left; the
+        student before them, or () if it is not shown."""
         handed = _Round(version, lessons)
 
-        def free() -> bool:
+        def free() -> tuple[State | tuple[()]] | None:
             if self._round is not None:
-                return False
+                return None
+            # Before anyone writes again: it is a whole version.
+            student = self._student.read().state if self._shown else ()
             self._round = handed
             self._supervisor.condition.notify_all()
-            return True
+            return (student,)
 
-        self._supervisor.wait(free, "end of the lessons of the update before")
+        waited = "end of the lessons of the update before"
+        return self._supervisor.wait(free, waited)[0]
 
     def drain(self) -> tuple[State, list[list[Metrics]]]:
         """Waits until no lesson is left; the student, and the metrics of the lessons of

@@ -42,6 +42,8 @@ class _Made(NamedTuple):
     """Those of the last update, until distillers have them."""
     debt: int | None
     """What the learner has not yet trained for the actors: see `loops.pace`."""
+    shown: Any
+    """`Local.shown`."""
 
 
 class ActorLearnerEngine(PoolEngine[AnyActor]):
@@ -122,9 +124,11 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
         local: Local = run.local
         states, metrics = dict(enumerate(local.actors)), []
         version, run = int(run.progress.updates), run._replace(local=local.data)
+        shown = local.shown
         for _ in range(num_updates):
             batches = times.timed("waiting for unrolls", self._intake.take)
             unrolls = [item for batch in batches for item in batch.unrolls]
+            run = learner.shown(run, shown)
             if not learner.is_compiled(batches):
                 # Meanwhile no thread can be late.
                 with self._supervisor.paused():
@@ -141,14 +145,14 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
             acted = sorted([*unrolls, *dropped], key=lambda item: item.unroll)
             states = states | {item.actor: item.after for item in acted}
             debt = self._intake.updated(learner.ready)
-            self._made = _Made(run, version, states, metrics, lessons, debt)
+            self._made = _Made(run, version, states, metrics, lessons, debt, shown)
             # After the update: a line is in the record only if the update was made.
             self._write(unrolls, dropped)
             if distillers := self._distillers:
-                times.timed(
+                shown = times.timed(
                     "waiting for distillers", distillers.dispatch, version, lessons
                 )
-                self._made = self._made._replace(lessons=None)
+                self._made = self._made._replace(lessons=None, shown=shown)
             elif version % self._config.updates_per_version == 0:
                 times.timed("publishing", stages.publish, version, run.learner)
 
@@ -159,7 +163,7 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
             run, metrics = system.learner.distilled(run, rest[0], metrics, rest[1])
         past = self._stages.publisher.older(system.num_past_params, made.version)
         debt = () if made.debt is None else count_of(made.debt)
-        local = Local(tuple(made.states.values()), past, run.local, debt)
+        local = Local(tuple(made.states.values()), past, run.local, debt, made.shown)
         return system.with_local(run, local), stacked(metrics)
 
     def report(self) -> ActorLearnerReport | None:
@@ -244,6 +248,7 @@ class ActorLearnerEngine(PoolEngine[AnyActor]):
                 Shared(system.student(run.learner)),
                 stages.publish_student,
                 self._config.num_distillers,
+                shown=system.shows,
             )
             self._distillers.start()
 

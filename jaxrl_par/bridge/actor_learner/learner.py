@@ -143,6 +143,14 @@ class MeshLearner:
         assert self._compiled_distil is not None
         return self._compiled_distil(student, lessons, number)
 
+    def shown(self, run: Run, student: State) -> Run:
+        """The run, whose next update reads that student; () is none."""
+        if not jax.tree.leaves(student):
+            return run
+        assert self._deferred is not None
+        learner = self._deferred.replace(run.learner, self.place(student))
+        return run._replace(learner=learner)
+
     def distilled(
         self,
         run: Run,

@@ -43,6 +43,7 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
         run = self._system.new_run(self._actors())
         distils = self._parts.config.num_distillers > 0
         self._student = Shared(self._system.student(run.learner)) if distils else None
+        self._shown = run.local.shown
         self._keep(0, run)
         return run
 
@@ -61,7 +62,7 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
             states |= {item.actor: item.after for item in acted.values()}
             self._update += 1
             self._keep(self._update, run)
-        local = Local(tuple(states.values()), (), run.local)
+        local = Local(tuple(states.values()), (), run.local, shown=self._shown)
         return system.with_local(run, local), stacked(metrics)
 
     def _actors(self) -> Sequence[Any]:
@@ -92,9 +93,12 @@ class ActorLearnerReplay(ReplayEngine[AnyActor]):
 
     def _learn(self, run: Run, batches: list[Batch]) -> tuple[Run, Metrics]:
         learner, student = self._system.learner, self._student
+        run = learner.shown(run, self._shown)
         run, learned, lessons = learner.update(run, batches)
         if student is None:
             return run, learned
+        if self._system.shows:
+            self._shown = student.read().state
         teach = partial(distillers.learn, student, learner.distil, lessons)
         taught = [teach(i) for i in range(jax.tree.leaves(lessons)[0].shape[0])]
         now = student.read().state

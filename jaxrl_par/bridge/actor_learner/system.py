@@ -48,6 +48,8 @@ class Local(NamedTuple):
     """The learner's, on the devices of its mesh."""
     debt: Count | tuple[()] = ()
     """`Pace.debt` of the decoupled schedule."""
+    shown: Any = ()
+    """The student that the next update reads, while distillers are ahead of it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         states = tuple(actor.state() for actor in actors)
         data = self.learner.data(self._batch_shapes(run.learner, step))
         debt = Count.zero() if self.parts.config.is_decoupled else ()
-        return self.with_local(run, Local(states, past, data, debt))
+        shown = jax.tree.map(jnp.copy, self.student(run.learner)) if self.shows else ()
+        return self.with_local(run, Local(states, past, data, debt, shown))
 
     def pace(self) -> Pace:
         """That of the decoupled schedule, at its start; once there are environments.
@@ -170,6 +173,13 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         if self._plain is not None:
             return {name: np.array(x) for name, x in params.items()}
         return jax.device_put(params, self.parts.actor_device)
+
+    @property
+    def shows(self) -> bool:
+        """Whether updates read the student, while distillers go on with it."""
+        deferred = self.parts.learner.deferred
+        distils = self.parts.config.num_distillers > 0
+        return distils and deferred is not None and deferred.shown
 
     def student(self, state: State) -> State:
         """The part of the learner's state that distillers update."""
