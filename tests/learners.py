@@ -1,13 +1,22 @@
 """One of each learner of the library, for the tests that go through all of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config, sac, td3
+from jaxrl_par.algorithms.actor_critic import (
+    DDPGConfig,
+    NAFConfig,
+    SACConfig,
+    TD3Config,
+    naf,
+    sac,
+    td3,
+)
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
@@ -17,6 +26,7 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.policy_distillation import FixedTeacher, policy_distillation
 from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.algorithms.pulling import pulling_at_starts
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
 from jaxrl_par.algorithms.vmpo import vmpo
@@ -30,12 +40,20 @@ from jaxrl_par.networks import (
     deterministic_policy,
     gaussian_policy,
     key_network,
+    normalised_advantage,
     policy_network,
     q_network,
     separate,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
+from jaxrl_par.replay import (
+    PriorityConfig,
+    Windows,
+    mixed,
+    prioritised,
+    uniform,
+    without_carry,
+)
 from jaxrl_par.types import Agent, TimeStep, Trajectory, example
 
 # Annealed, so that a topology that counts other environment steps has other rates.
@@ -160,6 +178,29 @@ def apex_dpg(env: Environment) -> Learner:
     return _deterministic(env, config, PriorityConfig(first="recorded"))
 
 
+def replayed_naf(env: Environment) -> Learner:
+    """NAF that explores by the shape of its values."""
+    agent = _naf(env, exploration="covariance", warm_up=4)
+    return loops.replayed(
+        agent, uniform(4, 3, Windows(1, constant_carry=True), min_size=3)
+    )
+
+
+def pulling_naf(env: Environment) -> Learner:
+    """NAF of two steps, whose process of noise and parameters are in its carry; first
+    priorities are of whoever acted."""
+    agent = pulling_at_starts(_naf(env, n_step=2, record_priority=True, warm_up=0))
+    windows, recorded = Windows(1, lookahead=1), PriorityConfig(first="recorded")
+    buffer = without_carry(prioritised(4, 3, windows, recorded, min_size=3))
+    return loops.replayed(agent, buffer)
+
+
+def _naf(env: Environment, **options: Any) -> Agent:
+    values = normalised_advantage(*env.specs, NetworkConfig(widths=(4,)))
+    config = NAFConfig(target_rate=0.1, **options)
+    return naf(values, env.action_spec, OPTIMIZER, config)
+
+
 def _deterministic(
     env: Environment, config: TD3Config, priorities: PriorityConfig
 ) -> Learner:
@@ -216,5 +257,7 @@ CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "sac": replayed_sac,
     "td3, prioritised": replayed_td3,
     "ape-x dpg": apex_dpg,
+    "naf": replayed_naf,
+    "naf, pulling": pulling_naf,
 }
 """Those that take bounded real numbers alone."""

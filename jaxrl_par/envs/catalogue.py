@@ -40,6 +40,11 @@ FAMILIES = {
     "IMaze": Family("imaze.IMaze", (range(5, 1000, 2),) * 2, ((9, 9), (15, 15)), True),
     "MetaFetch": Family("meta_fetch.MetaFetch", (range(2, 1000),) * 2, ((7, 7),), True),
     "MemoryChain": Family("memory_chain.MemoryChain", (range(1, 1000),), ((30,),)),
+    "LQR": Family(
+        "tasks.linear_quadratic.LinearQuadratic",
+        (range(1, 100), range(1, 100)),
+        usual=((1, 1), (2, 1)),
+    ),
     "Bandits": Family(
         "tasks.bandits.bernoulli_bandits",
         (range(2, 1000), _EPISODES),

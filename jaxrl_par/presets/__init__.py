@@ -34,6 +34,7 @@ SUMMARIES = {
     "sac": "SAC, an actor-critic whose entropy has a price: Pendulum-v1",
     "td3": "TD3, twin critics and a delayed policy: Pendulum-v1",
     "ddpg": "DDPG, a deterministic policy; on actors Ape-X DPG: Pendulum-v1",
+    "naf": "NAF, Q-learning with a quadratic advantage: Pendulum-v1",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",

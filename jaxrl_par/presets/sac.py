@@ -93,7 +93,8 @@ def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> N
     params = learner.params(trained.run.learner)
     inner = params.inner if isinstance(params, Normalized) else params
     actor = as_actor(inner.policy, action_spec.shape[0])
-    network = replace(args.network, policy="squashed", shared=False)
+    policy = "squashed" if action_spec.bounded else "gaussian"
+    network = replace(args.network, policy=policy, shared=False)
     export.write(
         trained.directory.actor,
         network=network,

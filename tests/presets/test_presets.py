@@ -35,6 +35,7 @@ TAKES = {
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
+    "naf": SAMPLED,
     "pbt": ("compiled",),
     "policy_distillation": SAMPLED,
     "ppg": SAMPLED,
@@ -58,7 +59,7 @@ SMALL = {
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5"}
-KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
+KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
 """Where presets run that not every environment is for: there is somebody to show it."""
 
