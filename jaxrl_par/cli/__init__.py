@@ -15,6 +15,7 @@ from jaxrl_par.cli.run import draw, train
 from jaxrl_par.cli.studies import (
     at_end,
     draw_seeds,
+    first_above,
     kept_cases,
     machine,
     seed_curves,
@@ -34,6 +35,7 @@ __all__ = [
     "draw",
     "draw_seeds",
     "environment_problems",
+    "first_above",
     "kept_cases",
     "launch",
     "load",

@@ -24,7 +24,7 @@ from jaxrl_par.types import Agent, Spec, Specs
 
 @dataclass(frozen=True)
 class OffPolicyArgs(ReplayArgs):
-    """What SAC, TD3 and DDPG have in common."""
+    """What SAC, TD3, DDPG and NAF have in common."""
 
     env_name: str = "Pendulum-v1"
     num_envs: int = 4
@@ -51,7 +51,7 @@ class OffPolicyArgs(ReplayArgs):
     @property
     def windows(self) -> Windows:
         ahead = self.algorithm.n_step - 1
-        # A carry, if there is one, is how much noise an environment has.
+        # A carry, if there is one, is of noise, and nothing is learned from it.
         return Windows(1, 0, ahead, constant_carry=True)
 
     def problems(self) -> list[str]:
