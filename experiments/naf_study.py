@@ -58,7 +58,7 @@ class Args:
     num_seeds: int = 8
     step_ms: float = 50.0
     """Milliseconds of a robot's step."""
-    num_steps: int = 12_000
+    num_steps: int = 8_000
     """Steps of all robots together in a run."""
     steps_per_point: int = 50
     """Steps of each robot between two evaluations."""
@@ -71,7 +71,7 @@ class Args:
         pull="episode",
         num_envs=1,
         unroll_length=1,
-        naf=NAFConfig(warm_up=100, noise=0.3),
+        naf=NAFConfig(warm_up=800, noise=0.3),
         replay=replace(
             Method().replay, capacity=20_000, min_size=200, updates_per_step=1
         ),
@@ -164,7 +164,7 @@ def trained(num_collectors: int, trainer: Trainer, args: Args) -> dict[str, Any]
         runs, _ = advance(runs)
         played = play(learner.params(runs.learner), random.key(10_000))
         seconds.append(point * each * rows * args.step_ms / 1000)
-        means = np.mean(played.returns, axis=(1, 2), dtype=np.float64)
+        means = np.asarray(played.returns, np.float64).mean(axis=(1, 2))
         returns.append(means.round(1).tolist())
     seeds = zip(*returns, strict=True)
     reached = [cli.first_above(args.threshold, seconds, x) for x in seeds]

@@ -47,7 +47,7 @@ class Args:
     num_seeds: int = 3
     step_ms: float = 20.0
     """Milliseconds that a robot sleeps in each step."""
-    num_updates: int = 8_000
+    num_updates: int = 6_000
     """Of the trainer, in a run."""
     updates_per_row: float = 1.0
     """Updates for each row, at most."""
@@ -61,7 +61,7 @@ class Args:
         topology="threads",
         pull="episode",
         unroll_length=4,
-        naf=NAFConfig(warm_up=100, noise=0.3),
+        naf=NAFConfig(warm_up=800, noise=0.3),
         replay=replace(
             Method().replay, capacity=20_000, min_size=200, updates_per_step=1
         ),

@@ -64,7 +64,7 @@ class Quadratic(NamedTuple):
 def factor(raw: Float[Array, "*B N"], num_actions: int) -> Float[Array, "*B A A"]:
     """L from N = A (A + 1) / 2 numbers: the logarithm of its diagonal, and what is
     below that, row by row."""
-    diagonal = jnp.exp(jnp.clip(raw[..., :num_actions], *LOG_DIAGONAL))
+    diagonal = jnp.exp(_bounded(raw[..., :num_actions]))
     zero = jnp.zeros_like(raw[..., :1])
     numbers = jnp.concatenate([diagonal, raw[..., num_actions:], zero], axis=-1)
     index = np.full((num_actions, num_actions), raw.shape[-1])
@@ -72,6 +72,27 @@ def factor(raw: Float[Array, "*B N"], num_actions: int) -> Float[Array, "*B A A"
     below = np.tril_indices(num_actions, -1)
     index[below] = num_actions + np.arange(len(below[0]))
     return numbers[..., index]
+
+
+@jax.custom_vjp
+def _bounded(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """Within the bounds, and with a slope where that leads back: a curvature that met
+    its bound once would otherwise never be learned again."""
+    return jnp.clip(x, *LOG_DIAGONAL)
+
+
+def _bounded_forward(x: Float[Array, "*N"]):
+    return _bounded(x), x
+
+
+def _bounded_backward(x: Float[Array, "*N"], slope: Float[Array, "*N"]):
+    low, high = LOG_DIAGONAL
+    # Parameters go against the slope.
+    away = (x > high) & (slope < 0.0) | (x < low) & (slope > 0.0)
+    return (jnp.where(away, 0.0, slope),)
+
+
+_bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def normalised_advantage(

@@ -148,18 +148,20 @@ def nets(network=None, spec=ONE):
 @pytest.mark.parametrize(
     ("discount", "last", "expected"),
     [
-        (1.0, (), 1.0 + 0.9 * 2.0 + 0.81 * 4.0 + 0.729 * 10.0),
-        ([[1.0], [0.0], [0.0]], (2,), 1.0 + 0.9 * 2.0),
-        ([[1.0], [1.0], [0.0]], (2,), 1.0 + 0.9 * 2.0 + 0.81 * 10.0),
+        (1.0, (), 0.5 + 0.9 * 1.0 + 0.81 * 2.0 + 0.729 * 10.0),
+        ([[1.0], [0.0], [0.0]], (2,), 0.5 + 0.9 * 1.0),
+        ([[1.0], [1.0], [0.0]], (2,), 0.5 + 0.9 * 1.0 + 0.81 * 10.0),
     ],
 )
 def test_targets_end_in_the_value_of_the_best_action(discount, last, expected):
-    """Of three steps: the whole way; an end after two; a time limit there."""
+    """Of three steps, with rewards of 1, 2 and 4, scaled by 0.5: the whole way; an end
+    after two; a time limit there."""
     reward = jnp.where(jnp.isin(jnp.arange(3), jnp.asarray(last, int)), 0, 1)[:, None]
     batch = batch_of(reward * jnp.float32([[1.0], [2.0], [4.0]]), discount=discount)
     batch = batch._replace(steps=batch_of(reward, last=last).steps)
     target = jnp.float32(10.0), jnp.full(1, 0.7)
-    y = value_targets(target, batch, nets(), NAFConfig(gamma=0.9, n_step=3), 1)
+    config = NAFConfig(gamma=0.9, n_step=3, reward_scale=0.5)
+    y = value_targets(target, batch, nets(), config, 1)
     np.testing.assert_allclose(y, [[expected]], rtol=1e-6)
 
 
@@ -225,7 +227,7 @@ def test_the_loss_is_that_of_its_equations(n_step):
             continue
         total, factor = 0.0, 1.0
         for k in range(t, t + n_step):
-            total += factor * reward[k, lane]
+            total += 0.1 * factor * reward[k, lane]
             factor *= 0.9 * discount[k, lane]
             if last[k + 1, lane]:
                 break
@@ -252,31 +254,48 @@ def test_what_no_agent_is_made_of_is_refused(given, message):
         naf(*given)
 
 
+SYSTEMS = {
+    # A bad policy drives it away: short episodes, and uniform inputs at first.
+    "an integrator": ("LQR-1x1", [[1.0]], 6, 2_000),
+    "of two inputs": ("LQR-2x2", [[0.8, 0.4], [-0.2, 0.7]], 20, 0),
+}
+"""Name, dynamics, steps of an episode and of the warm-up."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LQR-1x1", "LQR-2x1"])
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_it_learns_the_gains_of_a_linear_system(name):
     """To 2 %, and the curvature of Q is that of the Riccati equation to 5 %."""
-    sizes = map(int, name[4:].split("x"))
-    known = answer(LinearQuadratic(*sizes).default_params, 0.9)
-    env = envs.make(name, 16, bound=2.0, length=6)
+    called, dynamics, length, warm_up = SYSTEMS[name]
+    given = {"bound": 2.0, "length": length, "dynamics": jnp.asarray(dynamics)}
+    env = envs.make(called, 16, **given)
+    params = LinearQuadratic(len(dynamics), len(dynamics)).default_params
+    known = answer(params.replace(dynamics=given["dynamics"]), 0.9)
     network = normalised_advantage(
         *env.specs, NetworkConfig(widths=(64, 64), activation="swish")
     )
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, 12_000))
-    config = NAFConfig(gamma=0.9, target_rate=0.01, noise=0.3, warm_up=2_000)
+    rate = optax.cosine_decay_schedule(3e-3, 4_000)
+    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
+    # A process of noise would tell states by their noise, and costs twice as much.
+    config = NAFConfig(
+        gamma=0.9, target_rate=0.02, exploration="constant", noise=0.3,
+        warm_up=warm_up, reward_scale=1.0,
+    )  # fmt: skip
     agent = naf(network, env.action_spec, optimizer, config)
     buffer = uniform(8_192, 256, Windows(1, constant_carry=True))
-    buffer = loops.replayed(agent, buffer, updates_per_step=4)
-    run, _ = train(compiled(buffer, env, 4), 3_000)
-    x = jax.random.uniform(random.key(1), (4_000, known.gains.shape[1]), minval=-1.0)
+    learner = loops.replayed(agent, buffer, updates_per_step=4)
+    run, _ = train(compiled(learner, env, 4), 1_000)
+    x = jax.random.uniform(random.key(1), (4_000, len(dynamics)), minval=-1.0)
     no = jnp.zeros(len(x), bool)
     made, _ = network.apply(run.learner.online, (), TimeStep(x, no, no))
-    units = units_of(env.action_spec)
-    fitted, *_ = np.linalg.lstsq(np.asarray(x), np.asarray(units.action(made.mean)))
-    off = np.linalg.norm(fitted.T - known.gains) / np.linalg.norm(known.gains)
+    actions = units_of(env.action_spec).action(made.mean)
+    fitted, *_ = np.linalg.lstsq(np.asarray(x), np.asarray(actions))
     lower = np.float64(made.factor)
+    # In units of the bounds, which are 2 wide.
     curvature = np.mean(lower @ np.swapaxes(lower, 1, 2), axis=0) / 2.0**2
-    error = np.linalg.norm(curvature - known.curvature)
-    print(name, off, error / np.linalg.norm(known.curvature))
-    assert off < 0.02
-    assert error < 0.05 * np.linalg.norm(known.curvature)
+    assert _off(fitted.T, known.gains) < 0.02
+    assert _off(curvature, known.curvature) < 0.05
+
+
+def _off(found, known):
+    return np.linalg.norm(found - known) / np.linalg.norm(known)

@@ -5,12 +5,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxrl_par import random
+from jaxrl_par.algorithms.actor_critic import NAFConfig, naf
 from jaxrl_par.algorithms.pulling import Pulled, pulling_at_starts
 from jaxrl_par.axis import Axis
+from jaxrl_par.networks import NetworkConfig, normalised_advantage
 from jaxrl_par.replay import Windows, uniform, without_carry
+from jaxrl_par.testing import check_agent, probes
 from jaxrl_par.types import Agent, Box, Info, TimeStep, Trajectory, nothing
 
 
@@ -86,6 +90,15 @@ def test_learning_sees_the_agents_own_carry():
     batch, _ = kept.sample(data, None, random.key(0), Axis())
     assert jax.tree.leaves(batch.carry) == [] and data.items.carry == ()
     assert agent.prepare(None, batch, Axis()).carry == ()
+
+
+@pytest.mark.slow
+def test_it_keeps_the_contract_of_agents():
+    env = probes.continuous_action(4)
+    values = normalised_advantage(*env.specs, NetworkConfig(widths=(8,)))
+    config = NAFConfig(warm_up=0, record_priority=True)
+    agent = naf(values, env.action_spec, optax.sgd(0.1), config)
+    check_agent(pulling_at_starts(agent), env)
 
 
 def test_an_agent_of_unknown_specs_is_refused():

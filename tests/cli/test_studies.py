@@ -55,8 +55,8 @@ def test_the_machine_is_described_as_json_can_hold_it():
 
 
 def test_the_first_of_several_in_a_row_tells_when_it_was_learned():
-    times, values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [9, 0, 9, 9, 9, 9]
-    assert first_above(5, times, values) == 3.0
-    assert first_above(5, times, values, in_a_row=1) == 1.0
-    assert first_above(9, times, values) is None
-    assert first_above(5, times, values, in_a_row=5) is None
+    times, values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [9.0, 0.0, 9.0, 9.0, 9.0, 9.0]
+    assert first_above(5.0, times, values) == 3.0
+    assert first_above(5.0, times, values, in_a_row=1) == 1.0
+    assert first_above(9.0, times, values) is None
+    assert first_above(5.0, times, values, in_a_row=5) is None

@@ -72,6 +72,7 @@ def test_no_action_is_better_than_the_best():
     assert np.all(away < np.abs(grid[np.argmin(found, axis=0)] - values.mean))
 
 
+@pytest.mark.slow
 def test_the_best_action_is_within_the_bounds_if_there_are_any():
     """It begins in the middle, with a curvature of 1."""
     values = made(Box((2,), low=-3.0, high=0.5))
@@ -87,6 +88,18 @@ def test_the_curvature_is_bounded():
     low, high = np.exp(LOG_DIAGONAL)
     lower = factor(jnp.float32([-30.0, 30.0, 0.0]), 2)
     np.testing.assert_allclose(jnp.diag(lower), [low, high], rtol=1e-6)
+
+
+def test_a_curvature_at_its_bound_has_a_slope_that_leads_back():
+    """Descent goes against the slope: of 30 only downwards, of -30 only upwards."""
+    raw = jnp.float32([-30.0, 30.0, 1.0])
+
+    def slopes(sign):
+        traces = lambda x: sign * jnp.sum(jax.vmap(lambda y: factor(y[None], 1))(x))  # noqa: E731
+        return np.sign(jax.grad(traces)(raw))
+
+    np.testing.assert_array_equal(slopes(1.0), [0, 1, 1])
+    np.testing.assert_array_equal(slopes(-1.0), [-1, 0, -1])
 
 
 @pytest.mark.parametrize(

@@ -162,3 +162,10 @@ class NAFConfig(NoiseConfig):
     which Q is flat; `noise` scales it."""
     noise: float = 0.2
     """As above."""
+    reward_scale: float = 0.1
+    """What rewards are multiplied by. Until V has come to values that are far from 0,
+    every error pushes mu away from what was acted, and so to its bounds."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return super().problems() + above(self, reward_scale=0)

@@ -146,8 +146,10 @@ def _grad(
 def value_targets(
     target: Params, batch: Trajectory, nets: Networks, config: NAFConfig, rows: int
 ) -> Rows:
-    """y of the first rows of a batch: rewards, and V' of the observation after them."""
-    ahead = reached(batch, config, rows)
+    """y of the first rows of a batch: scaled rewards, and V' of the observation after
+    them."""
+    scaled = batch._replace(reward=config.reward_scale * batch.reward)
+    ahead = reached(scaled, config, rows)
     after = jax.tree.map(lambda x: x[1:], batch.steps)
     # Rows of `after`; those that are `last` lead nowhere, and have no weight.
     steps = at_rows(after, jnp.maximum(ahead.index - 1, 0))

@@ -59,6 +59,7 @@ def test_a_system_that_cannot_be_held_has_no_answer():
         answer(away)
 
 
+@pytest.mark.slow
 def test_inputs_are_bounded_and_episodes_cut():
     env = envs.make("LQR-1x1", 2, length=3)
     assert env.name == "LQR-1x1" and env.max_episode_steps == 3
