@@ -58,8 +58,8 @@ class Args:
     num_seeds: int = 8
     step_ms: float = 50.0
     """Milliseconds of a robot's step."""
-    num_steps: int = 8_000
-    """Steps of all robots together in a run."""
+    num_updates: int = 8_000
+    """Of the trainer, in a run."""
     steps_per_point: int = 50
     """Steps of each robot between two evaluations."""
     threshold: float = -200.0
@@ -96,7 +96,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_seeds=1, num_steps=1, steps_per_point=1)
+        found = at_least(self, num_seeds=1, num_updates=1, steps_per_point=1)
         found += at_least(self, num_played=1) + above(self, step_ms=0)
         for name in ("num_collectors", "trainers"):
             if not getattr(self, name):
@@ -137,8 +137,7 @@ def trained(num_collectors: int, trainer: Trainer, args: Args) -> dict[str, Any]
     settings = args.of(num_collectors, trainer)
     learner = cli.compose(settings, make_agent)
     rows = settings.unroll_length
-    turns = args.num_steps // rows
-    busy = schedules.steady(turns, np.ones(num_collectors))
+    busy = schedules.steady(args.num_updates, np.ones(num_collectors))
     program = delayed(
         learner,
         settings.make_env(1),
@@ -160,7 +159,7 @@ def trained(num_collectors: int, trainer: Trainer, args: Args) -> dict[str, Any]
     played_in = settings.make_env(args.num_played)
     play = jax.jit(jax.vmap(evaluator(greedy, played_in, 1), (0, None)))
     seconds, returns = [], []
-    for point in range(1, turns // (each * num_collectors) + 1):
+    for point in range(1, args.num_updates // (each * num_collectors) + 1):
         runs, _ = advance(runs)
         played = play(learner.params(runs.learner), random.key(10_000))
         seconds.append(point * each * rows * args.step_ms / 1000)
