@@ -90,7 +90,8 @@ def make_agent(
 def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> None:
     """Exports the greedy actor, also for NumPy where that knows its torso."""
     observation_spec, action_spec = args.specs()
-    params = learner.params(trained.run.learner)
+    run = trained.run if args.joined is None else args.joined(trained.run)
+    params = learner.params(run.learner)
     inner = params.inner if isinstance(params, Normalized) else params
     actor = as_actor(inner.policy, action_spec.shape[0])
     policy = "squashed" if action_spec.bounded else "gaussian"
