@@ -103,16 +103,18 @@ def test_evaluation_moves_no_process():
 
 
 def test_noise_of_the_covariance_is_that_of_the_inverse():
-    """Trap 10: L = [[1, 0], [2, 1]], scaled by 0.05 so that no bound is met. Trap 7:
-    each row and dimension is drawn by itself."""
-    config = NAFConfig(exploration="covariance", noise=0.05, warm_up=0)
+    """Trap 10: L = [[1, 0], [2, 1]], scaled by 0.1 so that no bound is met; of rewards
+    four times as large P is four times as large. Trap 7: each row and dimension is
+    drawn by itself."""
+    shape = {"exploration": "covariance", "noise": 0.1, "reward_scale": 0.25}
+    config = NAFConfig(warm_up=0, **shape)
     agent = naf(fixed(((1.0, 0.0), (2.0, 1.0))), TWO, SGD, config)
     step = jax.tree.map(lambda x: x[0], steps_of(1, 50_000))
     params = agent.params(agent.init(random.key(0), step))
     action, *_ = jax.jit(agent.act)(
         params, agent.initial_carry(50_000), step, random.key(1)
     )
-    found = np.cov(np.asarray(action).T) / 0.05**2
+    found = 4.0 * np.cov(np.asarray(action).T) / 0.1**2
     np.testing.assert_allclose(found, [[5.0, -2.0], [-2.0, 1.0]], atol=0.1)
     assert len(np.unique(action[:100])) == 200
 

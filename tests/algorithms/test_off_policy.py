@@ -614,7 +614,7 @@ LEARN = {
     "naf": ("naf", {}, uniform),
     "naf, prioritised": (
         "naf",
-        {"record_priority": True, "exploration": "covariance", "noise": 0.5},
+        {"record_priority": True, "exploration": "covariance", "noise": 0.3},
         partial(prioritised, config=PriorityConfig(first="recorded")),
     ),
     "ddpg, process": ("ddpg", {"exploration": "process", "noise": 0.2}, uniform),

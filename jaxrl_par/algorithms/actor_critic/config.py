@@ -158,8 +158,8 @@ class NAFConfig(NoiseConfig):
     """What each of these fields is for: another one, and its values."""
 
     exploration: Literal["constant", "ladder", "process", "covariance"] = "process"
-    """As above. covariance: noise of the covariance P^-1, more along directions in
-    which Q is flat; `noise` scales it."""
+    """As above. covariance: noise of the covariance P^-1, of rewards before they are
+    scaled: more along directions in which Q is flat. `noise` scales it."""
     noise: float = 0.2
     """As above."""
     reward_scale: float = 0.1

@@ -89,7 +89,8 @@ def naf(
         made, _ = network.apply(params.policy, (), step)
         noise, carry = drawn(config, carry, step.first, noise_key, made.mean.shape)
         if config.exploration == "covariance":
-            noise = made.shaped(noise)
+            # P is of scaled rewards: that of the rewards is P / reward_scale.
+            noise = made.shaped(noise * jnp.sqrt(jnp.float32(config.reward_scale)))
         unit = made.mean + noise
         if units.bounded:
             unit = jnp.clip(unit, -1.0, 1.0)
