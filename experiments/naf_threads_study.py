@@ -11,6 +11,7 @@ updates, and played when the run is over. What is shown is when greedy episodes 
 writes study.json: every seed, and the median. After Gu et al., arXiv:1610.00633.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -144,15 +145,24 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
     rows: list[dict[str, Any]] = []
     for number in sorted({x["num_collectors"] for x in results}):
         mine = [x["seconds"] for x in results if x["num_collectors"] == number]
-        middle = median(float("inf") if x is None else x for x in mine)
-        row = {"num_collectors": number, "seconds": mine, "median": middle}
-        faster = rows[0]["median"] / middle if rows else 1.0
-        known = {"threshold": args.threshold, "step_ms": args.step_ms}
-        rows.append(row | {"times_as_fast": faster} | known)
+        middle = median(math.inf if x is None else x for x in mine)
+        first = rows[0]["median"] if rows else middle
+        faster = first / middle if first else math.nan
+        row = {"num_collectors": number, "seconds": mine, "median": _finite(middle)}
+        row |= {"times_as_fast": _finite(faster)}
+        rows.append(row | {"threshold": args.threshold, "step_ms": args.step_ms})
         told = " ".join("-" if x is None else f"{x:.1f}" for x in mine)
-        table.add_row(str(number), told, f"{middle:.1f}", f"{faster:.2f}")
+        table.add_row(str(number), told, *_told(row["median"], row["times_as_fast"]))
     cli.write_study(args.out, args.settings, rows, results)
     Console(width=110).print(table)
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def _told(*numbers: float | None) -> list[str]:
+    return ["-" if x is None else f"{x:.2f}" for x in numbers]
 
 
 if __name__ == "__main__":

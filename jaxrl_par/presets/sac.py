@@ -19,7 +19,7 @@ from jaxrl_par.networks import NetworkConfig, action_value, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Box, Spec, Specs
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> N
     params = learner.params(run.learner)
     inner = params.inner if isinstance(params, Normalized) else params
     actor = as_actor(inner.policy, action_spec.shape[0])
-    policy = "squashed" if action_spec.bounded else "gaussian"
+    bounded = isinstance(action_spec, Box) and action_spec.bounded
+    policy = "squashed" if bounded else "gaussian"
     network = replace(args.network, policy=policy, shared=False)
     export.write(
         trained.directory.actor,

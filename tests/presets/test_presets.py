@@ -58,9 +58,8 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5"}
-KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

@@ -50,7 +50,7 @@ def drawn(
     A process is x' = x - reversion x + std z, from 0 where an episode begins: in steps
     of 1 its deviation comes to std / sqrt(1 - (1 - reversion)^2).
     """
-    noise = carry.std[:, None] * jax.random.normal(key, shape)
+    noise = carry.std[:, None] * jax.random.normal(key, shape, jnp.float32)
     if config.exploration != "process":
         return noise, carry
     before = jnp.where(first[:, None], 0.0, carry.process)
