@@ -119,6 +119,7 @@ def test_noise_of_the_covariance_is_that_of_the_inverse():
     assert len(np.unique(action[:100])) == 200
 
 
+@pytest.mark.slow
 def test_without_bounds_nothing_is_clipped_or_squashed():
     spec = Box((1,))
     agent = naf(fixed(), spec, SGD, PROCESS)

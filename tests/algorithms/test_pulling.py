@@ -74,6 +74,7 @@ def test_each_environment_pulls_where_its_own_episode_begins():
     np.testing.assert_array_equal(carry.inner, [7, 7, 7])
 
 
+@pytest.mark.slow
 def test_learning_sees_the_agents_own_carry():
     agent = pulling_at_starts(telling())
     held = Pulled(jnp.zeros(2), jnp.float32([3.0, 4.0]))

@@ -59,6 +59,7 @@ def test_noise_is_shaped_by_a_factor_of_any_size():
     assert_near(found, expected)
 
 
+@pytest.mark.slow
 def test_no_action_is_better_than_the_best():
     rng = np.random.default_rng(0)
     lower = factor(jnp.float32(rng.normal(size=(5, 3))), 2)
@@ -90,6 +91,7 @@ def test_the_curvature_is_bounded():
     np.testing.assert_allclose(jnp.diag(lower), [low, high], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_curvature_at_its_bound_has_a_slope_that_leads_back():
     """Descent goes against the slope: of 30 only downwards, of -30 only upwards."""
     raw = jnp.float32([-30.0, 30.0, 1.0])
