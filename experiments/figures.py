@@ -261,6 +261,16 @@ def by_seeds(group: tuple[str, ...], value: str) -> Callable[[Any], str]:
     return render
 
 
+def collectors(data: Any) -> str:
+    names = "trainer", "num_collectors", "seconds", "median", "times_as_fast"
+    head = ("trainer", "collectors", "seconds of the seeds", "median", "times as fast")
+    return (
+        f"Seconds of robots that take {data['rows'][0]['step_ms']:g} ms for a step,"
+        f" until greedy episodes return {data['rows'][0]['threshold']:g} in three"
+        f" evaluations in a row, in {data['settings']['env_name']}.\n\n"
+    ) + table(head, [map(x.get, names) for x in data["rows"]])
+
+
 def evolution(data: Any) -> str:
     names = "members", "steps/CPU-s", "environment", "products", "ns/step", "of_bound"
     rows = [map(x.get, names) for x in data["records"]]
@@ -460,6 +470,9 @@ SECTIONS = (
     Section(
         "Gossip", "gossip_study/study.json", f"{_E}/gossip_study.py",
         by_seeds(("delay_ms", "slowest", "method"), "seconds"),
+    ),
+    Section(
+        "Asynchronous NAF", "naf/study.json", f"{_E}/naf_study.py", collectors
     ),
     Section(
         "Distillation, I-Maze 9x9", "distillation_imaze/study.json",

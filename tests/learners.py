@@ -1,6 +1,7 @@
 """One of each learner of the library, for the tests that go through all of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,7 +9,15 @@ import optax
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config, sac, td3
+from jaxrl_par.algorithms.actor_critic import (
+    DDPGConfig,
+    NAFConfig,
+    SACConfig,
+    TD3Config,
+    naf,
+    sac,
+    td3,
+)
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
@@ -18,6 +27,7 @@ from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.algorithms.policy_distillation import FixedTeacher, policy_distillation
 from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.algorithms.pulling import pulling_at_starts
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.qt_opt import (
     CEMConfig,
@@ -41,13 +51,21 @@ from jaxrl_par.networks import (
     deterministic_policy,
     gaussian_policy,
     key_network,
+    normalised_advantage,
     policy_network,
     q_network,
     separate,
     world_network,
 )
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
-from jaxrl_par.replay import PriorityConfig, Windows, mixed, prioritised, uniform
+from jaxrl_par.replay import (
+    PriorityConfig,
+    Windows,
+    mixed,
+    prioritised,
+    uniform,
+    without_carry,
+)
 from jaxrl_par.types import Agent, TimeStep, Trajectory, example
 
 # Annealed, so that a topology that counts other environment steps has other rates.
@@ -200,6 +218,29 @@ def _qt_opt(env: Environment) -> Agent:
     return qt_opt(values, env.action_spec, OPTIMIZER, _SEARCHED)
 
 
+def replayed_naf(env: Environment) -> Learner:
+    """NAF that explores by the shape of its values."""
+    agent = _naf(env, exploration="covariance", warm_up=4)
+    return loops.replayed(
+        agent, uniform(4, 3, Windows(1, constant_carry=True), min_size=3)
+    )
+
+
+def pulling_naf(env: Environment) -> Learner:
+    """NAF of two steps, whose process of noise and parameters are in its carry; first
+    priorities are of whoever acted."""
+    agent = pulling_at_starts(_naf(env, n_step=2, record_priority=True, warm_up=0))
+    windows, recorded = Windows(1, lookahead=1), PriorityConfig(first="recorded")
+    buffer = without_carry(prioritised(4, 3, windows, recorded, min_size=3))
+    return loops.replayed(agent, buffer)
+
+
+def _naf(env: Environment, **options: Any) -> Agent:
+    values = normalised_advantage(*env.specs, NetworkConfig(widths=(4,)))
+    config = NAFConfig(target_rate=0.1, **options)
+    return naf(values, env.action_spec, OPTIMIZER, config)
+
+
 def _deterministic(
     env: Environment, config: TD3Config, priorities: PriorityConfig
 ) -> Learner:
@@ -275,5 +316,7 @@ CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "ape-x dpg": apex_dpg,
     "qt-opt": replayed_qt_opt,
     "qt-opt, updaters": labelled_qt_opt,
+    "naf": replayed_naf,
+    "naf, pulling": pulling_naf,
 }
 """Those that take bounded real numbers alone."""

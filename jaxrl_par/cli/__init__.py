@@ -16,6 +16,7 @@ from jaxrl_par.cli.solving import until_solved
 from jaxrl_par.cli.studies import (
     at_end,
     draw_seeds,
+    first_above,
     kept_cases,
     machine,
     seed_curves,
@@ -35,6 +36,7 @@ __all__ = [
     "draw",
     "draw_seeds",
     "environment_problems",
+    "first_above",
     "kept_cases",
     "launch",
     "load",

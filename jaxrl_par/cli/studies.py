@@ -106,6 +106,19 @@ def at_end(curve: Sequence[dict[str, Any]]) -> list[float]:
     return np.mean([x["return"] for x in last], axis=0).tolist()
 
 
+def first_above(
+    threshold: float, times: Sequence[float], values: Sequence[float], in_a_row: int = 3
+) -> float | None:
+    """When the first of so many values in a row is above the threshold; None if there
+    are never so many."""
+    count = 0
+    for number, value in enumerate(values):
+        count = count + 1 if value > threshold else 0
+        if count == in_a_row:
+            return times[number + 1 - in_a_row]
+    return None
+
+
 def draw_seeds(axes: Any, x: Sequence[float], seeds: Any, label: str) -> None:
     """Every seed as a thin line, and their median.
 

@@ -45,6 +45,11 @@ FAMILIES = {
     "LinearSystem": Family("tasks.linear_system.LinearSystem", (_LENGTHS,), ((50,),)),
     "PointMass": Family("tasks.point_mass.PointMass", (_LENGTHS,), ((50,),)),
     "Door": Family("tasks.door.Door", (_LENGTHS,), ((60,),)),
+    "LQR": Family(
+        "tasks.linear_quadratic.LinearQuadratic",
+        (range(1, 100), range(1, 100)),
+        usual=((1, 1), (2, 1)),
+    ),
     "Bandits": Family(
         "tasks.bandits.bernoulli_bandits",
         (range(2, 1000), _EPISODES),

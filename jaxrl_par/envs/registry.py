@@ -26,9 +26,9 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
     Args:
       name: as gymnax registers it, such as "CartPole-v1" or "Breakout-MinAtar", or one
         of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7",
-        "Grasping-16x16" or "MemoryChain-30"; or trials in tasks, as many episodes as
-        the last number says: "Bandits-5x10" are ten pulls of five arms,
-        "RandomMDPs-10x25" have ten states.
+        "Grasping-16x16", "MemoryChain-30" or "LQR-2x1", two states and one input; or
+        trials in tasks, as many episodes as the last number says: "Bandits-5x10" are
+        ten pulls of five arms, "RandomMDPs-10x25" have ten states.
         Several joined by "+" are tasks of one network: see `several`.
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class. Of trials, arguments of what makes their tasks.

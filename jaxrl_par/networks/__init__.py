@@ -15,6 +15,7 @@ from jaxrl_par.networks.continuous import (
 )
 from jaxrl_par.networks.gtrxl import TransformerConfig
 from jaxrl_par.networks.keys import key_network
+from jaxrl_par.networks.normalised_advantage import normalised_advantage
 from jaxrl_par.networks.q_values import q_network
 from jaxrl_par.networks.separate import separate
 from jaxrl_par.networks.tasks import of_tasks
@@ -32,6 +33,7 @@ __all__ = [
     "deterministic_policy",
     "gaussian_policy",
     "key_network",
+    "normalised_advantage",
     "of_tasks",
     "policy_network",
     "q_network",

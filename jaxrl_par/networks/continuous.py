@@ -36,13 +36,22 @@ class Units:
     high: Float[np.ndarray, " A"]
 
     @property
+    def bounded(self) -> bool:
+        """Whether there are bounds; without any, units are the environment's."""
+        return bool(np.all(np.isfinite(self.low)))
+
+    @property
     def centre(self) -> Float[np.ndarray, " A"]:
         # A sum of bounds may be too large for float32, where their distance is not.
-        return self.low / 2 + self.high / 2
+        return self.low / 2 + self.high / 2 if self.bounded else 0.0 * self._ones
 
     @property
     def half_width(self) -> Float[np.ndarray, " A"]:
-        return (self.high - self.low) / 2
+        return (self.high - self.low) / 2 if self.bounded else self._ones
+
+    @property
+    def _ones(self) -> Float[np.ndarray, " A"]:
+        return np.ones(self.low.shape, np.float32)
 
     def action(self, unit: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
         """What the environment takes; within its bounds in every bit."""
@@ -56,8 +65,11 @@ class Units:
         return (action - rows(self.centre)) / rows(self.half_width)
 
 
-def units_of(action_spec: Spec) -> Units:
+def units_of(action_spec: Spec, *, unbounded: bool = False) -> Units:
     """The units of a vector of bounded real numbers.
+
+    Args:
+      unbounded: a vector without any bounds will do, too.
 
     Raises:
       RefusedError: actions are anything else.
@@ -78,6 +90,8 @@ def units_of(action_spec: Spec) -> Units:
             f" {action_spec.shape}"
         )
     low, high = (np.broadcast_to(x, action_spec.shape) for x in action_spec.inner)
+    if unbounded and np.all(np.isinf(low) & np.isinf(high)):
+        return Units(low, high)
     with np.errstate(over="ignore", invalid="ignore"):
         width = high - low
     if not np.all(np.isfinite(width) & (width > 0)):
@@ -122,7 +136,7 @@ def action_value(
     It reads steps that show a pair, (obs, unit action). Arguments and errors are those
     of `gaussian_policy`.
     """
-    number = len(_checked(observation_spec, action_spec, config).low)
+    number = len(checked(observation_spec, action_spec, config).low)
     seen = (observation_spec, Box((number,), low=-1.0, high=1.0))
     features.check(seen, config)
     specs = Static(seen, action_spec)
@@ -136,18 +150,19 @@ def shown(steps: TimeStep, unit: Float[Array, "*B A"]) -> TimeStep:
 
 
 def as_actor(params: Params, num_actions: int) -> Params:
-    """The greedy actor of either policy as parameters of `actor_critic` with the same
-    config, `policy="squashed"` and `shared=False`, but for its critic.
+    """The greedy actor of either policy, or of `normalised_advantage`, as parameters of
+    `actor_critic` with the same config, `policy="squashed"` (without bounds "gaussian")
+    and `shared=False`, but for its critic.
 
     Its standard deviation is 0, so that whoever samples takes the greedy action too.
     """
-    inner = dict(params["params"])
+    inner = params["params"]
     head = {
-        "policy": inner.pop("policy")[:, :num_actions],
-        "policy_bias": inner.pop("policy_bias")[:num_actions],
+        "policy": inner["policy"][:, :num_actions],
+        "policy_bias": inner["policy_bias"][:num_actions],
         "log_std": jnp.full(num_actions, -jnp.inf),
     }
-    return {"params": inner | {"_Heads_0": head}}
+    return {"params": {"actor": inner["actor"], "_Heads_0": head}}
 
 
 def _policy(
@@ -157,14 +172,26 @@ def _policy(
     *,
     deterministic: bool,
 ) -> Network:
-    number = len(_checked(observation_spec, action_spec, config).low)
+    number = len(checked(observation_spec, action_spec, config).low)
     specs = Static(observation_spec, action_spec)
     module = _Policy(specs, config, number, deterministic)
     return features.as_network(module, partial(features.empty, config), specs)
 
 
-def _checked(observation_spec: Specs, action_spec: Spec, config: NetworkConfig):
-    units = units_of(action_spec)
+def checked(
+    observation_spec: Specs,
+    action_spec: Spec,
+    config: NetworkConfig,
+    *,
+    unbounded: bool = False,
+) -> Units:
+    """The units of actions of a network without memory, as `units_of`.
+
+    Raises:
+      ValueError: the config does not fit the specs.
+      RefusedError: as `units_of`, or the config has memory.
+    """
+    units = units_of(action_spec, unbounded=unbounded)
     features.check(observation_spec, config)
     if config.memory != "none":
         raise RefusedError(

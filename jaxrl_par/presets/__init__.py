@@ -36,6 +36,7 @@ SUMMARIES = {
     "ddpg": "DDPG, a deterministic policy; on actors Ape-X DPG: Pendulum-v1",
     "dyna": "deep Dyna-Q, DQN that imagines with a learned model: CartPole-v1",
     "qt_opt": "QT-Opt, whose best actions are searched for: Grasping-16x16",
+    "naf": "NAF, Q-learning with a quadratic advantage: Pendulum-v1",
     "reinforce": "sample-parallel policy gradient, of whole episodes: CartPole-v1",
     "maml": "MAML, first-order MAML and Reptile, of REINFORCE: Navigation",
     "es": "evolution strategies, of perturbed parameters: CartPole-v1",

@@ -19,12 +19,12 @@ from jaxrl_par.networks import NetworkConfig, action_value, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Box, Spec, Specs
 
 
 @dataclass(frozen=True)
 class OffPolicyArgs(ReplayArgs):
-    """What SAC, TD3 and DDPG have in common."""
+    """What SAC, TD3, DDPG and NAF have in common."""
 
     env_name: str = "Pendulum-v1"
     num_envs: int = 4
@@ -51,7 +51,7 @@ class OffPolicyArgs(ReplayArgs):
     @property
     def windows(self) -> Windows:
         ahead = self.algorithm.n_step - 1
-        # A carry, if there is one, is how much noise an environment has.
+        # A carry, if there is one, is of noise, and nothing is learned from it.
         return Windows(1, 0, ahead, constant_carry=True)
 
     def problems(self) -> list[str]:
@@ -90,10 +90,13 @@ def make_agent(
 def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> None:
     """Exports the greedy actor, also for NumPy where that knows its torso."""
     observation_spec, action_spec = args.specs()
-    params = learner.params(trained.run.learner)
+    run = trained.run if args.joined is None else args.joined(trained.run)
+    params = learner.params(run.learner)
     inner = params.inner if isinstance(params, Normalized) else params
     actor = as_actor(inner.policy, action_spec.shape[0])
-    network = replace(args.network, policy="squashed", shared=False)
+    bounded = isinstance(action_spec, Box) and action_spec.bounded
+    policy = "squashed" if bounded else "gaussian"
+    network = replace(args.network, policy=policy, shared=False)
     export.write(
         trained.directory.actor,
         network=network,

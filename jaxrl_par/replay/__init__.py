@@ -1,6 +1,6 @@
 """What is kept of what was acted: pure functions of pytrees of arrays."""
 
-from jaxrl_par.replay.buffers import Buffer, fresh, uniform, unsaved
+from jaxrl_par.replay.buffers import Buffer, fresh, uniform, unsaved, without_carry
 from jaxrl_par.replay.mixed import mixed
 from jaxrl_par.replay.priorities import PriorityConfig
 from jaxrl_par.replay.prioritised import prioritised
@@ -19,4 +19,5 @@ __all__ = [
     "recorded",
     "uniform",
     "unsaved",
+    "without_carry",
 ]

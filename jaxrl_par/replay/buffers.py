@@ -116,6 +116,17 @@ def unsaved(buffer: Buffer) -> Buffer:
     )
 
 
+def without_carry(buffer: Buffer) -> Buffer:
+    """The same buffer, of unrolls whose carry it does not keep: batches have (). For
+    agents that learn nothing from it, as where it is noise or held parameters."""
+    return buffer._replace(
+        init=lambda shapes: buffer.init(shapes._replace(carry=())),
+        add=lambda data, state, trajectory: buffer.add(
+            data, state, trajectory._replace(carry=())
+        ),
+    )
+
+
 def refuse_sizes(
     capacity: int, batch_size: int, windows: Windows, min_size: int
 ) -> None:

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from jaxrl_par.cli import kept_cases, machine
+from jaxrl_par.cli import first_above, kept_cases, machine
 from jaxrl_par.training import TrainingError
 from jaxrl_par.training.files import FileError
 
@@ -52,3 +52,11 @@ def test_the_machine_is_described_as_json_can_hold_it():
     assert described["versions"]["jax"] == jax.__version__
     assert len(described["devices"]) == len(jax.devices())
     assert described["cores_used"] >= 1
+
+
+def test_the_first_of_several_in_a_row_tells_when_it_was_learned():
+    times, values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [9.0, 0.0, 9.0, 9.0, 9.0, 9.0]
+    assert first_above(5.0, times, values) == 3.0
+    assert first_above(5.0, times, values, in_a_row=1) == 1.0
+    assert first_above(9.0, times, values) is None
+    assert first_above(5.0, times, values, in_a_row=5) is None

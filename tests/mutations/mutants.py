@@ -2260,6 +2260,30 @@ _ACTOR_CRITICS = (
         "algorithms/test_off_policy.py::test_entropies_are_in_units_of_the_bounds",
     ),
     _m(
+        "all processes of noise begin again with one episode",
+        "algorithms/actor_critic/noise.py",
+        "before = jnp.where(first[:, None], 0.0, carry.process)",
+        "before = jnp.where(first.any(), 0.0, carry.process)",
+        "algorithms/test_naf.py::"
+        "test_a_process_begins_again_with_its_own_episode_alone",
+    ),
+    _m(
+        "the advantage has the factor's other side",
+        "networks/normalised_advantage.py",
+        "(unit - self.mean)[..., :, None], axis=-2)",
+        "(unit - self.mean)[..., None, :], axis=-1)",
+        "networks/test_normalised_advantage.py::"
+        "test_the_sides_of_the_factor_are_not_mixed",
+    ),
+    _m(
+        "all environments pull where one episode begins",
+        "algorithms/pulling.py",
+        "return jnp.where(first, newest[None], held)",
+        "return jnp.where(first.any(), newest[None], held)",
+        "algorithms/test_pulling.py::"
+        "test_each_environment_pulls_where_its_own_episode_begins",
+    ),
+    _m(
         "actions leave without their units",
         "networks/continuous.py",
         "action = rows(self.centre) + rows(self.half_width) * unit",

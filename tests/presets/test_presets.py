@@ -39,6 +39,7 @@ TAKES = {
     "impala": SAMPLED,
     "impala_threads": SAMPLED,
     "maml": ("compiled",),
+    "naf": SAMPLED,
     "pbt": ("compiled",),
     "policy_distillation": SAMPLED,
     "ppg": SAMPLED,
@@ -62,11 +63,9 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
-KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
-KNOWN |= {"gps": "Door-60"}
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
-KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
+KNOWN |= {"gps": "Door-60"}
+KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

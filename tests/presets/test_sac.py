@@ -1,4 +1,4 @@
-"""SAC, TD3 and DDPG as experiments: bad settings, resuming, actors, scores."""
+"""SAC, TD3, DDPG and NAF as experiments: bad settings, resuming, actors, scores."""
 
 from dataclasses import replace
 
@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from jaxrl_par import envs, export, presets, random
-from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config
+from jaxrl_par.algorithms.actor_critic import (
+    DDPGConfig,
+    NAFConfig,
+    SACConfig,
+    TD3Config,
+)
 from jaxrl_par.errors import problems
 from jaxrl_par.networks import NetworkConfig, deterministic_policy, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor, units_of
@@ -21,7 +26,7 @@ from jaxrl_par.types import Box
 
 pytestmark = pytest.mark.usefixtures("declared")
 
-NAMES = ("sac", "td3", "ddpg")
+NAMES = ("sac", "td3", "ddpg", "naf")
 SMALL = NetworkConfig(widths=(8,), activation="relu")
 
 
@@ -60,14 +65,20 @@ def usual(name, **changed):
         (
             "ddpg",
             {"ddpg": DDPGConfig(exploration="ladder", noise=0.3)},
-            "ddpg.noise is for exploration = constant, not ladder: leave it out, got"
-            " 0.3",
+            "ddpg.noise is for exploration = constant or process, not ladder: leave it"
+            " out, got 0.3",
         ),
         (
             "td3",
             {"td3": TD3Config(target_rate=1e-5, target_period=1)},
             "td3.target_rate = 1e-05 makes steps that float32 loses: with target_period"
             " = 1006 they are longer, and rarer",
+        ),
+        (
+            "naf",
+            {"naf": NAFConfig(exploration="covariance", reversion=0.5)},
+            "naf.reversion is for exploration = process, not covariance: leave it out,"
+            " got 0.5",
         ),
         ("sac", {"sac": SACConfig(gamma=2.0)}, "sac.gamma must be in [0, 1], got 2.0"),
     ],
@@ -207,7 +218,7 @@ def test_it_trains_on_every_topology(name, topology, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", ["sac", "td3"])
+@pytest.mark.parametrize("name", ["sac", "td3", "naf"])
 def test_the_defaults_swing_the_pendulum_up(name, seed, tmp_path):
     """Better than -180 within 30 k steps, greedily."""
     quiet = {"evaluation_envs": 64, "log_interval": 400}

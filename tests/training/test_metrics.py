@@ -11,7 +11,8 @@ from jaxrl_par import cli, presets, random
 from jaxrl_par.training.metrics import declared, undeclared
 
 HERE = {"sac": "Pendulum-v1", "td3": "Pendulum-v1", "ddpg": "Pendulum-v1"}
-HERE |= {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+HERE |= {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
+HERE |= {"gps": "Door-60", "naf": "Pendulum-v1", "q_prop": "Pendulum-v1"}
 
 
 def test_names_are_known_alone_and_by_their_beginning():

@@ -1,4 +1,4 @@
-"""What SAC, TD3 and DDPG are asked for."""
+"""What SAC, TD3, DDPG and NAF are asked for."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,8 +15,6 @@ class OffPolicyConfig:
     """Discount per environment step."""
     n_step: int = 1
     """Rewards in a target, before it bootstraps."""
-    num_critics: int = 2
-    """Critics, the lowest of which is believed."""
     target_rate: float = 0.005
     """Share of the way that slow copies go in each update."""
     target_period: int = 1
@@ -33,13 +31,58 @@ class OffPolicyConfig:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = not_between(self, gamma=(0, 1), eta=(0, 1), target_rate=(0, 1))
-        counts = dict.fromkeys(("n_step", "num_critics", "target_period"), 1)
-        found += at_least(self, warm_up=0, **counts) + not_chosen(self)
+        counts = {"n_step": 1, "target_period": 1, "warm_up": 0}
+        found += at_least(self, **counts) + not_chosen(self)
         return found or lost_steps(self.target_rate, self.target_period)
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class CriticsConfig(OffPolicyConfig):
+    """And those of who has critics beside a policy."""
+
+    num_critics: int = 2
+    """Critics, the lowest of which is believed."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return super().problems() + at_least(self, num_critics=1)
+
+
+@dataclass(frozen=True)
+class NoiseConfig(OffPolicyConfig):
+    """And how actions differ from those of a deterministic policy. Noise is in units of
+    the bounds: half a width is 1."""
+
+    read_if: ClassVar[ReadIf] = {
+        "ladder_base": ("exploration", ("ladder",)),
+        "ladder_exponent": ("exploration", ("ladder",)),
+        "noise": ("exploration", ("constant", "process")),
+        "reversion": ("exploration", ("process",)),
+    }
+    """What each of these fields is for: another one, and its values."""
+
+    exploration: Literal["constant", "ladder", "process", "covariance"] = "constant"
+    """constant: each action has new normal noise, of all environments as much. ladder:
+    of each environment another amount, as Ape-X has them. process: noise of
+    Ornstein and Uhlenbeck, which goes on within an episode, so that actions drift."""
+    noise: float = 0.1
+    """Standard deviation of normal noise; of the process, of what a step adds."""
+    reversion: float = 0.15
+    """Share of the process's noise that a step takes away (theta, for steps of 1)."""
+    ladder_base: float = 0.4
+    """Environment i of N has noise = base^(1 + exponent i / (N - 1))."""
+    ladder_exponent: float = 3.0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = super().problems() + not_between(
+            self, ladder_base=(0, 1), reversion=(0, 1)
+        )
+        return found + at_least(self, ladder_exponent=0, noise=0)
+
+
+@dataclass(frozen=True)
+class SACConfig(CriticsConfig):
     """Hyperparameters of SAC."""
 
     read_if: ClassVar[ReadIf] = {"target_entropy": ("learn_temperature", (True,))}
@@ -58,16 +101,11 @@ class SACConfig(OffPolicyConfig):
 
 
 @dataclass(frozen=True)
-class TD3Config(OffPolicyConfig):
+class TD3Config(NoiseConfig, CriticsConfig):
     """Hyperparameters of TD3. Noise is in units of the bounds: half a width is 1."""
 
-    read_if: ClassVar[ReadIf] = {
-        "ladder_base": ("exploration", ("ladder",)),
-        "ladder_exponent": ("exploration", ("ladder",)),
-        "noise": ("exploration", ("constant",)),
-    }
-    """What each of these fields is for: another one, and its values."""
-
+    exploration: Literal["constant", "ladder", "process"] = "constant"
+    """As above."""
     policy_delay: int = 2
     """Updates of the critics for one of the policy."""
     target_period: int = 2
@@ -76,20 +114,11 @@ class TD3Config(OffPolicyConfig):
     """Standard deviation of the noise on actions in targets."""
     smoothing_clip: float = 0.5
     """The largest of it."""
-    exploration: Literal["constant", "ladder"] = "constant"
-    """How far actions are from the policy's. constant: all environments have the same
-    noise. ladder: a constant one for each environment, as Ape-X has them."""
-    noise: float = 0.1
-    """Standard deviation of normal noise."""
-    ladder_base: float = 0.4
-    """Environment i of N has noise = base^(1 + exponent i / (N - 1))."""
-    ladder_exponent: float = 3.0
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = super().problems() + not_between(self, ladder_base=(0, 1))
-        lowest = dict.fromkeys(("noise", "smoothing", "smoothing_clip"), 0)
-        return found + at_least(self, policy_delay=1, ladder_exponent=0, **lowest)
+        lowest = {"policy_delay": 1, "smoothing": 0, "smoothing_clip": 0}
+        return super().problems() + at_least(self, **lowest)
 
 
 @dataclass(frozen=True)
@@ -100,3 +129,27 @@ class DDPGConfig(TD3Config):
     target_period: int = 1
     policy_delay: int = 1
     smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class NAFConfig(NoiseConfig):
+    """Hyperparameters of NAF. Noise is in units of the bounds: half a width is 1."""
+
+    read_if: ClassVar[ReadIf] = {
+        **NoiseConfig.read_if,
+        "noise": ("exploration", ("constant", "process", "covariance")),
+    }
+    """What each of these fields is for: another one, and its values."""
+
+    exploration: Literal["constant", "ladder", "process", "covariance"] = "process"
+    """As above. covariance: noise of the covariance P^-1, of rewards before they are
+    scaled: more along directions in which Q is flat. `noise` scales it."""
+    noise: float = 0.2
+    """As above."""
+    reward_scale: float = 0.1
+    """What rewards are multiplied by. Until V has come to values that are far from 0,
+    every error pushes mu away from what was acted, and so to its bounds."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return super().problems() + above(self, reward_scale=0)

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par.agents import accept, stepped
-from jaxrl_par.algorithms.actor_critic.config import OffPolicyConfig
+from jaxrl_par.algorithms.actor_critic.config import CriticsConfig, OffPolicyConfig
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import lacking, refuse_any
@@ -91,7 +91,7 @@ def networks_of(
 def begun(
     nets: Networks,
     optimizer: optax.GradientTransformation,
-    config: OffPolicyConfig,
+    config: CriticsConfig,
     key: PRNGKey,
     step: TimeStep,
     log_temperature: Any = (),

@@ -1,13 +1,10 @@
 """TD3 and DDPG as agents: a deterministic policy, which explores by noise."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxrl_par import exploration
 from jaxrl_par.algorithms.actor_critic.config import DDPGConfig, TD3Config
 from jaxrl_par.algorithms.actor_critic.losses import (
     Rows,
@@ -20,6 +17,7 @@ from jaxrl_par.algorithms.actor_critic.losses import (
     trainable,
     values,
 )
+from jaxrl_par.algorithms.actor_critic.noise import NoiseCarry, drawn, quiet
 from jaxrl_par.algorithms.actor_critic.parts import (
     POLICY_UPDATES,
     Acting,
@@ -46,13 +44,6 @@ from jaxrl_par.types import (
     Trajectory,
     as_acted,
 )
-
-
-class NoiseCarry(NamedTuple):
-    """What an environment's actions depend on besides what it shows."""
-
-    std: Float[Array, " B"]
-    """Of the noise, in units of the bounds. It never changes."""
 
 
 def ddpg(
@@ -92,15 +83,12 @@ def td3(
         return begun(nets, optimizer, config, key, step, copies_policy=True)
 
     def initial_carry(num_envs: int) -> NoiseCarry:
-        if config.exploration == "constant":
-            return NoiseCarry(jnp.full(num_envs, config.noise, jnp.float32))
-        steps = config.ladder_base, config.ladder_exponent
-        return NoiseCarry(exploration.geometric_ladder(num_envs, *steps))
+        return quiet(config, num_envs, len(nets.units.low))
 
     def act(params: Acting, carry: NoiseCarry, step: TimeStep, key: PRNGKey):
         noise_key, uniform_key = jax.random.split(key)
         unit, _ = policy.apply(params.policy, (), step)
-        noise = carry.std[:, None] * jax.random.normal(noise_key, unit.shape)
+        noise, carry = drawn(config, carry, step.first, noise_key, unit.shape)
         unit = jnp.clip(unit + noise, -1.0, 1.0)
         unit = warmed_up(config, params.elapsed, uniform_key, unit)
         return nets.units.action(unit), carry, {}
