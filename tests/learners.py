@@ -19,6 +19,7 @@ from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
+from jaxrl_par.algorithms.trust_region import TRPOConfig, trpo
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
@@ -86,6 +87,13 @@ def ppg(env: Environment) -> Learner:
     phase = auxiliary(actor, critic, OPTIMIZER)
     config = loops.PhasesConfig(num_rollouts=2, num_epochs=2, num_minibatches=2)
     return loops.phasic(policy, phase, value_targets(both, 0.9, 0.9), config)
+
+
+def trpo_of_few_steps(env: Environment) -> Agent:
+    """Steps that are long, so that some are halved, and values of two steps."""
+    actor = policy_network(*env.specs, NetworkConfig(widths=(4,)))
+    config = TRPOConfig(delta=0.1, cg_steps=3, value_steps=2)
+    return trpo(actor, network(env), OPTIMIZER, config)
 
 
 def replayed_q(env: Environment) -> Learner:
@@ -198,6 +206,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
     "ppo": lambda env: loops.epochs(ppo(network(env), OPTIMIZER), 2, 2),
     "v-mpo": lambda env: vmpo(network(env), OPTIMIZER),
+    "trpo": trpo_of_few_steps,
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
     "dqn, prioritised": prioritised_dqn,

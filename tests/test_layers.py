@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "compatible": {"types", "errors"},
     "targets": {"types"},
     "perturbations": {"types", "errors"},
+    "trust_region": {"types", "axis", "errors"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
@@ -32,11 +33,11 @@ MAY_IMPORT = {
     "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
-    | {"compatible", "distributions"},
+    | {"compatible", "distributions", "trust_region"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "compatible", "statistics", "perturbations"},
+    | {"elapsed", "compatible", "statistics", "perturbations", "trust_region"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"},
     "hosts": {"errors", "exit_codes"},
     "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},

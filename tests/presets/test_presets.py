@@ -48,6 +48,7 @@ TAKES = {
     "seed": ("compiled", "gossip", "threads"),
     "sweep": ("compiled",),
     "td3": SAMPLED,
+    "trpo": ("compiled", "delayed", "threads", "fleet"),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
