@@ -7,7 +7,15 @@ import numpy as np
 
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
-from jaxrl_par.algorithms.actor_critic import DDPGConfig, SACConfig, TD3Config, sac, td3
+from jaxrl_par.algorithms.actor_critic import (
+    CriticConfig,
+    DDPGConfig,
+    SACConfig,
+    TD3Config,
+    critic_of,
+    sac,
+    td3,
+)
 from jaxrl_par.algorithms.distilled import distilled
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.algorithms.episodic import MFECConfig, NECConfig, mfec, nec
@@ -19,7 +27,7 @@ from jaxrl_par.algorithms.ppg import auxiliary, value_targets
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
-from jaxrl_par.algorithms.trust_region import TRPOConfig, trpo
+from jaxrl_par.algorithms.trust_region import QPropConfig, TRPOConfig, q_prop, trpo
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.envs import Environment
 from jaxrl_par.loops import Learner
@@ -168,6 +176,24 @@ def apex_dpg(env: Environment) -> Learner:
     return _deterministic(env, config, PriorityConfig(first="recorded"))
 
 
+def q_prop_of_few_steps(env: Environment) -> Learner:
+    """A trust region, with a critic from a small replay as control variate."""
+    small = NetworkConfig(widths=(4,))
+    actor, critic = policy_network(*env.specs, small), action_value(*env.specs, small)
+    config = QPropConfig(delta=0.1, cg_steps=3, value_steps=2, variant="adaptive")
+    policy = q_prop(actor, network(env), OPTIMIZER, config)
+    own = CriticConfig(target_rate=0.1)
+    made = critic_of(actor, critic, env.action_spec, OPTIMIZER, own)
+    buffer = uniform(4, 3, Windows(1), min_size=3)
+    learner = loops.replayed(made.agent, buffer, updates_per_step=2)
+
+    def tell(state, own, trajectory):
+        (acted, _), _ = actor.unroll(own.params["actor"], (), trajectory.rows)
+        return {"slope": made.slope(state.critics, trajectory.rows, acted.mode())}
+
+    return loops.judged(policy, learner, tell, lambda own: own.params["actor"])
+
+
 def _deterministic(
     env: Environment, config: TD3Config, priorities: PriorityConfig
 ) -> Learner:
@@ -225,5 +251,6 @@ CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "sac": replayed_sac,
     "td3, prioritised": replayed_td3,
     "ape-x dpg": apex_dpg,
+    "q-prop": q_prop_of_few_steps,
 }
 """Those that take bounded real numbers alone."""

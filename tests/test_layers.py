@@ -72,7 +72,7 @@ MAY_IMPORT = {
         "optimizers",
     }
     | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"}
-    | {"compatible"},
+    | {"compatible", "trust_region"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }

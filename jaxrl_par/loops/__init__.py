@@ -13,6 +13,7 @@ from jaxrl_par.loops.elsewhere import (
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.evolution import evolution
 from jaxrl_par.loops.inner_steps import AdaptationConfig, adapt, meta_gradient
+from jaxrl_par.loops.judging import judged
 from jaxrl_par.loops.learner import (
     Deferred,
     Gradient,
@@ -71,6 +72,7 @@ __all__ = [
     "evolution",
     "go_on",
     "halves_of",
+    "judged",
     "lead_from",
     "learn",
     "learn_from",

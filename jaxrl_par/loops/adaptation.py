@@ -1,7 +1,7 @@
 """Meta-learning by gradients as a program: tasks are drawn, adapted to, and forgotten.
 
 What stays are the parameters from which all tasks begin. See `loops.inner_steps` for
-what is learned of an adaptation.
+what is learned of an adaptation, and `loops.outer_steps` for a step that is searched.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from jaxrl_par.loops.inner_steps import (
     params_of,
     refuse_agent,
 )
+from jaxrl_par.loops.outer_steps import Outer, known_of, outer_step, refuse_outer
 from jaxrl_par.loops.run import (
     Program,
     Run,
@@ -61,6 +62,7 @@ def adaptation(
     num_episodes: int,
     max_steps: int,
     *,
+    outer: Outer | None = None,
     axis: Axis = Axis(),
 ) -> Program:
     """Adapts to new tasks, then the parameters from which that began take a step.
@@ -74,15 +76,18 @@ def adaptation(
       num_tasks: of this instance along the axis.
       num_episodes: those that each task has for a gradient, side by side.
       max_steps: longest episode. One that is longer is cut there, as by a time limit.
+      outer: takes the step within a trust region, in place of the agent.
 
     Raises:
       ValueError: a count is below 1, the agent was made for other specs or cannot
-        adapt, or tasks are of other shapes than their environment.
+        adapt, tasks are of other shapes than their environment, or as `refuse_outer`.
     """
     counts = {"num_tasks": num_tasks, "num_episodes": num_episodes}
     refuse(config, **counts, max_steps=max_steps)
     refuse_other_shapes(tasks)
     refuse_agent(agent)
+    if outer is not None:
+        refuse_outer(outer, config)
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
@@ -93,10 +98,25 @@ def adaptation(
         params_of(state)
         return new_run(state, (), root)
 
-    def of_task(state: State, key: PRNGKey) -> tuple[Grads, Metrics, Played]:
+    def of_task(method: Callable, state: State, key: PRNGKey) -> Any:
         task_key, key = jax.random.split(key)
         draw = episodes_of(agent, tasks, tasks.draw(task_key), num_episodes, max_steps)
-        return meta_gradient(agent, draw, state, key, config)
+        return method(agent, draw, state, key, config)
+
+    def by_gradient(state: State, keys: Any) -> tuple[Grads, Metrics, Played]:
+        of_each = jax.vmap(partial(of_task, meta_gradient), (None, 0))
+        grads, metrics, played = of_each(state, keys)
+        # Tasks first, whatever each one's gradient is a mean of.
+        means = jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
+        return *axis.mean(means), played
+
+    def by_search(state: State, keys: Any) -> tuple[Params, Metrics, Played]:
+        known = jax.vmap(partial(of_task, known_of), (None, 0))(state, keys)
+        found = outer_step(agent, state, known, config, outer, axis)
+        return found.step, found.metrics, known.told
+
+    learned = by_gradient if outer is None else by_search
+    apply = agent.apply if outer is None else _moved
 
     def step(run: Run) -> tuple[Run, Metrics]:
         # A task is the same wherever it is drawn: so no index is in this key.
@@ -104,12 +124,8 @@ def adaptation(
         numbers = axis.index * num_tasks + jnp.arange(num_tasks, dtype=jnp.int32)
         keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
         state = axis.apart(run.learner)
-        grads, metrics, played = jax.vmap(of_task, (None, 0))(state, keys)
-        # Tasks first, whatever each one's gradient is a mean of.
-        grads, metrics = axis.mean(
-            jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
-        )
-        state, applied = apply_finite(agent.apply, run.learner, grads, metrics)
+        grads, metrics, played = learned(state, keys)
+        state, applied = apply_finite(apply, run.learner, grads, metrics)
         metrics = metrics | applied
         played, env_steps = axis.sum(axis.after(_totals(played), metrics))
         progress = count_skipped(run.progress.counted(env_steps), metrics)
@@ -176,6 +192,13 @@ def returns_after(
         return jax.vmap(in_task, (None, 0))(state, keys)
 
     return returns
+
+
+def _moved(state: State, step: Params, metrics: Metrics) -> State:
+    """After a step, as it is: no optimizer is asked."""
+    del metrics
+    params = jax.tree.map(jnp.add, params_of(state), step)
+    return state._replace(params=params)
 
 
 def _totals(played: Played) -> tuple[Metrics, Int[Array, ""]]:

@@ -40,6 +40,7 @@ TAKES = {
     "ppg": SAMPLED,
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
+    "q_prop": ("compiled", "threads", "fleet"),
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
@@ -58,9 +59,8 @@ SMALL = {
     )
 }  # fmt: skip
 LATE = ("threads", "workers", "fleet")
-KNOWN = {"r2d3": "IMaze-5x5"}
-KNOWN |= dict.fromkeys(("ddpg", "sac", "td3"), "Pendulum-v1")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+KNOWN |= dict.fromkeys(("ddpg", "q_prop", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

@@ -27,23 +27,28 @@ arXiv:1802.09477, algorithm 1 (TD3); Lillicrap et al., arXiv:1509.02971, algorit
 """
 
 from jaxrl_par.algorithms.actor_critic.config import (
+    CriticConfig,
     DDPGConfig,
     OffPolicyConfig,
     SACConfig,
     TD3Config,
 )
+from jaxrl_par.algorithms.actor_critic.critic import CriticState, critic_of
 from jaxrl_par.algorithms.actor_critic.parts import Acting, OffPolicyState, Trained
 from jaxrl_par.algorithms.actor_critic.sac import sac
 from jaxrl_par.algorithms.actor_critic.td3 import ddpg, td3
 
 __all__ = [
     "Acting",
+    "CriticConfig",
+    "CriticState",
     "DDPGConfig",
     "OffPolicyConfig",
     "OffPolicyState",
     "SACConfig",
     "TD3Config",
     "Trained",
+    "critic_of",
     "ddpg",
     "sac",
     "td3",

@@ -1,4 +1,4 @@
-"""What SAC, TD3 and DDPG are asked for."""
+"""What SAC, TD3 and DDPG, and critics of other policies, are asked for."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ _SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
-    """Hyperparameters that all of them have."""
+class CriticConfig:
+    """Hyperparameters of critics that learn from replay."""
 
     gamma: float = 0.99
     """Discount per environment step."""
@@ -26,20 +26,12 @@ class OffPolicyConfig:
     target_period: int = 1
     """Updates in which they go it together, in one step: for very small rates, which
     float32 loses."""
-    warm_up: int = 1_000
-    """Environment steps of all environments in which actions are drawn uniformly from
-    their bounds."""
-    eta: float = 0.9
-    """Share of the maximum in the priority of a sequence, and 1 - eta of the mean."""
-    record_priority: bool = False
-    """Leave the priority of each row in the extras, at the parameters that acted."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_between(self, gamma=(0, 1), eta=(0, 1), target_rate=(0, 1))
+        found = not_between(self, gamma=(0, 1), target_rate=(0, 1))
         counts = dict.fromkeys(("n_step", "num_critics", "target_period"), 1)
-        found += at_least(self, warm_up=0, **counts) + not_chosen(self)
-        return found or self._lost_steps()
+        return found + at_least(self, **counts) or self._lost_steps()
 
     def _lost_steps(self) -> list[str]:
         """That slow copies would stand still before they are where they should be."""
@@ -52,6 +44,24 @@ class OffPolicyConfig:
             f"target_rate = {rate} makes steps that float32 loses: with target_period ="
             f" {needed} they are longer, and rarer"
         ]
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(CriticConfig):
+    """Hyperparameters that SAC, TD3 and DDPG all have."""
+
+    warm_up: int = 1_000
+    """Environment steps of all environments in which actions are drawn uniformly from
+    their bounds."""
+    eta: float = 0.9
+    """Share of the maximum in the priority of a sequence, and 1 - eta of the mean."""
+    record_priority: bool = False
+    """Leave the priority of each row in the extras, at the parameters that acted."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = super().problems() + not_between(self, eta=(0, 1))
+        return found + at_least(self, warm_up=0) + not_chosen(self)
 
 
 @dataclass(frozen=True)

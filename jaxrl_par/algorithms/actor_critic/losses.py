@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.algorithms.actor_critic.config import OffPolicyConfig
+from jaxrl_par.algorithms.actor_critic.config import CriticConfig
 from jaxrl_par.algorithms.actor_critic.parts import Networks
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import Network
@@ -35,7 +35,7 @@ class Trainable(NamedTuple):
 
 
 def trainable(
-    batch: Trajectory, nets: Networks, config: OffPolicyConfig, rows: int | None = None
+    batch: Trajectory, nets: Networks, config: CriticConfig, rows: int | None = None
 ) -> Trainable:
     """Rows with n - 1 others behind them, or so many.
 
@@ -64,7 +64,7 @@ def values(
 
 
 def reached(
-    batch: Trajectory, config: OffPolicyConfig, rows: int, bonus: Rows | None = None
+    batch: Trajectory, config: CriticConfig, rows: int, bonus: Rows | None = None
 ) -> returns.Reached:
     """What the n steps from each of so many rows lead to.
 

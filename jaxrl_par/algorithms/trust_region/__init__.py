@@ -1,4 +1,4 @@
-"""Policies that make steps within a trust region: TRPO.
+"""Policies that make steps within a trust region: TRPO and Q-Prop.
 
     policy   theta <- theta + s, the step of `jaxrl_par.trust_region` for the gain
                  mean of pi / mu A,   A of GAE, mu the policy that acted
@@ -11,10 +11,14 @@ estimate that the step was made with.
 A step fits the parameters that it was searched from and no others (`Agent.reduction` is
 "joint"). Topologies where others may have moved meanwhile refuse it, or reject it.
 
-Sources: Schulman et al., arXiv:1502.05477 (TRPO); Schulman et al., arXiv:1506.02438
-(GAE, and values with a trust region of their own, which an optimizer replaces here).
+Sources: Schulman et al., arXiv:1502.05477 (TRPO); Gu et al., arXiv:1611.02247 (Q-Prop);
+Schulman et al., arXiv:1506.02438 (GAE, and values with a trust region of their own,
+which an optimizer replaces here).
 """
 
-from jaxrl_par.algorithms.trust_region.trpo import TRPOConfig, TRPOState, trpo
+from jaxrl_par.algorithms.trust_region.agent import TRPOState
+from jaxrl_par.algorithms.trust_region.config import QPropConfig, TRPOConfig
+from jaxrl_par.algorithms.trust_region.q_prop import q_prop
+from jaxrl_par.algorithms.trust_region.trpo import trpo
 
-__all__ = ["TRPOConfig", "TRPOState", "trpo"]
+__all__ = ["QPropConfig", "TRPOConfig", "TRPOState", "q_prop", "trpo"]

@@ -83,3 +83,8 @@ def fitted(
 def critics_memory(trajectory: Trajectory) -> Any:
     """That of `networks.separate`, before the first row; () without memory."""
     return trajectory.carry[1] if trajectory.carry else ()
+
+
+def actors_memory(trajectory: Trajectory) -> Any:
+    """As `critics_memory`, of the actor."""
+    return trajectory.carry[0] if trajectory.carry else ()
