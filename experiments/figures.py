@@ -346,6 +346,8 @@ def counted(what: str) -> Callable[[Any], str]:
 _B, _E = "python experiments/benchmarks", "python experiments"
 _PPO = f"{_B}/pairs.py --ours '... throughput.py --json-line' --theirs 'PureJaxRL'"
 _DQN = f"{_B}/pairs.py --ours '... replay.py --json-line' --theirs '... replay_peers.py"
+_AC = f"{_B}/pairs.py --ours '... off_policy.py --algorithm"
+_REJAX = "--theirs '... replay_peers.py rejax"
 SECTIONS = (
     Section("Learning", "learning.json", f"{_B}/learning.py", learning),
     Section(
@@ -364,8 +366,15 @@ SECTIONS = (
     ),
     Section("DQN beside Rejax", "pairs_dqn_rejax.json", f"{_DQN} rejax'", pairs),
     Section(
+        "SAC beside Rejax", "pairs_sac_rejax.json", f"{_AC} sac' {_REJAX}-sac'", pairs
+    ),
+    Section(
+        "TD3 beside Rejax", "pairs_td3_rejax.json", f"{_AC} td3' {_REJAX}-td3'", pairs
+    ),
+    Section(
         "Evolution strategies beside evosax", "pairs_es_evosax.json",
-        f"{_B}/pairs.py --ours '... evolution.py --json-line' --theirs 'evosax'", pairs,
+        f"{_B}/pairs.py --ours '... evolution.py --json-line'"
+        " --theirs '... evosax_peer.py'", pairs,
     ),
     Section(
         "Share of the lower bound", "throughput_cartpole.json", f"{_B}/throughput.py",

@@ -16,11 +16,27 @@ import jaxrl_par as jp
 from jaxrl_par import cli, presets, training
 from jaxrl_par.types import Mean
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-OWN_CODE = README.partition("## In your own code\n")[2].partition("\n## ")[0]
-*PROGRAMS, OWN_ENV, OWN_SIMULATOR, REPLAY = re.findall(
-    r"```python\n(.*?)```", OWN_CODE, re.DOTALL
-)
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in (
+        "README.md",
+        "experiments/README.md",
+        "notebooks/own_code.md",
+        "notebooks/replay.md",
+        "notebooks/where_it_runs.md",
+    )
+}
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    """The pieces of a page in that language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+(SHORTEST,) = blocks("README.md")
+OWN_LOSS, OWN_ENV, OWN_SIMULATOR, CHECKS = blocks("notebooks/own_code.md")
+(REPLAY,) = blocks("notebooks/replay.md")
 
 
 def test_importing_starts_no_device_and_loads_no_simulator():
@@ -47,17 +63,44 @@ def test_every_name_is_there():
     assert sorted(jp.__all__) == jp.__all__
 
 
-def test_two_programs_are_shown_and_the_longer_has_less_than_forty_lines():
-    first, second = PROGRAMS
-    statements = [x for x in first.splitlines() if x and "import" not in x]
+def test_the_shortest_program_has_three_lines_and_an_own_loss_less_than_forty():
+    statements = [x for x in SHORTEST.splitlines() if x and "import" not in x]
     assert len(statements) == 4  # three, and one that prints
-    assert len([x for x in second.splitlines() if x]) < 40
+    assert len([x for x in OWN_LOSS.splitlines() if x]) < 40
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 250
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page):
+    """Its links, with their headings, and the scripts and notebooks in its text."""
+    here = (ROOT / page).parent
+    for target, _, heading in re.findall(r"\]\(([^)#]*)(#([^)]*))?\)", PAGES[page]):
+        file = here / target if target else ROOT / page
+        assert file.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert heading in {
+                re.sub(r"[^\w -]", "", x.lower()).replace(" ", "-") for x in titles
+            }
+    named = re.findall(r"\b(?:experiments|tests|notebooks)/[\w/]+\.\w+", PAGES[page])
+    assert [x for x in named if not (ROOT / x).exists()] == []
+
+
+def test_every_script_is_in_the_table_of_scripts():
+    scripts = {x.name for x in (ROOT / "experiments").glob("*.py")} - {"figures.py"}
+    rows = re.findall(
+        r"^\| `experiments/(\w+\.py)`", PAGES["experiments/README.md"], re.MULTILINE
+    )
+    assert sorted(rows) == sorted(scripts)
 
 
 @pytest.mark.parametrize(
-    "program", [*PROGRAMS, REPLAY], ids=["compiled", "threads", "replay"]
+    "program", [SHORTEST, OWN_LOSS, REPLAY], ids=["compiled", "threads", "replay"]
 )
-def test_the_programs_of_the_readme_run(program, capsys):
+def test_the_programs_of_the_pages_run(program, capsys):
     told, value = run_program(program, capsys).split(":")
     assert told == "mean return" and float(value) > 5
 
@@ -66,7 +109,7 @@ def run_program(text: str, capsys) -> str:
     """What it prints if it trains for a few updates."""
     shorter, count = re.subn(r"num_updates=\d+", "num_updates=20", text)
     assert count == 1
-    exec(compile(shorter, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(shorter, "page", "exec"), {"__name__": "page"})
     return capsys.readouterr().out
 
 
@@ -86,8 +129,8 @@ def test_the_script_of_an_own_simulator_has_all_options(capsys, monkeypatch):
     assert (told["env_name"], told["num_envs"]) == ("Arm", 8)
 
 
-def test_the_config_of_the_readme_is_one(tmp_path):
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+def test_the_config_of_the_page_is_one(tmp_path):
+    (text,) = blocks("experiments/README.md", "yaml")
     (tmp_path / "mine.yaml").write_text(text)
     argv = ["--config", str(tmp_path / "mine.yaml")]
     args = cli.parse(presets.get("ppo").config, argv)
@@ -95,19 +138,17 @@ def test_the_config_of_the_readme_is_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_loaded_and_compared_as_the_readme_says(tmp_path, monkeypatch, capsys):
+def test_a_run_is_loaded_and_compared_as_the_page_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = {"evaluation_envs": 2, "evaluation_episodes": 1, "tensorboard": False}
     preset = presets.get("a2c")
     kept = training.TrainingConfig(**settings)
     preset.run(preset.config(total_steps=10_000, training=kept))
     assert Path("runs/a2c-CartPole-v1/episode.gif").exists()
-    sections = README.partition("## Loading and playing a run\n")[2]
-    sections = sections.partition("\n## Taking")[0]
-    loading, comparing = re.findall(r"```python\n(.*?)```", sections, re.DOTALL)
+    loading, comparing, _ = blocks("experiments/README.md")
     assert len([x for x in loading.splitlines() if x and "import" not in x]) == 3
     capsys.readouterr()
-    exec(compile(loading + comparing, "README.md", "exec"), {})
+    exec(compile(loading + comparing, "page", "exec"), {})
     told = capsys.readouterr().out
     assert "sampled_return" in told and "a2c-CartPole-v1  CartPole-v1" in told
     assert Path("episode.gif").exists() and Path("comparison.png").exists()

@@ -127,7 +127,8 @@ def products(args: Args, num_members: int) -> Counter[Dot]:
     def step(state: Any, fitness: Any, key: PRNGKey) -> Any:
         batch = jax.tree.map(lambda x: x, fitness)
         trajectory = rollout.shapes(agent, agent.params(state), env.reset(key)[1], 1)
-        extras = {"fitness": batch, "noise_key": key}
+        pairs = jnp.arange(num_members // 2)
+        extras = {"fitness": batch, "noise_key": key, "pairs": pairs}
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trajectory)
         given = agent.prepare(state, zeros._replace(extras=extras), Axis())
         return agent.grad(state, given, key, Axis())[0]

@@ -137,7 +137,7 @@ def es(
         *(init, network.initial_carry, act, grad, apply, greedy),
         prepare=prepare,
         params=lambda state: Evolving(state.params),
-        reduction="sum" if config.exchange == "sums" else "mean",
+        reduction="sum" if config.exchange == "sums" else "equal",
         specs=network.specs,
     )
 

@@ -25,7 +25,7 @@ from jaxrl_par.training.output import lasting_output
 from jaxrl_par.training.provenance import versions
 from jaxrl_par.training.words import command_line
 
-_SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps: see the README
+_SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 
 

@@ -129,9 +129,8 @@ def apply_finite(
 
 def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
     """The gradient of the joint batch, from those of its parts along the axis."""
-    if agent.reduction == "joint":
-        # As it is, in all bits, which a mean of equal numbers need not keep.
-        return axis.max(grads)
+    if agent.reduction in ("equal", "joint"):
+        return grads
     return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
 
 

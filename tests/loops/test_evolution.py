@@ -1,5 +1,7 @@
 """Generations: what pairs share, devices exchange, and whose return is told."""
 
+import math
+import re
 from dataclasses import replace
 
 import jax
@@ -84,6 +86,32 @@ def test_devices_share_the_members_of_one_generation(exchange, num_devices):
     config = ESConfig(exchange=exchange)
     shared, _ = evolved(agent_of(env, config), env, 16, 20, num_devices)
     assert_near(shared.learner.params, alone.learner.params, 1e-5)
+
+
+@pytest.mark.slow
+def test_only_sums_cost_bytes_that_grow_with_the_network():
+    sizes = {
+        (exchange, width): exchanged(exchange, width)
+        for exchange in ("sums", "fitness")
+        for width in (8, 64)
+    }
+    assert sizes["fitness", 8] == sizes["fitness", 64]
+    parameters = (4 + 2 + 1) * (64 - 8)  # by so many the wider network has more
+    assert sizes["sums", 64] - sizes["sums", 8] == parameters
+
+
+def exchanged(exchange, width: int) -> int:
+    """Numbers that a device gets from collectives in a generation of the program."""
+    env, axis = cart_pole(), Axis("data")
+    network = policy_network(*env.specs, NetworkConfig(widths=(width,)))
+    agent = es(network, optax.sgd(0.1), ESConfig(exchange=exchange))
+    program = evolution(agent, env, NoiseConfig(), 8, 10, axis=axis)
+    program = sharded(program, data_mesh(2), axis)
+    run = jax.eval_shape(program.init, random.key(0))
+    text = jax.jit(program.step).lower(run).compile().as_text()
+    made = re.findall(r"= (.*?) (?:all-gather|all-reduce)\(", text)
+    shapes = re.findall(r"\w+\[([\d,]*)\]", " ".join(made))
+    return sum(math.prod(map(int, filter(None, x.split(",")))) for x in shapes)
 
 
 @pytest.mark.slow
