@@ -119,16 +119,16 @@ def around(region: Region, params: Params, axis: Axis = Axis()) -> Around:
 
     old, slopes = jax.linearize(policies, origin)
     back = jax.linear_transpose(slopes, origin)
+    before, slope = jax.value_and_grad(region.gain)(old)
 
     def product(vector: Flat) -> Flat:
-        return axis.mean(back(_bent(region, old, slopes(vector)))[0])
+        return axis.mean(back(_bent(region, old, slopes(axis.apart(vector))))[0])
 
     def measured(step: Flat) -> tuple[Number, Number]:
         new = policies(origin + step)
-        more = region.gain(new) - region.gain(old)
-        return axis.mean((more, region.divergence(old, new)))
+        return axis.mean((region.gain(new) - before, region.divergence(old, new)))
 
-    gradient = axis.mean(back(jax.grad(region.gain)(old))[0])
+    gradient = axis.mean(back(slope)[0])
     return Around(origin, gradient, product, measured)
 
 

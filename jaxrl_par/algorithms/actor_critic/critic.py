@@ -59,7 +59,7 @@ class CriticState(NamedTuple):
     """Parameters of the policy that is judged, where it is known."""
 
 
-class Slopes(NamedTuple):
+class Judge(NamedTuple):
     """An agent that learns a critic, and what it says of actions."""
 
     agent: Agent
@@ -74,7 +74,7 @@ def critic_of(
     action_spec: Spec,
     optimizer: optax.GradientTransformation,
     config: CriticConfig = CriticConfig(),
-) -> Slopes:
+) -> Judge:
     """Critics of another agent's policy, to be learned with `loops.judged`.
 
     Args:
@@ -114,7 +114,7 @@ def critic_of(
         params=lambda state: state.policy,
         specs=policy.specs,
     )
-    return Slopes(agent, partial(_slope, nets))
+    return Judge(agent, partial(_slope, nets))
 
 
 def _grad(
