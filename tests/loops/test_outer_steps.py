@@ -147,7 +147,8 @@ def test_the_slope_of_the_gain_is_the_gradient_without_a_search(method):
 
 @pytest.mark.slow
 def test_devices_make_the_step_of_all_tasks_and_keep_the_bound():
-    args, agent, outer = searching()
+    # Iterations of conjugate gradients multiply what was rounded.
+    args, agent, outer = searching(region=TrustRegionConfig(damping=1.0, cg_steps=4))
     given = agent, args.tasks(), args.adaptation
 
     def learned(number=None):
@@ -156,10 +157,10 @@ def test_devices_make_the_step_of_all_tasks_and_keep_the_bound():
         program = adaptation(*given, tasks, 3, 6, outer=outer, axis=axis)
         program = program if number is None else sharded(program, data_mesh(number))
         run = jax.jit(program.init)(random.key(0))
-        return run, *jax.jit(scanned(program, 2))(run)
+        return run, *jax.jit(scanned(program, 1))(run)
 
     before, alone, told = learned()
-    assert np.all(told["kl"] <= 0.01) and np.max(told["kl"]) > 1e-3
+    assert 1e-4 < float(told["kl"][0]) <= 0.01
     assert set(told) >= {"halvings", "no_step", "gain", "episode_return"}
     jax.tree.map(
         np.testing.assert_array_equal, alone.learner.opt_state, before.learner.opt_state
@@ -167,7 +168,7 @@ def test_devices_make_the_step_of_all_tasks_and_keep_the_bound():
     for number in (1, 2, 4, 8):
         _, shared, others = learned(number)
         assert_near(shared.learner.params, alone.learner.params, 1e-4)
-        assert_near(others["kl"], told["kl"], 1e-2)
+        assert_near(others["kl"], told["kl"], 1e-3)
 
 
 @pytest.mark.slow
