@@ -98,25 +98,20 @@ def adaptation(
         params_of(state)
         return new_run(state, (), root)
 
-    def of_task(method: Callable, state: State, key: PRNGKey) -> Any:
-        task_key, key = jax.random.split(key)
-        draw = episodes_of(agent, tasks, tasks.draw(task_key), num_episodes, max_steps)
-        return method(agent, draw, state, key, config)
+    def of_tasks(method: Callable, state: State, keys: Any) -> Any:
+        def one(key: PRNGKey) -> Any:
+            task_key, key = jax.random.split(key)
+            task = tasks.draw(task_key)
+            draw = episodes_of(agent, tasks, task, num_episodes, max_steps)
+            return method(agent, draw, state, key, config)
 
-    def by_gradient(state: State, keys: Any) -> tuple[Grads, Metrics, Played]:
-        of_each = jax.vmap(partial(of_task, meta_gradient), (None, 0))
-        grads, metrics, played = of_each(state, keys)
-        # Tasks first, whatever each one's gradient is a mean of.
-        means = jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
-        return *axis.mean(means), played
+        return jax.vmap(one)(keys)
 
-    def by_search(state: State, keys: Any) -> tuple[Params, Metrics, Played]:
-        known = jax.vmap(partial(of_task, known_of), (None, 0))(state, keys)
-        found = outer_step(agent, state, known, config, outer, axis)
-        return found.step, found.metrics, known.told
-
-    learned = by_gradient if outer is None else by_search
-    apply = agent.apply if outer is None else _moved
+    if outer is None:
+        apply, learned = agent.apply, partial(_by_gradient, of_tasks, axis)
+    else:
+        step_of = partial(outer_step, agent, config=config, outer=outer, axis=axis)
+        apply, learned = _moved, partial(_by_search, of_tasks, step_of)
 
     def step(run: Run) -> tuple[Run, Metrics]:
         # A task is the same wherever it is drawn: so no index is in this key.
@@ -192,6 +187,23 @@ def returns_after(
         return jax.vmap(in_task, (None, 0))(state, keys)
 
     return returns
+
+
+def _by_gradient(
+    of_tasks: Callable, axis: Axis, state: State, keys: Any
+) -> tuple[Grads, Metrics, Played]:
+    grads, metrics, played = of_tasks(meta_gradient, state, keys)
+    # Tasks first, whatever each one's gradient is a mean of.
+    means = jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
+    return *axis.mean(means), played
+
+
+def _by_search(
+    of_tasks: Callable, step_of: Callable, state: State, keys: Any
+) -> tuple[Params, Metrics, Played]:
+    known = of_tasks(known_of, state, keys)
+    found = step_of(state, known)
+    return found.step, found.metrics, known.told
 
 
 def _moved(state: State, step: Params, metrics: Metrics) -> State:

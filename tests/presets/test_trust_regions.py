@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
-from jaxrl_par import presets
+from jaxrl_par import cli, presets, random
 from jaxrl_par.algorithms.actor_critic import CriticConfig
 from jaxrl_par.algorithms.trust_region import QPropConfig, TRPOConfig
 from jaxrl_par.errors import problems
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.topologies.compiled import scanned
+from jaxrl_par.topologies.population import population
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.checkpoints import state_hash
@@ -122,3 +126,35 @@ def test_a_resumed_run_goes_on_to_the_same_bits(name, tmp_path):
     trained(name, tmp_path, total_steps=128, **given)
     resumed = trained(name, tmp_path, total_steps=256, resume=True, **given)
     assert state_hash(resumed.run) == state_hash(whole.run)
+
+
+PENDULUM = {
+    "env_name": "Pendulum-v1",
+    "normalize": True,
+    "num_envs": 64,
+    "total_steps": 500_000,
+    "network": NetworkConfig(shared=False, activation="relu"),
+    "trpo": TRPOConfig(delta=0.005, gamma=0.95, gae_lambda=0.9),
+}
+"""As the preset says."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "solved"), [({"total_steps": 100_000}, 475.0), (PENDULUM, -200.0)]
+)
+def test_tasks_are_solved_within_the_bound(changed, solved):
+    """By each of three seeds, in the last tenth of the run."""
+    experiment = presets.get("trpo")
+    args = experiment.config(**changed)
+    learner = experiment.learner(args)
+    program = cli.place(args, learner)
+    runs = population(lambda values: program, {"seed": np.arange(3)}).program
+    number = args.total_steps // args.rows_per_update
+    train = jax.jit(lambda key: scanned(runs, number)(runs.init(key))[1])
+    told = train(random.key(0))
+    last = slice(-(number // 10), None)
+    returns = jax.tree.map(lambda x: np.sum(x[last], axis=0), told["episode_return"])
+    means = returns.total / returns.count
+    assert means.shape == (3,) and np.all(means > solved), means
+    assert np.all(told["kl"] <= args.trpo.delta)
