@@ -40,7 +40,7 @@ from jaxrl_par.presets import gorila
 from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import DelaysConfig, delayed
 from jaxrl_par.topologies.population import Population, population
-from jaxrl_par.training.metrics import total
+from jaxrl_par.training.rows import total
 
 Name = Literal["accept", "stale", "outlying", "both"]
 LABELS = {

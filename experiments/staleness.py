@@ -44,7 +44,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.population import Population, population
-from jaxrl_par.training.metrics import total
+from jaxrl_par.training.rows import total
 
 Name = Literal["a2c", "vtrace", "reject", "scale"]
 LABELS = {

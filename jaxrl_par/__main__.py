@@ -131,6 +131,11 @@ _COMMANDS = {
     "list-envs": _Command(
         "[WORD ...]", "names of environments, and of simulators installed", _list_envs
     ),
+    "report": _Command(
+        "FOLDER ...",
+        "the page of a run, for a browser, finished or not",
+        _later("report"),
+    ),
     "record-demonstrations": _Command(
         "FOLDER",
         "what a run's agent does, to be learned from: see r2d3",

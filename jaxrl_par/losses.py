@@ -11,7 +11,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Extras, Mean, Metrics
+
+METRICS = {
+    "policy_loss": Metric(
+        "1", "what the policy's part of the loss is, before costs of entropy and KL"
+    ),
+    "value_loss": Metric(
+        "squared returns",
+        "error of values or Q-values: squared, or Huber's, as the algorithm says",
+    ),
+    "entropy": Metric("nats", "that of the policy in the rows learned from"),
+}
 
 Rows = Float[Array, "*N"]
 Reduction = Literal["mean", "sum"]

@@ -37,7 +37,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import ReadIf, above, at_least, at_most, not_chosen
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Metrics, Params
+
+METRICS = {
+    "kl": Metric("nats", "of the policy from that before the step; 0 without one"),
+    "gain": Metric("1", "of the mean of ratio times advantage, by the step"),
+    "halvings": Metric("trials", "that were refused in the search for the step"),
+    "no_step": Metric("1", "1 where no trial was accepted, and nothing moved"),
+}
 
 Flat = Float[Array, " D"]
 Number = Float[Array, ""]

@@ -86,3 +86,19 @@ def world():
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Every metric that a run logs in the test is declared by a module."""
+    from jaxrl_par.training import metrics, rows  # after the import hook
+
+    names, write = set(), rows.JsonLines.write
+
+    def noted(self, row):
+        names.update(row)
+        write(self, row)
+
+    monkeypatch.setattr(rows.JsonLines, "write", noted)
+    yield
+    assert metrics.undeclared(names) == set()

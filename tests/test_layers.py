@@ -15,35 +15,39 @@ MAY_IMPORT = {
     "errors": set(),
     "exit_codes": set(),
     "lazy": set(),
+    "measured": set(),
     "pipes": set(),
     "kept": {"pipes", "__version__"},
     "random": {"types", "errors"},
     "returns": {"errors"},
-    "losses": {"types"},
+    "losses": {"types", "measured"},
     "statistics": {"axis"},
     "compatible": {"types", "errors"},
     "targets": {"types"},
     "perturbations": {"types", "errors"},
-    "trust_region": {"types", "axis", "errors"},
+    "trust_region": {"types", "axis", "errors", "measured"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
     "networks": {"types", "errors", "compatible", "distributions"},
     "agents": {"types", "axis", "errors", "networks"},
-    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy"},
+    "envs": {"types", "specs", "axis", "errors", "statistics", "lazy", "measured"},
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
-    | {"compatible", "distributions", "trust_region"},
+    | {"compatible", "distributions", "measured", "trust_region"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "compatible", "statistics", "perturbations", "trust_region"},
-    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"},
+    | {"elapsed", "compatible", "statistics", "perturbations", "measured"}
+    | {"trust_region"},
+    "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"}
+    | {"measured"},
     "hosts": {"errors", "exit_codes"},
     "fleet": {"types", "axis", "errors", "lazy", "envs", "rollout", "loops", "bridge"},
     "topologies": {"types", "axis", "errors", "random", "envs", "rollout", "loops"}
-    | {"bridge", "elapsed", "fleet", "perturbations"},
+    | {"bridge", "elapsed", "fleet", "perturbations", "measured"},
     "training": {
+        "measured",
         "types",
         "errors",
         "exit_codes",
@@ -87,7 +91,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
-LIBRARIES |= {"yaml": "cli", "ray": "fleet"}
+LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 
 

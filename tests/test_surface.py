@@ -14,6 +14,7 @@ from toy_training import toy
 
 import jaxrl_par as jp
 from jaxrl_par import cli, presets, training
+from jaxrl_par.training.comparison import leaves, to_json
 from jaxrl_par.types import Mean
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,8 @@ PAGES = {
         "notebooks/own_code.md",
         "notebooks/replay.md",
         "notebooks/where_it_runs.md",
+        "notebooks/coming_from.md",
+        "notebooks/troubleshooting.md",
     )
 }
 
@@ -137,6 +140,25 @@ def test_the_config_of_the_page_is_one(tmp_path):
     assert (args.optimizer.learning_rate, args.training.log_interval) == (1e-3, 10)
 
 
+@pytest.mark.parametrize("name", ["ppo", "dqn"])
+def test_what_users_of_others_are_told_is_our_default(name):
+    section = PAGES["notebooks/coming_from.md"].partition(f"## {name.upper()}\n")[2]
+    known = dict(leaves(to_json(presets.get(name).config())))
+    told = {}
+    for line in section.partition("\n## ")[0].splitlines():
+        options, ours, *_ = [*line.strip("| ").split(" | "), ""]
+        names = re.findall(r"`--([\w.-]+)`", options)
+        numbers = re.findall(r"[\d][\d,.e-]*[\d]|\d|on\b|off\b", ours)
+        told |= dict(zip(names, numbers, strict=False))
+    assert len(told) >= 8
+    for option, number in told.items():
+        value = known[option.replace("-", "_")]
+        shown = {"on": True, "off": False}
+        assert value == shown.get(number) or value == float(number.replace(",", "")), (
+            option
+        )
+
+
 @pytest.mark.slow
 def test_a_run_is_loaded_and_compared_as_the_page_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -145,6 +167,7 @@ def test_a_run_is_loaded_and_compared_as_the_page_says(tmp_path, monkeypatch, ca
     kept = training.TrainingConfig(**settings)
     preset.run(preset.config(total_steps=10_000, training=kept))
     assert Path("runs/a2c-CartPole-v1/episode.gif").exists()
+    assert "All settings" in Path("runs/a2c-CartPole-v1/report.html").read_text()
     loading, comparing, _ = blocks("experiments/README.md")
     assert len([x for x in loading.splitlines() if x and "import" not in x]) == 3
     capsys.readouterr()

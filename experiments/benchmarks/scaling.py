@@ -43,7 +43,7 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.testing.equality import Equality, equality_of
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
-from jaxrl_par.training.metrics import total
+from jaxrl_par.training.rows import total
 from jaxrl_par.types import Agent, Discrete, Metrics
 
 Stage = Literal["step", "step + act", "step + act + learn"]

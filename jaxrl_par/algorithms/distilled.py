@@ -22,8 +22,14 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses
 from jaxrl_par.agents import accept, trained_by
 from jaxrl_par.errors import at_least
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, DistillationBatch, Metrics, Params
+
+METRICS = {
+    "kl": Metric("nats", "of the student from the teacher"),
+    "agreement": Metric("share of rows", "in which both prefer the same action"),
+}
 
 
 @dataclass(frozen=True)

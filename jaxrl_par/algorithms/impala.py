@@ -28,8 +28,17 @@ from jaxrl_par.errors import (
     not_between,
     not_chosen,
 )
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
+
+METRICS = {
+    "rho": Metric(
+        "1",
+        "mean of the clipped importance weights; far below 1, old data teach little",
+    ),
+    "rho_clipped": Metric("share of rows", "whose weight is above `max_rho`"),
+}
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,20 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import TrainState, accept, trained_by
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import at_least, not_between, refuse_any
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network, separate
 from jaxrl_par.types import Agent, Carry, Metrics, Params, TimeStep, Trajectory
+
+METRICS = {
+    "auxiliary_kl": Metric(
+        "nats", "of the policy from that before the auxiliary phase"
+    ),
+    "auxiliary_value_loss": Metric("squared returns", "of the values, in that phase"),
+    "auxiliary_head_loss": Metric(
+        "squared returns", "of the policy's own head of values"
+    ),
+    "auxiliary_grad_norm": Metric("1", "of the phase's gradient"),
+}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import TrainState, accept, trained_by
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, not_between
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import standardized
 from jaxrl_par.types import (
@@ -36,6 +37,16 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "kl": Metric(
+        "nats",
+        "of the policy from the one that acted, as mean of ratio - 1 - log ratio",
+    ),
+    "clipped": Metric(
+        "share of rows", "where the ratio of probabilities is outside the clip"
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import ReadIf, at_least, not_between, not_chosen
 from jaxrl_par.exploration import Probabilities, QValues
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.targets import renewed
 from jaxrl_par.types import (
@@ -46,6 +47,12 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "q_value": Metric("returns", "of the action that was done"),
+    "target": Metric("returns", "what it is moved to"),
+    "epsilon": Metric("probability", "of an action at random, mean over environments"),
+}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, acting, gradient, preferring, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, at_least, not_between
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import SMALLEST_COUNT, reached
 from jaxrl_par.targets import renewed
@@ -50,6 +51,19 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "eta": Metric("1", "the temperature of the top half's weights"),
+    "psi_kl": Metric("nats", "of those weights from equal ones"),
+    "kl": Metric(
+        "nats",
+        "of the policy from that of the target network; of means, if it is normal",
+    ),
+    "kl_alpha": Metric("1", "the multiplier that holds `kl`"),
+    "kl_covariance": Metric("nats", "the same, of covariances"),
+    "kl_covariance_alpha": Metric("1", "the multiplier that holds it"),
+    "behaviour_kl": Metric("nats", "of the policy from the one that acted"),
+}
 
 _SMALLEST_DUAL = 1e-8
 

@@ -7,6 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from jaxrl_par.measured import Metric
+
+METRICS = {
+    "restarts": Metric(
+        "environments", "made anew after an error, since the run began or was resumed"
+    ),
+    "dropped_rows": Metric(
+        "rows", "acted and not learned from: of restarted actors, or left at the end"
+    ),
+    **{
+        f"{thread}_*": Metric(
+            "share of time", "that such threads spent so, mean over them"
+        )
+        for thread in (
+            *("actor", "worker", "learner"),
+            *("uploader", "shard", "distiller", "inference"),
+        )
+    },
+}
+
 T = TypeVar("T")
 Shares = dict[str, float]
 """Shares of the time of a thread, by what it did or waited for."""

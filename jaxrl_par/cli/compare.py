@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxrl_par import training
 from jaxrl_par.cli.config import parse_words
+from jaxrl_par.training.pages import write_comparison
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class CompareArgs:
     metric: str = "episode_return"
     """Which of the metrics to compare."""
     out: Path = Path("comparison.png")
-    """The picture; one that is there is replaced."""
+    """The picture, or with the end .html a page with the tables besides; one that is
+    there is replaced."""
 
 
 def compare_command(argv: Sequence[str]) -> None:
@@ -32,5 +34,8 @@ def compare_command(argv: Sequence[str]) -> None:
     folders, args = parse_words(CompareArgs, argv, "jaxrl-par compare", "FOLDER ...")
     comparison = training.compare(folders, args.metric)
     print(comparison.text())
-    comparison.draw(args.out)
+    if args.out.suffix == ".html":
+        write_comparison(comparison, args.out)
+    else:
+        comparison.draw(args.out)
     print(f"\nCurves: {args.out}")

@@ -17,7 +17,10 @@ from jaxrl_par.errors import RefusedError, problems, refuse
 from jaxrl_par.hosts.collective import leads
 from jaxrl_par.loops import Learner, Run
 from jaxrl_par.training import Trained
+from jaxrl_par.training.comparison import to_json
+from jaxrl_par.training.decoration import harmless
 from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.training.pages import write_report
 from jaxrl_par.training.provenance import experiment_name
 
 
@@ -112,4 +115,6 @@ class Experiment(NamedTuple):
         trained = self.train(args, learner)
         if leads():
             self.leave(args, learner, trained)
+            with harmless("the report"):
+                write_report(trained.directory.path, to_json(self.config()))
         return trained

@@ -17,6 +17,7 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.loops import Learner
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.topologies.population import population
+from jaxrl_par.training import provenance
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 from jaxrl_par.training.failures import TrainingError
@@ -127,15 +128,8 @@ def write_study(
 
 def machine() -> dict[str, Any]:
     """What this ran on, and with what: to be written beside figures."""
-    usable = getattr(os, "sched_getaffinity", None)  # not on every system
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "cores_used": len(usable(0)) if usable else os.cpu_count(),
-        "devices": [device.device_kind for device in jax.devices()],
+        **provenance.machine(),
         "environment": {name: os.environ.get(name, "") for name in _VARIABLES},
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES},

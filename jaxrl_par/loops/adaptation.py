@@ -36,6 +36,7 @@ from jaxrl_par.loops.run import (
     unroll_keys,
 )
 from jaxrl_par.loops.updates import apply_finite
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import (
     Agent,
     Grads,
@@ -45,6 +46,13 @@ from jaxrl_par.types import (
     PRNGKey,
     State,
 )
+
+METRICS = {
+    "return_before": Metric(
+        "rewards",
+        "of episodes before the inner gradient; `episode_return` is after it",
+    ),
+}
 
 
 class Played(NamedTuple):

@@ -29,7 +29,19 @@ from jaxrl_par.errors import ReadIf, at_least, not_chosen
 from jaxrl_par.loops.learner import Data, Gradient, Learner, halves_of
 from jaxrl_par.loops.run import episode_metrics, unroll_keys
 from jaxrl_par.loops.updates import apply_finite
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Count, Grads, Metrics, PRNGKey, State, Trajectory
+
+METRICS = {
+    "lag": Metric(
+        "updates", "that were applied since the parameters of a gradient were read"
+    ),
+    "rejected": Metric(
+        "share of gradients", "that were not applied, for whatever reason"
+    ),
+    "stale": Metric("share of gradients", "too old for `max_staleness`"),
+    "outlying": Metric("share of gradients", "whose loss is an outlier"),
+}
 
 
 @dataclass(frozen=True)

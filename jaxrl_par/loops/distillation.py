@@ -31,6 +31,7 @@ from jaxrl_par.errors import at_least, at_most, not_chosen, refuse
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.learner import Learner
 from jaxrl_par.loops.updates import learn, update
+from jaxrl_par.measured import Metric
 from jaxrl_par.replay import ring
 from jaxrl_par.types import (
     Agent,
@@ -44,6 +45,19 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "fresh_kl": Metric(
+        "nats",
+        "of the student from the teacher, in rows just acted, before it "
+        "learns from them",
+    ),
+    "fresh_agreement": Metric(
+        "share of rows", "in which both prefer the same action, there"
+    ),
+    "distil_*": Metric("as without distil_", "of the student's lessons, from replay"),
+    "distil_age": Metric("updates", "since the rows of a lesson were acted"),
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from jaxrl_par.loops.run import (
     unroll_keys,
 )
 from jaxrl_par.loops.updates import observe, update
+from jaxrl_par.measured import Metric
 from jaxrl_par.perturbations import (
     NoiseConfig,
     noise_of,
@@ -44,6 +45,11 @@ from jaxrl_par.types import (
     Trajectory,
     nothing,
 )
+
+METRICS = {
+    "fitness": Metric("rewards", "mean return of all members"),
+    "fitness_nan": Metric("members", "whose fitness is not a number; they rank last"),
+}
 
 
 class Local(NamedTuple):

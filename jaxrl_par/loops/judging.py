@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 from jaxrl_par.axis import Axis
 from jaxrl_par.loops.chain import Parts, Stage, chain
 from jaxrl_par.loops.learner import Data, Learner, learner_of
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Agent, Extras, Metrics, PRNGKey, State, Trajectory
+
+METRICS = {
+    "critic_*": Metric("as without critic_", "of the critic's updates in the step")
+}
 
 Tell = Callable[[State, State, Trajectory], Extras]
 """(the critic's state, the policy's, trajectory) -> more extras, leaves [T, B, ...]"""

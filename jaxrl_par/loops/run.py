@@ -10,7 +10,18 @@ from jaxtyping import Array, Int, PyTree
 from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
+
+METRICS = {
+    "updates": Metric("updates", "since the run began; not a mean"),
+    "env_steps": Metric("environment steps", "since the run began; not a mean"),
+    "episode_return": Metric(
+        "rewards",
+        "undiscounted, as the environment pays them, mean over episodes that ended",
+    ),
+    "episode_length": Metric("environment steps", "of those episodes"),
+}
 
 
 class Progress(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxrl_par import random
 from jaxrl_par.axis import Axis
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import (
     Agent,
     Batch,
@@ -21,6 +22,13 @@ from jaxrl_par.types import (
     Trajectory,
     nothing,
 )
+
+METRICS = {
+    "grad_norm": Metric("1", "of the whole gradient, before it is clipped"),
+    "skipped": Metric(
+        "share of updates", "whose gradient was not finite, and was not applied"
+    ),
+}
 
 
 def learn(

@@ -38,7 +38,21 @@ from jaxrl_par.loops.run import unroll_keys
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.loops.schedules import problems as schedule_problems
 from jaxrl_par.loops.selection import Exploit, Explore, Record, truncation
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Count, Metrics, PRNGKey
+
+METRICS = {
+    "copied": Metric(
+        "share of members", "that took the place of another in this update"
+    ),
+    "ancestor": Metric(
+        "number of a member", "of the first generation, from which a member descends"
+    ),
+    "num_ancestors": Metric("members", "of the first generation, of whom any descend"),
+    "setting_*": Metric(
+        "as the option", "a hyperparameter that is explored, of each member"
+    ),
+}
 
 # A fold of the key that no step of a member comes to: see `loops.unroll_keys`.
 _SELECTION = np.uint32(0xFFFFFFFC)

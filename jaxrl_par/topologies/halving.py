@@ -22,7 +22,12 @@ from jaxrl_par.loops import Program, Run
 from jaxrl_par.loops.members import among_all, put_back, step_of, taken
 from jaxrl_par.loops.rungs import Rung
 from jaxrl_par.loops.selection import Record
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Count, Metrics, PRNGKey
+
+METRICS = {
+    "num_trained": Metric("members", "that are trained in this rung"),
+}
 
 
 class Halved(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxrl_par.training.failures import tell
 from jaxrl_par.training.files import FileError, read_object, write_json
-from jaxrl_par.training.metrics import Row, Sink, scalar
+from jaxrl_par.training.rows import Row, Sink, scalar
 
 _BACKLOG = 10_000
 """Rows that may wait for a sink; one that is so much slower than training is left."""

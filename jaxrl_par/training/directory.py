@@ -50,6 +50,7 @@ class RunDirectory(AbstractContextManager):
         self.summary = path / "summary.json"
         self.animation = path / "episode.gif"
         self.parallelism = path / "parallelism.png"
+        self.report = path / "report.html"
         self.schedule = path / "schedule.jsonl"
         self.members = path / "members.json"
         self.checkpoints = path / "checkpoints"

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from itertools import pairwise
 
-from jaxrl_par.training.metrics import Row, scalar
+from jaxrl_par.training.rows import Row, scalar
 from jaxrl_par.training.sessions import in_notebook
 
 _LINES = 20

@@ -18,7 +18,18 @@ from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Agent, Metrics, Params, PRNGKey
+
+METRICS = {
+    "sampled_*": Metric(
+        "as without sampled_",
+        "of an evaluation whose actions are drawn; return: mean over episodes",
+    ),
+    "greedy_*": Metric(
+        "as without greedy_", "of one that takes the most likely action"
+    ),
+}
 
 _PIECE = 0.5
 """Seconds after which Python hears signals again."""

@@ -9,7 +9,7 @@ from jaxrl_par.hosts.collective import fetched, said_by_first, spread
 from jaxrl_par.loops import Run
 from jaxrl_par.training import manifests
 from jaxrl_par.training.directory import RunDirectory
-from jaxrl_par.training.metrics import Row
+from jaxrl_par.training.rows import Row
 
 
 class NoDirectory(RunDirectory):

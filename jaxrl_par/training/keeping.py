@@ -15,8 +15,8 @@ from jaxrl_par.training.directory import (
     recorded,
 )
 from jaxrl_par.training.following import NoCheckpoints, NoDirectory, NoLines
-from jaxrl_par.training.metrics import JsonLines, Sink, TensorBoard
 from jaxrl_par.training.plots import LiveCurve
+from jaxrl_par.training.rows import JsonLines, Sink, TensorBoard
 from jaxrl_par.training.settings import TrainingConfig
 
 

@@ -149,7 +149,7 @@ def load(
     if not directory.config.exists():
         raise _no_run(Path(folder))
     if experiment is None:
-        experiment = _preset(directory)
+        experiment = preset_of(directory)
     best = checkpoint == BEST
     if not best and checkpoint != "newest" and type(checkpoint) is not int:
         raise RefusedError(
@@ -209,7 +209,12 @@ def _no_run(folder: Path) -> TrainingError:
     return TrainingError(f"{told}{nearest(folder.name, beside)}")
 
 
-def _preset(directory: RunDirectory) -> Experiment:
+def preset_of(directory: RunDirectory) -> Experiment:
+    """The preset that the folder of a run names.
+
+    Raises:
+      TrainingError: its config is damaged, or names none.
+    """
     about = read_object(directory.config).get(KEY)
     name = about.get("experiment") if isinstance(about, dict) else None
     presets = import_module(_PRESETS)

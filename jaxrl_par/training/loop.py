@@ -16,7 +16,8 @@ from jaxrl_par.hosts.collective import (
     said_by_first,
 )
 from jaxrl_par.loops import Engine, Run
-from jaxrl_par.training import metrics
+from jaxrl_par.measured import Metric
+from jaxrl_par.training import rows
 from jaxrl_par.training.budget import Budget
 from jaxrl_par.training.checkpoints import Checkpoints
 from jaxrl_par.training.directory import RunDirectory
@@ -24,9 +25,16 @@ from jaxrl_par.training.display import Show
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals
-from jaxrl_par.training.metrics import JsonLines, Sink
+from jaxrl_par.training.rows import JsonLines, Sink
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Metrics
+
+METRICS = {
+    "seconds": Metric(
+        "seconds", "of training since the run began, with those before it was resumed"
+    ),
+    "steps_per_second": Metric("environment steps per second", "since the row before"),
+}
 
 Evaluate = Callable[[Run], Mapping[str, Any]]
 """Numbers by name, such as `evaluation_return`; of a population, lists of them."""
@@ -61,7 +69,7 @@ class Loop(NamedTuple):
                 run, measured = self.engine.advance(run, self._length(row))
                 row = self._row(row, run, measured, watch.seconds())
                 results = self._evaluated(run, row["updates"], evaluate)
-                row = metrics.joined(row, results)
+                row = rows.joined(row, results)
                 self._log(row)
                 self._check_finite(run, row["updates"])
                 if self._is_due(row, time.monotonic() - saved):
@@ -77,7 +85,7 @@ class Loop(NamedTuple):
         last_border()
         return run
 
-    def _is_due(self, row: metrics.Row, seconds: float) -> bool:
+    def _is_due(self, row: rows.Row, seconds: float) -> bool:
         """Whether to save, so many seconds after it was done before."""
         interval = self.settings.checkpoint_interval
         counted = interval > 0 and row["updates"] % interval == 0
@@ -96,20 +104,20 @@ class Loop(NamedTuple):
 
     def _evaluated(
         self, run: Run, updates: int, evaluate: Evaluate | None
-    ) -> metrics.Results:
+    ) -> rows.Results:
         interval = self.settings.evaluation_interval
         if not (evaluate and interval and updates % interval == 0):
             return {}
         with self.signals.answered_at_once(lambda: self._write(run)):
-            results = metrics.results(evaluate(run))
+            results = rows.results(evaluate(run))
         self.keep_best(run, results)
         return results
 
-    def keep_best(self, run: Run, results: metrics.Results) -> None:
+    def keep_best(self, run: Run, results: rows.Results) -> None:
         """Keeps the run if no evaluation before was as good."""
         if not self.settings.keep_best or not results or skipped_in_a_row(run):
             return
-        score = metrics.scalar(results.get(_SCORE, next(iter(results.values()))))
+        score = rows.scalar(results.get(_SCORE, next(iter(results.values()))))
         if score is None:
             return
         with self.signals.saving:
@@ -118,20 +126,20 @@ class Loop(NamedTuple):
 
     def _row(
         self, old: Mapping[str, int], run: Run, measured: Metrics, seconds: float
-    ) -> metrics.Row:
+    ) -> rows.Row:
         new = progress(run)
-        rows = self.lines.rows
-        before = rows[-1].get("seconds", 0.0) if rows else 0.0
-        row: metrics.Row = {
+        known = self.lines.rows
+        before = known[-1].get("seconds", 0.0) if known else 0.0
+        row: rows.Row = {
             **new,
             "seconds": before + seconds,
             "steps_per_second": (new["env_steps"] - old["env_steps"]) / seconds,
         }
         if report := self.engine.report():
             row |= report.row()
-        return metrics.joined(row, metrics.summarize(measured))
+        return rows.joined(row, rows.summarize(measured))
 
-    def _log(self, row: metrics.Row) -> None:
+    def _log(self, row: rows.Row) -> None:
         for sink in self.sinks:
             sink.write(row)
         self.show(self.budget.fraction(row), row)
@@ -150,7 +158,7 @@ class Loop(NamedTuple):
         self.directory.come_back()
         self.store.save(progress(run)["updates"], run)
 
-    def _keep(self, run: Run, row: metrics.Row, error: BaseException) -> None:
+    def _keep(self, run: Run, row: rows.Row, error: BaseException) -> None:
         """Logs and saves what is whole when a signal or an error ends training."""
         if isinstance(error, DivergedError):
             return  # which says what there is
@@ -207,7 +215,7 @@ def progress(run: Run) -> dict[str, int]:
     all."""
     updates = fetched(run.progress.updates)
     each = np.int64(1_000_000) * np.asarray(updates.millions) + updates.units
-    env_steps = metrics.total(run.progress.env_steps)
+    env_steps = rows.total(run.progress.env_steps)
     return {"updates": int(np.max(each)), "env_steps": env_steps}
 
 

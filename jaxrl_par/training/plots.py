@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrl_par.training.intervals import Interval
-from jaxrl_par.training.metrics import Row
+from jaxrl_par.training.rows import Row
 
 _SECONDS = 10.0
 

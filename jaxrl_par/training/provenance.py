@@ -1,5 +1,6 @@
 """Where a run comes from: what started it, from which source, with which libraries."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -8,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import jax
 
 KEY = "provenance"
 """Its name in `config.json`. It is no setting: a run resumes whatever it says."""
@@ -22,6 +25,7 @@ def provenance(args: Any) -> dict[str, Any]:
     experiment  as `experiment_name`
     command     what the process was started with; None in a session
     versions    of Python, jaxrl_par and the libraries that decide its bits
+    machine     as `machine`
     commit      of the experiment's source or else of jaxrl_par's, with "-dirty" if
                 files differ from it; None where git knows neither
     """
@@ -30,6 +34,7 @@ def provenance(args: Any) -> dict[str, Any]:
         "experiment": experiment_name(config),
         "command": _command(),
         "versions": versions(),
+        "machine": machine(),
         "commit": _commit(_source(config)) or _commit(package.__file__),
     }
 
@@ -39,6 +44,20 @@ def versions() -> dict[str, str]:
     package = import_module("jaxrl_par")
     own = {"python": platform.python_version(), "jaxrl_par": package.__version__}
     return own | {name: version(name) for name in _LIBRARIES}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, and the devices of all processes."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on every system
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "cores_used": len(usable(0)) if usable else os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
 
 
 def experiment_name(config: type) -> str:

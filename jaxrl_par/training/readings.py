@@ -13,8 +13,8 @@ from jaxrl_par.errors import nearest
 from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import FileError, read_object
-from jaxrl_par.training.metrics import Row, read_rows
 from jaxrl_par.training.provenance import KEY
+from jaxrl_par.training.rows import Row, read_rows
 
 _KEPT = {"runs_dir", "log_interval"}
 """Fields that only the part of a config has which says how a run is kept."""
@@ -139,13 +139,22 @@ def _read_summary(directory: RunDirectory, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _read_rows(directory: RunDirectory, notes: list[str]) -> list[Row]:
-    """Rows with a number of environment steps, at least one."""
+def noted_rows(path: Path, notes: list[str]) -> list[Row]:
+    """Rows with a number of environment steps; what is wrong with others is noted.
+
+    Raises:
+      FileError: the file cannot be read.
+    """
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        rows = read_rows(directory.metrics)
+        rows = read_rows(path)
     notes += [str(warning.message) for warning in warned]
-    rows = [row for row in rows if _is_number(row.get("env_steps"))]
+    return [row for row in rows if _is_number(row.get("env_steps"))]
+
+
+def _read_rows(directory: RunDirectory, notes: list[str]) -> list[Row]:
+    """At least one."""
+    rows = noted_rows(directory.metrics, notes)
     if not rows:
         raise TrainingError(f"{directory.path} has no metrics yet")
     return rows

@@ -26,7 +26,7 @@ from jaxrl_par.hosts.collective import (
 )
 from jaxrl_par.loops import Engine, Program, Run
 from jaxrl_par.loops.records import RecordError
-from jaxrl_par.training import metrics, parallelism
+from jaxrl_par.training import parallelism, rows
 from jaxrl_par.training.budget import budget_of
 from jaxrl_par.training.checkpoints import CheckpointError, Checkpoints, state_hash
 from jaxrl_par.training.comparison import named
@@ -35,13 +35,13 @@ from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.display import display
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import write_json
+from jaxrl_par.training.files import write_json, write_text
 from jaxrl_par.training.following import NoCheckpoints, NoLines
 from jaxrl_par.training.interrupts import Interrupted, Signals, interrupts
 from jaxrl_par.training.keeping import checkpoints_of, folder_of, sinks_of
 from jaxrl_par.training.loop import Evaluate, Loop, asked_by, progress
-from jaxrl_par.training.metrics import JsonLines, Sink
 from jaxrl_par.training.output import lasting_output
+from jaxrl_par.training.rows import JsonLines, Sink
 from jaxrl_par.training.sessions import keeps_sessions
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.training.summary import (
@@ -222,11 +222,11 @@ def _closed(sinks: Iterable[Sink]) -> Iterator[None]:
 
 def _final_results(
     run: Run, evaluate: Evaluate | None, signals: Signals
-) -> metrics.Results:
+) -> rows.Results:
     """Of a run that is saved: what a signal ends here, a resumed one does again."""
     try:
         with signals.answered_at_once(lambda: None):
-            return metrics.results(evaluate(run)) if evaluate else {}
+            return rows.results(evaluate(run)) if evaluate else {}
     except Interrupted as ended:
         told = f"{ended.number.name}: trained, but not evaluated to the end"
         print(f"{told}. Go on with {switch('resume')}")
@@ -241,7 +241,7 @@ def _finished(run: Run, directory: RunDirectory) -> Trained:
 
 
 def _end(
-    loop: Loop, run: Run, results: metrics.Results, directory: RunDirectory
+    loop: Loop, run: Run, results: rows.Results, directory: RunDirectory
 ) -> Summary:
     """Writes and shows what the run comes to; its threads end before."""
     loop.keep_best(run, results)
@@ -255,6 +255,8 @@ def _end(
     if report := loop.engine.report():
         with harmless("the picture of the parallelism"):
             parallelism.draw(report, directory.parallelism)
+            told = directory.parallelism.with_suffix(".txt")
+            write_text(told, parallelism.text(report))
         print(parallelism.text(report))
     return summary
 
@@ -263,7 +265,7 @@ def _summarize(
     run: Run,
     lines: JsonLines | NoLines,
     engine: Engine,
-    results: metrics.Results,
+    results: rows.Results,
     name: str,
 ) -> Summary:
     done = progress(run)
@@ -279,5 +281,5 @@ def _summarize(
         peak_memory_bytes=peak_memory_bytes(),
         skipped=int(np.sum(fetched(run.progress.skipped))),
         state_sha256=state_hash(run),
-        evaluation={name: metrics.scalar(x) for name, x in results.items()},
+        evaluation={name: rows.scalar(x) for name, x in results.items()},
     )

@@ -97,7 +97,7 @@ class Comparison:
 
     def text(self) -> str:
         """The notes, a table of ends, and one of what differs."""
-        parts = [*self.notes, _aligned(self._ends())]
+        parts = [*self.notes, _aligned(self.ends())]
         if different := self.differences:
             named = ["", *(group.name for group in self.groups)]
             rows = [[name, *map(_shortened, x)] for name, x in different.items()]
@@ -122,7 +122,8 @@ class Comparison:
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path} cannot be written: {error}") from error
 
-    def _ends(self) -> list[list[str]]:
+    def ends(self) -> list[list[str]]:
+        """A table of how the groups ended, with a row of titles."""
         results = [group.evaluation for group in self.groups]
         named = list(dict.fromkeys(name for x in results for name in x))
         titles = ["", "environment", "seeds", self.metric, *named]

@@ -17,7 +17,7 @@ from jaxrl_par.training.files import (
     shortened,
     write_json,
 )
-from jaxrl_par.training.metrics import Row, scalar
+from jaxrl_par.training.rows import Row, scalar
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.delayed import DelaysConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 UPDATE = 2 * 4
 """Rows of a gradient."""
 

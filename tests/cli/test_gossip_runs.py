@@ -14,6 +14,8 @@ from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.checkpoints import state_hash
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 EXPERIMENT = cli.Experiment(cli.Args, make_agent)
 
 

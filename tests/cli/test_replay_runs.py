@@ -23,6 +23,8 @@ from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.types import Unsaved
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 REPLAY = ReplayConfig(capacity=256, min_size=128, batch_size=8)
 USUAL = Args(
     num_envs=2,

@@ -20,6 +20,8 @@ from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.training.host_evaluation import host_evaluator
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 pytest.importorskip("gymnasium")
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "impala_threads.py"

@@ -24,7 +24,7 @@ from jaxrl_par.topologies.generations import (
     repeat_recorded,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "declared")]
 ENV, NOISE, MEMBERS, STEPS = probes.memory(1), NoiseConfig(0.1), 8, 9
 
 

@@ -20,7 +20,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.envs.host import from_callable
 from jaxrl_par.topologies.compiled import compiled
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "declared")]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from jaxrl_par.fleet.system import FleetWorkers
 from jaxrl_par.loops import Gradient
 from jaxrl_par.loops.asynchronous import StalenessConfig
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 ZEROS = Toy(jnp.zeros(SIZE), jnp.zeros(SIZE), jnp.int32(0))
 SIZES = as_sent(ZEROS)
 MADE_FROM = ADDS.apply, SIZES, SIZES.params, 2, StalenessConfig("scale")

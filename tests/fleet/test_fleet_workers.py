@@ -20,7 +20,7 @@ from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.fleet import FleetConfig, fleet_of_workers
 from jaxrl_par.topologies.workers import WorkersConfig, repeat_recorded
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "declared")]
 
 
 @pytest.fixture(scope="module")

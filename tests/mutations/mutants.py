@@ -1925,6 +1925,28 @@ _ENVS = (
 
 _TRAINING = (
     _m(
+        "pages: what a run says is taken for HTML",
+        "training/pages/rendering.py",
+        "autoescape=True",
+        "autoescape=False",
+        "training/test_pages.py::"
+        "test_nothing_of_a_run_is_taken_for_html_and_nothing_is_far_away",
+    ),
+    _m(
+        "pages: curves hang upside down",
+        "training/pages/svg.py",
+        "(y[1] - values)",
+        "(values - y[0])",
+        "training/test_pages.py::test_places_grow_to_the_right_and_up",
+    ),
+    _m(
+        "measured: unit and meaning in the other order",
+        "measured.py",
+        'unit: str  # "1" for a number without one\n    meaning: str',
+        "meaning: str\n    unit: str",
+        "training/test_metrics.py::test_each_has_a_unit_and_a_meaning_in_one_line",
+    ),
+    _m(
         "exit_codes: signals that are ignored, as by nohup, are heard",
         "exit_codes.py",
         "return always or now == signal.SIG_DFL or is_ours(now)",
@@ -1943,20 +1965,19 @@ _TRAINING = (
     ),
     _m(
         "metrics: a resumed run loses its newest row",
-        "training/metrics.py",
+        "training/rows.py",
         'if row["updates"] <= updates]',
         'if row["updates"] < updates]',
-        "training/test_metrics.py::test_resuming_drops_later_rows_and_the_torn_one",
+        "training/test_rows.py::test_resuming_drops_later_rows_and_the_torn_one",
     ),
     _m(
         "metrics: short updates weigh as much as long ones",
-        "training/metrics.py",
+        "training/rows.py",
         "totals = np.sum(value.total, axis=0, dtype=np.float64)\n"
         "        counts = np.sum(value.count, axis=0, dtype=np.float64)",
         "totals = np.sum(value.total / np.maximum(value.count, 1), axis=0)\n"
         "        counts = np.sum(np.asarray(value.count) > 0, axis=0)",
-        "training/test_metrics.py::"
-        "test_means_are_over_the_chunk_and_weighted_by_counts",
+        "training/test_rows.py::test_means_are_over_the_chunk_and_weighted_by_counts",
     ),
     _m(
         "summary: the return is that of the first tenth",

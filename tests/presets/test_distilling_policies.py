@@ -18,6 +18,8 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.checkpoints import state_hash
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 EXPERIMENT = presets.get("policy_distillation")
 GAMES = ("Breakout-MinAtar", "Asterix-MinAtar")
 

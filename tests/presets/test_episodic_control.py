@@ -17,6 +17,8 @@ from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.training import TrainingConfig, load
 from jaxrl_par.training.failures import TrainingError
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 MFEC = Args()
 NEC = Args(method="nec")
 

@@ -12,6 +12,8 @@ from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.presets.gorila import EXPERIMENT, Args
 from jaxrl_par.topologies.delayed import DelaysConfig
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 USUAL = Args()
 LATE = Args(topology="delayed")
 

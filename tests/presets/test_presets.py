@@ -19,6 +19,8 @@ from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 ALL = get_args(cli.Topology)
 SAMPLED = ("compiled", "gossip", "threads", "fleet")
 TAKES = {

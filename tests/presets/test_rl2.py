@@ -13,6 +13,8 @@ from jaxrl_par.envs.trials import trials
 from jaxrl_par.testing import meta_learners
 from jaxrl_par.topologies.compiled import train
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 RL2 = presets.get("rl2")
 
 

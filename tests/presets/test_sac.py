@@ -19,6 +19,8 @@ from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.checkpoints import state_hash
 from jaxrl_par.types import Box
 
+pytestmark = pytest.mark.usefixtures("declared")
+
 NAMES = ("sac", "td3", "ddpg")
 SMALL = NetworkConfig(widths=(8,), activation="relu")
 

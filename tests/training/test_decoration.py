@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jaxrl_par.training import decoration
 from jaxrl_par.training.decoration import Aside, WeightsAndBiases, harmless
-from jaxrl_par.training.metrics import JsonLines, TensorBoard, read_rows
+from jaxrl_par.training.rows import JsonLines, TensorBoard, read_rows
 
 
 def row(updates: int) -> dict:

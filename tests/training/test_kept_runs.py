@@ -20,7 +20,7 @@ from jaxrl_par.training.directory import identity
 from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import HeldError, Hold
-from jaxrl_par.training.metrics import read_rows
+from jaxrl_par.training.rows import read_rows
 
 
 def at_update(number: int, action):

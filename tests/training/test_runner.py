@@ -32,7 +32,7 @@ from jaxrl_par.training.engines import Compiled
 from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.interrupts import Interrupted
 from jaxrl_par.training.loop import DivergedError
-from jaxrl_par.training.metrics import read_rows
+from jaxrl_par.training.rows import read_rows
 
 
 def test_a_run_leaves_everything_in_its_folder(tmp_path):
@@ -292,7 +292,7 @@ def whole(tmp_path_factory) -> str:
 
 
 def fails_to_write(tmp_path):
-    from jaxrl_par.training.metrics import JsonLines
+    from jaxrl_par.training.rows import JsonLines
 
     class Broken(JsonLines):
         def write(self, row):

@@ -10,9 +10,21 @@ from jaxrl_par import losses, returns
 from jaxrl_par.algorithms.actor_critic.config import CriticConfig
 from jaxrl_par.algorithms.actor_critic.parts import Networks
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.networks.continuous import shown
 from jaxrl_par.types import Metrics, Params, TimeStep, Trajectory
+
+METRICS = {
+    "q_value": Metric(
+        "returns", "mean of the twin critics for the action that was done"
+    ),
+    "target": Metric("returns", "what both are moved to"),
+    "td_error": Metric("returns", "absolute, mean of the twins"),
+    "importance_weight": Metric(
+        "1", "of the rows drawn by priority; 1 where they are drawn alike"
+    ),
+}
 
 Rows = Float[Array, "L K"]
 

@@ -12,10 +12,15 @@ from jaxrl_par.algorithms.actor_critic.config import CriticConfig, OffPolicyConf
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import lacking, refuse_any
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.networks.continuous import Units, shown, units_of
 from jaxrl_par.targets import followed
 from jaxrl_par.types import Metrics, Params, PRNGKey, Spec, TimeStep
+
+METRICS = {
+    "policy_updates": Metric("updates", "of the policy, for each of the critics'"),
+}
 
 POLICY_UPDATES = "policy_updates"
 """The metric that says whether a gradient has one of the policy, 1 or 0: who applies

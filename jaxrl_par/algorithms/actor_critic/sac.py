@@ -32,6 +32,7 @@ from jaxrl_par.algorithms.actor_critic.parts import (
 )
 from jaxrl_par.axis import Axis
 from jaxrl_par.losses import row_means
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.returns import at_rows
 from jaxrl_par.types import (
@@ -46,6 +47,10 @@ from jaxrl_par.types import (
     Trajectory,
     as_acted,
 )
+
+METRICS = {
+    "temperature": Metric("returns for a nat", "the price of entropy"),
+}
 
 Temperature = Float[Array, ""] | float
 

@@ -9,8 +9,18 @@ from jaxrl_par.algorithms.dqn import sequences
 from jaxrl_par.algorithms.dqn.config import DQNConfig
 from jaxrl_par.algorithms.dqn.targets import best, of_action, reached, targets, where
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Carry, Info, Metrics, Params, TimeStep, Trajectory
+
+METRICS = {
+    "q_value": Metric("returns", "of the action that was done"),
+    "target": Metric("returns", "what it is moved to"),
+    "td_error": Metric("returns", "their difference, absolute"),
+    "importance_weight": Metric(
+        "1", "of the rows drawn by priority; 1 where they are drawn alike"
+    ),
+}
 
 
 def loss(

@@ -14,9 +14,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.returns import at_rows
 from jaxrl_par.types import Carry, Mean, Params, TimeStep
+
+METRICS = {
+    "staleness_*": Metric(
+        "share of the largest value",
+        "by how much values with today's memory differ from those with "
+        "the memory of acting, in the first and last row",
+    ),
+}
 
 
 class Windows(NamedTuple):

@@ -37,6 +37,7 @@ from jaxrl_par.algorithms.episodic.writing import Entries, best, written
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import refuse
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import (
     Agent,
     Grads,
@@ -48,6 +49,12 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "filled": Metric("share of the table", "that has entries"),
+    "lost_rows": Metric("rows", "that found no place in the table"),
+    "epsilon": Metric("probability", "of an action at random"),
+}
 
 
 class MFECState(NamedTuple):

@@ -32,6 +32,7 @@ from jaxrl_par.algorithms.episodic.writing import Entries, towards, written
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -43,6 +44,15 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "filled": Metric("share of the table", "that has entries"),
+    "lost_rows": Metric("rows", "that found no place in the table"),
+    "q_value": Metric("returns", "of the action that was done"),
+    "target": Metric("returns", "what it is moved to"),
+    "td_error": Metric("returns", "their difference, absolute"),
+    "epsilon": Metric("probability", "of an action at random"),
+}
 
 
 class Acting(NamedTuple):

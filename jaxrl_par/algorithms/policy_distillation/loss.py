@@ -10,8 +10,20 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses
 from jaxrl_par.distributions import Categorical
 from jaxrl_par.errors import ReadIf, above, at_least, not_chosen
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Metrics, Params, TaskObs, TimeStep, Trajectory
+
+METRICS = {
+    "loss": Metric("1", "of imitation, as `--distil.loss` says"),
+    "loss_*": Metric("1", "the same, of the task with this number"),
+    "agreement": Metric(
+        "share of rows", "in which teacher and student prefer the same action"
+    ),
+    "feature_loss": Metric(
+        "1", "squared error of the teacher's features, guessed from the student's"
+    ),
+}
 
 Logits = Float[Array, "*N A"]
 """Or values, -inf where an action is impossible."""

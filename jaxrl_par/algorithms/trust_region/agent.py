@@ -18,6 +18,7 @@ from jaxrl_par.algorithms.trust_region.values import (
     fitted,
 )
 from jaxrl_par.axis import Axis
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network, separate
 from jaxrl_par.statistics import SMALLEST_COUNT
 from jaxrl_par.trust_region import Region, step_within
@@ -31,6 +32,12 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+METRICS = {
+    "values_skipped": Metric(
+        "steps", "of the latest fit of values, not made as they were not finite"
+    ),
+}
 
 
 class TRPOState(NamedTuple):

@@ -28,9 +28,16 @@ from jaxrl_par.algorithms.trust_region.values import actors_memory, estimated
 from jaxrl_par.axis import Axis
 from jaxrl_par.distributions import DiagNormal
 from jaxrl_par.errors import RefusedError
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import moments
 from jaxrl_par.types import Agent, Box, Params, Trajectory
+
+METRICS = {
+    "eta": Metric("1", "weight of the control variate"),
+    "advantage_square": Metric("squared returns", "mean square of advantages"),
+    "left_square": Metric("squared returns", "of what the critic does not explain"),
+}
 
 SLOPE = "slope"
 """The extra of a trajectory with dQ/da at mu, [T, B, A]."""

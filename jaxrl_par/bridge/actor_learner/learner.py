@@ -17,7 +17,16 @@ from jaxrl_par.bridge.actor import Unrolled
 from jaxrl_par.bridge.reports import Tally
 from jaxrl_par.envs.host import info
 from jaxrl_par.loops import Learner, Run
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Mean, Metrics, Params, State, Trajectory
+
+METRICS = {
+    "lag": Metric(
+        "updates",
+        "between the parameters that acted in a row and those that learn from it",
+    ),
+    "lag_max": Metric("updates", "the largest of these"),
+}
 
 _NOTHING: Any = Mean(np.float32(0), np.float32(0))  # pyright: ignore
 """The mean of nothing."""

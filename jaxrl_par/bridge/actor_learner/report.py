@@ -7,6 +7,25 @@ from typing import Any
 from jaxrl_par.bridge.central.desk import Batches
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
 from jaxrl_par.loops.pace import PaceConfig
+from jaxrl_par.measured import Metric
+
+METRICS = {
+    "actor_steps_per_second": Metric("environment steps per second", "that were acted"),
+    "learner_steps_per_second": Metric(
+        "environment steps per second", "that were learned from"
+    ),
+    "queue_depth": Metric("unrolls", "waiting when one was taken"),
+    "uploaded_bytes": Metric("bytes", "brought to devices since the start"),
+    "samples_per_insert": Metric(
+        "rows", "trained for each row inserted, where the learner does not wait"
+    ),
+    "lessons": Metric("lessons", "that distillers learned from"),
+    "learned_share_min": Metric(
+        "share of rows", "learned from, of the actor with the least; with a quorum"
+    ),
+    "stale_rows": Metric("rows", "dropped because they were too old; with a quorum"),
+    "stuck_actors": Metric("actors", "that never come to newer parameters"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,15 @@ from jaxrl_par.bridge.central.config import CentralConfig
 from jaxrl_par.bridge.central.place import Answer, Ended, Place, Request, Rest
 from jaxrl_par.bridge.reports import Shares, Times
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Carry, Params
+
+METRICS = {
+    "inference_batch": Metric("actors", "answered together"),
+    "inference_fill": Metric("share of `max_batch`", "that they are"),
+    "inference_wait_ms": Metric("milliseconds", "from a question to its answer"),
+    "inference_wait_ms_max": Metric("milliseconds", "the longest of these"),
+}
 
 Choose = Callable[[int | None], tuple[int, Params]]
 """From the version that a request wants, None for the newest, to its number and its

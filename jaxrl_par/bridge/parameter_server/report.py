@@ -4,6 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxrl_par.bridge.reports import Shares, ThreadsReport, mean_shares
+from jaxrl_par.measured import Metric
+
+METRICS = {
+    "worker_steps_per_second": Metric(
+        "environment steps per second", "whose gradients were pushed"
+    ),
+    "rejected_total": Metric("gradients", "refused since the start"),
+    "stale_total": Metric("gradients", "of these, too old"),
+    "outlying_total": Metric("gradients", "of these, with an outlying loss"),
+    "skipped_total": Metric("gradients", "not finite, since the start"),
+    "lag_max": Metric("updates", "the largest lag since the start"),
+}
 
 REASONS = {"stale": "too stale", "outlying": "outlying", "skipped": "not finite"}
 """Why a gradient was not applied, by metric."""

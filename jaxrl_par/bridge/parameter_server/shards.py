@@ -29,7 +29,7 @@ from jaxrl_par.loops import Gradient, asynchronous
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.types import Grads, Metrics, State
 
-METRICS = ("grad_norm", "skipped", "rejected", "stale", "outlying", "lag")
+SCALARS = ("grad_norm", "skipped", "rejected", "stale", "outlying", "lag")
 """Metrics of `asynchronous.apply_stale`, in one array: one transfer, not one each."""
 
 
@@ -81,7 +81,7 @@ class Shards:
         self.divide = jax.jit(self._divide)
         """gradient -> gradients of the shards"""
         self.apply = jax.jit(partial(_applied, apply, config=staleness))
-        """(shard, its gradient, staleness) -> (shard, METRICS [6])"""
+        """(shard, its gradient, staleness) -> (shard, SCALARS [6])"""
 
     def compile(self, state: State, given: Gradient) -> None:
         """Compiles all functions. Arrays are where those that come later will be."""
@@ -147,7 +147,7 @@ def _applied(
     apply: Callable, state: State, given: Gradient, staleness: Any, config: Any
 ):
     state, metrics = asynchronous.apply_stale(apply, state, given, staleness, config)
-    return state, jnp.stack([metrics[name] for name in METRICS])
+    return state, jnp.stack([metrics[name] for name in SCALARS])
 
 
 def _extended(x: Float[Array, " N"], last: Any) -> Float[Array, " N+1"]:

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from jaxrl_par.errors import nearest
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Mean, Metrics
+
+METRICS = {
+    "success_rate": Metric("share of episodes", "whose last `info` says success"),
+    "info_*": Metric(
+        "as the simulator's", "an entry of the last `info`, mean over episodes"
+    ),
+}
 
 SUCCESS_RATE = "success_rate"
 """The metric of the entry `is_success`, or `success`, wherever there is one."""

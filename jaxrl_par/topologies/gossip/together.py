@@ -16,9 +16,14 @@ from jaxrl_par.loops import Program, Run
 from jaxrl_par.loops.learner import Data
 from jaxrl_par.loops.matchings import is_due, matching_of, matchings
 from jaxrl_par.loops.peers import Parts, act_and_learn, distance, moved
+from jaxrl_par.measured import Metric
 from jaxrl_par.topologies.gossip.config import GossipConfig
 from jaxrl_par.topologies.gossip.system import System
 from jaxrl_par.types import Count, Mean, Metrics, PRNGKey
+
+METRICS = {
+    "distance": Metric("1", "of the learners' parameters from their mean, as a norm"),
+}
 
 
 class Local(NamedTuple):

@@ -13,7 +13,7 @@ from toy_workers import TOY, Toy
 from jaxrl_par.agents import TrainState
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.bridge.parameter_server.shards import SCALARS, Shards
 from jaxrl_par.elapsed import passed
 from jaxrl_par.loops import Gradient
 from jaxrl_par.loops.asynchronous import StalenessConfig
@@ -97,7 +97,7 @@ def applied(divided, parts, grads, staleness=0):
         divided.apply(part, g, np.int32(staleness))
         for part, g in zip(parts, divided.divide(part_of(grads)), strict=True)
     ]
-    metrics = [dict(zip(METRICS, np.asarray(x), strict=True)) for _, x in done]
+    metrics = [dict(zip(SCALARS, np.asarray(x), strict=True)) for _, x in done]
     return [x for x, _ in done], metrics
 
 
@@ -207,10 +207,10 @@ def test_staleness_is_each_shards_own():
     (first, second), g = divided.split(state), divided.divide(part_of(grads[0]))
     after, x = divided.apply(first, g[0], np.int32(2))
     np.testing.assert_array_equal(after.params, first.params)
-    assert dict(zip(METRICS, x.tolist(), strict=True))["rejected"] == 1
+    assert dict(zip(SCALARS, x.tolist(), strict=True))["rejected"] == 1
     after, x = divided.apply(second, g[1], np.int32(1))
     assert np.any(np.asarray(after.params != second.params))
-    assert dict(zip(METRICS, x.tolist(), strict=True))["lag"] == 1
+    assert dict(zip(SCALARS, x.tolist(), strict=True))["lag"] == 1
 
 
 # What cannot be divided -----------------------------------------------------------

@@ -9,7 +9,14 @@ from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.shared import Shared
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import State
+
+METRICS = {
+    "raced_share": Metric("share of updates", "in which another thread wrote"),
+    "lost_updates": Metric("updates", "overwritten by another, mean over arrays"),
+    "lost_share": Metric("share of updates", "so lost"),
+}
 
 
 class Hogwild(store.Store):

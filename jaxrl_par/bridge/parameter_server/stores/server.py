@@ -10,7 +10,12 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import store
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import State
+
+METRICS = {
+    "queue_depth": Metric("pushes", "that a shard had before one"),
+}
 
 
 class _Waiting(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_par.bridge.parameter_server.shards import METRICS, Shards
+from jaxrl_par.bridge.parameter_server.shards import SCALARS, Shards
 from jaxrl_par.bridge.reports import Times
 from jaxrl_par.bridge.supervision import Supervisor
 from jaxrl_par.loops import Gradient
@@ -162,7 +162,7 @@ class Applied(NamedTuple):
 def applied(shards: Shards, state: State, given: Gradient, staleness: int) -> Applied:
     """`Shards.apply`, done when this returns, with metrics in numpy."""
     state, values = shards.apply(state, given, np.int32(staleness))
-    metrics = dict(zip(METRICS, np.asarray(values), strict=True))
+    metrics = dict(zip(SCALARS, np.asarray(values), strict=True))
     used = not (metrics["skipped"] or metrics["rejected"])
     return Applied(jax.block_until_ready(state), metrics, used)
 
