@@ -3,7 +3,7 @@
 `--trpo.step natural` takes the natural gradient's full step without a search, as a
 baseline. Pendulum takes
 
-    --env-name Pendulum-v1 --normalize --num-envs 64 --total-steps 500000
+    --env-name Pendulum-v1 --normalize --num-envs 64 --total-steps 400000
     --network.activation relu --trpo.delta 0.005 --trpo.gamma 0.95 --trpo.gae-lambda 0.9
 """
 

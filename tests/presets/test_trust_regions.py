@@ -132,7 +132,7 @@ PENDULUM = {
     "env_name": "Pendulum-v1",
     "normalize": True,
     "num_envs": 64,
-    "total_steps": 500_000,
+    "total_steps": 400_000,
     "network": NetworkConfig(shared=False, activation="relu"),
     "trpo": TRPOConfig(delta=0.005, gamma=0.95, gae_lambda=0.9),
 }
