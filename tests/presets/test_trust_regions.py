@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl_par import cli, presets, random
+from jaxrl_par import cli, envs, presets, random
 from jaxrl_par.algorithms.actor_critic import CriticConfig
 from jaxrl_par.algorithms.trust_region import QPropConfig, TRPOConfig
 from jaxrl_par.errors import problems
@@ -17,6 +17,7 @@ from jaxrl_par.topologies.population import population
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.checkpoints import state_hash
+from jaxrl_par.types import Box
 
 LATE = WorkersConfig(staleness=StalenessConfig("reject", max_staleness=5))
 
@@ -100,6 +101,20 @@ def test_discrete_actions_are_refused_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "runs").exists()
     with pytest.raises(TrainingError, match="normalize is for a single agent"):
         experiment.learner(replace(args, env_name="Pendulum-v1", normalize=True))
+
+
+def test_a_critic_needs_bounds_and_a_trust_region_none(tmp_path):
+    def unbounded(num_envs):
+        env = envs.make("Pendulum-v1", num_envs)
+        return env._replace(action_spec=Box((1,)))
+
+    given = TrainingConfig(runs_dir=str(tmp_path / "runs"))
+    experiment = presets.get("q_prop").on("Free", environments=unbounded)
+    with pytest.raises(TrainingError, match="a lower and a higher bound"):
+        experiment.run(experiment.config(training=given))
+    assert not (tmp_path / "runs").exists()
+    experiment = presets.get("trpo").on("Free", environments=unbounded)
+    experiment.learner(experiment.config(training=given))
 
 
 def trained(name, path, run="run", **changed):
