@@ -100,7 +100,8 @@ def test_values_are_of_what_the_environment_makes_of_an_action():
     batch = Trajectory(TimeStep(obs, flags, flags), action, reward, discount, {}, ())
     step = jax.tree.map(lambda x: x[0], batch.steps)
     state = critic.agent.init(random.key(0), step)._replace(policy=jnp.float32(5.0))
-    grads, info = critic.agent.grad(state, batch, random.key(0), Axis())
+    given = state, batch, random.key(0), Axis()
+    grads, info = jax.jit(critic.agent.grad, static_argnums=3)(*given)
     # mu = 5 o: 0.5, and -20, which is -1 in units of its bound.
     y = [1 + 0.5 * (0.1 + 3.1 * 0.25), 2 + 0.5 * (-4 + (3 - 4) * -1)]
     q = [0.2 + 3.2 * 0.5, 1 + 4 * 1]
@@ -108,6 +109,6 @@ def test_values_are_of_what_the_environment_makes_of_an_action():
     np.testing.assert_allclose(info.metrics["q_value"].total, sum(q), rtol=1e-5)
     right = ((q[0] - y[0]) * 0.5 + (q[1] - y[1]) * 1) / 2
     np.testing.assert_allclose(grads, [right], rtol=1e-5)
-    slopes = critic.slope(state.critics, batch.rows, action)
+    slopes = jax.jit(critic.slope)(state.critics, batch.rows, action)
     # In units of the environment, and none beyond a bound.
     np.testing.assert_allclose(slopes[0, :, 0], [3.2 / 2, 0.0], rtol=1e-6)

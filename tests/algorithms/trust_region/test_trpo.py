@@ -94,6 +94,7 @@ def test_a_step_is_that_of_explicit_matrices():
     assert 0.004 < float(told["kl"]) < 0.012
 
 
+@pytest.mark.slow
 def test_a_step_that_was_not_accepted_leaves_all_bits():
     made, state, trajectory = acted(max_halvings=0, delta=0.3, damping=1e-3)
     _, grads, told = jax.jit(partial(step_of, made))(state, trajectory)
