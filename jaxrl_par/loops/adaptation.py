@@ -80,7 +80,8 @@ def adaptation(
 
     Args:
       agent: its `apply` takes the step. For maml its network is to be
-        `networks.twice_differentiable`, or second derivatives are those of its loss.
+        `networks.twice_differentiable`, or second derivatives are those of its loss;
+        with `outer` it is not to be.
       num_tasks: of this instance along the axis.
       num_episodes: those that each task has for a gradient, side by side.
       max_steps: longest episode. One that is longer is cut there, as by a time limit.

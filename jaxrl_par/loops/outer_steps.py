@@ -11,6 +11,11 @@ pi' being the policy of theta', and the sum being over the rows of an episode. T
 with the slope of the gain is the gradient of `inner_steps`, without its sign. A trial
 of the search adapts again: what is bounded is what adapted policies do.
 
+The search holds constant what was drawn, and so must the slopes do: the agent's network
+is not to be `networks.twice_differentiable`, whose second derivative also knows that
+other parameters would have drawn other actions. That is the published gradient, which
+is biased by what it leaves out.
+
 For fomaml the slopes are taken as if the steps had been constant, and the search looks
 at what they are.
 

@@ -56,6 +56,7 @@ class Args(cli.Args):
     read_if: ClassVar[ReadIf] = {
         "optimizer": ("outer", ("optimizer",)),
         "region": ("outer", ("trust_region",)),
+        "scores": ("outer", ("optimizer",)),
     }
     """What each of these fields is for: another one, and its values."""
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
@@ -163,7 +164,9 @@ def make_agent(
     args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
 ) -> Agent:
     """REINFORCE for these observations and actions, to be differentiated again."""
-    network = twice_differentiable(actor_critic(*specs, args.network), args.scores)
+    network = actor_critic(*specs, args.network)
+    if args.outer == "optimizer":
+        network = twice_differentiable(network, args.scores)
     return reinforce(network, optimizer, args.reinforce)
 
 

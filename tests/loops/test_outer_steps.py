@@ -129,17 +129,16 @@ def test_the_slope_of_the_gain_is_the_gradient_without_a_search(method):
         # Once more from the same data: where it began, it ends as before.
         one = jax.tree.map(lambda x: x[0], known)
         adapted = adapt(agent, play, state, state.params, one.key, config).params
-        (policy, _) = region.policies(state.params), adapted
-        again = jax.tree.map(lambda x: x[0], policy)
+        again = jax.tree.map(lambda x: x[0], region.policies(state.params))
         said = outer.policies(adapted, one.last)
-        return (
-            around(region, state.params).gradient,
-            ravel_pytree(means)[0],
-            again,
-            said,
-        )
+        there = around(region, state.params)
+        step = 1e-2 * there.gradient / jnp.linalg.norm(there.gradient)
+        ratio = there.measured(step)[0] / (step @ there.gradient)
+        return there.gradient, ravel_pytree(means)[0], again, said, ratio
 
-    slope, gradient, again, said = both(random.key(1))
+    slope, gradient, again, said, ratio = both(random.key(1))
+    if method == "maml":  # a search finds what the slope promises
+        assert float(ratio) == pytest.approx(1, abs=0.1)
     assert np.linalg.norm(gradient) > 1e-3
     assert np.linalg.norm(slope + gradient) < 1e-4 * np.linalg.norm(gradient)
     assert_near(again, said, 1e-5)
@@ -180,6 +179,7 @@ def test_a_gradient_gains_much_in_new_tasks():
         unroll_length=100,
         network=Args().network,
         adaptation=AdaptationConfig("maml", 1, 0.005),
+        region=TrustRegionConfig(delta=0.05),
     )
     sizes = 10, 10, 100
     given = agent, args.tasks(), args.adaptation
@@ -191,7 +191,7 @@ def test_a_gradient_gains_much_in_new_tasks():
     returns = jax.jit(jax.vmap(test, (0, None)))(run.learner, random.key(9))
     before, after = np.mean(returns, axis=1).T
     assert np.all(after > before + 10.0), (before, after)
-    assert np.all(told["kl"] <= 0.01)
+    assert np.all(told["kl"] <= 0.05) and np.mean(told["no_step"]) < 0.1
 
 
 def test_what_a_search_would_not_read_is_refused():
