@@ -188,10 +188,11 @@ class Agent(NamedTuple):
     It comes after the updates, once for each trajectory that was acted."""
     params: Callable[[State], Params] = attrgetter("params")
     """What acts."""
-    reduction: Literal["mean", "sum", "equal"] = "mean"
+    reduction: Literal["mean", "sum", "equal", "joint"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum. Equal if each is that of the whole
-    already, as `prepare` brought all that it takes: nothing is exchanged then."""
+    already, as `prepare` brought all that it takes: nothing is exchanged then. joint:
+    equal, and of use at no parameters but those that it was computed at."""
     complete: Callable[[Params, Carry, Trajectory], Extras] = as_acted
     """The extras of an unroll, by whoever acted and with the parameters that did, once
     it knows how it goes on: such as first priorities. The carry is that after the last

@@ -10,10 +10,12 @@ import optax
 from jaxrl_par import loops
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.actor_critic import (
+    CriticConfig,
     DDPGConfig,
     NAFConfig,
     SACConfig,
     TD3Config,
+    critic_of,
     naf,
     sac,
     td3,
@@ -37,6 +39,7 @@ from jaxrl_par.algorithms.qt_opt import (
     qt_opt,
 )
 from jaxrl_par.algorithms.reinforce import reinforce
+from jaxrl_par.algorithms.trust_region import QPropConfig, TRPOConfig, q_prop, trpo
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.algorithms.world_model import WorldModelConfig, world_model
 from jaxrl_par.axis import Axis
@@ -116,6 +119,13 @@ def ppg(env: Environment) -> Learner:
     phase = auxiliary(actor, critic, OPTIMIZER)
     config = loops.PhasesConfig(num_rollouts=2, num_epochs=2, num_minibatches=2)
     return loops.phasic(policy, phase, value_targets(both, 0.9, 0.9), config)
+
+
+def trpo_of_few_steps(env: Environment) -> Agent:
+    """Steps that are long, so that some are halved, and values of two steps."""
+    actor = policy_network(*env.specs, NetworkConfig(widths=(4,)))
+    config = TRPOConfig(delta=0.1, cg_steps=3, value_steps=2)
+    return trpo(actor, network(env), OPTIMIZER, config)
 
 
 def replayed_q(env: Environment) -> Learner:
@@ -241,6 +251,24 @@ def _naf(env: Environment, **options: Any) -> Agent:
     return naf(values, env.action_spec, OPTIMIZER, config)
 
 
+def q_prop_of_few_steps(env: Environment) -> Learner:
+    """A trust region, with a critic from a small replay as control variate."""
+    small = NetworkConfig(widths=(4,))
+    actor, critic = policy_network(*env.specs, small), action_value(*env.specs, small)
+    config = QPropConfig(delta=0.1, cg_steps=3, value_steps=2, variant="adaptive")
+    policy = q_prop(actor, network(env), OPTIMIZER, config)
+    own = CriticConfig(target_rate=0.1)
+    made = critic_of(actor, critic, env.action_spec, OPTIMIZER, own)
+    buffer = uniform(4, 3, Windows(1), min_size=3)
+    learner = loops.replayed(made.agent, buffer, updates_per_step=2)
+
+    def tell(state, own, trajectory):
+        (acted, _), _ = actor.unroll(own.params["actor"], (), trajectory.rows)
+        return {"slope": made.slope(state.critics, trajectory.rows, acted.mode())}
+
+    return loops.judged(policy, learner, tell, lambda own: own.params["actor"])
+
+
 def _deterministic(
     env: Environment, config: TD3Config, priorities: PriorityConfig
 ) -> Learner:
@@ -295,6 +323,7 @@ LEARNERS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "impala, lstm": lambda env: impala(network(env, "lstm"), OPTIMIZER),
     "ppo": lambda env: loops.epochs(ppo(network(env), OPTIMIZER), 2, 2),
     "v-mpo": lambda env: vmpo(network(env), OPTIMIZER),
+    "trpo": trpo_of_few_steps,
     "reinforce": lambda env: reinforce(network(env), OPTIMIZER),
     "n-step q-learning": lambda env: q_agent(env, "n_step"),
     "dqn, prioritised": prioritised_dqn,
@@ -318,5 +347,6 @@ CONTINUOUS: dict[str, Callable[[Environment], Agent | Learner]] = {
     "qt-opt, updaters": labelled_qt_opt,
     "naf": replayed_naf,
     "naf, pulling": pulling_naf,
+    "q-prop": q_prop_of_few_steps,
 }
 """Those that take bounded real numbers alone."""

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "targets": {"types"},
     "perturbations": {"types", "errors"},
     "guidance": {"types", "axis"},
+    "trust_region": {"types", "axis", "errors"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
     "exploration": {"types"},
@@ -47,11 +48,12 @@ MAY_IMPORT = {
     },
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
-    | {"compatible", "distributions", "guidance"},
+    | {"compatible", "distributions", "guidance", "trust_region"},
     "rollout": {"types", "errors", "compatible", "envs"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
-    | {"elapsed", "compatible", "statistics", "perturbations", "guidance"},
+    | {"elapsed", "compatible", "statistics", "perturbations", "guidance"}
+    | {"trust_region"},
     "bridge": {"types", "axis", "errors", "envs", "rollout", "loops", "perturbations"}
     | {"stream", "trees", "lazy", "draws", "numpy_actor"},
     "hosts": {"errors", "exit_codes"},
@@ -88,7 +90,7 @@ MAY_IMPORT = {
         "optimizers",
     }
     | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"}
-    | {"compatible", "guidance"},
+    | {"compatible", "guidance", "trust_region"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
     | {"loops", "topologies"},
 }

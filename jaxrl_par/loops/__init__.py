@@ -14,6 +14,7 @@ from jaxrl_par.loops.elsewhere import (
 from jaxrl_par.loops.engine import Engine, Report
 from jaxrl_par.loops.evolution import evolution
 from jaxrl_par.loops.inner_steps import AdaptationConfig, adapt, meta_gradient
+from jaxrl_par.loops.judging import judged
 from jaxrl_par.loops.labelling import LabellingConfig, labelling
 from jaxrl_par.loops.learner import (
     Deferred,
@@ -25,6 +26,7 @@ from jaxrl_par.loops.learner import (
     epochs,
     halves_of,
     learner_of,
+    refuse_joint,
     remembering,
     replayed,
     without_halves,
@@ -75,6 +77,7 @@ __all__ = [
     "evolution",
     "go_on",
     "halves_of",
+    "judged",
     "labelling",
     "lead_from",
     "learn",
@@ -84,6 +87,7 @@ __all__ = [
     "meta_gradient",
     "new_run",
     "phasic",
+    "refuse_joint",
     "remembering",
     "replayed",
     "returns_after",

@@ -1,7 +1,7 @@
 """Meta-learning by gradients as a program: tasks are drawn, adapted to, and forgotten.
 
 What stays are the parameters from which all tasks begin. See `loops.inner_steps` for
-what is learned of an adaptation.
+what is learned of an adaptation, and `loops.outer_steps` for a step that is searched.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from jaxrl_par.loops.inner_steps import (
     params_of,
     refuse_agent,
 )
+from jaxrl_par.loops.outer_steps import Outer, known_of, outer_step, refuse_outer
 from jaxrl_par.loops.run import (
     Program,
     Run,
@@ -69,6 +70,7 @@ def adaptation(
     num_episodes: int,
     max_steps: int,
     *,
+    outer: Outer | None = None,
     axis: Axis = Axis(),
 ) -> Program:
     """Adapts to new tasks, then the parameters from which that began take a step.
@@ -78,19 +80,23 @@ def adaptation(
 
     Args:
       agent: its `apply` takes the step. For maml its network is to be
-        `networks.twice_differentiable`, or second derivatives are those of its loss.
+        `networks.twice_differentiable`, or second derivatives are those of its loss;
+        with `outer` it is not to be.
       num_tasks: of this instance along the axis.
       num_episodes: those that each task has for a gradient, side by side.
       max_steps: longest episode. One that is longer is cut there, as by a time limit.
+      outer: takes the step within a trust region, in place of the agent.
 
     Raises:
       ValueError: a count is below 1, the agent was made for other specs or cannot
-        adapt, or tasks are of other shapes than their environment.
+        adapt, tasks are of other shapes than their environment, or as `refuse_outer`.
     """
     counts = {"num_tasks": num_tasks, "num_episodes": num_episodes}
     refuse(config, **counts, max_steps=max_steps)
     refuse_other_shapes(tasks)
     refuse_agent(agent)
+    if outer is not None:
+        refuse_outer(outer, config)
 
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
@@ -101,10 +107,20 @@ def adaptation(
         params_of(state)
         return new_run(state, (), root)
 
-    def of_task(state: State, key: PRNGKey) -> tuple[Grads, Metrics, Played]:
-        task_key, key = jax.random.split(key)
-        draw = episodes_of(agent, tasks, tasks.draw(task_key), num_episodes, max_steps)
-        return meta_gradient(agent, draw, state, key, config)
+    def of_tasks(method: Callable, state: State, keys: Any) -> Any:
+        def one(key: PRNGKey) -> Any:
+            task_key, key = jax.random.split(key)
+            task = tasks.draw(task_key)
+            draw = episodes_of(agent, tasks, task, num_episodes, max_steps)
+            return method(agent, draw, state, key, config)
+
+        return jax.vmap(one)(keys)
+
+    if outer is None:
+        apply, learned = agent.apply, partial(_by_gradient, of_tasks, axis)
+    else:
+        step_of = partial(outer_step, agent, config=config, outer=outer, axis=axis)
+        apply, learned = _moved, partial(_by_search, of_tasks, step_of)
 
     def step(run: Run) -> tuple[Run, Metrics]:
         # A task is the same wherever it is drawn: so no index is in this key.
@@ -112,12 +128,8 @@ def adaptation(
         numbers = axis.index * num_tasks + jnp.arange(num_tasks, dtype=jnp.int32)
         keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
         state = axis.apart(run.learner)
-        grads, metrics, played = jax.vmap(of_task, (None, 0))(state, keys)
-        # Tasks first, whatever each one's gradient is a mean of.
-        grads, metrics = axis.mean(
-            jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
-        )
-        state, applied = apply_finite(agent.apply, run.learner, grads, metrics)
+        grads, metrics, played = learned(state, keys)
+        state, applied = apply_finite(apply, run.learner, grads, metrics)
         metrics = metrics | applied
         played, env_steps = axis.sum(axis.after(_totals(played), metrics))
         progress = count_skipped(run.progress.counted(env_steps), metrics)
@@ -184,6 +196,30 @@ def returns_after(
         return jax.vmap(in_task, (None, 0))(state, keys)
 
     return returns
+
+
+def _by_gradient(
+    of_tasks: Callable, axis: Axis, state: State, keys: Any
+) -> tuple[Grads, Metrics, Played]:
+    grads, metrics, played = of_tasks(meta_gradient, state, keys)
+    # Tasks first, whatever each one's gradient is a mean of.
+    means = jax.tree.map(partial(jnp.mean, axis=0), (grads, metrics))
+    return *axis.mean(means), played
+
+
+def _by_search(
+    of_tasks: Callable, step_of: Callable, state: State, keys: Any
+) -> tuple[Params, Metrics, Played]:
+    known = of_tasks(known_of, state, keys)
+    found = step_of(state, known)
+    return found.step, found.metrics, known.told
+
+
+def _moved(state: State, step: Params, metrics: Metrics) -> State:
+    """After a step, as it is: no optimizer is asked."""
+    del metrics
+    params = jax.tree.map(jnp.add, params_of(state), step)
+    return state._replace(params=params)
 
 
 def _totals(played: Played) -> tuple[Metrics, Int[Array, ""]]:

@@ -102,6 +102,27 @@ def adapt(
     return Adapted(params, jax.tree.map(lambda x: x[-1], metrics), told)
 
 
+def adapt_again(
+    agent: Agent,
+    data: Any,
+    state: State,
+    params: Params,
+    key: PRNGKey,
+    config: AdaptationConfig,
+) -> Params:
+    """As `adapt`, from data that were drawn before, leaves [K, ...]."""
+
+    def step(params: Params, now: tuple[PRNGKey, Any]) -> tuple[Params, None]:
+        key, known = now
+        given = agent, lambda params, key: (known, ()), state, params, key
+        grads, _, _ = _gradient(*given)
+        moved = jax.tree.map(lambda x, g: x - config.inner_rate * g, params, grads)
+        return moved, None
+
+    keys = jax.random.split(key, config.inner_steps)
+    return jax.lax.scan(step, params, (keys, data))[0]
+
+
 def meta_gradient(
     agent: Agent, draw: Draw, state: State, key: PRNGKey, config: AdaptationConfig
 ) -> tuple[Grads, Metrics, Any]:
@@ -129,7 +150,7 @@ def meta_gradient(
     if config.method == "reptile":
         grads, metrics = jax.tree.map(jnp.subtract, params, after), made.metrics
         # Of which nothing is learned.
-        told = draw(_acting(agent, state, after), last_key)[1]
+        told = draw(acting_with(agent, state, after), last_key)[1]
     else:
         grads, metrics, told = _gradient(agent, draw, state, after, last_key)
     if pull is not None:
@@ -171,7 +192,7 @@ def _gradient(
 ) -> tuple[Grads, Metrics, Any]:
     """The agent's, with these parameters, of data that they drew."""
     draw_key, grad_key = jax.random.split(key)
-    data, told = draw(_acting(agent, state, params), draw_key)
+    data, told = draw(acting_with(agent, state, params), draw_key)
     state = state._replace(params=params)
     batch = agent.prepare(state, data, Axis())
     grads, info = agent.grad(state, batch, grad_key, Axis())
@@ -183,7 +204,7 @@ def _gradient(
     return grads, info.metrics, told
 
 
-def _acting(agent: Agent, state: State, params: Params) -> Params:
+def acting_with(agent: Agent, state: State, params: Params) -> Params:
     """What acts with these parameters; nothing is differentiated through acting."""
     state = state._replace(params=params)
     return jax.lax.stop_gradient(agent.params(state))

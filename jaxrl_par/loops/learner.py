@@ -279,3 +279,17 @@ def without_halves(topology: str) -> str:
         " learner has no halves (contribute, apply): it makes several updates of a"
         " trajectory, or carries state from one to the next"
     )
+
+
+def refuse_joint(learner: Learner, topology: str) -> None:
+    """Accepts learners whose gradients may be used elsewhere than where they were made.
+
+    Raises:
+      RefusedError: they fit the parameters that they were computed at alone.
+    """
+    if learner.actor.reduction == "joint":
+        raise RefusedError(
+            f"topology {topology} uses a gradient at other parameters than those it was"
+            " computed at, and this learner's is a step that was searched from these:"
+            " take compiled or threads"
+        )

@@ -137,7 +137,7 @@ def apply_finite(
 
 def combined(grads: Grads, agent: Agent, axis: Axis) -> Grads:
     """The gradient of the joint batch, from those of its parts along the axis."""
-    if agent.reduction == "equal":
+    if agent.reduction in ("equal", "joint"):
         return grads
     return axis.sum(grads) if agent.reduction == "sum" else axis.mean(grads)
 

@@ -45,6 +45,8 @@ SUMMARIES = {
     "episodic_control": "MFEC and NEC, values of what was most alike: Catch-bsuite",
     "policy_distillation": "a small network learns from agents: Breakout-MinAtar",
     "ppg": "PPG, PPO whose values teach its policy's features: CartPole-v1",
+    "q_prop": "Q-Prop, TRPO that a critic from replay helps: Pendulum-v1",
+    "trpo": "TRPO, steps as far as a KL divergence allows: CartPole-v1",
     "actor_learner_distillation": "a transformer learns, an LSTM acts: IMaze-9x9",
     "pbt": "population-based training of A2C in one program: Breakout-MinAtar",
     "sweep": "a grid or random search of A2C in one program: CartPole-v1",

@@ -1,5 +1,8 @@
 """Meta-learning by gradients: MAML, first-order MAML and Reptile, of REINFORCE.
 
+The step that all tasks teach is an optimizer's, or by `--outer trust_region` searched
+for as far as the KL of adapted policies may go, as published.
+
 Tasks are drawn anew in each step, so what the metrics say is of tasks that nothing was
 learned of before. At its end a run writes `adaptation.json`: mean returns in 40 more
 tasks after 0, 1, 2 and 3 gradients.
@@ -7,14 +10,15 @@ tasks after 0, 1, 2 and 3 gradients.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from jaxrl_par import cli
-from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
+from jaxrl_par.algorithms.reinforce import ReinforceConfig, make_batch, reinforce
 from jaxrl_par.axis import Axis
 from jaxrl_par.cli import Flat
 from jaxrl_par.cli.run import evaluation_key
@@ -23,17 +27,19 @@ from jaxrl_par.envs.tasks.base import Tasks
 from jaxrl_par.envs.tasks.episodes import episodes
 from jaxrl_par.envs.tasks.goal_velocity import goal_velocity
 from jaxrl_par.envs.tasks.navigation import navigation
-from jaxrl_par.errors import at_least, unknown_name
+from jaxrl_par.errors import ReadIf, at_least, unknown_name
 from jaxrl_par.hosts.collective import here
 from jaxrl_par.loops import Learner, Program
 from jaxrl_par.loops.adaptation import adaptation, returns_after
 from jaxrl_par.loops.inner_steps import AdaptationConfig
+from jaxrl_par.loops.outer_steps import Outer
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.networks.twice import Scores, twice_differentiable
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import Trained, TrainingConfig
 from jaxrl_par.training.files import write_json
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.trust_region import TrustRegionConfig
+from jaxrl_par.types import Agent, Params, Spec, Specs, Trajectory
 
 TASKS: dict[str, Callable[[int], Tasks]] = {
     "Navigation": navigation,
@@ -47,6 +53,12 @@ _NUM_TASKS, _NUM_STEPS = 40, 3
 class Args(cli.Args):
     """MAML, first-order MAML and Reptile."""
 
+    read_if: ClassVar[ReadIf] = {
+        "optimizer": ("outer", ("optimizer",)),
+        "region": ("outer", ("trust_region",)),
+        "scores": ("outer", ("optimizer",)),
+    }
+    """What each of these fields is for: another one, and its values."""
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
     lacks: ClassVar[str] = "tasks' own parameters, with which they act, are there alone"
 
@@ -61,6 +73,10 @@ class Args(cli.Args):
     total_steps: int = 6_000_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-3, anneal=False)
     """Of the step that is learned from all tasks."""
+    outer: Literal["optimizer", "trust_region"] = "optimizer"
+    """What takes that step. trust_region: a search over all tasks, as far as the KL of
+    adapted policies may go; no optimizer is asked."""
+    region: TrustRegionConfig = TrustRegionConfig()
     network: NetworkConfig = NetworkConfig(widths=(32, 32), shared=False)
     adaptation: Flat[AdaptationConfig] = AdaptationConfig(inner_rate=0.005)
     scores: Scores = "episode"
@@ -99,6 +115,22 @@ class Args(cli.Args):
         if self.scores != type(self).scores and self.adaptation.method != "maml":
             method = self.adaptation.method
             found.append(f"scores is for method = maml, not {method}: leave it out")
+        if self.outer == "trust_region":
+            found += self._search_problems()
+        return found
+
+    def _search_problems(self) -> list[str]:
+        found = []
+        if self.adaptation.method == "reptile":
+            found.append(
+                "outer = trust_region is for method = maml or fomaml, not reptile,"
+                " which has no gain to be searched for"
+            )
+        if self.reinforce.baseline == "learned":
+            found.append(
+                "reinforce.baseline must not be learned with outer = trust_region: a"
+                " search moves policies alone, and values would never be learned"
+            )
         return found
 
     def environment_problems(self) -> list[str]:
@@ -111,14 +143,30 @@ class Args(cli.Args):
         """Adapts to new tasks, then a step."""
         sizes = env.num_envs, self.episodes, self.unroll_length
         given = learner.actor, self.tasks(), self.adaptation, *sizes
-        return adaptation(*given, axis=axis)
+        outer = self.make_outer() if self.outer == "trust_region" else None
+        return adaptation(*given, outer=outer, axis=axis)
+
+    def make_outer(self) -> Outer:
+        """What a search needs to know of REINFORCE."""
+        network = actor_critic(*self.specs(), self.network)
+
+        def policies(params: Params, trajectory: Trajectory) -> Any:
+            return network.unroll(params, trajectory.carry, trajectory.rows)[0][0]
+
+        def advantages(trajectory: Trajectory) -> Float[Array, "T E"]:
+            batch = make_batch(trajectory, self.reinforce, Axis())
+            return batch.returns - batch.baseline
+
+        return Outer(policies, advantages, self.region)
 
 
 def make_agent(
     args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
 ) -> Agent:
     """REINFORCE for these observations and actions, to be differentiated again."""
-    network = twice_differentiable(actor_critic(*specs, args.network), args.scores)
+    network = actor_critic(*specs, args.network)
+    if args.outer == "optimizer":
+        network = twice_differentiable(network, args.scores)
     return reinforce(network, optimizer, args.reinforce)
 
 

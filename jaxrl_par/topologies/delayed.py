@@ -147,6 +147,9 @@ def delayed(
     refuse_any(found)
     learner = loops.learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
+    only_fresh = staleness.rule == "reject" and staleness.max_staleness == 0
+    if max_delay > 0 and stale == "gradients" and not only_fresh:
+        loops.refuse_joint(learner, "delayed")
     system = _System(
         learner, loops.halves_of(learner, "delayed"), env, unroll_length, schedule,
         num_workers, max_delay, copies, stale, staleness, outliers, share_data,

@@ -14,6 +14,7 @@ from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import reinforce
+from jaxrl_par.algorithms.trust_region import trpo
 from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
 from jaxrl_par.replay import Windows, uniform
@@ -71,6 +72,7 @@ def replayed_dqn(**given):
 
 
 LEARNERS = {
+    "trpo": lambda: trpo(ACTOR, ACTOR, SGD),
     "v-mpo": lambda: vmpo(ACTOR, SGD),
     "a2c": lambda: a2c(ACTOR, SGD),
     "ppo": lambda: loops.epochs(ppo(ACTOR, SGD), 2, 2),

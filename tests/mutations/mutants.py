@@ -2197,8 +2197,8 @@ _ACTOR_CRITICS = (
     _m(
         "twins begin with one key",
         "algorithms/actor_critic/parts.py",
-        "keys = jax.random.split(critics_key, config.num_critics)",
-        "keys = jnp.stack([critics_key] * config.num_critics)",
+        "keys = jax.random.split(key, config.num_critics)",
+        "keys = jnp.stack([key] * config.num_critics)",
         "algorithms/test_off_policy.py::test_twins_begin_and_learn_apart",
     ),
     _m(
@@ -2782,6 +2782,45 @@ _MODELS = (
     ),
 )
 
+_TRUST_REGIONS = (
+    _m(
+        "the search halves, and the full step is applied",
+        "trust_region.py",
+        "step = jnp.where(found.fits, found.factor * full, 0.0)",
+        "step = jnp.where(found.fits, full, 0.0)",
+        "test_trust_region.py::test_what_is_taken_is_what_was_looked_at",
+    ),
+    _m(
+        "the search looks at the gain alone",
+        "trust_region.py",
+        "fits = (gain > 0.0) & (kl <= config.delta)",
+        "fits = gain > 0.0",
+        "test_trust_region.py::test_what_is_taken_is_what_was_looked_at",
+    ),
+    _m(
+        "conjugate gradients go on when they are done",
+        "trust_region.py",
+        "goes_on = (square > enough) & (curvature > 0.0)",
+        "goes_on = square >= 0.0",
+        "test_trust_region.py::test_conjugate_gradients_stay_where_they_are_done",
+    ),
+    _m(
+        "what a control variate explains is added whole, however little it is believed",
+        "algorithms/trust_region/q_prop.py",
+        "eta[..., None] * slopes",
+        "1.0 * slopes",
+        "algorithms/trust_region/test_q_prop.py::"
+        "test_estimates_are_unbiased_and_of_the_variance_that_is_known",
+    ),
+    _m(
+        "a search of MAML bounds what policies do before they adapt",
+        "loops/outer_steps.py",
+        "return outer.policies(adapted, known.last)",
+        "return outer.policies(params, known.last)",
+        "loops/test_outer_steps.py::test_the_bound_is_of_adapted_policies",
+    ),
+)
+
 MUTATIONS = (
     *_RETURNS,
     *_LOSSES,
@@ -2796,6 +2835,7 @@ MUTATIONS = (
     *_POPULATIONS,
     *_GUIDED,
     *_STUDENTS,
+    *_TRUST_REGIONS,
     *_BRIDGE,
     *_ENVS,
     *_TRAINING,

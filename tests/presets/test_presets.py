@@ -45,6 +45,7 @@ TAKES = {
     "ppg": SAMPLED,
     "ppo": SAMPLED,
     "ppo_threads": SAMPLED,
+    "q_prop": ("compiled", "threads", "fleet"),
     "r2d2": SAMPLED,
     "r2d3": SAMPLED,
     "reinforce": ("compiled",),
@@ -54,6 +55,7 @@ TAKES = {
     "sweep": ("compiled",),
     "td3": SAMPLED,
     "qt_opt": SAMPLED,
+    "trpo": ("compiled", "delayed", "threads", "fleet"),
 }
 LSTM = NetworkConfig(widths=(8,), memory="lstm", memory_width=8)
 SMALL = {
@@ -66,6 +68,8 @@ LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
 KNOWN |= {"gps": "Door-60"}
 KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
+KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
+KNOWN |= dict.fromkeys(("ddpg", "q_prop", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 

@@ -31,12 +31,14 @@ al., arXiv:1603.00748, section 4 (NAF), and arXiv:1610.00633 (asynchronous NAF).
 """
 
 from jaxrl_par.algorithms.actor_critic.config import (
+    CriticConfig,
     DDPGConfig,
     NAFConfig,
     OffPolicyConfig,
     SACConfig,
     TD3Config,
 )
+from jaxrl_par.algorithms.actor_critic.critic import CriticState, critic_of
 from jaxrl_par.algorithms.actor_critic.naf import naf
 from jaxrl_par.algorithms.actor_critic.parts import Acting, OffPolicyState, Trained
 from jaxrl_par.algorithms.actor_critic.sac import sac
@@ -44,6 +46,8 @@ from jaxrl_par.algorithms.actor_critic.td3 import ddpg, td3
 
 __all__ = [
     "Acting",
+    "CriticConfig",
+    "CriticState",
     "DDPGConfig",
     "NAFConfig",
     "OffPolicyConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "SACConfig",
     "TD3Config",
     "Trained",
+    "critic_of",
     "ddpg",
     "naf",
     "sac",

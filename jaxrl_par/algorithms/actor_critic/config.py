@@ -1,4 +1,4 @@
-"""What SAC, TD3, DDPG and NAF are asked for."""
+"""What SAC, TD3, DDPG and NAF, and critics of other policies, are asked for."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,8 +8,8 @@ from jaxrl_par.targets import lost_steps
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
-    """Hyperparameters that all of them have."""
+class TargetsConfig:
+    """What is learned from replay: targets, and slow copies that they are of."""
 
     gamma: float = 0.99
     """Discount per environment step."""
@@ -20,6 +20,30 @@ class OffPolicyConfig:
     target_period: int = 1
     """Updates in which they go it together, in one step: for very small rates, which
     float32 loses."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = not_between(self, gamma=(0, 1), target_rate=(0, 1))
+        found += at_least(self, n_step=1, target_period=1)
+        return found or lost_steps(self.target_rate, self.target_period)
+
+
+@dataclass(frozen=True)
+class CriticConfig(TargetsConfig):
+    """Hyperparameters of critics that learn from replay."""
+
+    num_critics: int = 2
+    """Critics, the lowest of which is believed."""
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return super().problems() + at_least(self, num_critics=1)
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(TargetsConfig):
+    """And those of who acts, too, and learns from replay."""
+
     warm_up: int = 1_000
     """Environment steps of all environments in which actions are drawn uniformly from
     their bounds."""
@@ -30,22 +54,13 @@ class OffPolicyConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = not_between(self, gamma=(0, 1), eta=(0, 1), target_rate=(0, 1))
-        counts = {"n_step": 1, "target_period": 1, "warm_up": 0}
-        found += at_least(self, **counts) + not_chosen(self)
-        return found or lost_steps(self.target_rate, self.target_period)
+        found = super().problems() + not_between(self, eta=(0, 1))
+        return found + at_least(self, warm_up=0) + not_chosen(self)
 
 
 @dataclass(frozen=True)
-class CriticsConfig(OffPolicyConfig):
-    """And those of who has critics beside a policy."""
-
-    num_critics: int = 2
-    """Critics, the lowest of which is believed."""
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        return super().problems() + at_least(self, num_critics=1)
+class ActorCriticConfig(OffPolicyConfig, CriticConfig):
+    """Hyperparameters of who has critics beside a policy."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ class NoiseConfig(OffPolicyConfig):
 
 
 @dataclass(frozen=True)
-class SACConfig(CriticsConfig):
+class SACConfig(ActorCriticConfig):
     """Hyperparameters of SAC."""
 
     read_if: ClassVar[ReadIf] = {"target_entropy": ("learn_temperature", (True,))}
@@ -101,7 +116,7 @@ class SACConfig(CriticsConfig):
 
 
 @dataclass(frozen=True)
-class TD3Config(NoiseConfig, CriticsConfig):
+class TD3Config(NoiseConfig, ActorCriticConfig):
     """Hyperparameters of TD3. Noise is in units of the bounds: half a width is 1."""
 
     exploration: Literal["constant", "ladder", "process"] = "constant"

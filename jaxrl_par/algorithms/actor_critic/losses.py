@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses, returns
-from jaxrl_par.algorithms.actor_critic.config import OffPolicyConfig
+from jaxrl_par.algorithms.actor_critic.config import TargetsConfig
 from jaxrl_par.algorithms.actor_critic.parts import Networks
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.measured import Metric
@@ -47,7 +47,7 @@ class Trainable(NamedTuple):
 
 
 def trainable(
-    batch: Trajectory, nets: Networks, config: OffPolicyConfig, rows: int | None = None
+    batch: Trajectory, nets: Networks, config: TargetsConfig, rows: int | None = None
 ) -> Trainable:
     """Rows with n - 1 others behind them, or so many.
 
@@ -76,7 +76,7 @@ def values(
 
 
 def reached(
-    batch: Trajectory, config: OffPolicyConfig, rows: int, bonus: Rows | None = None
+    batch: Trajectory, config: TargetsConfig, rows: int, bonus: Rows | None = None
 ) -> returns.Reached:
     """What the n steps from each of so many rows lead to.
 

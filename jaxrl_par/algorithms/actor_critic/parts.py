@@ -8,7 +8,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxrl_par.agents import accept, stepped
-from jaxrl_par.algorithms.actor_critic.config import CriticsConfig, OffPolicyConfig
+from jaxrl_par.algorithms.actor_critic.config import (
+    ActorCriticConfig,
+    CriticConfig,
+    OffPolicyConfig,
+)
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import lacking, refuse_any
@@ -74,7 +78,7 @@ def networks_of(
     critic: Network,
     action_spec: Spec,
     optimizer: optax.GradientTransformation,
-    config: OffPolicyConfig,
+    config: CriticConfig,
     kind: type,
 ) -> Networks:
     """The networks, with the units of actions.
@@ -91,7 +95,7 @@ def networks_of(
 def begun(
     nets: Networks,
     optimizer: optax.GradientTransformation,
-    config: CriticsConfig,
+    config: ActorCriticConfig,
     key: PRNGKey,
     step: TimeStep,
     log_temperature: Any = (),
@@ -100,11 +104,8 @@ def begun(
 ) -> OffPolicyState:
     """What is learned before the first update."""
     policy_key, critics_key = jax.random.split(key)
-    size = len(nets.units.low)
-    unit = jnp.zeros((step.first.shape[0], size), jnp.float32)
     policy = nets.policy.init(policy_key, step)
-    keys = jax.random.split(critics_key, config.num_critics)
-    critics = jax.vmap(nets.critic.init, (0, None))(keys, shown(step, unit))
+    critics = critics_of(nets, config, critics_key, step)
     online = Trained(policy, critics, log_temperature)
     # Copied, because a buffer that is in the state twice cannot be donated.
     copies = Trained(policy if copies_policy else (), critics)
@@ -114,6 +115,15 @@ def begun(
     )
     zero = jnp.int32(0)
     return OffPolicyState(online, opt_state, copies, Elapsed.zero(), zero, zero)
+
+
+def critics_of(
+    nets: Networks, config: CriticConfig, key: PRNGKey, step: TimeStep
+) -> Params:
+    """Critics that begin with keys of their own, leaves [C, ...]."""
+    unit = jnp.zeros((step.first.shape[0], len(nets.units.low)), jnp.float32)
+    keys = jax.random.split(key, config.num_critics)
+    return jax.vmap(nets.critic.init, (0, None))(keys, shown(step, unit))
 
 
 def applied(

@@ -12,7 +12,7 @@ from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.errors import RefusedError, refuse
-from jaxrl_par.loops import Learner, halves_of, learner_of
+from jaxrl_par.loops import Learner, halves_of, learner_of, refuse_joint
 from jaxrl_par.loops.outliers import rejecting
 from jaxrl_par.types import Agent, nothing
 
@@ -30,7 +30,7 @@ def asked(
 
     Raises:
       RefusedError: the config is out of range, the agent is for other environments, or
-        the learner has no halves or learns without a gradient.
+        the learner has no halves, learns without a gradient, or searches for steps.
     """
     refuse(config, unroll_length=unroll_length)
     if not isinstance(env, Environment):
@@ -38,6 +38,7 @@ def asked(
     learner = learner_of(learner)
     if isinstance(env, Environment):
         rollout.refuse_other_specs(learner.actor, env)
+    refuse_joint(learner, "workers")
     if halves_of(learner, "workers").observe is not nothing:
         raise RefusedError(
             "this agent observes data without a gradient, such as statistics of"

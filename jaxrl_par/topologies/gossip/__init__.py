@@ -29,7 +29,7 @@ actors and learners).
 import jax
 from jax.sharding import Mesh
 
-from jaxrl_par import rollout
+from jaxrl_par import loops, rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import refuse, refuse_any
@@ -62,14 +62,16 @@ def gossip(
         are those of its own turns.
 
     Raises:
-      RefusedError: the config is out of range, the agent was made for other specs, or
-        mesh and schedule do not fit.
+      RefusedError: the config is out of range, the agent was made for other specs or
+        searches for steps, or mesh and schedule do not fit.
     """
     refuse(config, unroll_length=unroll_length)
     refuse_others(env)
     refuse_any(_problems(config, mesh, schedule))
     learner = learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
+    if config.num_learners > 1:
+        loops.refuse_joint(learner, "gossip")
     system = System(learner, env, unroll_length, config)
     if schedule is not None:
         return _settings_apart(at_own_pace(system, schedule))
