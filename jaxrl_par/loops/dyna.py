@@ -48,6 +48,7 @@ from jaxrl_par.errors import (
     refuse,
     refuse_any,
 )
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import (
     Agent,
     Batch,
@@ -63,6 +64,27 @@ from jaxrl_par.types import (
     Trajectory,
     WorldModel,
 )
+
+METRICS = {
+    "imagined_share": Metric(
+        "share of the gradient",
+        "that is of imagined branches; 0 until the model is believed",
+    ),
+    "imagined_*": Metric(
+        "as without imagined_", "of the agent's gradient in imagined branches"
+    ),
+    "model_loss": Metric(
+        "1",
+        "squared error of normalised changes and of rewards, and cross- "
+        "entropy of ends",
+    ),
+    "model_held_out_error": Metric(
+        "1", "squared error of normalised changes, of rows that no member learns from"
+    ),
+    "model_dropped_members": Metric(
+        "members", "of the ensemble that predict no number, and are not asked"
+    ),
+}
 
 
 @dataclass(frozen=True)

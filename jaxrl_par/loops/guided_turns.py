@@ -35,7 +35,13 @@ from jaxrl_par.loops.guided import (
 )
 from jaxrl_par.loops.lessons import taught
 from jaxrl_par.loops.run import Program, Run, new_run, unroll_keys
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Metrics, PRNGKey
+
+METRICS = {
+    "worker": Metric("number of a worker", "whose turn it was"),
+    "trainer_updates": Metric("updates", "of the policy since the turn before"),
+}
 
 
 class Turns(NamedTuple):

@@ -34,8 +34,15 @@ from jaxrl_par.errors import at_least, at_most, refuse
 from jaxrl_par.loops.chain import Lessons, Parts, Stage, chain
 from jaxrl_par.loops.learner import Learner
 from jaxrl_par.loops.updates import update
+from jaxrl_par.measured import Metric
 from jaxrl_par.replay import Buffer, ring
 from jaxrl_par.types import Agent, Metrics, PRNGKey, State, TimeStep, Trajectory
+
+METRICS = {
+    "label_age": Metric(
+        "updates", "of the trainer since the labels of a lesson were made"
+    ),
+}
 
 LabelFn = Callable[[Any, Trajectory, PRNGKey], PyTree]
 """(copies, batch [L, K], key) -> L K labelled rows, leaves [L K, ...]"""

@@ -22,6 +22,21 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl_par.algorithms.gps.divergence import divergences, surprise
 from jaxrl_par.algorithms.gps.lqr import Dynamics, Quadratic, backward, moments
 from jaxrl_par.guidance import Controllers
+from jaxrl_par.measured import Metric
+
+METRICS = {
+    "kl_step": Metric(
+        "nats", "of new local controllers from those that acted, whole episodes"
+    ),
+    "kl_bound": Metric("nats", "the largest that this may be"),
+    "log_eta": Metric("1", "logarithm of the multiplier that holds the bound"),
+    "indefinite": Metric(
+        "steps", "whose Q_uu was not positive definite, and was shifted; a sum"
+    ),
+    "stayed": Metric(
+        "initial states", "whose controllers found no step, and stayed; a sum"
+    ),
+}
 
 _LOWEST, _HIGHEST = 1e-8, 1e16
 _NUM_HALVINGS = 30

@@ -33,7 +33,18 @@ from jaxrl_par.algorithms.gps.regression import fitted
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import refuse
 from jaxrl_par.guidance import Controllers, Guide, Lessons, Rollouts
+from jaxrl_par.measured import Metric
 from jaxrl_par.types import Metrics
+
+METRICS = {
+    "kl_policy": Metric(
+        "nats", "of the local controllers from the policy, whole episodes"
+    ),
+    "predicted_fall": Metric(
+        "cost", "by which new controllers should be better, of an episode"
+    ),
+    "local_cost": Metric("cost", "of an episode with the controllers that acted"),
+}
 
 _START_VARIANCE = 1e-6
 """Of a first state, which is the same in all rollouts."""

@@ -26,6 +26,7 @@ from jaxrl_par.algorithms.gps.matrices import LARGEST, definite
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import RefusedError, lacking, refuse_any
 from jaxrl_par.guidance import GlobalPolicy, Lessons
+from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.types import (
     Agent,
@@ -38,6 +39,12 @@ from jaxrl_par.types import (
     PRNGKey,
     TimeStep,
 )
+
+METRICS = {
+    "imitation_loss": Metric(
+        "nats", "of the policy from the controllers, weighted by their precision"
+    ),
+}
 
 _LOWEST_PRECISION = 1e-6
 
