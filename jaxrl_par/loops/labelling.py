@@ -42,6 +42,10 @@ METRICS = {
     "label_age": Metric(
         "updates", "of the trainer since the labels of a lesson were made"
     ),
+    "label_polled_age": Metric(
+        "updates",
+        "of the trainer since updaters took the parameters that they label with",
+    ),
 }
 
 LabelFn = Callable[[Any, Trajectory, PRNGKey], PyTree]
