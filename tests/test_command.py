@@ -86,6 +86,7 @@ main(["list-envs"]), print(loaded() | {"gymnax"} & sys.modules.keys())
     assert done.stdout.endswith(f"\n{expected}\n"), done
 
 
+@pytest.mark.slow
 def test_it_ends_without_a_word_when_its_reader_goes():
     command = subprocess.Popen(
         [*COMMAND, "list-envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -44,13 +44,8 @@ def unit_of(name: str) -> str | None:
 def _modules(package: str) -> Iterator[str]:
     paths = import_module(package).__path__
     for found in pkgutil.walk_packages(paths, f"{package}."):
-        if not found.name.endswith("__main__") and _imports(found.name):
+        if not found.name.endswith("__main__"):
             yield found.name
-
-
-def _imports(name: str) -> bool:
-    """Whether it is for importing: the actor that leaves has a life of its own."""
-    return name != "jaxrl_par.export.numpy_actor"
 
 
 def main() -> None:

@@ -285,7 +285,7 @@ def test_before_a_buffer_is_ready_nothing_moves():
     assert int(run.local.data.updates) == 2
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_it_keeps_the_contract_of_agents(memory, dueling):

@@ -244,6 +244,7 @@ def test_distributions_are_learned_in_the_space_of_h_and_acted_by_their_returns(
     np.testing.assert_allclose(info.priorities, [expected], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [C51, pytest.param(QUANTILES, marks=pytest.mark.slow)],

@@ -116,6 +116,7 @@ def test_the_direction_follows_the_paper():
     np.testing.assert_allclose(found, total / (2 * 5 * 0.3), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_does_not_depend_on_parameters_moves_nothing():
     found = direction(jnp.ones(3), lambda x: jnp.float32(5.0))
     np.testing.assert_array_equal(found, np.zeros(3))

@@ -86,7 +86,7 @@ def loss(params, batch, net, config):
     return jax.jit(partial(module.loss, network=net, config=config))(params, batch)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("probe", [probes.observation_reward, probes.continuous_action])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -305,6 +305,7 @@ def test_wrong_values_are_named(config, message):
     assert not ImpalaConfig().problems()
 
 
+@pytest.mark.slow
 def test_learns_what_to_do_from_what_it_sees():
     assert train(probes.observation_reward(16), SMALL, ImpalaConfig(), 150) > 0.9
 

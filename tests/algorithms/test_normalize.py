@@ -72,6 +72,7 @@ def test_what_was_acted_is_learned_with_the_statistics_that_acted():
     np.testing.assert_allclose(after.statistics.mean, mean, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_sees_normalised_observations():
     program = compiled(AGENT, ENV, 16)
     run, _ = jax.jit(lambda key: scanned(program, 20)(program.init(key)))(random.key(0))

@@ -235,6 +235,7 @@ def test_values_that_moved_too_far_make_another_loss():
     assert abs(both[0] - both[1]) > 0.01
 
 
+@pytest.mark.slow
 def test_a_row_whose_ratio_overflows_leaves_a_finite_gradient():
     _, batch, params = away_from_acting()
     far = batch.log_prob.at[0].set(-200.0).at[1].set(-200.0)
@@ -283,6 +284,7 @@ def test_advantages_are_normalised_over_all_devices_and_targets_are_not():
     np.testing.assert_array_equal(joined.steps.last, last[:3])
 
 
+@pytest.mark.slow
 def test_minibatches_of_one_epoch_are_all_rows_once():
     """Summed over the minibatches, the gradient of an unmoved policy is the batch's."""
     env = probes.counter(4)

@@ -262,7 +262,7 @@ def test_sarsa_that_acts_greedily_is_q_learning():
     np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "memory", "reduction", "policy"),
     [

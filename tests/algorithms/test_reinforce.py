@@ -72,6 +72,7 @@ def test_the_expected_gradient_is_exact_on_a_bandit(baseline):
     np.testing.assert_allclose(total / 16, [0.25, -0.25], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mean_that_includes_oneself_shrinks_the_gradient():
     """By (N - 1) / N, as the fact sheet says."""
     config = ReinforceConfig(baseline="mean", reduction="mean")
@@ -111,6 +112,7 @@ def test_the_mean_is_over_the_rows_of_all_devices(returns):
     np.testing.assert_allclose(batch.baseline[..., 0], mean * weight, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_returns_are_sums_of_discounted_rewards_to_the_end():
     env = probes.delayed_reward(3)
     network = actor_critic(env.observation_spec, env.action_spec, SMALL)

@@ -115,6 +115,7 @@ def test_a_run_goes_on_without_its_replay_and_with_all_else(
         assert set(loaded.evaluate()) >= {"greedy_return"}
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_what_was_kept_and_nothing_else(tmp_path):
     args = replace(USUAL, replay=replace(REPLAY, unsaved=True, prioritised=True))
     program = place(args, EXPERIMENT.learner(args))

@@ -4,6 +4,7 @@ import ast
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from types import ModuleType
 
 from jaxrl_par.envs import catalogue
@@ -38,5 +39,7 @@ def test_actors_may_ask_for_names_at_the_same_time(monkeypatch):
 
 
 def test_a_gymnax_that_another_thread_still_imports_is_read(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gymnax", ModuleType("gymnax"))
+    begun = ModuleType("gymnax")
+    begun.__spec__ = find_spec("gymnax")
+    monkeypatch.setitem(sys.modules, "gymnax", begun)
     assert "CartPole-v1" in catalogue.gymnax_names()

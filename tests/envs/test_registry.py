@@ -60,6 +60,7 @@ def test_names_are_known_without_gymnax():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_chain_of_some_length_asks_behind_so_many_steps():
     env = envs.make("MemoryChain-3", 4)
     assert env.name == "MemoryChain-3" and env.max_episode_steps == 4

@@ -22,6 +22,7 @@ def counters(name, num_envs):
     return env._replace(name=name, action_spec=Discrete(3), max_episode_steps=9)
 
 
+@pytest.mark.slow
 def test_lanes_are_those_of_the_tasks_alone():
     """What is shown, paid and counted, for the actions of their lanes."""
     env = several(counters, "one+two", 5)

@@ -84,6 +84,7 @@ def test_a_second_process_0_finds_the_port_in_use(port):
     ]
 
 
+@pytest.mark.slow
 def test_who_is_missing_is_told_to_those_who_came(port):
     calls = [(config(port, i, 4, 1.5), SAME) for i in (0, 2)]
     told = refusals(call(*calls))

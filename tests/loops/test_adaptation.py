@@ -193,6 +193,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert (parts.directory.path / "adaptation.json").exists()
 
 
+@pytest.mark.slow
 def test_who_does_not_adapt_gains_exactly_nothing():
     still, agent = AdaptationConfig("maml", 2, 0.0), navigator()
     program = adaptation(agent, navigation(), still, 1, 1, 1)

@@ -420,6 +420,7 @@ def test_no_gradient_reaches_the_memory(acting):
     assert total(other) != total(carry.layers)
 
 
+@pytest.mark.slow
 def test_weights_learn_from_what_the_memory_holds():
     """The gradient is the derivative of outputs with the memory's inputs as they are,
     whose keys and values change with the weights, in a segment of one step too."""

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxrl_par.export.numpy_actor import Actor
 
 from jaxrl_par import envs, presets, random
 from jaxrl_par.algorithms.actor_critic import NAFConfig
@@ -14,6 +13,7 @@ from jaxrl_par.algorithms.pulling import Pulled
 from jaxrl_par.errors import problems
 from jaxrl_par.loops.pace import PaceConfig
 from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.numpy_actor import Actor
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.checkpoints import state_hash

@@ -198,6 +198,7 @@ def test_ranks_of_demonstrations_are_made_anew_too():
     np.testing.assert_allclose(masses(data)[1][:3], [1 / 3, 1, 1 / 2], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [None, EXACT], ids=["uniform", "prioritised"])
 def test_windows_burn_in_look_ahead_and_begin_with_the_initial_carry(config):
     """Streams of 9 rows beside unrolls of 4: windows of 2, and one row is left out."""

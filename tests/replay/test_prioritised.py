@@ -68,6 +68,7 @@ def test_probabilities_and_weights_are_the_papers():
     np.testing.assert_allclose(batch.extras["weight"][0], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_newcomer_has_the_largest_priority_and_alpha_comes_once():
     config = PriorityConfig(alpha=0.5, eps=0.0)
     buffer = prioritised(3, 64, ONE, config)

@@ -123,6 +123,7 @@ def test_one_worker_without_delay_is_the_synchronous_program(name):
     assert metrics["lag"].max() == metrics["rejected"].max() == 0
 
 
+@pytest.mark.slow
 def test_workers_together_follow_the_gradient_of_their_joint_batch():
     name, num_workers = "a2c, summed", 3
     agent = agent_of(name)

@@ -73,7 +73,7 @@ def measured(engine, record):
     return jax.tree.map(lambda *xs: np.concatenate(xs), *metrics)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [with_threads, with_workers])
 def test_they_are_means_over_the_episodes_of_each_update(made, tmp_path):
     """The time of a last step is the length of the episode."""

@@ -214,7 +214,7 @@ def test_each_act_sees_whole_parameters_of_the_version_that_it_tells():
         assert lag == pytest.approx(lags.mean()) and most == lags.max()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("max_lag", [0, 1])
 def test_the_largest_lag_of_a_row_is_within_the_bound(max_lag):
     made = engine(

@@ -53,6 +53,7 @@ def chained(choose):
     return Trajectory(together, action, reward, jnp.ones((LENGTH, 1)), {}, ())
 
 
+@pytest.mark.slow
 def test_greedy_repeats_the_best_return_of_a_chain():
     """Check 5 of the reference: after one rewarded episode; what is worse and comes
     later changes nothing, and what is better replaces it."""

@@ -64,6 +64,7 @@ def best_of(row):
     return max(slow(0.25 * row * np.ones(2), a) for a in range(2))
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_squared_error_to_targets_of_n_steps():
     table = known()
     learned = Learned(jnp.zeros(2), table.keys, table.values)

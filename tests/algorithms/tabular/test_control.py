@@ -55,7 +55,7 @@ def by_loops(learned, transitions, config, value):
     return history, visits
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [5, 1])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_update_follows_its_definition(target, num_workers):

@@ -89,6 +89,7 @@ def test_sweeps_over_the_two_states_give_the_lectures_numbers():
     assert 0.9**100 * exact.max() > error > 6e-5
 
 
+@pytest.mark.slow
 def test_a_sweep_shrinks_every_error_by_gamma_at_least():
     mdp, policy = random_problem(0)
     exact = evaluate(mdp, policy)

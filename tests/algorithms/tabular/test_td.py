@@ -58,6 +58,7 @@ def test_td_follows_its_definition(rule, num_workers):
     np.testing.assert_array_equal(learned.table.visits, visits)
 
 
+@pytest.mark.slow
 def test_a_worker_walks_on_from_where_it_came():
     mdp = random_walk(3)
     _, rows = learned_values(
@@ -72,6 +73,7 @@ def test_a_worker_walks_on_from_where_it_came():
     np.testing.assert_array_equal(lefts, np.asarray(rows.action) == 0)
 
 
+@pytest.mark.slow
 def test_td_learns_the_policy_it_follows():
     """Not the uniform one: four of five steps go to the right."""
     mdp = random_walk(3)
@@ -146,6 +148,7 @@ def test_repeated_samples_are_worth_what_their_model_is():
     np.testing.assert_array_equal(found.visits, 1000 * model.counts.sum((1, 2)))
 
 
+@pytest.mark.slow
 def test_all_samples_at_once_are_a_sweep_over_their_model():
     """Forty workers on one table: with constant steps of 1, V_i = r^ + gamma P^ V."""
     rows = cyclic_samples()
@@ -157,6 +160,7 @@ def test_all_samples_at_once_are_a_sweep_over_their_model():
         np.testing.assert_allclose(table.values, expected, **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_replay_goes_through_its_samples_in_order():
     rows = cyclic_samples()
     twice = jax.tree.map(lambda x: jnp.tile(x, 2), rows)

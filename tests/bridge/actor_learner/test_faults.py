@@ -450,6 +450,7 @@ def test_a_step_that_hangs_is_an_error_that_names_it(world, schedule):
     assert [env.actor for env in world.unclosed()] == [1]
 
 
+@pytest.mark.slow
 def test_the_error_of_a_hang_has_actor_environment_and_step(world):
     world.before = hanging(world, at(9))
     with closing(engine(world, **HANGS)) as threads, pytest.raises(HangError) as error:
@@ -459,7 +460,7 @@ def test_the_error_of_a_hang_has_actor_environment_and_step(world):
     )
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["make", "reset"])
 @pytest.mark.parametrize("policy", [{}, RESTARTS])
 def test_an_environment_that_does_not_start_is_an_error_that_names_it(
@@ -588,6 +589,7 @@ def test_closing_that_hangs_before_a_restart_is_noticed(world):
         advance_until(threads, restarts=2)
 
 
+@pytest.mark.slow
 def test_slow_is_not_hung(world):
     world.before = sleeping(0.2, lambda call: call.kind == "step" and call.step % 9 < 2)
     with closing(engine(world, env_timeout=60.0, patience=60.0)) as threads:
@@ -719,6 +721,7 @@ def test_closing_does_not_wait_for_the_rest_of_a_slow_unroll(world):
     assert threads.report().abandoned == [] and not world.unclosed()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_ever_for_an_environment_to_close(world):
     world.before = hanging(world, at(0, "close", actor=1))
     threads = engine(world)
