@@ -51,6 +51,7 @@ def test_help_that_was_kept_is_the_fresh_one(name, capsys, folder, monkeypatch):
     assert fresh.startswith(f"usage: jaxrl-par {name} ")
 
 
+@pytest.mark.slow
 def test_kept_help_needs_no_jax(tmp_path, folder):
     """The first process makes it, the second finds it."""
     code = """

@@ -101,7 +101,12 @@ def test_every_script_is_in_the_table_of_scripts():
 
 
 @pytest.mark.parametrize(
-    "program", [SHORTEST, OWN_LOSS, REPLAY], ids=["compiled", "threads", "replay"]
+    "program",
+    [
+        pytest.param(SHORTEST, id="compiled"),
+        pytest.param(OWN_LOSS, id="threads", marks=pytest.mark.slow),
+        pytest.param(REPLAY, id="replay", marks=pytest.mark.slow),
+    ],
 )
 def test_the_programs_of_the_pages_run(program, capsys):
     told, value = run_program(program, capsys).split(":")

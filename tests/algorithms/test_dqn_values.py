@@ -205,6 +205,7 @@ def test_n_steps_end_where_the_episode_does_atom_by_atom(kind, ends, expected):
         np.testing.assert_allclose(info.priorities, [np.mean(errors)], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("double", "expected"), [(True, 1.5), (False, 6.0)])
 def test_double_dqn_chooses_by_means(double, expected):
     """The online network likes action 1, the target network action 0."""

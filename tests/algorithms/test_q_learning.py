@@ -414,7 +414,7 @@ def test_finds_what_is_paid_later(method):
     np.testing.assert_allclose(values, 0.9 ** jnp.arange(3, -1, -1), atol=0.08)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["q", "n_step"])
 def test_learns_that_a_time_limit_is_no_end(method):
     config = replace(GREEDY, method=method, gamma=0.8)

@@ -59,7 +59,7 @@ def gradient(trajectory, config, params):
     return jax.grad(lambda p: module.loss(p, batch, network, config)[0])(params)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
 def test_the_expected_gradient_is_exact_on_a_bandit(baseline):
     """Fact sheet parallel_policy_gradient, check 3: grad J = [0.25, -0.25]."""

@@ -230,6 +230,7 @@ def test_every_environment_and_episode_draws_its_own_maze():
     assert agree.mean() == pytest.approx(0.25, abs=0.02) and agree.max() < 0.7
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract():
     check_environment(make("IMaze-5x5", 4, max_steps_in_episode=12), 80)
 

@@ -168,6 +168,7 @@ def test_both_forms_act_as_the_network(tmp_path, case):
         assert_close(jax_carry, actors_part(carry, shared))
 
 
+@pytest.mark.slow
 def test_whole_episodes_are_those_of_the_agent(tmp_path):
     env = previous_action_and_reward(envs.make("CartPole-v1", 4))
     config = NetworkConfig(widths=(16,), memory="lstm", memory_width=32)

@@ -134,6 +134,7 @@ def test_an_error_that_another_failure_led_to_is_no_error_of_ones_own():
     assert "process 1 ended by an error" in told
 
 
+@pytest.mark.slow
 def test_who_is_done_waits_for_all():
     with processes(3) as (first, second, third):
         for process in (first, second):

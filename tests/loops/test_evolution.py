@@ -54,6 +54,7 @@ def evolved(agent, env, num_members, steps=2, num_devices=None, **options):
     return jax.jit(scanned(program, steps))(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [None, SLOWLY_TWO])
 def test_members_of_a_pair_play_the_same_episodes(num_devices):
     env = cart_pole(2)

@@ -103,6 +103,7 @@ def test_a_tournament_is_against_any_other():
     assert set(found[:, 2]) == {2}
 
 
+@pytest.mark.slow
 def test_the_test_is_welchs_and_one_sided():
     low = np.arange(1.0, 11.0)
     high = low + 2.5

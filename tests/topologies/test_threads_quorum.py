@@ -74,7 +74,7 @@ def until_dropped(bridge, run):
     raise AssertionError("nothing was dropped")
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_quorum_of_all_is_lockstep_bit_for_bit(lag):
     ends = []

@@ -79,6 +79,7 @@ def test_the_loss_is_the_squared_error_to_targets_of_n_steps():
         loss(learned, table, rows(), NETWORK, NECConfig(n_step=4))
 
 
+@pytest.mark.slow
 def test_what_was_acted_is_written_once_with_its_target():
     """An equal key moves by alpha, others are new; rows that are `last` are none."""
     agent = nec(NETWORK, optax.sgd(0.0), CONFIG)

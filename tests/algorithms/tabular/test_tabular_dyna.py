@@ -62,6 +62,7 @@ def test_after_one_episode_of_the_chain_planning_knows_all_values():
     np.testing.assert_allclose(alone.table.values[:, 0], [0] * 9 + [0.1, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_prioritised_sweeping_takes_exactly_ten_updates():
     """One for each state, however many it may make; no other is worth any."""
     config = DynaConfig("prioritised", 50, step_size=constant(1.0))

@@ -37,7 +37,7 @@ def td_by_loops(transitions, rule, values):
     return values, visits
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [7, 1])
 @pytest.mark.parametrize("rule", RULES)
 def test_td_follows_its_definition(rule, num_workers):

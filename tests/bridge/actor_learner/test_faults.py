@@ -437,7 +437,7 @@ def test_an_environment_that_cannot_even_be_closed_is_worth_a_warning(world):
 # Hangs ----------------------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @by_schedule
 def test_a_step_that_hangs_is_an_error_that_names_it(world, schedule):
     world.before = hanging(world, at(9, actor=1))
@@ -473,6 +473,7 @@ def test_an_environment_that_does_not_start_is_an_error_that_names_it(
         assert "in actor 1, " in notes(error.value)
 
 
+@pytest.mark.slow
 def test_what_comes_back_too_late_frees_itself(world):
     # Also an environment that was still being made when nobody waited any more.
     def before(call):

@@ -66,7 +66,7 @@ def sweep(seeds):
 
 
 def test_random_simulators_come_through_or_are_refused():
-    assert 0.2 < sweep(range(240)) < 0.6
+    assert 0.2 < sweep(range(120)) < 0.6
 
 
 @pytest.mark.slow
