@@ -222,7 +222,9 @@ def draw(args: Args, results: list[dict[str, Any]]) -> None:
             known = [y for y in x["seconds"] if y is not None]
             at = [x["num_collectors"]] * len(known)
             times.plot(at, known, "o", color=f"C{number}", alpha=0.4)
-    times.set(xscale="log", yscale="log", xlabel="collectors")
+    reached = any(y is not None for x in results for y in x["seconds"])
+    # A short run may have no time to show, and a logarithm is of numbers.
+    times.set(xscale="log", yscale="log" if reached else "linear", xlabel="collectors")
     times.set(ylabel=f"seconds to a return of {args.threshold:g}")
     known = sorted({x["num_collectors"] for x in results})
     times.set_xticks(known, [str(x) for x in known])
