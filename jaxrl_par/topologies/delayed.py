@@ -147,7 +147,9 @@ def delayed(
     refuse_any(found)
     learner = loops.learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
-    only_fresh = staleness.rule == "reject" and staleness.max_staleness == 0
+    bound: Any = staleness.max_staleness  # traced, where a population is of it
+    known = isinstance(bound, int)
+    only_fresh = staleness.rule == "reject" and known and bound == 0
     if max_delay > 0 and stale == "gradients" and not only_fresh:
         loops.refuse_joint(learner, "delayed")
     system = _System(

@@ -551,3 +551,15 @@ def test_traced_schedules_need_a_bound_and_a_ring():
     with pytest.raises(ValueError, match="this one needs a ring"):
         jax.jit(lambda delay: build(delay, max_delay=1, storage="copies"))(jnp.int32(1))
     jax.jit(lambda delay: build(delay, max_delay=1))(jnp.int32(1))
+
+
+def test_members_may_differ_in_how_stale_gradients_may_be():
+    """The bound is then traced, and no member is known to take fresh ones alone."""
+
+    def one(bound):
+        rule = StalenessConfig("reject", bound)
+        program = program_of("a2c", schedules.in_turn(2, 8, 1), 2, staleness=rule)
+        return program.step(program.init(KEY))[1]["rejected"]
+
+    shapes = jax.eval_shape(jax.vmap(one), jnp.array([0, 3]))
+    assert shapes.shape == (2,)
