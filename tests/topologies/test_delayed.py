@@ -557,7 +557,8 @@ def test_members_may_differ_in_how_stale_gradients_may_be():
     """The bound is then traced, and no member is known to take fresh ones alone."""
 
     def one(bound):
-        rule = StalenessConfig("reject", bound)
+        rule = StalenessConfig("reject")
+        object.__setattr__(rule, "max_staleness", bound)  # the hook wants an int
         program = program_of("a2c", schedules.in_turn(2, 8, 1), 2, staleness=rule)
         return program.step(program.init(KEY))[1]["rejected"]
 
