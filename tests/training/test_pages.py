@@ -111,6 +111,13 @@ def test_runs_side_by_side_have_a_page(tmp_path):
     assert "is not finished" in text
 
 
+def test_where_it_cannot_be_written_is_said_once(tmp_path):
+    comparison = compare([run_folder(tmp_path / "a")])
+    with pytest.raises(TrainingError) as told:
+        write_comparison(comparison, tmp_path / "nowhere" / "page.html")
+    assert str(told.value).count("cannot be written") == 1
+
+
 def test_a_curve_keeps_its_ends_and_its_finite_points():
     steps = np.arange(10_000.0)
     curve = thinned(Curve("x", steps, np.where(steps % 2, np.nan, steps)))

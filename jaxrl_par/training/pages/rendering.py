@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.training.files import FileError, write_text
+from jaxrl_par.training.files import write_text
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Writes a template with these values, in which nothing is taken for HTML.
 
     Raises:
-      TrainingError: it cannot be written there.
+      FileError: it cannot be written there.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -22,7 +21,4 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
     )
     text = environment.get_template(template).render(values)
-    try:
-        write_text(path, text)
-    except (OSError, FileError) as error:
-        raise TrainingError(f"{path} cannot be written: {error}") from error
+    write_text(path, text)
