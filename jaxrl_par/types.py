@@ -84,6 +84,22 @@ class TaskObs(NamedTuple):
         return self.obs[..., : spec.shape[-1]].astype(spec.dtype)
 
 
+class Masked(NamedTuple):
+    """What an environment shows, with what may be done next.
+
+    As part of the observation, the mask goes wherever that goes: into unrolls, replay,
+    other processes and exported actors. Only where a step is `last` may it have no
+    action at all: what is chosen there is never done.
+    """
+
+    obs: Any
+    """[*T, B, ...], a pytree; in a spec, as the other, its specs."""
+    allowed: Any
+    """[*T, B, A] booleans for an action of A; for a `MultiDiscrete` of nvec,
+    [*T, B, sum of nvec] for masks of its parts, or [*T, B, *nvec] for one of all
+    combinations."""
+
+
 class Info(NamedTuple):
     """What a gradient computation reports besides the gradient."""
 
