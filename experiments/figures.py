@@ -173,11 +173,12 @@ def impala_table(data: Any) -> str:
 
 
 def scaling(data: Any) -> str:
+    rest = "efficiency", "equality"
     rows = [
-        (x["stage"], x["place"], x["steps_per_second"], x["efficiency"], x["equality"])
+        tuple(map(x.get, ("stage", "place", "steps_per_second", "cores", *rest)))
         for x in data["rows"]
     ]
-    return table(("stage", "place", "steps/s", "efficiency", "equality"), rows)
+    return table(("stage", "place", "steps/s", "cores", *rest), rows)
 
 
 def fleet(data: Any) -> str:
@@ -193,6 +194,30 @@ def fleet(data: Any) -> str:
         + f"\n\n{sent['bytes'] / 1e6:.2f} MB from another process: {middle:.2f} ms, in"
         f" one of ten calls {most:.2f} ms or more."
     )
+
+
+def fleet_actors(data: Any) -> str:
+    kinds = "jax", "numpy"
+    rows = [
+        (name.replace("_", " "), *(median(one[x]) for x in kinds), one["ratio"])
+        for name, one in data.items()
+    ]
+    return table(("a process with one actor", *kinds, "median ratio"), rows)
+
+
+def stragglers(data: Any) -> str:
+    found: dict[int, list[Any]] = {}
+    for case in data["cases"]:
+        found.setdefault(case["quorum"], []).append(case)
+    rows = [
+        (
+            f"{quorum} of {cases[0]['num_actors']}",
+            [round(x["steps_per_second"]) for x in cases],
+            [x["return"] for x in cases],
+        )
+        for quorum, cases in found.items()
+    ]
+    return table(("quorum", "steps/s of the seeds", "return of the seeds"), rows)
 
 
 def hosts(data: Any) -> str:
@@ -462,10 +487,14 @@ SECTIONS = (
     ),
     Section("Devices", "scaling.json", f"{_B}/scaling.py", scaling),
     Section("Fleet", "fleet.json", f"{_B}/fleet.py --pairs 5", fleet),
+    Section(
+        "Processes without JAX", "fleet_actors.json",
+        f"{_B}/fleet_actors.py --pairs 5", fleet_actors,
+    ),
     Section("Hosts", "hosts.json", f"{_B}/hosts.py", hosts),
     Section(
         "Stragglers", "straggler_study/study.json", f"{_E}/straggler_study.py",
-        by_seeds(("share",), "return"),
+        stragglers,
     ),
     Section(
         "Gossip", "gossip_study/study.json", f"{_E}/gossip_study.py",

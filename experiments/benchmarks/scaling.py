@@ -6,15 +6,17 @@ Each device has as many environments, so that n of them do n times as much in a 
 the program. Efficiency is the rate on n, over n times that on one. On CPU devices are
 forced, and share the cores of this machine: beyond their number nothing can be gained,
 and what is lost is what sharding costs. All rows are measured in turn, so that each
-meets the same machine; rates are medians over rounds.
+meets the same machine; rates are medians over rounds. `cores` is the processor time
+that a second took: one device of many environments may take part of a second core, and
+leaves less to be gained by another.
 
 Equality is that with the same program side by side on one device (for one device: with
 the program alone), after some updates: bits, rounding or statistics, as
 `testing.check_equal` says. Rounding may choose another action somewhere, and what comes
 of that is no rounding any more: so it is compared after few.
 
-A row is a stage and a place: another place, such as actor processes, is one more entry
-of `PLACES`.
+More rows have processes of actors with simulators in place of devices: see
+`actor_processes`.
 """
 
 import json
@@ -29,6 +31,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from actor_processes import Processes, rows_of
+from products import cpu_seconds
 from rich.console import Console
 from rich.table import Table
 
@@ -67,6 +71,7 @@ class Args:
     """Those after which two programs are compared."""
     rounds: int = 5
     network: NetworkConfig = NetworkConfig()
+    processes: Processes = Processes()
     output: Path = Path("scaling.json")
 
     def problems(self) -> list[str]:
@@ -82,19 +87,9 @@ class Args:
         return found + cli.environment_problems(self.env_name)
 
 
-class Place(NamedTuple):
-    """Where a stage runs, n times over."""
-
-    counts: Callable[[Args], tuple[int, ...]]
-    program: Callable[[Args, Stage, int], Program]
-    beside: Callable[[Args, Stage, int], Program]
-    """What it should equal; leaves of `Run.learner` may have an axis more."""
-
-
 class Subject(NamedTuple):
     """A program that is measured."""
 
-    place: str
     stage: Stage
     count: int
     call: Callable[[Run], tuple[Run, Metrics]]
@@ -166,37 +161,29 @@ def side_by_side(args: Args, stage: Stage, count: int) -> Program:
     return Program(init, jax.vmap(program.step, axis_name=AXIS.name))
 
 
-PLACES = {
-    "devices": Place(lambda args: args.num_devices, on_devices, side_by_side),
-}
-"""By name; rows of each are compared with its first count."""
-
-
 def subjects_of(args: Args) -> list[Subject]:
     """All that is measured, compiled and compared."""
     return [
         Subject(
-            name,
             stage,
             count,
-            jax.jit(scanned(place.program(args, stage, count), args.num_updates)),
-            compared(args, place, stage, count),
+            jax.jit(scanned(on_devices(args, stage, count), args.num_updates)),
+            compared(args, stage, count),
         )
-        for name, place in PLACES.items()
         for stage in STAGES
-        for count in place.counts(args)
+        for count in args.num_devices
     ]
 
 
-def compared(args: Args, place: Place, stage: Stage, count: int) -> Equality:
-    """How nearly the program does what it does beside."""
+def compared(args: Args, stage: Stage, count: int) -> Equality:
+    """How nearly the program does what it does side by side on one device."""
     ours, theirs = (
         jax.jit(
             lambda key, made=make(args, stage, count): scanned(
                 made, args.compared_updates
             )(made.init(key))[0]
         )(random.key(0))
-        for make in (place.program, place.beside)
+        for make in (on_devices, side_by_side)
     )
     theirs = theirs._replace(learner=_first(theirs.learner))
     return equality_of(_numbers(ours), _numbers(theirs))
@@ -208,20 +195,24 @@ def _numbers(run: Run) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(shown)]
 
 
-def rates_of(args: Args, subjects: list[Subject]) -> list[float]:
-    """Environment steps per second of each, medians over rounds in turn."""
-    programs = [PLACES[x.place].program(args, x.stage, x.count) for x in subjects]
+def rates_of(args: Args, subjects: list[Subject]) -> list[tuple[float, float]]:
+    """Environment steps and processor seconds in a second of each, medians over rounds
+    in turn."""
+    programs = [on_devices(args, x.stage, x.count) for x in subjects]
     runs: list[Run] = [jax.jit(x.init)(random.key(0)) for x in programs]
-    found: list[list[float]] = [[] for _ in subjects]
+    found: list[list[tuple[float, float]]] = [[] for _ in subjects]
     for round_ in range(args.rounds + 1):
         for i, subject in enumerate(subjects):
-            before, began = total(runs[i].progress.env_steps), time.perf_counter()
+            before = total(runs[i].progress.env_steps)
+            used, began = cpu_seconds(), time.perf_counter()
             runs[i], _ = jax.block_until_ready(subject.call(runs[i]))
             seconds = time.perf_counter() - began
             if round_:  # the first compiles
                 steps = total(runs[i].progress.env_steps) - before
-                found[i].append(steps / seconds)
-    return [median(x) for x in found]
+                cores = (cpu_seconds() - used) / seconds
+                found[i].append((steps / seconds, cores))
+    medians = [[median(x) for x in zip(*each, strict=True)] for each in found]
+    return [(rate, cores) for rate, cores in medians]
 
 
 def run(args: Args) -> None:
@@ -230,19 +221,22 @@ def run(args: Args) -> None:
     subjects = subjects_of(args)
     rates = rates_of(args, subjects)
     alone = {
-        (x.place, x.stage): rate / x.count
-        for x, rate in reversed(list(zip(subjects, rates, strict=True)))
+        x.stage: rate
+        for x, (rate, _) in zip(subjects, rates, strict=True)
+        if x.count == 1
     }
     rows = [
         {
             "stage": x.stage,
-            "place": f"{x.count} {x.place}",
+            "place": f"{x.count} devices",
             "steps_per_second": rate,
-            "efficiency": rate / (x.count * alone[x.place, x.stage]),
+            "cores": cores,
+            "efficiency": rate / (x.count * alone[x.stage]),
             "equality": x.equality,
         }
-        for x, rate in zip(subjects, rates, strict=True)
+        for x, (rate, cores) in zip(subjects, rates, strict=True)
     ]
+    rows += rows_of(args.processes, STAGES, args.rounds)
     show(args, rows)
     report = {"env_name": args.env_name, "num_envs": args.num_envs, "rows": rows}
     report |= {"unroll_length": args.unroll_length, "machine": cli.machine()}
@@ -264,10 +258,12 @@ def show(args: Args, rows: list[dict[str, Any]]) -> None:
     title = (
         f"{args.env_name}, {args.num_envs} environments each, {os.cpu_count()} cores"
     )
-    table = Table("", "on", "steps/s", "efficiency", "equality", title=title)
+    head = "on", "steps/s", "cores", "efficiency", "equality"
+    table = Table("", *head, title=title)
     for row in rows:
+        cores = f"{row['cores']:.2f}" if "cores" in row else "-"
         table.add_row(
-            row["stage"], row["place"], f"{row['steps_per_second']:,.0f}",
+            row["stage"], row["place"], f"{row['steps_per_second']:,.0f}", cores,
             f"{row['efficiency']:.2f}", row["equality"],
         )  # fmt: skip
     Console(width=100).print(table)
