@@ -14,7 +14,8 @@ from jaxrl_par.envs.catalogue import (
     names,
     tasks,
 )
-from jaxrl_par.envs.gymnax import as_written, from_gymnax
+from jaxrl_par.envs.gymnax import from_gymnax
+from jaxrl_par.envs.raw import as_written
 from jaxrl_par.envs.several import several
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name

@@ -587,7 +587,7 @@ _PARTS = (
     ),
     _m(
         "gymnax computes in 64 bits where a user does",
-        "envs/gymnax.py",
+        "envs/raw.py",
         ", jax.enable_x64(False):",
         ":",
         "test_switches.py::test_what_gymnax_has_traces_in_32_bits",
@@ -1815,16 +1815,23 @@ _ENVS = (
     ),
     _m(
         "a time limit terminates",
-        "envs/gymnax.py",
-        "discount = (~(was_last | terminated)).astype(jnp.float32)",
-        "discount = (~(was_last | last)).astype(jnp.float32)",
+        "envs/raw.py",
+        "discount = (~(over | terminated)).astype(jnp.float32)",
+        "discount = (~(over | last)).astype(jnp.float32)",
         "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
     ),
     _m(
+        "an end at the limit is cut",
+        "envs/raw.py",
+        "truncated |= left <= 0",
+        "truncated, terminated = left <= 0, terminated & (left > 0)",
+        "envs/test_raw.py::test_an_end_at_the_limit_is_an_end",
+    ),
+    _m(
         "the step from an episode to the next pays",
-        "envs/gymnax.py",
-        "reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))",
-        "reward = reward.astype(jnp.float32)",
+        "envs/raw.py",
+        "reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))",
+        "reward = jnp.asarray(reward, jnp.float32)",
         "envs/test_gymnax.py::test_the_stream_is_what_gymnax_gives_by_hand",
     ),
     _m(
