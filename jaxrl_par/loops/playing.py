@@ -51,7 +51,8 @@ def play(
     shape = streams.step.first.shape
     capped = (jnp.arange(shape[0]) < shape[0] - 1)[:, None, None]
     folded = jax.vmap(jax.random.fold_in, (0, None))
-    advanced = _pairs(partial(_advanced, agent, env), (0, 0, None, None))
+    members, whole = _inputs_last(members)
+    advanced = _pairs(partial(_advanced, agent, env, whole), (0, 0, None, None))
 
     def turn(now: Playing) -> Playing:
         drawn = (folded(act_keys, now.t), folded(env_keys, now.t))
@@ -80,7 +81,7 @@ def play(
         return (now.t < max_steps) & jnp.any(now.running)
 
     zeros = jnp.zeros(shape, jnp.float32)
-    params = _last(members)
+    params = whole(_last(members))
     own = rollout.shapes(agent, params, _last(streams.step), max_steps)
     start = Playing(
         jnp.int32(0),
@@ -101,16 +102,35 @@ def _pairs(function: Callable, within: tuple[int | None, ...]) -> Callable:
 def _advanced(
     agent: Agent,
     env: Environment,
+    whole: Callable[[Params], Params],
     params: Params,
     streams: rollout.Streams,
     act_key: PRNGKey,
     env_key: PRNGKey,
 ) -> tuple[rollout.Streams, tuple[Any, Array, Array]]:
     """One member's environments after a step, and (action, reward, discount)."""
-    action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
+    action, carry, _ = agent.act(whole(params), streams.carry, streams.step, act_key)
     env_state, step, reward, discount = env.step(streams.env_state, action, env_key)
     reward, discount = (x.astype(jnp.float32) for x in (reward, discount))
     return rollout.Streams(env_state, step, carry), (action, reward, discount)
+
+
+def _inputs_last(members: Params) -> tuple[Params, Callable[[Params], Params]]:
+    """Matrices of few columns, transposed once for all steps, and what turns those of
+    one member back.
+
+    The product of one row with such a matrix reads it down its columns, as it lies, one
+    number at a time: 67 ns for 32 x 2 on CPU, and 31 ns where it lies transposed. The
+    barrier keeps XLA from laying it out as before.
+    """
+    narrow = jax.tree.map(lambda x: x.ndim == 4 and x.shape[-1] < x.shape[-2], members)
+
+    def turn(tree: Params) -> Params:
+        return jax.tree.map(
+            lambda x, y: jnp.swapaxes(x, -1, -2) if y else x, tree, narrow
+        )
+
+    return jax.lax.optimization_barrier(turn(members)), turn
 
 
 def _last(tree: Any) -> Any:

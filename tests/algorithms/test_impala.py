@@ -241,11 +241,12 @@ def test_metrics_tell_how_stale_the_data_are():
 
 
 def test_an_ignored_action_cannot_spoil_the_loss():
-    """On a `last` row the ratio may be anything, also infinite."""
+    """On a `last` row the ratio may be anything: not even a number, where an action is
+    impossible to both policies."""
     net, _, state, batch = stale(probes.counter(4))
     last = batch.steps.last[:-1]
     assert last.any()
-    log_prob = jnp.where(last, -jnp.inf, batch.extras["log_prob"])
+    log_prob = jnp.where(last, jnp.nan, batch.extras["log_prob"])
     spoilt = batch._replace(extras={"log_prob": log_prob})
     endless = float("inf")
     config = ImpalaConfig(
