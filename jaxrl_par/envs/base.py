@@ -10,6 +10,7 @@ from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
 
 Floats = Float[Array, " B"]
+_NOTHING: dict[str, Floats] = {}
 
 
 class Episode(NamedTuple):
@@ -19,6 +20,9 @@ class Episode(NamedTuple):
     """Sum of its rewards so far, undiscounted, before any wrapper changed them."""
     length: Int[Array, " B"]
     """Its environment steps so far."""
+    told: dict[str, Floats] = _NOTHING
+    """What its last step says of all of it, such as whether it succeeded, by the name
+    of the metric that is the mean over episodes. Read only where a step is `last`."""
 
 
 class Environment(NamedTuple):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from jaxrl_par.envs.base import Environment
+from jaxrl_par.envs.host.info import metric_of
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import (
@@ -53,6 +54,9 @@ class Raw(NamedTuple):
     says so."""
     draw: Callable[[EnvState], UInt8[np.ndarray, "H W 3"]] | None = None
     """state -> picture, from NumPy arrays."""
+    told: Callable[[EnvState], dict[str, Any]] | None = None
+    """state -> numbers or truths that it says of all of an episode where that ends, by
+    name. `success` becomes the metric success_rate, another name info_NAME."""
 
 
 class _Streams(NamedTuple):
@@ -137,7 +141,20 @@ def from_raw(raw: Raw, num_envs: int, name: str) -> Environment:
         max_episode_steps=limit,
         draw=draw if raw.draw else None,
     )
-    return episode_statistics(clip_actions(made))
+    return episode_statistics(clip_actions(made), _told(raw))
+
+
+def _told(raw: Raw) -> Callable[[_Streams], dict[str, Any]] | None:
+    """`Episode.told` of the streams' states."""
+    if raw.told is None:
+        return None
+    tell = raw.told
+
+    def told(now: _Streams) -> dict[str, Any]:
+        found = as_written(jax.vmap(tell))(now.state)
+        return {metric_of(name): x.astype(jnp.float32) for name, x in found.items()}
+
+    return told
 
 
 @as_written

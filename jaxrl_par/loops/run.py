@@ -107,4 +107,5 @@ def count_skipped(progress: Progress, metrics: Metrics) -> Progress:
 def episode_metrics(episodes: rollout.Episodes, axis: Axis) -> Metrics:
     """Means over the episodes that ended on all devices."""
     episodes = axis.sum(episodes)
-    return {"episode_return": episodes.return_, "episode_length": episodes.length}
+    means = {"episode_return": episodes.return_, "episode_length": episodes.length}
+    return means | episodes.told
