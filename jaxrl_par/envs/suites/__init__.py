@@ -1,0 +1,16 @@
+"""Suites of other libraries as streams: "pgx::connect_four", "brax::ant".
+
+`table` says which there are and what each needs, `listing` reads their names, and a
+module for each suite adapts its bare transition: never a step that resets by itself.
+`from_pgx` and its siblings adapt an environment of one's own.
+"""
+
+from typing import TYPE_CHECKING
+
+from jaxrl_par.lazy import lazily
+
+if TYPE_CHECKING:
+    from jaxrl_par.envs.suites.pgx import from_pgx
+
+__getattr__, __dir__ = lazily(__name__)
+__all__ = ["from_pgx"]
