@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
-    "specs": set(),
+    "specs": {"trees"},
     "stream": {"lazy"},
     "trees": set(),
     "draws": set(),
