@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from jaxrl_par.axis import Axis
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
+from jaxrl_par.specs import MultiDiscrete as MultiDiscrete
 from jaxrl_par.specs import Spec, Specs
 from jaxrl_par.stream import Extras as Extras
 from jaxrl_par.stream import Mean as Mean

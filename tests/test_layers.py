@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
-    "specs": set(),
+    "specs": {"trees"},
     "stream": {"lazy"},
     "trees": set(),
     "draws": set(),
@@ -109,6 +109,8 @@ SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
 LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
+LIBRARIES |= dict.fromkeys(["jumanji", "octax", "pgx", "xminigrid"], "envs")
+LIBRARIES |= dict.fromkeys(["brax", "craftax", "navix", "mujoco_playground"], "envs")
 
 
 def imports(path: Path) -> set[str]:

@@ -57,6 +57,9 @@ class Raw(NamedTuple):
     told: Callable[[EnvState], dict[str, Any]] | None = None
     """state -> numbers or truths that it says of all of an episode where that ends, by
     name. `success` becomes the metric success_rate, another name info_NAME."""
+    discount: Callable[[EnvState, EnvState], Array] | None = None
+    """(state before, state after) -> the discount of a step that does not terminate;
+    None where it is always 1."""
 
 
 class _Streams(NamedTuple):
@@ -115,7 +118,8 @@ def from_raw(raw: Raw, num_envs: int, name: str) -> Environment:
             lambda x, y: jnp.where(over, x, y), fresh, (state, obs)
         )
         reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))
-        discount = (~(over | terminated)).astype(jnp.float32)
+        going_on = raw.discount(now.state, state) if raw.discount else 1.0
+        discount = jnp.where(over | terminated, 0.0, jnp.float32(going_on))
         state, obs = strong((state, obs))
         return _Streams(state, last, left), TimeStep(obs, over, last), reward, discount
 

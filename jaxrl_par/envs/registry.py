@@ -1,4 +1,4 @@
-"""Environments by name: our own, and all of gymnax."""
+"""Environments by name: our own, all of gymnax, and those of suites."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,17 +6,18 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
+from jaxrl_par.envs import catalogue
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.catalogue import (
     FAMILIES,
     family_and_sizes,
     is_name,
-    names,
     tasks,
 )
 from jaxrl_par.envs.gymnax import from_gymnax
-from jaxrl_par.envs.raw import as_written
+from jaxrl_par.envs.raw import as_written, from_raw
 from jaxrl_par.envs.several import several
+from jaxrl_par.envs.suites import table
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name
 
@@ -29,22 +30,27 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         of ours: "IMaze-9x9", where any odd size from 5 will do, "MetaFetch-7x7",
         "Grasping-16x16", "MemoryChain-30" or "LQR-2x1", two states and one input; or
         trials in tasks, as many episodes as the last number says: "Bandits-5x10" are
-        ten pulls of five arms, "RandomMDPs-10x25" have ten states.
+        ten pulls of five arms, "RandomMDPs-10x25" have ten states; or a suite's, with
+        the suite in front: "pgx::connect_four".
         Several joined by "+" are tasks of one network: see `several`.
       params: what differs from the default, fields of the environment's parameters or
-        arguments of its class. Of trials, arguments of what makes their tasks.
+        arguments of its class. Of trials, arguments of what makes their tasks. Of a
+        suite, what `raw` of its module in `envs.suites` takes.
 
     Raises:
-      ValueError: no such environment or parameter, or a value is not allowed.
+      ValueError: no such environment or parameter, or a value is not allowed, or its
+        suite is not installed.
     """
     if not is_name(name):
-        raise _unknown(next(x for x in tasks(name) if not is_name(x)))
+        raise _unknown(name)
     if len(tasks(name)) > 1:
         if params:
             raise RefusedError(
                 f"parameters are of one environment, and {name} is several"
             )
         return several(make, name, num_envs)
+    if table.is_of_a_suite(name):
+        return _of_a_suite(name, num_envs, params)
     sized = family_and_sizes(name)
     if sized is not None and FAMILIES[sized[0]].in_trials:
         return _trials(name, *sized, num_envs, params)
@@ -69,10 +75,12 @@ def alone(name: str, **params: Any) -> Any:
       params: arguments of its class.
 
     Raises:
-      RefusedError: there is no such environment, or it is several, or trials.
+      RefusedError: there is no such environment, or it is several, or trials, or a
+        suite's.
     """
     sized = family_and_sizes(name)
-    if len(tasks(name)) > 1 or (sized and FAMILIES[sized[0]].in_trials):
+    in_trials = sized and FAMILIES[sized[0]].in_trials
+    if len(tasks(name)) > 1 or in_trials or table.is_of_a_suite(name):
         raise RefusedError(f"{name} is no single environment, whose state one can know")
     if not is_name(name):
         raise _unknown(name)
@@ -82,10 +90,27 @@ def alone(name: str, **params: Any) -> Any:
 def _unknown(name: str) -> RefusedError:
     from jaxrl_par.envs import host  # which needs much that others do not
 
-    if not host.problems(name, "auto"):
-        return RefusedError(f"{name} is a simulator: use jaxrl_par.envs.host.make")
-    error = unknown_name("environment", name, names())
+    error, wrong = (
+        catalogue.unknown(name),
+        next(x for x in tasks(name) if not is_name(x)),
+    )
+    if table.is_of_a_suite(wrong):
+        return error
+    if not host.problems(wrong, "auto"):
+        return RefusedError(f"{wrong} is a simulator: use jaxrl_par.envs.host.make")
     return RefusedError(f"{error}. Names of simulators are for envs.host.make")
+
+
+def _of_a_suite(name: str, num_envs: int, params: dict[str, Any]) -> Environment:
+    suite, _, task = name.partition(table.MARK)
+    table.imported(suite)
+    adapter = import_module(f"jaxrl_par.envs.suites.{suite}")
+    known = [*signature(adapter.raw).parameters.values()][1:]
+    if not any(x.kind is x.VAR_KEYWORD for x in known):  # else each task has its own
+        names = {x.name for x in known}
+        for unknown in params.keys() - names:
+            raise unknown_name(f"parameter of {name}", unknown, names)
+    return from_raw(adapter.raw(task, **params), num_envs, name)
 
 
 def _trials(
