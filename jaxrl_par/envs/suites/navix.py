@@ -22,13 +22,16 @@ from jaxrl_par.types import Box, Discrete
 
 _TERMINATED = 2
 """navix's `StepType.TERMINATION`, which an end at the time limit has, too."""
-_LARGEST = 10
-"""Of the numbers that stand for a thing, its colour and its state. navix declares 8,
-and shows the player as 10."""
+_LARGEST = 10.0
+"""Of the numbers that stand for a thing, its colour and its state, where there are no
+doors: one that is locked may have a state of -2, of which navix makes a byte, 254.
+navix declares 8, and shows the player as 10."""
 
 
 def from_navix(env: Any, num_envs: int, name: str | None = None) -> Environment:
     """Copies of an environment of navix, or of one's own with its interface.
+
+    An episode that is terminated by a step that pays is a success.
 
     Args:
       env: such as `navix.make` makes. Its `max_steps` are the time limit.
@@ -70,22 +73,23 @@ def _raw(env: Any) -> Raw:
         ended = now.step_type == _TERMINATED
         return now, now.observation, now.reward, ended, False
 
-    shown = jax.eval_shape(reset, jax.random.key(0))[1]
     return Raw(
         reset,
         step,
-        observation_spec=_spec(env, shown),
+        observation_spec=_spec(env, *jax.eval_shape(reset, jax.random.key(0))),
         action_spec=Discrete(len(env.action_set)),
         max_episode_steps=int(env.max_steps),
         draw=_drawn,
+        told=lambda now: {"success": (now.step_type == _TERMINATED) & (now.reward > 0)},
     )
 
 
-def _spec(env: Any, shown: Any) -> Box:
-    """Numbers of things have bounds, pixels those of bytes."""
+def _spec(env: Any, now: Any, shown: Any) -> Box:
+    """Numbers of things have bounds, as far as they are known."""
     observations: Any = import_module("navix.observations")
-    of_pixels = (observations.rgb, observations.rgb_first_person)
-    bounds = {} if env.observation_fn in of_pixels else {"low": 0, "high": _LARGEST}
+    of_things = (observations.symbolic, observations.symbolic_first_person)
+    known = env.observation_fn in of_things and "door" not in now.state.entities
+    bounds = {"low": 0.0, "high": _LARGEST} if known else {}
     return Box(shown.shape, np.dtype(shown.dtype), **bounds)
 
 
