@@ -79,7 +79,8 @@ def adapted(env: Any, joint: bool | None = None) -> Raw:
     seen = jax.eval_shape(begin, jax.random.key(0))[1].observation
     observation_spec = _specs(env.observation_spec, seen, limit)
     action_spec = _action_spec(env.action_spec, getattr(seen, _MASK, None))
-    if masked := isinstance(observation_spec, dict) and _MASK in observation_spec:
+    mask_shape = None
+    if isinstance(observation_spec, dict) and _MASK in observation_spec:
         mask_shape = _mask_shape(observation_spec.pop(_MASK), action_spec, joint)
         bits = Box(mask_shape, np.dtype(bool), 0.0, 1.0)
         observation_spec = Masked(_alone(observation_spec), bits)
@@ -88,7 +89,7 @@ def adapted(env: Any, joint: bool | None = None) -> Raw:
 
     def shown(observation):
         obs = _by_name(observation)
-        if not masked:
+        if mask_shape is None:
             return _alone(obs)
         allowed = obs.pop(_MASK).astype(bool).reshape(mask_shape)
         return Masked(_alone(obs), allowed)
@@ -199,7 +200,7 @@ def _mask_shape(mask: Box, action_spec: Spec, joint: bool | None) -> tuple[int, 
 
 def _drawing(env: Any) -> Any:
     """What draws a state, if the viewer can make an array of it."""
-    viewer = getattr(env, "_viewer", None)
+    viewer: Any = getattr(env, "_viewer", None)
     if not hasattr(viewer, "_display_rgb_array"):
         return None
 
