@@ -10,6 +10,7 @@ from jaxrl_par import compatible
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
+from jaxrl_par.masks import allowed, masks, none_allowed
 from jaxrl_par.types import (
     Agent,
     Carry,
@@ -38,6 +39,9 @@ class Episodes(NamedTuple):
 
     return_: Mean
     length: Mean
+    stuck: Mean | tuple[()] = ()
+    """Over all rows that are no `last`: whether a mask allows no action there, which is
+    the environment's fault. () of environments without masks."""
     told: Metrics = _NOTHING
     """What the environment tells of them, by metric: see `envs.Episode`."""
 
@@ -122,15 +126,8 @@ def unroll(
       ValueError: `length` is below 1, or `env` keeps no statistics of its episodes.
     """
     after, trajectory, episode = _unrolled(agent, env, params, streams, key, length)
-    return after, trajectory, _ended(episode, trajectory.steps.last[1:])
-
-
-def none_ended(env: Environment, env_state: EnvState) -> Episodes:
-    """Those of an unroll in which no episode ended."""
-    assert env.episode is not None
-    nothing = Mean(jnp.float32(0), jnp.float32(0))
-    told = jax.eval_shape(env.episode, env_state).told
-    return Episodes(nothing, nothing, dict.fromkeys(told, nothing))
+    ended = _ended(episode, trajectory.steps.last[1:])
+    return after, trajectory, ended._replace(stuck=_stuck(trajectory.rows, env))
 
 
 def _unrolled(
@@ -191,6 +188,7 @@ def whole_episodes(
     start_key, act_key = jax.random.split(key)
     streams = start(agent, env, start_key, index, num_parts)
     _, trajectory, episode = _unrolled(agent, env, params, streams, act_key, length)
+    stuck = _stuck(trajectory.rows, env)
     steps = trajectory.steps
     over = jnp.cumsum(steps.last, axis=0) > 0
     running = ~over[:-1]
@@ -204,7 +202,28 @@ def whole_episodes(
     count, lengths = jnp.float32(env.num_envs), jnp.sum(running, dtype=jnp.float32)
     told = _ended(episode, ended).told
     means = Mean(jnp.sum(reward), count), Mean(lengths, count)
-    return trajectory, Episodes(*means, told)
+    return trajectory, Episodes(*means, stuck, told)
+
+
+def none_ended(env: Environment, env_state: EnvState) -> Episodes:
+    """What `unroll` tells of no rows.
+
+    Args:
+      env_state: any, for its shapes.
+    """
+    nothing = Mean(jnp.float32(0), jnp.float32(0))
+    stuck = nothing if masks(env.observation_spec) else ()
+    told = jax.eval_shape(env.episode, env_state).told if env.episode else {}
+    return Episodes(nothing, nothing, stuck, dict.fromkeys(told, nothing))
+
+
+def _stuck(rows: TimeStep, env: Environment) -> Mean | tuple[()]:
+    mask = allowed(rows.obs)
+    if mask is None:
+        return ()
+    kept = (~rows.last).astype(jnp.float32)
+    none = none_allowed(env.action_spec, mask)
+    return Mean(jnp.sum(kept * none), jnp.sum(kept))
 
 
 def _ended(episode: Episode, last: Bool[Array, "T B"]) -> Episodes:
@@ -214,4 +233,4 @@ def _ended(episode: Episode, last: Bool[Array, "T B"]) -> Episodes:
         return Mean(jnp.sum(jnp.where(last, x, 0).astype(jnp.float32)), count)
 
     told: Metrics = {name: mean(x) for name, x in episode.told.items()}
-    return Episodes(mean(episode.return_), mean(episode.length), told)
+    return Episodes(mean(episode.return_), mean(episode.length), told=told)

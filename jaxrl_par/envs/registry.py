@@ -105,11 +105,11 @@ def _of_a_suite(name: str, num_envs: int, params: dict[str, Any]) -> Environment
     suite, _, task = name.partition(table.MARK)
     table.imported(suite)
     adapter = import_module(f"jaxrl_par.envs.suites.{suite}")
-    known = [*signature(adapter.raw).parameters.values()][1:]
-    if not any(x.kind is x.VAR_KEYWORD for x in known):  # else each task has its own
-        names = {x.name for x in known}
-        for unknown in params.keys() - names:
-            raise unknown_name(f"parameter of {name}", unknown, names)
+    _, *known = signature(adapter.raw).parameters.values()
+    if all(x.kind is not x.VAR_KEYWORD for x in known):  # else it refuses them itself
+        for unknown in params.keys() - {x.name for x in known}:
+            allowed = [x.name for x in known]
+            raise unknown_name(f"parameter of {name}", unknown, allowed)
     return from_raw(adapter.raw(task, **params), num_envs, name)
 
 

@@ -166,9 +166,9 @@ def _specs(env: Any) -> tuple[Masked, Discrete]:
     state = jax.eval_shape(env.init, jax.random.key(0))
     obs = jax.tree.map(_box, state.observation)
     (number,) = state.legal_action_mask.shape
-    return Masked(obs, Box((number,), np.dtype(bool), 0, 1)), Discrete(number)
+    return Masked(obs, Box((number,), np.dtype(bool), 0.0, 1.0)), Discrete(number)
 
 
 def _box(x: Any) -> Box:
-    bounds = {"low": 0, "high": 1} if x.dtype == bool else {}
+    bounds = {"low": 0.0, "high": 1.0} if x.dtype == bool else {}
     return Box(x.shape, np.dtype(x.dtype), **bounds)

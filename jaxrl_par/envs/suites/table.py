@@ -42,7 +42,10 @@ SUITES = {
     "navix": Suite(
         ("navix>=0.7.4,<0.8; python_version < '3.12'",), "navix", listing.navix
     ),
-    "octax": Suite(("octax>=0.1.1,<0.2",), "octax", listing.octax),
+    # It imports OpenCV undeclared.
+    "octax": Suite(
+        ("octax>=0.1.1,<0.2", "opencv-python-headless>=4.8"), "octax", listing.octax
+    ),
     "pgx": Suite(("pgx>=2.6,<2.7",), "pgx", listing.pgx),
     "playground": Suite(
         ("playground>=0.2,<0.3",),
@@ -131,6 +134,8 @@ def problem(suite: str) -> str:
         try:
             found = version(need.name)
         except PackageNotFoundError:
+            if need is not needs[0]:
+                continue  # what it brings may come from elsewhere: importing tells
             return f"{need.name} is not installed: {install}"
         if not need.specifier.contains(found, prereleases=True):
             wanted = f"{need.name}{need.specifier}"
@@ -160,6 +165,9 @@ def _clash(suite: str, error: Exception) -> str:
     ours, jax = version(need.name), version("jax")
     asked = [Requirement(x) for x in requires(need.name) or ()]
     bounds = [str(x) for x in asked if x.name == "jax" and x.marker is None]
+    if isinstance(error, ModuleNotFoundError):
+        told = f"{need.name} {ours} needs {error.name}, which is not installed"
+        return f"{told}: pip install 'jaxrl-par[{suite}]'"
     told = f" (it asks for {bounds[0]})" if bounds else ""
     return f"{need.name} {ours}{told} cannot be imported beside jax {jax}: {error}"
 
