@@ -8,6 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxrl_par import compatible
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_staggered
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
 from jaxrl_par.types import (
@@ -162,7 +163,11 @@ def whole_episodes(
     Args:
       length: longest episode. One that is longer is cut there, as by a time limit.
       index, num_parts: as for `start`.
+
+    Raises:
+      RefusedError: first episodes of `env` are staggered.
     """
+    refuse_staggered(env)
     start_key, act_key = jax.random.split(key)
     streams = start(agent, env, start_key, index, num_parts)
     _, trajectory, _ = unroll(agent, env, params, streams, act_key, length)
@@ -180,6 +185,7 @@ def whole_episodes(
 
 
 def _ended(episode, last) -> Episodes:
+    last = episode.ended(last)
     count = jnp.sum(last, dtype=jnp.float32)
     total_return = jnp.sum(jnp.where(last, episode.return_, 0.0))
     total_length = jnp.sum(jnp.where(last, episode.length, 0).astype(jnp.float32))

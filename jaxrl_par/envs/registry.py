@@ -16,12 +16,15 @@ from jaxrl_par.envs.catalogue import (
 )
 from jaxrl_par.envs.gymnax import from_gymnax
 from jaxrl_par.envs.raw import as_written
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.several import several
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name
 
 
-def make(name: str, num_envs: int, **params: Any) -> Environment:
+def make(
+    name: str, num_envs: int, *, resets: Resets = Resets(), **params: Any
+) -> Environment:
     """Copies of an environment, with statistics of their episodes.
 
     Args:
@@ -31,11 +34,13 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         trials in tasks, as many episodes as the last number says: "Bandits-5x10" are
         ten pulls of five arms, "RandomMDPs-10x25" have ten states.
         Several joined by "+" are tasks of one network: see `several`.
+      resets: where episodes begin, and whether the first ones are staggered.
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class. Of trials, arguments of what makes their tasks.
 
     Raises:
-      ValueError: no such environment or parameter, or a value is not allowed.
+      ValueError: no such environment or parameter, or a value is not allowed, or
+        `resets` does not fit.
     """
     if not is_name(name):
         raise _unknown(next(x for x in tasks(name) if not is_name(x)))
@@ -44,9 +49,11 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
             raise RefusedError(
                 f"parameters are of one environment, and {name} is several"
             )
-        return several(make, name, num_envs)
+        return several(partial(make, resets=resets), name, num_envs)
     sized = family_and_sizes(name)
     if sized is not None and FAMILIES[sized[0]].in_trials:
+        if resets != Resets():
+            raise RefusedError(f"trials, such as {name}, have fresh resets alone")
         return _trials(name, *sized, num_envs, params)
     constructor = _constructor(name)
     own = {*signature(constructor).parameters}
@@ -59,7 +66,7 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         # gymnax selects between arrays, which must have the same dtype.
         if isinstance(value, int) and isinstance(getattr(defaults, field), float):
             params[field] = float(value)
-    return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
+    return from_gymnax(env, num_envs, defaults.replace(**params), name, resets)
 
 
 def alone(name: str, **params: Any) -> Any:

@@ -1821,6 +1821,27 @@ _ENVS = (
         "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
     ),
     _m(
+        "environments that begin together share a start that others leave",
+        "envs/resets.py",
+        "rank = jnp.cumsum(begins, dtype=jnp.int32) - 1",
+        "rank = jnp.arange(num_envs, dtype=jnp.int32)",
+        "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
+    ),
+    _m(
+        "a pool is renewed in one place",
+        "envs/resets.py",
+        "(pool.oldest + number) % size",
+        "pool.oldest % size",
+        "envs/test_resets.py::test_a_pool_is_renewed_from_its_oldest_on",
+    ),
+    _m(
+        "staggered first episodes count",
+        "envs/base.py",
+        "return last if self.counts is None else last & self.counts",
+        "return last",
+        "envs/test_resets.py::test_first_episodes_that_are_staggered_count_nowhere",
+    ),
+    _m(
         "an end at the limit is cut",
         "envs/raw.py",
         "truncated |= left <= 0",
