@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.errors import RefusedError, told
-from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Action, EnvState, PRNGKey, Specs, TimeStep
 
 Floats = Float[Array, " B"]
+_NOTHING: dict[str, Floats] = {}
 
 
 class Episode(NamedTuple):
@@ -19,6 +20,9 @@ class Episode(NamedTuple):
     """Sum of its rewards so far, undiscounted, before any wrapper changed them."""
     length: Int[Array, " B"]
     """Its environment steps so far."""
+    told: dict[str, Floats] = _NOTHING
+    """What its last step says of all of it, such as whether it succeeded, by the name
+    of the metric that is the mean over episodes. Read only where a step is `last`."""
     counts: Bool[Array, " B"] | None = None
     """Whether it is to be counted: a first episode that was staggered is not. None
     where all are."""
@@ -46,7 +50,8 @@ class Environment(NamedTuple):
     num_envs: int
     observation_spec: Specs
     """A spec for each leaf of an observation, without the batch axis."""
-    action_spec: Spec
+    action_spec: Specs
+    """As of observations: one spec, or a spec for each part of an action."""
     name: str
     max_episode_steps: int | None
     """Time limit in environment steps, None where there is none."""
@@ -58,7 +63,7 @@ class Environment(NamedTuple):
     """Steps over which the ends of first episodes are spread; see `resets.Resets`."""
 
     @property
-    def specs(self) -> tuple[Specs, Spec]:
+    def specs(self) -> tuple[Specs, Specs]:
         """(of observations, of actions), as a network takes them."""
         return self.observation_spec, self.action_spec
 

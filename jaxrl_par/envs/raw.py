@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from jaxrl_par.envs.base import Environment
+from jaxrl_par.envs.host.info import metric_of
 from jaxrl_par.envs.resets import Resets, Source, source
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse, refuse_any
@@ -58,6 +59,12 @@ class Raw(NamedTuple):
     own_limit: int | None = None
     """Time limit that the environment counts itself, and `truncated` tells; None where
     it has none or does not say."""
+    told: Callable[[EnvState], dict[str, Any]] | None = None
+    """state -> numbers or truths that it says of all of an episode where that ends, by
+    name. `success` becomes the metric success_rate, another name info_NAME."""
+    discount: Callable[[EnvState, EnvState], Array] | None = None
+    """(state before, state after) -> the discount of a step that does not terminate;
+    None where it is always 1."""
 
     @property
     def limit(self) -> int | None:
@@ -132,7 +139,7 @@ def from_raw(
         draw=draw if raw.draw else None,
         stagger=resets.stagger,
     )
-    made = episode_statistics(clip_actions(made))
+    made = episode_statistics(clip_actions(made), _told(raw))
     statistics = made.episode
     if not resets.stagger or statistics is None:
         return made
@@ -179,7 +186,8 @@ def _step(
             lambda x, y: jnp.where(over, x, y), fresh, (state, obs)
         )
         reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))
-        discount = (~(over | terminated)).astype(jnp.float32)
+        going_on = raw.discount(now.state, state) if raw.discount else 1.0
+        discount = jnp.where(over | terminated, 0.0, jnp.float32(going_on))
         state, obs = strong((state, obs))
         after = _Streams(state, last, left, whole)
         return after, TimeStep(obs, over, last), reward, discount
@@ -200,6 +208,19 @@ def _plain(x: Any) -> np.ndarray:
     """In NumPy, which knows no keys: of one its words."""
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+def _told(raw: Raw) -> Callable[[_State], dict[str, Any]] | None:
+    """`Episode.told` of the streams' states."""
+    if raw.told is None:
+        return None
+    tell = raw.told
+
+    def told(now: _State) -> dict[str, Any]:
+        found = as_written(jax.vmap(tell))(now.streams.state)
+        return {metric_of(name): x.astype(jnp.float32) for name, x in found.items()}
+
+    return told
 
 
 @as_written

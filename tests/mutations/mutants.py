@@ -1816,8 +1816,8 @@ _ENVS = (
     _m(
         "a time limit terminates",
         "envs/raw.py",
-        "discount = (~(over | terminated)).astype(jnp.float32)",
-        "discount = (~(over | last)).astype(jnp.float32)",
+        "discount = jnp.where(over | terminated, 0.0, jnp.float32(going_on))",
+        "discount = jnp.where(over | last, 0.0, jnp.float32(going_on))",
         "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
     ),
     _m(
