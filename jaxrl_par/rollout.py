@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import compatible
 from jaxrl_par.envs import Environment, Episode
+from jaxrl_par.envs.base import refuse_staggered
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
 from jaxrl_par.masks import allowed, masks, none_allowed
@@ -184,7 +185,11 @@ def whole_episodes(
     Args:
       length: longest episode. One that is longer is cut there, as by a time limit.
       index, num_parts: as for `start`.
+
+    Raises:
+      RefusedError: first episodes of `env` are staggered.
     """
+    refuse_staggered(env)
     start_key, act_key = jax.random.split(key)
     streams = start(agent, env, start_key, index, num_parts)
     _, trajectory, episode = _unrolled(agent, env, params, streams, act_key, length)
@@ -227,6 +232,7 @@ def _stuck(rows: TimeStep, env: Environment) -> Mean | tuple[()]:
 
 
 def _ended(episode: Episode, last: Bool[Array, "T B"]) -> Episodes:
+    last = episode.ended(last)
     count = jnp.sum(last, dtype=jnp.float32)
 
     def mean(x: Array) -> Mean:

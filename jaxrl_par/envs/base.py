@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Action, EnvState, PRNGKey, Specs, TimeStep
@@ -23,6 +23,13 @@ class Episode(NamedTuple):
     told: dict[str, Floats] = _NOTHING
     """What its last step says of all of it, such as whether it succeeded, by the name
     of the metric that is the mean over episodes. Read only where a step is `last`."""
+    counts: Bool[Array, " B"] | None = None
+    """Whether it is to be counted: a first episode that was staggered is not. None
+    where all are."""
+
+    def ended(self, last: Bool[Array, "*T B"]) -> Bool[Array, "*T B"]:
+        """Which of them to count, where a step is `last`."""
+        return last if self.counts is None else last & self.counts
 
 
 class Environment(NamedTuple):
@@ -52,6 +59,8 @@ class Environment(NamedTuple):
     """Statistics of the episodes; `wrappers.episode_statistics` adds them."""
     draw: Callable[[EnvState, int], UInt8[np.ndarray, "H W 3"]] | None = None
     """(env_state, i) -> picture of environment i, with what observations hide."""
+    stagger: int = 0
+    """Steps over which the ends of first episodes are spread; see `resets.Resets`."""
 
     @property
     def specs(self) -> tuple[Specs, Specs]:
@@ -69,6 +78,19 @@ def refuse_others(env: Any) -> None:
         raise RefusedError(
             f"env must be an Environment, as envs.make makes, got {told(env)}."
             " Simulators go through envs.host, to the topologies threads and workers"
+        )
+
+
+def refuse_staggered(env: Environment) -> None:
+    """Accepts environments whose first episodes are whole, where those are played.
+
+    Raises:
+      RefusedError: they are staggered.
+    """
+    if env.stagger:
+        raise RefusedError(
+            f"first episodes of {env.name} are cut, which only unrolls and evaluations"
+            f" know: make it with stagger = 0, got {env.stagger}"
         )
 
 

@@ -121,6 +121,7 @@ def several(
         max_episode_steps=max(limits) if len(limits) == len(made) else None,
         episode=joint.episode if all(env.episode for env in made) else None,
         draw=joint.draw if all(env.draw for env in made) else None,
+        stagger=max(env.stagger for env in made),
     )
 
 

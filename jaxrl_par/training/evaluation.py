@@ -186,7 +186,8 @@ def _player(
         action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
         env_state, step, _, _ = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
-        counts = state.num_played < episodes_per_env
+        # A staggered first episode was cut, and is no part of what is played.
+        counts = episode.ended(state.num_played < episodes_per_env)
         cut = counts & ~step.last & (episode.length >= bound)
         # Row E does not exist, so what is dropped is all but newly played episodes.
         played = counts & (step.last | cut)
@@ -219,7 +220,7 @@ def _player(
         return jax.lax.while_loop(goes_on, partial(step, params, root), state)
 
     # One more row for each episode: its final observation, from which no step is made.
-    max_rows = episodes_per_env * (bound + 1)
+    max_rows = episodes_per_env * (bound + 1) + (env.stagger and env.stagger + 1)
     return _Player(start, play), max_rows
 
 

@@ -12,14 +12,19 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, UInt32
 
-from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.envs.base import Environment, Episode, refuse_staggered
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.types import Mean, Metrics, PRNGKey, TimeStep
 
 
 def from_pure(env: Environment, key: PRNGKey) -> HostEnvironment:
     """The environments of `env`, in numpy. `key` is for the reset; steps use the keys
-    of `plan`, in order."""
+    of `plan`, in order.
+
+    Raises:
+      RefusedError: first episodes of `env` are staggered, which rows do not tell.
+    """
+    refuse_staggered(env)
     return _PureHost(env, key)
 
 
