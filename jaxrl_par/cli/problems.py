@@ -63,7 +63,7 @@ def environments_problems(args: "Args") -> list[str]:
         return _own_problems(args)
     if args.is_pure:
         if names := args.training.info_metrics:
-            found = f"info_metrics: {args.env_name} is compiled and has no info"
+            found = f"info_metrics: {args.env_name} is compiled, and logs all it tells"
             return [f"{found}: leave it out, got {', '.join(names)}"]
         if args.masked:
             return [

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.errors import refuse
 from jaxrl_par.types import Box, Discrete, MultiDiscrete, Spec, Specs
 
@@ -23,23 +24,26 @@ _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
 
 
 def from_gymnax(
-    env: Any, num_envs: int, params: Any = None, name: str | None = None
+    env: Any,
+    num_envs: int,
+    params: Any = None,
+    name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment object that has gymnax's interface.
 
     Args:
       env: may have a method `draw(state)` besides, for `Environment.draw`.
       params: its `EnvParams`, by default `env.default_params`.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
-      ValueError: `num_envs` or `max_steps_in_episode` is below 1.
+      ValueError: `num_envs` or `max_steps_in_episode` is below 1, or `resets` does not
+        fit.
     """
     params = env.default_params if params is None else params
-    limit = int(params.max_steps_in_episode)
-    refuse(num_envs=num_envs, max_steps_in_episode=limit)
-    made = from_raw(raw(env, params), num_envs, name or env.name)
-    # Which the environment counts, and some in a way of their own.
-    return made._replace(max_episode_steps=limit)
+    refuse(num_envs=num_envs, max_steps_in_episode=int(params.max_steps_in_episode))
+    return from_raw(raw(env, params), num_envs, name or env.name, resets)
 
 
 @as_written
@@ -60,6 +64,7 @@ def raw(env: Any, params: Any) -> Raw:
         observation_spec=_observation_spec(env, params),
         action_spec=_action_spec(env.action_space(params)),
         draw=getattr(env, "draw", None),
+        own_limit=int(params.max_steps_in_episode),
     )
 
 

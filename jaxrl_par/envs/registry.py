@@ -16,13 +16,16 @@ from jaxrl_par.envs.catalogue import (
 )
 from jaxrl_par.envs.gymnax import from_gymnax
 from jaxrl_par.envs.raw import as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.several import several
 from jaxrl_par.envs.suites import table
 from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError, unknown_name
 
 
-def make(name: str, num_envs: int, **params: Any) -> Environment:
+def make(
+    name: str, num_envs: int, *, resets: Resets = Resets(), **params: Any
+) -> Environment:
     """Copies of an environment, with statistics of their episodes.
 
     Args:
@@ -33,13 +36,14 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         ten pulls of five arms, "RandomMDPs-10x25" have ten states; or a suite's, with
         the suite in front: "pgx::connect_four".
         Several joined by "+" are tasks of one network: see `several`.
+      resets: where episodes begin, and whether the first ones are staggered.
       params: what differs from the default, fields of the environment's parameters or
         arguments of its class. Of trials, arguments of what makes their tasks. Of a
         suite, what `raw` of its module in `envs.suites` takes.
 
     Raises:
-      ValueError: no such environment or parameter, or a value is not allowed, or its
-        suite is not installed.
+      ValueError: no such environment or parameter, a value is not allowed, `resets`
+        does not fit, or its suite is not installed.
     """
     if not is_name(name):
         raise _unknown(name)
@@ -48,11 +52,13 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
             raise RefusedError(
                 f"parameters are of one environment, and {name} is several"
             )
-        return several(make, name, num_envs)
+        return several(partial(make, resets=resets), name, num_envs)
     if table.is_of_a_suite(name):
-        return _of_a_suite(name, num_envs, params)
+        return _of_a_suite(name, num_envs, resets, params)
     sized = family_and_sizes(name)
     if sized is not None and FAMILIES[sized[0]].in_trials:
+        if resets != Resets():
+            raise RefusedError(f"trials, such as {name}, have fresh resets alone")
         return _trials(name, *sized, num_envs, params)
     constructor = _constructor(name)
     own = {*signature(constructor).parameters}
@@ -65,7 +71,7 @@ def make(name: str, num_envs: int, **params: Any) -> Environment:
         # gymnax selects between arrays, which must have the same dtype.
         if isinstance(value, int) and isinstance(getattr(defaults, field), float):
             params[field] = float(value)
-    return from_gymnax(env, num_envs, defaults.replace(**params), name=name)
+    return from_gymnax(env, num_envs, defaults.replace(**params), name, resets)
 
 
 def alone(name: str, **params: Any) -> Any:
@@ -101,7 +107,9 @@ def _unknown(name: str) -> RefusedError:
     return RefusedError(f"{error}. Names of simulators are for envs.host.make")
 
 
-def _of_a_suite(name: str, num_envs: int, params: dict[str, Any]) -> Environment:
+def _of_a_suite(
+    name: str, num_envs: int, resets: Resets, params: dict[str, Any]
+) -> Environment:
     suite, _, task = name.partition(table.MARK)
     table.imported(suite)
     adapter = import_module(f"jaxrl_par.envs.suites.{suite}")
@@ -110,7 +118,7 @@ def _of_a_suite(name: str, num_envs: int, params: dict[str, Any]) -> Environment
         for unknown in params.keys() - {x.name for x in known}:
             allowed = [x.name for x in known]
             raise unknown_name(f"parameter of {name}", unknown, allowed)
-    return from_raw(adapter.raw(task, **params), num_envs, name)
+    return from_raw(adapter.raw(task, **params), num_envs, name, resets)
 
 
 def _trials(

@@ -1816,9 +1816,30 @@ _ENVS = (
     _m(
         "a time limit terminates",
         "envs/raw.py",
-        "discount = (~(over | terminated)).astype(jnp.float32)",
-        "discount = (~(over | last)).astype(jnp.float32)",
+        "discount = jnp.where(over | terminated, 0.0, jnp.float32(going_on))",
+        "discount = jnp.where(over | last, 0.0, jnp.float32(going_on))",
         "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
+    ),
+    _m(
+        "environments that begin together share a start that others leave",
+        "envs/resets.py",
+        "rank = jnp.cumsum(begins, dtype=jnp.int32) - 1",
+        "rank = jnp.arange(num_envs, dtype=jnp.int32)",
+        "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
+    ),
+    _m(
+        "a pool is renewed in one place",
+        "envs/resets.py",
+        "(pool.oldest + number) % size",
+        "pool.oldest % size",
+        "envs/test_resets.py::test_a_pool_is_renewed_from_its_oldest_on",
+    ),
+    _m(
+        "staggered first episodes count",
+        "envs/base.py",
+        "return last if self.counts is None else last & self.counts",
+        "return last",
+        "envs/test_resets.py::test_first_episodes_that_are_staggered_count_nowhere",
     ),
     _m(
         "an end at the limit is cut",

@@ -39,6 +39,30 @@ def registered(folder: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+def brax(folder: Path) -> tuple[str, ...]:
+    """Those of `brax.envs.get_environment`."""
+    return _keys(assigned(folder / "envs" / "__init__.py", "_envs"))
+
+
+def playground(folder: Path) -> tuple[str, ...]:
+    """Those of the DeepMind Control Suite. All others fetch models from the network."""
+    suite = folder / "_src" / "dm_control_suite"
+    return _keys(assigned(suite / "__init__.py", "_envs"))
+
+
+def craftax(folder: Path) -> tuple[str, ...]:
+    """Those that its maker compares a name with, but with a reset of their own."""
+    found = dict.fromkeys(_strings(parsed(folder / "craftax_env.py")))
+    return tuple(x for x in found if x.endswith("-v1") and "AutoReset" not in x)
+
+
+def navix(folder: Path) -> tuple[str, ...]:
+    """Those that its modules register."""
+    modules = sorted((folder / "environments").glob("[!_]*.py"))
+    texts = (x.read_text("utf-8") for x in modules)
+    return tuple(x for y in texts for x in re.findall(r'register_env\(\s*"(.+?)"', y))
+
+
 def octax(folder: Path) -> tuple[str, ...]:
     """A game for each module that names its program, and each level of the others."""
     modules = sorted((folder / "environments").glob("[!_]*.py"))
@@ -56,6 +80,12 @@ def assigned(path: Path, name: str) -> ast.AST | None:
         if name in map(ast.unparse, targets):
             return node
     return None
+
+
+def _keys(node: Any) -> tuple[str, ...]:
+    """Of the dictionary that is assigned."""
+    keys = node.value.keys if node and isinstance(node.value, ast.Dict) else ()
+    return tuple(x for key in keys for x in _strings(key))
 
 
 def _strings(node: Any) -> Iterator[str]:

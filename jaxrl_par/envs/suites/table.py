@@ -31,15 +31,29 @@ class Suite(NamedTuple):
     """What is imported."""
     names: Callable[[Path], tuple[str, ...]]
     """Of its tasks, from the package's folder."""
+    others: str = ""
+    """Of which tasks there are no names, and what to do for these: a sentence."""
 
 
 SUITES = {
+    "brax": Suite(("brax>=0.14.2,<0.15",), "brax", listing.brax),
+    "craftax": Suite(("craftax>=1.6.1,<1.7",), "craftax", listing.craftax),
     "jumanji": Suite(("jumanji>=1.1.2,<1.2",), "jumanji", listing.registered),
+    "navix": Suite(
+        ("navix>=0.7.4,<0.8; python_version < '3.12'",), "navix", listing.navix
+    ),
     # It imports OpenCV undeclared.
     "octax": Suite(
         ("octax>=0.1.1,<0.2", "opencv-python-headless>=4.8"), "octax", listing.octax
     ),
     "pgx": Suite(("pgx>=2.6,<2.7",), "pgx", listing.pgx),
+    "playground": Suite(
+        ("playground>=0.2,<0.3",),
+        "mujoco_playground",
+        listing.playground,
+        ". All others fetch models from the network: load one with Playground's"
+        " registry, and envs.suites.from_playground takes it",
+    ),
     "xland": Suite(("xminigrid>=0.9.3,<0.10",), "xminigrid", listing.registered),
 }
 
@@ -81,7 +95,8 @@ def refusal(name: str) -> RefusedError:
     ours = _known(suite)
     hint = _same_task(task) or nearest(name, ours) or nearest_task(task) or "."
     known = ", ".join(x.partition(MARK)[2] for x in ours)
-    return RefusedError(f"unknown environment {name!r}{hint} {suite} has: {known}")
+    told = f"unknown environment {name!r}{hint} {suite} has: {known}"
+    return RefusedError(told + SUITES[suite].others)
 
 
 def nearest_task(task: str) -> str:
