@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import listing, table
 from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Box, Discrete, Masked, PRNGKey
@@ -49,6 +50,7 @@ def from_pgx(
     opponent: Opponent | None = random_legal,
     name: str | None = None,
     max_steps: int = MAX_STEPS,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of a game that has pgx's interface.
 
@@ -56,6 +58,7 @@ def from_pgx(
       opponent: who has all other seats; None for self-play.
       max_steps: those of player 0 after which a game is cut, as by a time limit; in
         self-play those of both. No game of a board lasts so long by default.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
       RefusedError: `num_envs` or `max_steps` is below 1, `env` is no such game, or
@@ -65,7 +68,7 @@ def from_pgx(
         raise RefusedError(f"env must be a pgx.Env, as pgx.make gives, got {told(env)}")
     made = self_play(env) if opponent is None else against(env, opponent)
     made = made._replace(max_episode_steps=max_steps)
-    return from_raw(made, num_envs, name or str(env.id))
+    return from_raw(made, num_envs, name or str(env.id), resets)
 
 
 def raw(
@@ -126,7 +129,11 @@ def against(env: Any, opponent: Opponent) -> Raw:
         ends = state.terminated, state.truncated
         return state, _shown(env, state, 0), reward, *ends
 
-    return Raw(reset, step, *_specs(env))
+    def told(state):
+        return {"success": state.rewards[0] > 0}
+
+    alone = env.num_players == 1
+    return Raw(reset, step, *_specs(env), told=None if alone else told)
 
 
 @as_written
