@@ -28,6 +28,7 @@ from jaxrl_par.cli.readers import Topology, readers
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
+from jaxrl_par.envs.suites import table
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import (
     at_least,
@@ -68,6 +69,10 @@ class Args:
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""
+    plays_itself: ClassVar[bool] = False
+    """Whether it can learn a game from both sides, where steps are of one player and
+    the other in turn: all that it bootstraps is multiplied by discounts, which may be
+    -1, and it judges nothing by returns of episodes."""
     simulators: ClassVar[Callable[[int, int], HostEnvironment] | None] = None
     """A script's own, in their place: (num_envs, seed) -> simulators."""
 
@@ -309,6 +314,12 @@ class Args:
         """From a run of several learners to one that acts where it is evaluated: of
         those that gossip, one with the mean of their parameters."""
         return averaged if self.topology == "gossip" else None
+
+    @property
+    def judged(self) -> "Args":
+        """The config of the environments that it is evaluated in: of a game against
+        itself, whose returns say nothing, that against an opponent."""
+        return replace(self, env_name=table.opposed(self.env_name))
 
     def played(self) -> "Args":
         """For a run that is not trained any more: what it was logged to and shown need

@@ -70,7 +70,7 @@ def environments_problems(args: "Args") -> list[str]:
                 f"masked: {args.env_name} is compiled, and shows its masks by itself if"
                 " it has any: leave it out"
             ]
-        return []
+        return _one_sided(args)
     simulated = args.system in SIMULATED
     unknown = host.problems(args.env_name, args.backend or "auto")
     if args.backend is not None:
@@ -85,6 +85,18 @@ def environments_problems(args: "Args") -> list[str]:
     if simulated:
         return _named_endless_problems(args)
     return [_cannot_compile(args)]
+
+
+def _one_sided(args: "Args") -> list[str]:
+    """A game that the agent plays against itself, and cannot learn from both sides."""
+    opposed = table.opposed(args.env_name)
+    if args.plays_itself or opposed == args.env_name:
+        return []
+    return [
+        f"env_name: in {args.env_name} each step is the other player's, with a discount"
+        " of -1, which a2c, ppo, impala, dqn and what is made of them learn from, and"
+        f" this does not: take {opposed}"
+    ]
 
 
 def endless_problems(args: "Args", known_limit: int | None) -> list[str]:

@@ -89,7 +89,7 @@ def _playing(args: Args, agent: Agent) -> Callable[[Params, PRNGKey], Evaluation
     bounds = settings.evaluation_episodes, settings.evaluation_max_steps
     num_envs = settings.evaluation_envs
     if args.is_pure:
-        return in_pieces(agent, args.make_env(num_envs), *bounds)
+        return in_pieces(agent, args.judged.make_env(num_envs), *bounds)
     limits = (args.threads if args.system == "threads" else args.workers).supervision
     play = host_evaluator(agent, *bounds, limits)
 

@@ -96,10 +96,8 @@ def alone(name: str, **params: Any) -> Any:
 def _unknown(name: str) -> RefusedError:
     from jaxrl_par.envs import host  # which needs much that others do not
 
-    error, wrong = (
-        catalogue.unknown(name),
-        next(x for x in tasks(name) if not is_name(x)),
-    )
+    wrong = next(x for x in tasks(name) if not is_name(x))
+    error = catalogue.unknown(wrong)
     if table.is_of_a_suite(wrong):
         return error
     if not host.problems(wrong, "auto"):

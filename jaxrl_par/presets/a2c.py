@@ -5,6 +5,7 @@ asynchronous workers or learners that gossip, with `--topology`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import optax
 
@@ -18,6 +19,8 @@ from jaxrl_par.types import Agent, Spec, Specs
 @dataclass(frozen=True)
 class Args(cli.Args):
     """Batched advantage actor-critic."""
+
+    plays_itself: ClassVar[bool] = True
 
     total_steps: int = 3_072_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0)

@@ -8,6 +8,7 @@ what R2D2 learns: see `r2d2`.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import optax
 
@@ -23,6 +24,8 @@ from jaxrl_par.types import Agent, Spec, Specs
 @dataclass(frozen=True)
 class Args(ReplayArgs):
     """Deep Q-networks: double, dueling, n-step, prioritised, with memory."""
+
+    plays_itself: ClassVar[bool] = True
 
     num_envs: int = 8
     unroll_length: int = 8

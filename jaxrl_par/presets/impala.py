@@ -23,6 +23,7 @@ from jaxrl_par.types import Agent, Spec, Specs
 class Args(cli.EpochArgs):
     """IMPALA with V-trace."""
 
+    plays_itself: ClassVar[bool] = True
     learns_from_rows: ClassVar[bool] = False
 
     env_name: str = "Breakout-MinAtar"

@@ -4,6 +4,7 @@ A single pass without minibatches also runs on `--topology delayed` and `workers
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import optax
 
@@ -17,6 +18,8 @@ from jaxrl_par.types import Agent, Spec, Specs
 @dataclass(frozen=True)
 class Args(cli.EpochArgs):
     """Proximal policy optimisation."""
+
+    plays_itself: ClassVar[bool] = True
 
     num_envs: int = 8
     unroll_length: int = 64

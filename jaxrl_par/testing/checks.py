@@ -517,9 +517,14 @@ def _check_close(
     _check_equal(x, y, otherwise, tolerance)
 
 
-def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
+def _where(condition: Bool[Array, "*N"], xs: PyTree, ys: PyTree) -> PyTree:
     """`jnp.where` row by row."""
-    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y)
+
+    def leaf(x: Array, y: Array) -> Array:
+        rows = jnp.expand_dims(condition, range(condition.ndim, x.ndim))
+        return jnp.where(rows, x, y)
+
+    return jax.tree.map(leaf, xs, ys)
 
 
 def _leaves(

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import RefusedError, told, unknown_name
 from jaxrl_par.specs import sent
@@ -32,7 +33,11 @@ _CLOCKED = {"SearchAndRescue"}
 
 
 def from_jumanji(
-    env: Any, num_envs: int, name: str | None = None, joint: bool | None = None
+    env: Any,
+    num_envs: int,
+    name: str | None = None,
+    joint: bool | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of a task that has Jumanji's interface, without its wrappers.
 
@@ -40,12 +45,13 @@ def from_jumanji(
       joint: whether its mask says which combinations of several actions are legal, or
         for each of them which values. By default its shape tells; that of two actions
         of two values does not.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
       RefusedError: `num_envs` is below 1, `env` is no such task, or there is no telling
         what its actions or its mask mean.
     """
-    return from_raw(adapted(env, joint), num_envs, name or type(env).__name__)
+    return from_raw(adapted(env, joint), num_envs, name or type(env).__name__, resets)
 
 
 def raw(task: str, **params: Any) -> Raw:

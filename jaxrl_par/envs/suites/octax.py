@@ -16,13 +16,19 @@ import numpy as np
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import RefusedError, told, unknown_name
 from jaxrl_par.types import Box, Discrete
 
 
-def from_octax(env: Any, num_envs: int, name: str | None = None) -> Environment:
+def from_octax(
+    env: Any, num_envs: int, name: str | None = None, resets: Resets = Resets()
+) -> Environment:
     """Copies of a game that has octax's interface, without its wrappers.
+
+    Args:
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
       RefusedError: `num_envs` is below 1, or `env` is no such game.
@@ -32,7 +38,7 @@ def from_octax(env: Any, num_envs: int, name: str | None = None) -> Environment:
     ):
         kind = "an OctaxEnv, the first of what create_environment gives"
         raise RefusedError(f"env must be {kind}, got {told(env)}")
-    return from_raw(adapted(env), num_envs, name or type(env).__name__)
+    return from_raw(adapted(env), num_envs, name or type(env).__name__, resets)
 
 
 def raw(task: str, **params: Any) -> Raw:
@@ -69,6 +75,6 @@ def adapted(env: Any) -> Raw:
         step=step,
         observation_spec=Box(seen.shape, np.dtype(seen.dtype), 0.0, 1.0),
         action_spec=Discrete(env.num_actions),
-        max_episode_steps=int(env.max_num_steps_per_episodes),
+        own_limit=int(env.max_num_steps_per_episodes),
         draw=env.render if env.render_mode == "rgb_array" else None,
     )

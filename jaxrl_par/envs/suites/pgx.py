@@ -26,12 +26,16 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import listing, table
 from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Box, Discrete, Masked, PRNGKey
 
 Opponent = Callable[[PyTree, Bool[Array, " A"], PRNGKey], Int[Array, ""]]
 """(what it sees, which actions are legal, key) -> its action, of one game."""
+
+
+MAX_STEPS = 10_000
 
 
 def random_legal(obs: PyTree, allowed: Bool[Array, " A"], key: PRNGKey):
@@ -45,32 +49,39 @@ def from_pgx(
     num_envs: int,
     opponent: Opponent | None = random_legal,
     name: str | None = None,
+    max_steps: int = MAX_STEPS,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of a game that has pgx's interface.
 
     Args:
       opponent: who has all other seats; None for self-play.
+      max_steps: those of player 0 after which a game is cut, as by a time limit; in
+        self-play those of both. No game of a board lasts so long by default.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
-      RefusedError: `num_envs` is below 1, `env` is no such game, or self-play is of
-        other than two players.
+      RefusedError: `num_envs` or `max_steps` is below 1, `env` is no such game, or
+        self-play is of other than two players with open cards.
     """
     if not all(hasattr(env, x) for x in ("init", "step", "num_players")):
         raise RefusedError(f"env must be a pgx.Env, as pgx.make gives, got {told(env)}")
     made = self_play(env) if opponent is None else against(env, opponent)
-    return from_raw(made, num_envs, name or str(env.id))
+    made = made._replace(max_episode_steps=max_steps)
+    return from_raw(made, num_envs, name or str(env.id), resets)
 
 
-def raw(task: str, opponent: Opponent = random_legal) -> Raw:
+def raw(
+    task: str, opponent: Opponent = random_legal, max_steps: int = MAX_STEPS
+) -> Raw:
     """One game by its name in pgx; behind `listing.SELF_PLAY`, of both players."""
     pgx = table.imported("pgx")
     game = task.removesuffix(listing.SELF_PLAY)
     env = as_written(pgx.make)(game)
-    if game == task:
-        return against(env, opponent)
-    if opponent is not random_legal:
+    if game != task and opponent is not random_legal:
         raise RefusedError(f"pgx::{task} has no opponent but itself: leave it out")
-    return self_play(env)
+    made = against(env, opponent) if game == task else self_play(env)
+    return made._replace(max_episode_steps=max_steps)
 
 
 @as_written
@@ -118,7 +129,11 @@ def against(env: Any, opponent: Opponent) -> Raw:
         ends = state.terminated, state.truncated
         return state, _shown(env, state, 0), reward, *ends
 
-    return Raw(reset, step, *_specs(env))
+    def told(state):
+        return {"success": state.rewards[0] > 0}
+
+    alone = env.num_players == 1
+    return Raw(reset, step, *_specs(env), told=None if alone else told)
 
 
 @as_written

@@ -68,6 +68,12 @@ def is_name(name: str) -> bool:
     return is_of_a_suite(name) and name in _known(name.partition(MARK)[0])
 
 
+def opposed(name: str) -> str:
+    """A game that the agent plays against itself as the game against an opponent, which
+    shows how well it plays; any other name as it is."""
+    return name.removesuffix(listing.SELF_PLAY) if is_of_a_suite(name) else name
+
+
 def names() -> dict[str, tuple[str, ...]]:
     """The tasks, with the suite in front, of each suite that can be used here."""
     return {suite: known for suite in SUITES if (known := _known(suite))}

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import RefusedError, told, unknown_name
 from jaxrl_par.types import Box, Discrete, Specs
@@ -23,12 +24,17 @@ _TILES, _COLOURS = 13, 12
 
 
 def from_xland(
-    env: Any, num_envs: int, params: Any = None, name: str | None = None
+    env: Any,
+    num_envs: int,
+    params: Any = None,
+    name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of a task that has XLand-MiniGrid's interface, without resetting wrappers.
 
     Args:
       params: its `EnvParams`, by default `env.default_params()`.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
       RefusedError: `num_envs` is below 1, or `env` is no such task.
@@ -37,7 +43,7 @@ def from_xland(
         kind = "an xminigrid Environment, the first of what xminigrid.make gives"
         raise RefusedError(f"env must be {kind}, got {told(env)}")
     params = env.default_params() if params is None else params
-    return from_raw(adapted(env, params), num_envs, name or type(env).__name__)
+    return from_raw(adapted(env, params), num_envs, name or type(env).__name__, resets)
 
 
 def raw(task: str, **params: Any) -> Raw:
@@ -69,8 +75,9 @@ def adapted(env: Any, params: Any) -> Raw:
         step=step,
         observation_spec=_specs(reset),
         action_spec=Discrete(env.num_actions(params)),
-        max_episode_steps=params.max_steps,
+        own_limit=params.max_steps,
         draw=_drawing(env, params),
+        told=lambda now: {"success": now.discount == 0},
     )
 
 

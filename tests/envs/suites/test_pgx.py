@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_par import envs, random, returns
+from jaxrl_par import envs, presets, random, returns
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
 from jaxrl_par.types import Masked
@@ -234,6 +234,17 @@ def test_bad_input(make, told):
     with pytest.raises(RefusedError) as refused:
         make()
     assert told in str(refused.value)
+
+
+def test_who_cannot_learn_from_both_sides_is_refused_before_anything_is_made():
+    name = "pgx::hex-self-play"
+    (told,) = presets.get("es").config(env_name=name).problems()
+    assert told.startswith(f"env_name: in {name} each step is the other player's")
+    assert told.endswith("take pgx::hex")
+    for able in ("ppo", "dqn", "impala", "a2c"):
+        config = presets.get(able).config(env_name=name)
+        assert config.problems() == [] and config.judged.env_name == "pgx::hex"
+    assert presets.get("es").config(env_name="pgx::hex").problems() == []
 
 
 @pytest.mark.slow
