@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from jaxrl_par.envs import drawing
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites.keys import words
 from jaxrl_par.envs.suites.table import imported
 from jaxrl_par.errors import unknown_name
@@ -59,6 +60,7 @@ def from_craftax(
     num_envs: int,
     params: Any = None,
     name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment of Craftax, or of one's own that is derived from one.
 
@@ -71,7 +73,7 @@ def from_craftax(
       RefusedError: `num_envs` or the time limit is below 1.
     """
     params = env.default_params if params is None else params
-    return from_raw(_raw(env, params), num_envs, name or env.name)
+    return from_raw(_raw(env, params), num_envs, name or env.name, resets)
 
 
 @as_written
