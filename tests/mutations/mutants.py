@@ -773,8 +773,8 @@ _PARTS = (
     _m(
         "episodes are told one row late",
         "rollout.py",
-        "_ended(episode, steps.last[1:])",
-        "_ended(episode, steps.last[:-1])",
+        "_ended(episode, trajectory.steps.last[1:])",
+        "_ended(episode, trajectory.steps.last[:-1])",
         "test_rollout.py::test_episodes_are_those_that_ended",
     ),
     _m(
@@ -1854,6 +1854,28 @@ _ENVS = (
         "reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))",
         "reward = jnp.asarray(reward, jnp.float32)",
         "envs/test_gymnax.py::test_the_stream_is_what_gymnax_gives_by_hand",
+    ),
+    _m(
+        "an action that is repeated pays for what is behind the end",
+        "envs/suites/physics.py",
+        "total += jnp.where(over, 0.0, after.reward)",
+        "total += after.reward",
+        "envs/suites/test_physics.py::"
+        "test_an_action_that_is_repeated_ends_where_the_episode_does",
+    ),
+    _m(
+        "whole episodes tell of those behind the first",
+        "rollout.py",
+        "ended = running & over[1:]",
+        "ended = steps.last[1:]",
+        "envs/test_told.py::test_whole_episodes_tell_of_the_first_of_each_environment",
+    ),
+    _m(
+        "a simulated environment tells of lanes that do not count",
+        "envs/host/pure.py",
+        "numbers = [told[name][chosen][ended[chosen]] for ended, told in taken]",
+        "numbers = [told[name][ended] for ended, told in taken]",
+        "envs/test_told.py::test_simulated_it_tells_the_same",
     ),
     _m(
         "imaze: the wrong goal pays as no goal does",
