@@ -337,6 +337,17 @@ def ppg(data: Any) -> str:
     return table(head, rows)
 
 
+def suites(data: Any) -> str:
+    """Tasks of suites: what is reached, beside a network that knows nothing."""
+    head = ("task", "untrained", "greedy return of every seed", "median", "rows")
+    rows = [
+        (x["task"], x["before"], x["last"], x["median"], x["rows"])
+        for x in data["rows"]
+    ]
+    told = "Suites' own pay; games of pgx against a random opponent: 1 won, -1 lost."
+    return f"{told}\n\n{table(head, rows)}"
+
+
 def guided(data: Any) -> str:
     names = "pace", "seed", "opened", "best", "time"
     doors = [map(x.get, names) for x in data["rows"]["doors"]]
@@ -525,6 +536,12 @@ SECTIONS = (
     ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
+    Section(
+        "A task of each suite, with PPO",
+        "suites/study.json",
+        f"{_E}/suites_study.py",
+        suites,
+    ),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "QT-Opt: data, targets and updaters", "qt_opt/study.json",

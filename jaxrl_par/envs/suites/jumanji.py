@@ -22,6 +22,7 @@ from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
 from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
+from jaxrl_par.envs.suites.bare import refuse_wrapped
 from jaxrl_par.errors import RefusedError, told, unknown_name
 from jaxrl_par.specs import sent
 from jaxrl_par.types import Box, Discrete, Masked, MultiDiscrete, Spec, Specs
@@ -74,14 +75,12 @@ def adapted(env: Any, joint: bool | None = None) -> Raw:
     if not all(hasattr(env, x) for x in ("reset", "step", "reward_spec")):
         kind = "a jumanji.Environment, as jumanji.make gives"
         raise RefusedError(f"env must be {kind}, got {told(env)}")
+    refuse_wrapped(env)
 
     def begin(key):
         return env.reset(jax.random.key_data(key))  # its states keep bits
 
-    clocked = type(env).__name__ in _CLOCKED
-    limit, endless = getattr(env, "time_limit", None), copy.copy(env)
-    if limit is not None and not clocked:
-        endless.time_limit = _NEVER
+    limit, endless = getattr(env, "time_limit", None), _endless(env)
     seen = jax.eval_shape(begin, jax.random.key(0))[1].observation
     observation_spec = _specs(env.observation_spec, seen, limit)
     action_spec = _action_spec(env.action_spec, getattr(seen, _MASK, None))
@@ -120,6 +119,16 @@ def adapted(env: Any, joint: bool | None = None) -> Raw:
         draw=_drawing(env),
         discount=lambda before, after: after[1],
     )
+
+
+def _endless(env: Any) -> Any:
+    """A copy, also of what wrappers have within, which does not come to its limit."""
+    copied = copy.copy(env)
+    if "_env" in vars(copied):
+        copied._env = _endless(copied._env)
+    elif "time_limit" in vars(copied) and type(env).__name__ not in _CLOCKED:
+        copied.time_limit = _NEVER
+    return copied
 
 
 def _by_name(observation: Any) -> Any:

@@ -17,6 +17,7 @@ from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
 from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
+from jaxrl_par.envs.suites.bare import refuse_wrapped
 from jaxrl_par.errors import RefusedError, told, unknown_name
 from jaxrl_par.types import Box, Discrete, Specs
 
@@ -42,6 +43,7 @@ def from_xland(
     if not all(hasattr(env, x) for x in ("default_params", "reset", "num_actions")):
         kind = "an xminigrid Environment, the first of what xminigrid.make gives"
         raise RefusedError(f"env must be {kind}, got {told(env)}")
+    refuse_wrapped(env)
     params = env.default_params() if params is None else params
     return from_raw(adapted(env, params), num_envs, name or type(env).__name__, resets)
 

@@ -13,7 +13,8 @@ from jaxrl_par.types import Box, Discrete, Masked, MultiDiscrete
 jumanji = pytest.importorskip("jumanji")
 
 from jumanji import specs  # noqa: E402
-from jumanji.environments import Game2048, Knapsack, Snake  # noqa: E402
+from jumanji.environments import Connector, Game2048, Knapsack, Snake  # noqa: E402
+from jumanji.wrappers import AutoResetWrapper, MultiToSingleWrapper  # noqa: E402
 
 from jaxrl_par.envs import suites  # noqa: E402
 from jaxrl_par.envs.suites import jumanji as adapter  # noqa: E402
@@ -77,6 +78,17 @@ def test_an_end_at_the_limit_is_an_end():
         state, step, _, discount = advance(state, action, random.key(t))
     assert step.last.all() and bad.sum() > 0
     np.testing.assert_array_equal(discount, jnp.where(bad, 0.0, 1.0))
+
+
+@pytest.mark.slow
+def test_a_limit_within_a_wrapper_is_a_truncation_too():
+    env = suites.from_jumanji(MultiToSingleWrapper(Connector(time_limit=3)), 2)
+    state, step = jax.jit(env.reset)(random.key(0))
+    advance, still = jax.jit(env.step), jnp.zeros((2, 10), jnp.int32)
+    for _ in range(3):
+        assert not step.last.any()
+        state, step, _, discount = advance(state, still, random.key(0))
+    assert step.last.all() and discount.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.slow
@@ -149,6 +161,10 @@ def test_integers_that_begin_elsewhere_keep_their_start():
     "make, told",
     [
         (lambda: suites.from_jumanji(object(), 1), "env must be a jumanji.Environment"),
+        (
+            lambda: suites.from_jumanji(AutoResetWrapper(Knapsack()), 1),
+            "AutoResetWrapper is around the environment: hand over the one within",
+        ),
         (
             lambda: envs.make("jumanji::Snake-v1", 1, num_row=3),
             "parameter of jumanji::Snake-v1 'num_row'; did you mean 'num_rows'?",

@@ -12,6 +12,8 @@ from jaxrl_par.types import Discrete
 
 xminigrid = pytest.importorskip("xminigrid")
 
+from xminigrid.wrappers import GymAutoResetWrapper  # noqa: E402
+
 from jaxrl_par.envs import suites  # noqa: E402
 from jaxrl_par.envs.suites import xland as adapter  # noqa: E402
 
@@ -76,6 +78,12 @@ def test_an_end_at_the_limit_is_an_end_and_a_limit_alone_is_none(limit, discount
         (
             lambda: suites.from_xland(object(), 1),
             "env must be an xminigrid",
+        ),
+        (
+            lambda: suites.from_xland(
+                GymAutoResetWrapper(xminigrid.make("MiniGrid-Unlock")[0]), 1
+            ),
+            "GymAutoResetWrapper is around the environment",
         ),
         (
             lambda: envs.make("xland::MiniGrid-Unlock", 1, max_step=3),
