@@ -3,10 +3,10 @@
     python experiments/craftax_study.py
 
 All are members of one program, as that takes long to compile. The last one has a
-learning rate of 0, and so acts nearly at random. Worlds are as costly to make as tens
-of steps: one is made in each step, for whichever episode begins. An achievement counts
-for an episode in which it was unlocked; what is shown are means over the episodes that
-ended since the point before. Writes study.json.
+learning rate of 0, and so acts nearly at random. A world is as costly to make as
+several steps: each member makes one in a step, for whichever episode begins. An
+achievement counts for an episode in which it was unlocked; what is shown are means over
+the episodes that ended since the point before. Writes study.json.
 """
 
 from dataclasses import dataclass

@@ -348,6 +348,21 @@ def suites(data: Any) -> str:
     return f"{told}\n\n{table(head, rows)}"
 
 
+def craftax(data: Any) -> str:
+    """Achievements, and those unlocked in a tenth of the episodes or more."""
+    (row,) = data["rows"]
+    ends = row["by_achievement"]
+    names = [x for x in ends if x not in ("achievements", "return")]
+    often = [x for x in names if max(ends[x]) >= 0.1]
+    often.sort(key=lambda x: -max(ends[x]))
+    rows = [
+        (x.replace("_", " "), ends[x][:-1], ends[x][-1])
+        for x in ("achievements", *often)
+    ]
+    told = f"Per episode, after {row['rows']:,} rows; below, shares of the episodes."
+    return f"{told}\n\n{table(('achievement', 'seeds', 'never learns'), rows)}"
+
+
 def guided(data: Any) -> str:
     names = "pace", "seed", "opened", "best", "time"
     doors = [map(x.get, names) for x in data["rows"]["doors"]]
@@ -541,6 +556,12 @@ SECTIONS = (
         "suites/study.json",
         f"{_E}/suites_study.py",
         suites,
+    ),
+    Section(
+        "Achievements in Craftax-Classic",
+        "craftax/study.json",
+        f"{_E}/craftax_study.py",
+        craftax,
     ),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(

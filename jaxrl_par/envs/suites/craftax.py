@@ -3,8 +3,9 @@
 Its `done` is an end or the time limit. The rule for it takes the limit as a parameter:
 without one it says what an end is, and the stream counts the limit.
 
-On CPU they are slow to compile, in minutes. Those that show pixels make their textures
-at first use, and write them into the folder of the package.
+On CPU they compile for tens of seconds, and a world takes as long to make as several
+steps: `resets` make fewer. Those that show pixels make their textures at first use, and
+write them into the folder of the package.
 """
 
 from dataclasses import fields

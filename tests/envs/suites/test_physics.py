@@ -174,5 +174,5 @@ def test_what_does_not_fit_is_refused():
     counting.env = Clock()
     around = SimpleNamespace(env=counting)
     for env in (counting, around):
-        with pytest.raises(RefusedError, match="^EpisodeWrapper is around"):
+        with pytest.raises(RefusedError, match=r"^EpisodeWrapper is around"):
             physics.raw(env, 10, 1)
