@@ -47,6 +47,10 @@ def settings(name, kind):
         options["replay"] = replace(usual.replay, **small, updates_per_step=1)
     if hasattr(usual, "num_minibatches"):
         options["num_minibatches"] = 2
+    if name == "episodic_control":
+        options["method"] = "nec"
+    if name == "r2d2":
+        options |= {"dqn": replace(usual.dqn, burn_in=4), "sequence": 8}
     if name == "actor_learner_distillation":
         options["learner"] = replace(usual.learner, widths=(8,), memory_width=8)
     sizes = {"num_envs": 4, "unroll_length": 16}
