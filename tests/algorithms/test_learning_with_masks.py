@@ -1,6 +1,8 @@
 """Where few of many actions do anything, who knows them learns in less than half of
 the steps."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import optax
@@ -33,29 +35,33 @@ def by_dqn(env):
 def final_returns(program, num_updates):
     """Of each seed, over the last fifth of the updates."""
     keys = jax.random.split(random.key(0), SEEDS)
-    run = jax.jit(
-        jax.vmap(lambda key: scanned(program, num_updates)(program.init(key)))
-    )
-    told = run(keys)[1]["episode_return"]
+
+    def run(key):
+        return scanned(program, num_updates)(program.init(key))[1]["episode_return"]
+
+    told = jax.jit(jax.vmap(run))(keys)
     total, count = (np.asarray(x)[:, -num_updates // 5 :].sum(1) for x in told)
     return total / count
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "updates"), [(by_ppo, 20), (by_dqn, 60)])
-def test_masks_save_more_than_half_of_the_steps(method, updates):
-    """64 actions, of which 4 are allowed: at most 8."""
-    masked = final_returns(method(choices.few_of_many(16)), updates)
-    unmasked = final_returns(method(choices.few_of_many(16, masked=False)), 2 * updates)
+@pytest.mark.parametrize(
+    ("method", "rooms", "updates"), [(by_ppo, 32, 25), (by_dqn, 16, 60)]
+)
+def test_masks_save_more_than_half_of_the_steps(method, rooms, updates):
+    """4 of 64 or 128 actions are allowed; the optimal return is 8."""
+    make = partial(choices.few_of_many, 16, rooms=rooms)
+    masked = final_returns(method(make()), updates)
+    unmasked = final_returns(method(make(masked=False)), 2 * updates)
     assert (masked > 6.0).all() and (unmasked < 5.0).all(), (masked, unmasked)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "at_least"), [(choices.pairs, 1.8), (choices.parts, 0.7)]
+    ("make", "at_least"), [(choices.pairs, 1.8), (choices.parts, 0.6)]
 )
 def test_actions_of_several_parts_are_learned(make, at_least):
     """Optimal: 2 in two steps that must agree with a bit, and 1."""
     env = make(32)
     learner = loops.epochs(ppo(actor_critic(*env.specs, SMALL), optax.adam(5e-3)), 4, 4)
-    check_learns(learner, env, at_least, num_updates=80)
+    check_learns(learner, env, at_least, num_updates=200)
