@@ -130,13 +130,10 @@ def differ(rows: Rows, limit: int | None, starts: Any) -> Answer:
     begins = rows.idle if rows.idle.any() else _ends(rows)
     repeated = total = 0
     for b in range(begins.shape[1]):
-        found = [jax.tree.map(lambda x, b=b: x[b], rows.first)]
-        times = np.flatnonzero(begins[:, b])
-        found += [
-            jax.tree.map(lambda x, t=t, b=b: x[t, b], rows.seen.obs) for t in times
-        ]
-        repeated += sum(_same(found[0], x) for x in found[1:])
-        total += len(found) - 1
+        first = jax.tree.map(lambda x, b=b: x[b][None], rows.first)
+        found = jax.tree.map(lambda x, b=b: x[begins[:, b], b], rows.seen.obs)
+        same = _alike(found, first, 1)
+        repeated, total = repeated + int(same.sum()), total + same.size
     return repeated < total or f"all {total} begin as the first episode did"
 
 
