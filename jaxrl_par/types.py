@@ -22,7 +22,8 @@ from jaxrl_par.masks import Masked as Masked
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
 from jaxrl_par.specs import MultiDiscrete as MultiDiscrete
-from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.specs import Spec as Spec
+from jaxrl_par.specs import Specs as Specs
 from jaxrl_par.stream import Extras as Extras
 from jaxrl_par.stream import Mean as Mean
 from jaxrl_par.stream import Metrics as Metrics
@@ -200,7 +201,7 @@ class Agent(NamedTuple):
     """The extras of an unroll, by whoever acted and with the parameters that did, once
     it knows how it goes on: such as first priorities. The carry is that after the last
     row. Leaves are [T, B, ...]."""
-    specs: tuple[Specs, Spec] | None = None
+    specs: tuple[Specs, Specs] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
     preferences: (
         Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None

@@ -130,7 +130,7 @@ def from_raw(
 
     made = Environment(
         reset=_reset(raw, starts, num_envs, resets),
-        step=_step(raw, starts, num_envs, resets, strong),
+        step=_step(raw, starts, resets, strong),
         num_envs=num_envs,
         observation_spec=raw.observation_spec,
         action_spec=raw.action_spec,
@@ -166,9 +166,7 @@ def _reset(raw: Raw, starts: Source, num_envs: int, resets: Resets) -> Callable:
     return reset
 
 
-def _step(
-    raw: Raw, starts: Source, num_envs: int, resets: Resets, strong: Callable
-) -> Callable:
+def _step(raw: Raw, starts: Source, resets: Resets, strong: Callable) -> Callable:
     limit = raw.max_episode_steps or _NEVER
     is_cut = limit != _NEVER or resets.stagger > 0
 
@@ -194,7 +192,7 @@ def _step(
 
     @as_written
     def step(now, action, key):
-        step_keys, reset_keys = jax.random.split(key, (2, num_envs))
+        step_keys, reset_keys = starts.keys(key)
         kept, fresh = starts.draw(now.kept, now.streams.last, reset_keys)
         # Otherwise XLA draws the random numbers again for each leaf that they enter.
         fresh = jax.lax.optimization_barrier(fresh)

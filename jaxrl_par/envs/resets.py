@@ -35,11 +35,11 @@ class Resets:
     }
 
     kind: Literal["fresh", "pooled", "optimistic"] = "fresh"
-    """fresh: every environment computes a reset of its own in each step. pooled: an
-    episode begins at one of `pool_size` starts, each as likely, so that two that begin
-    together may begin alike. optimistic: only `per_step` resets are computed a step.
-    Episodes that begin in it begin each at another one; if they are more, so many share
-    a start as makes the shares equal, up to one."""
+    """fresh: every environment computes a reset of its own in each step. pooled:
+    episodes begin at one of `pool_size` starts, each as likely, which they do not use
+    up. optimistic: only `per_step` resets are computed a step, for the episodes that
+    begin in it. In both, episodes that begin in the same step begin each at another
+    start; if they are more than starts, equally many share each, up to one."""
     per_step: int = 16
     """Resets that are computed a step. They replace the oldest of a pool; with 0 it
     stays what it was at first."""
@@ -85,7 +85,9 @@ class Source(NamedTuple):
 
     begin: Callable[[PRNGKey], tuple[Any, Starts]]
     """What is kept, and the first starts [B]."""
-    draw: Callable[[Any, Bool[Array, " B"], Key[Array, " B"]], tuple[Any, Starts]]
+    keys: Callable[[PRNGKey], tuple[Key[Array, " B"], Any]]
+    """The keys of the environments in a step, and those of `draw`."""
+    draw: Callable[[Any, Bool[Array, " B"], Any], tuple[Any, Starts]]
     """(kept, which episodes begin, keys) -> (kept, starts [B])
 
     Only those of episodes that begin are sound."""
@@ -103,18 +105,33 @@ def source(
     def begin(key: PRNGKey) -> tuple[Any, Starts]:
         return (), reset(jax.random.split(key, num_envs))
 
+    def keys(key: PRNGKey) -> tuple[Key[Array, " B"], Any]:
+        # Not one for each environment, most of which would be derived in vain.
+        step_key, reset_key = jax.random.split(key)
+        return jax.random.split(step_key, num_envs), reset_key
+
+    def draw(kept: Any, begins: Bool[Array, " B"], key: PRNGKey) -> tuple[Any, Starts]:
+        starts = reset(jax.random.split(key, resets.per_step))
+        return kept, _shared(starts, begins, 0, resets.per_step)
+
     if resets.kind == "fresh":
-        return Source(begin, lambda kept, begins, keys: (kept, reset(keys)))
+        return Source(
+            begin,
+            lambda key: tuple(jax.random.split(key, (2, num_envs))),
+            lambda kept, begins, keys: (kept, reset(keys)),
+        )
     if resets.kind == "pooled":
-        return _pooled(resets, reset, num_envs)
+        return Source(*_pooled(resets, reset, num_envs, keys))
+    return Source(begin, keys, draw)
 
-    def draw(kept: Any, begins: Bool[Array, " B"], keys: Key[Array, " B"]):
-        # Starts are drawn apart from whom they are for: the order may be any.
-        rank = jnp.cumsum(begins, dtype=jnp.int32) - 1
-        chosen = jnp.maximum(rank, 0) % resets.per_step
-        return kept, _taken(reset(keys[: resets.per_step]), chosen)
 
-    return Source(begin, draw)
+def _shared(starts: Starts, begins: Bool[Array, " B"], at: Any, number: int) -> Starts:
+    """Starts [B] of so many: the first episode that begins has the one there, and the
+    next ones those behind. They were drawn apart from whom they are for, so that any
+    order will do."""
+    rank = jnp.cumsum(begins, dtype=jnp.int32) - 1
+    chosen = (jnp.maximum(rank, 0) + at) % number
+    return jax.tree.map(lambda x: jnp.take(x, chosen, 0, mode="clip"), starts)
 
 
 class _Pool(NamedTuple):
@@ -123,8 +140,11 @@ class _Pool(NamedTuple):
 
 
 def _pooled(
-    resets: Resets, reset: Callable[[Key[Array, " N"]], Starts], num_envs: int
-) -> Source:
+    resets: Resets,
+    reset: Callable[[Key[Array, " N"]], Starts],
+    num_envs: int,
+    keys: Callable,
+) -> tuple[Callable, Callable, Callable]:
     size, renewed = resets.pool_size, resets.per_step
 
     def begin(key: PRNGKey) -> tuple[_Pool, Starts]:
@@ -135,14 +155,14 @@ def _pooled(
         )
         return _Pool(pool, jnp.int32(0)), first
 
-    def draw(pool: _Pool, begins: Bool[Array, " B"], keys: Key[Array, " B"]):
-        choice_key, renewal_key = jax.random.split(keys[0])
+    def draw(pool: _Pool, begins: Bool[Array, " B"], key: PRNGKey):
+        place_key, renewal_key = jax.random.split(key)
         if renewed:
             pool = _renewed(pool, reset(jax.random.split(renewal_key, renewed)), size)
-        choice = jax.random.randint(choice_key, (num_envs,), 0, size, jnp.int32)
-        return pool, _taken(pool.starts, choice)
+        place = jax.random.randint(place_key, (), 0, size, jnp.int32)
+        return pool, _shared(pool.starts, begins, place, size)
 
-    return Source(begin, draw)
+    return begin, keys, draw
 
 
 def _renewed(pool: _Pool, new: Starts, size: int) -> _Pool:
@@ -154,7 +174,3 @@ def _renewed(pool: _Pool, new: Starts, size: int) -> _Pool:
     number = len(jax.tree.leaves(new)[0])
     starts = jax.tree.map(put, pool.starts, new)
     return _Pool(starts, (pool.oldest + number) % size)
-
-
-def _taken(starts: Starts, indices: Int[Array, " B"]) -> Starts:
-    return jax.tree.map(lambda x: jnp.take(x, indices, 0, mode="clip"), starts)

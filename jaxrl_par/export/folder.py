@@ -85,7 +85,7 @@ class _Actor(NamedTuple):
     config: NetworkConfig
     network: Network
     observation_spec: Specs
-    action_spec: Spec
+    action_spec: Specs
     example: TimeStep
     """A step of one environment."""
 
@@ -111,7 +111,7 @@ def write(
     *,
     network: NetworkConfig,
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     params: Params,
     batch_sizes: Sequence[int] | None = None,
     numpy: bool = True,

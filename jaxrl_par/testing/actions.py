@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxrl_par.envs import Environment
@@ -39,7 +40,9 @@ def other_action(spec: Specs, action: Action) -> Action:
     return jax.tree.map(_other, spec, action)
 
 
-def nothing_allowed(env: Environment, steps: TimeStep) -> Bool[Array, "T B"]:
+def nothing_allowed(
+    env: Environment, steps: TimeStep
+) -> Bool[Array | np.ndarray, "T B"]:
     """Rows that are no `last` and have no action to choose."""
     mask = allowed(steps.obs)
     if mask is None:

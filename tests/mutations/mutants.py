@@ -1824,7 +1824,7 @@ _ENVS = (
         "environments that begin together share a start that others leave",
         "envs/resets.py",
         "rank = jnp.cumsum(begins, dtype=jnp.int32) - 1",
-        "rank = jnp.arange(num_envs, dtype=jnp.int32)",
+        "rank = jnp.arange(len(begins), dtype=jnp.int32)",
         "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
     ),
     _m(
