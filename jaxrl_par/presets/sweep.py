@@ -267,7 +267,7 @@ def train(args: Args, learner: Learner) -> Trained:
         key=random.key(args.seed),
         **budget,
         evaluate=evaluate,
-        default_name=f"{args.kind}-{args.env_name}",
+        default_name=f"{args.kind}-{cli.in_a_path(args.env_name)}",
     )
     returns = np.asarray(scores(trained.run))
     if args.training.gif:

@@ -323,8 +323,8 @@ def test_simulators_are_for_threads_and_workers():
 def test_only_simulators_have_an_info_to_log():
     named = TrainingConfig(info_metrics=("energy", "is_success"))
     assert problems(training=named) == (
-        "info_metrics: CartPole-v1 is compiled and has no info: leave it out, got"
-        " energy, is_success"
+        "info_metrics: CartPole-v1 is compiled, and logs all it tells: leave it out,"
+        " got energy, is_success"
     )
     pytest.importorskip("gymnasium")
     assert not problems(training=named, topology="threads", backend="gymnasium")
