@@ -773,8 +773,8 @@ _PARTS = (
     _m(
         "episodes are told one row late",
         "rollout.py",
-        "_ended(episode, steps.last[1:])",
-        "_ended(episode, steps.last[:-1])",
+        "_ended(episode, trajectory.steps.last[1:])",
+        "_ended(episode, trajectory.steps.last[:-1])",
         "test_rollout.py::test_episodes_are_those_that_ended",
     ),
     _m(
@@ -851,6 +851,14 @@ _NETWORKS = (
         "return total / jnp.maximum(number, 1.0)",
         "return total / values.shape[1]",
         "networks/test_masks.py::test_dueling_takes_the_mean_over_what_is_allowed",
+    ),
+    _m(
+        "a row has an action where any of its parts has one",
+        "masks.py",
+        "return reduce(or_, (~x for x in _any(action_spec, allowed)))",
+        "return ~reduce(or_, _any(action_spec, allowed))",
+        "networks/test_masks.py::"
+        "test_rows_without_an_action_are_found_for_every_kind_of_mask",
     ),
     _m(
         "combinations have their digits in the other order",
