@@ -150,7 +150,10 @@ class PlainPolicy(NamedTuple):
     What it draws and leaves in the extras is that of `act`, up to rounding."""
 
     described: Callable[[], dict[str, Any]]
-    """What it is, and what it reads: the config of `numpy_actor.Actor`."""
+    """What it is, and what it reads: the config of `numpy_actor.Actor`, of which
+    `networks.plain.described` has the observations and the action: leaves of a mask
+    have the kind "mask", and say the part of the action that they are "of"; an action
+    of several parts has the kind "parts", and a description of each by its name."""
     arrays: Callable[[Params], dict[str, Array]]
     """By name, those of the parameters that acting needs."""
     distribution: Callable[..., Any]

@@ -20,12 +20,12 @@ from jaxrl_par.envs.host.info import metric_of
 from jaxrl_par.envs.resets import Resets, Source, source
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse, refuse_any
+from jaxrl_par.specs import sent
 from jaxrl_par.types import (
     Action,
     EnvState,
     Obs,
     PRNGKey,
-    Spec,
     Specs,
     TimeStep,
     example,
@@ -48,10 +48,11 @@ class Raw(NamedTuple):
     step: Callable[[EnvState, Action, PRNGKey], Transition]
     """(state, action, key) -> (state, obs, reward, terminated, truncated)
 
+    The action is the environment's own: integers begin at the `start` of their spec.
     What happens after an end is not looked at. A step that does both terminates."""
     observation_spec: Specs
     """A spec for each leaf of an observation."""
-    action_spec: Spec
+    action_spec: Specs
     max_episode_steps: int | None = None
     """Time limit that the stream counts; None where it counts none."""
     draw: Callable[[EnvState], UInt8[np.ndarray, "H W 3"]] | None = None
@@ -171,7 +172,8 @@ def _step(raw: Raw, starts: Source, resets: Resets, strong: Callable) -> Callabl
     is_cut = limit != _NEVER or resets.stagger > 0
 
     def step_one(now: _Streams, action, key, fresh):
-        state, obs, reward, *ends = raw.step(now.state, action, key)
+        own = sent(raw.action_spec, action)
+        state, obs, reward, *ends = raw.step(now.state, own, key)
         terminated, truncated = (jnp.asarray(x, bool) for x in ends)
         over, left, whole = now.last, now.left, now.whole
         if is_cut:

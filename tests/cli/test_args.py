@@ -326,8 +326,13 @@ def test_only_simulators_have_an_info_to_log():
         "info_metrics: CartPole-v1 is compiled, and logs all it tells: leave it out,"
         " got energy, is_success"
     )
+    assert problems(masked=True) == (
+        "masked: CartPole-v1 is compiled, and shows its masks by itself if it has any:"
+        " leave it out"
+    )
     pytest.importorskip("gymnasium")
-    assert not problems(training=named, topology="threads", backend="gymnasium")
+    for asked in ({"training": named}, {"masked": True}):
+        assert not problems(topology="threads", backend="gymnasium", **asked)
 
 
 def test_an_evaluation_has_a_bound():

@@ -13,6 +13,7 @@ from jaxrl_par.envs.gymnax import raw as raw_of
 from jaxrl_par.envs.raw import strong_dtypes
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
+from jaxrl_par.types import Box, Discrete, MultiDiscrete
 
 OFFLINE = [name for name in gymnax_names() if not name.startswith("MNIST")]
 
@@ -46,6 +47,25 @@ def test_an_end_at_the_limit_is_an_end():
     env = from_raw(walk(end=3, limit=3), 1, "walk")
     _, _, rewards, discounts = followed(env, nothing(3))
     assert rewards[2, 0] + 0.9 * discounts[2, 0] * 10.0 == 1.0
+
+
+def test_integers_begin_where_the_environment_has_them():
+    """S8: 0 and 2 of the stream are -1 and 1 there, whatever else the action has."""
+    spec = {"turn": Discrete(3, start=-1), "gear": MultiDiscrete([2, 2], start=[1, 0])}
+
+    def step(state, action, key):
+        shown = jnp.append(action["gear"], action["turn"]).astype(jnp.float32)
+        return state, shown, 0.0, False, False
+
+    raw = walk()._replace(
+        reset=lambda key: (0, jnp.zeros(3)), step=step,
+        observation_spec=Box((3,)), action_spec=spec,
+    )  # fmt: skip
+    env = from_raw(raw, 2, "turns")
+    state, _ = env.reset(jax.random.key(0))
+    action = {"turn": jnp.array([0, 2]), "gear": jnp.array([[0, 0], [1, 1]])}
+    _, shown, *_ = env.step(state, action, jax.random.key(1))
+    np.testing.assert_array_equal(shown.obs, [[1, 0, -1], [2, 1, 1]])
 
 
 def test_a_limit_counts_for_itself():

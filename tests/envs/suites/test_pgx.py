@@ -116,6 +116,7 @@ def test_a_games_rewards_are_those_of_player_0_over_all_moves_until_its_turn():
             raise AssertionError("nobody won")
 
 
+@pytest.mark.slow
 def test_games_that_end_before_the_first_move_are_not_shown():
     env = suites.from_pgx(Race(), 64, opponent=lowest)
     _, step = jax.jit(env.reset)(random.key(3))
