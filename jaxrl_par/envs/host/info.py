@@ -16,9 +16,10 @@ from jaxrl_par.measured import Metric
 from jaxrl_par.stream import Mean, Metrics
 
 METRICS = {
-    "success_rate": Metric("share of episodes", "whose last `info` says success"),
+    "success_rate": Metric("share of episodes", "whose last step says success"),
     "info_*": Metric(
-        "as the simulator's", "an entry of the last `info`, mean over episodes"
+        "as the environment's",
+        "what the last step says of an episode, mean over episodes",
     ),
 }
 
