@@ -36,6 +36,7 @@ class _PureHost(HostEnvironment):
         self._reset = jax.jit(env.reset)
         self._step = jax.jit(partial(_stepped, env))
         self._episode = env.episode
+        self._known: tuple[str, ...] | None = None
         self._told: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         """Of each step that ended some episode: of which, and what it told."""
         self._now: Any = None
@@ -78,7 +79,6 @@ class _PureHost(HostEnvironment):
     def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
         taken, self._told = self._told, []
         chosen = slice(None) if lanes is None else lanes
-        names = jax.eval_shape(partial(_told, self._episode), self._now[0])
 
         def mean(name: str) -> Mean:
             numbers = [told[name][chosen][ended[chosen]] for ended, told in taken]
@@ -86,7 +86,15 @@ class _PureHost(HostEnvironment):
             both: Any = np.float32(total), np.float32(count)
             return Mean(*both)
 
-        return {name: mean(name) for name in names}
+        return {name: mean(name) for name in self._names()}
+
+    def _names(self) -> tuple[str, ...]:
+        """Of what is told, asked once."""
+        if self._known is None:
+            now = self._now or jax.eval_shape(self._reset, self._key)
+            told = jax.eval_shape(partial(_told, self._episode), now[0])
+            self._known = tuple(told)
+        return self._known
 
     def snapshot(self) -> Any:
         """(env_state, step) as they are: arrays of JAX do not change."""
