@@ -45,13 +45,13 @@ _BODY = Settings(
     ppo=PPOConfig(entropy_cost=0.0, clip_values=False),
 )
 TASKS = {
-    "brax::inverted_pendulum": replace(_BODY, total_steps=400_000),
+    "brax::inverted_pendulum": replace(_BODY, total_steps=200_000),
     "jumanji::Snake-v1": replace(_LARGER, total_steps=600_000),
     "navix::Navix-Empty-5x5-v0": Settings(total_steps=100_000),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     "pgx::tic_tac_toe-self-play": Settings(total_steps=200_000),
     "pgx::connect_four": replace(_LARGER, total_steps=400_000),
-    "playground::CartpoleBalance": replace(_BODY, total_steps=600_000),
+    "playground::CartpoleBalance": replace(_BODY, total_steps=200_000),
     "xland::MiniGrid-Empty-5x5": Settings(total_steps=100_000),
     "xland::MiniGrid-DoorKey-5x5": replace(_LARGER, total_steps=600_000),
 }
