@@ -110,9 +110,12 @@ def truncates(rows: Rows, limit: int | None) -> Answer:
     """An episode that its limit alone ends goes on for who estimates values."""
     if limit is None:
         return None
-    cut = _ends(rows) & ~rows.bare.terminated.astype(bool) & (_lengths(rows) == limit)
+    lengths = _lengths(rows)
+    if (lengths > limit).any():
+        return f"an episode has {lengths.max()} steps, the limit is {limit}"
+    cut = _ends(rows) & ~rows.bare.terminated.astype(bool) & (lengths == limit)
     if not cut.any():
-        return "no episode was cut"
+        return None  # the task itself ends there
     wrong = cut & (rows.seen.discount == 0)
     return not wrong.any() or f"{wrong.sum()} of {cut.sum()} are ends"
 
