@@ -519,18 +519,18 @@ def test_only_a_run_whose_end_changes_nothing_before_can_be_extended():
 
 def test_resets_are_of_what_is_trained_in():
     pooled = Resets("pooled", stagger=9)
-    args = replace(SMALL, resets=pooled)
+    args = cli.Args(resets=pooled)
     assert args.problems() == []
     assert (args.training_env(4).stagger, args.make_env(4).stagger) == (9, 0)
 
 
 def test_resets_are_refused_where_they_are_not_read():
     pooled = Resets("pooled")
-    (found,) = replace(SMALL, topology="threads", resets=pooled).problems()
+    (found,) = cli.Args(topology="threads", resets=pooled).problems()
     assert "resets.kind is for topology = compiled, delayed or gossip" in found
     (found,) = replace(reinforce.Args(), resets=pooled).problems()
     assert "here each is played from its start" in found
-    wrong = replace(SMALL, resets=Resets("pooled", pool_size=3))
+    wrong = cli.Args(resets=Resets("pooled", pool_size=3))
     with pytest.raises(
         errors.RefusedError, match=r"resets\.pool_size must be a multiple of"
     ):
