@@ -34,7 +34,7 @@ _LARGER = Settings(
     num_envs=64, unroll_length=64, num_minibatches=8, network=NetworkConfig(shared=True)
 )
 TASKS = {
-    "jumanji::Snake-v1": replace(_LARGER, total_steps=600_000),
+    "jumanji::Snake-v1": replace(_LARGER, total_steps=200_000),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     "pgx::tic_tac_toe-self-play": Settings(total_steps=200_000),
     "pgx::connect_four": replace(_LARGER, total_steps=400_000),
