@@ -337,7 +337,7 @@ def ppg(data: Any) -> str:
     return table(head, rows)
 
 
-def suites(data: Any) -> str:
+def tasks_of_suites(data: Any) -> str:
     """Tasks of suites: what is reached, beside a network that knows nothing."""
     head = ("task", "untrained", "greedy return of every seed", "median", "rows")
     rows = [
@@ -346,6 +346,21 @@ def suites(data: Any) -> str:
     ]
     told = "Suites' own pay; games of pgx against a random opponent: 1 won, -1 lost."
     return f"{told}\n\n{table(head, rows)}"
+
+
+def craftax(data: Any) -> str:
+    """Achievements, and those unlocked in a tenth of the episodes or more."""
+    (row,) = data["rows"]
+    ends = row["by_achievement"]
+    names = [x for x in ends if x not in ("achievements", "return")]
+    often = [x for x in names if max(ends[x]) >= 0.1]
+    often.sort(key=lambda x: -max(ends[x]))
+    rows = [
+        (x.replace("_", " "), ends[x][:-1], ends[x][-1])
+        for x in ("achievements", *often)
+    ]
+    told = f"Per episode, after {row['rows']:,} rows; below, shares of the episodes."
+    return f"{told}\n\n{table(('achievement', 'seeds', 'never learns'), rows)}"
 
 
 def guided(data: Any) -> str:
@@ -591,7 +606,13 @@ SECTIONS = (
         "A task of each suite, with PPO",
         "suites/study.json",
         f"{_E}/suites_study.py",
-        suites,
+        tasks_of_suites,
+    ),
+    Section(
+        "Achievements in Craftax-Classic",
+        "craftax/study.json",
+        f"{_E}/craftax_study.py",
+        craftax,
     ),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(

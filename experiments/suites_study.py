@@ -23,9 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli, envs, random
+from jaxrl_par.algorithms.ppo import PPOConfig
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import at_least, unknown_name
 from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets import ppo
 from jaxrl_par.presets.ppo import Args as Settings
 from jaxrl_par.training.evaluation import evaluator
@@ -33,11 +35,23 @@ from jaxrl_par.training.evaluation import evaluator
 _LARGER = Settings(
     num_envs=64, unroll_length=64, num_minibatches=8, network=NetworkConfig(shared=True)
 )
+_BODY = Settings(
+    num_envs=32,
+    unroll_length=64,
+    num_minibatches=8,
+    normalize=True,
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    # Values of these are up to 100.
+    ppo=PPOConfig(entropy_cost=0.0, clip_values=False),
+)
 TASKS = {
+    "brax::inverted_pendulum": replace(_BODY, total_steps=400_000),
     "jumanji::Snake-v1": replace(_LARGER, total_steps=200_000),
+    "navix::Navix-Empty-5x5-v0": Settings(total_steps=100_000),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     "pgx::tic_tac_toe-self-play": Settings(total_steps=200_000),
     "pgx::connect_four": replace(_LARGER, total_steps=400_000),
+    "playground::CartpoleBalance": replace(_BODY, total_steps=600_000),
     "xland::MiniGrid-Empty-5x5": Settings(total_steps=100_000),
     "xland::MiniGrid-DoorKey-5x5": replace(_LARGER, total_steps=600_000),
 }

@@ -1910,6 +1910,28 @@ _ENVS = (
         "envs/test_gymnax.py::test_the_stream_is_what_gymnax_gives_by_hand",
     ),
     _m(
+        "an action that is repeated pays for what is behind the end",
+        "envs/suites/physics.py",
+        "total += jnp.where(over, 0.0, after.reward)",
+        "total += after.reward",
+        "envs/suites/test_physics.py::"
+        "test_an_action_that_is_repeated_ends_where_the_episode_does",
+    ),
+    _m(
+        "whole episodes tell of those behind the first",
+        "rollout.py",
+        "ended = running & over[1:]",
+        "ended = steps.last[1:]",
+        "envs/test_told.py::test_whole_episodes_tell_of_the_first_of_each_environment",
+    ),
+    _m(
+        "a simulated environment tells of lanes that do not count",
+        "envs/host/pure.py",
+        "numbers = [told[name][chosen][ended[chosen]] for ended, told in taken]",
+        "numbers = [told[name][ended] for ended, told in taken]",
+        "envs/test_told.py::test_simulated_it_tells_the_same",
+    ),
+    _m(
         "what an opponent wins is lost",
         "envs/suites/pgx.py",
         "return state, key, reward + state.rewards[0]",

@@ -4,12 +4,13 @@ from typing import Any
 
 from jaxrl_par.errors import RefusedError
 
-_OTHERS = ("AutoReset", "Vmap")
-"""In the names of wrappers that reset, or that step many at once."""
+_OTHERS = ("AutoReset", "Vmap", "EpisodeWrapper", "EvalWrapper")
+"""In the names of wrappers that reset or count, or that step many at once."""
 
 
 def refuse_wrapped(env: Any) -> None:
-    """Accepts an environment without wrappers that reset it, or step a batch of it.
+    """Accepts an environment without wrappers that reset it, count its steps, or step a
+    batch of it. Others may change what is seen.
 
     Raises:
       RefusedError: one is around it, however deep.
@@ -20,6 +21,7 @@ def refuse_wrapped(env: Any) -> None:
         if any(x in name for x in _OTHERS):
             raise RefusedError(
                 f"{name} is around the environment: hand over the one within, as the"
-                " stream resets and batches itself"
+                " stream resets, counts and batches itself"
             )
-        inner = vars(inner).get("_env") if hasattr(inner, "__dict__") else None
+        held = vars(inner) if hasattr(inner, "__dict__") else {}
+        inner = held.get("_env", held.get("env"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import physics
 from jaxrl_par.envs.suites.table import imported
 from jaxrl_par.errors import unknown_name
@@ -28,6 +29,7 @@ def from_brax(
     episode_length: int | None = 1000,
     action_repeat: int = 1,
     name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment of brax's, or of one's own with its interface.
 
@@ -42,7 +44,7 @@ def from_brax(
         around `env`.
     """
     one = physics.raw(env, episode_length, action_repeat)
-    return from_raw(one, num_envs, name or type(env).__name__)
+    return from_raw(one, num_envs, name or type(env).__name__, resets)
 
 
 @as_written

@@ -3,8 +3,9 @@
 Its `done` is an end or the time limit. The rule for it takes the limit as a parameter:
 without one it says what an end is, and the stream counts the limit.
 
-On CPU they are slow to compile, in minutes. Those that show pixels make their textures
-at first use, and write them into the folder of the package.
+On CPU they compile for tens of seconds, and a world takes as long to make as several
+steps: `resets` make fewer. Those that show pixels make their textures at first use, and
+write them into the folder of the package.
 """
 
 from dataclasses import fields
@@ -20,6 +21,7 @@ from jaxtyping import UInt8
 from jaxrl_par.envs import drawing
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites.keys import words
 from jaxrl_par.envs.suites.table import imported
 from jaxrl_par.errors import unknown_name
@@ -59,6 +61,7 @@ def from_craftax(
     num_envs: int,
     params: Any = None,
     name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment of Craftax, or of one's own that is derived from one.
 
@@ -71,7 +74,7 @@ def from_craftax(
       RefusedError: `num_envs` or the time limit is below 1.
     """
     params = env.default_params if params is None else params
-    return from_raw(_raw(env, params), num_envs, name or env.name)
+    return from_raw(_raw(env, params), num_envs, name or env.name, resets)
 
 
 @as_written

@@ -10,7 +10,7 @@ def words(key: PRNGKey) -> UInt32[Array, "2"]:
     """The two words of a key, which JAX takes for one of its own kind.
 
     Suites put keys into states and `info`. As plain numbers these can be saved, drawn
-    and sent as all else of a state, and their draws are small programs: on CPU ours are
-    unrolled, and a world of hundreds of draws would not come to an end compiling.
+    and sent as all else of a state. They are drawn from by JAX's own program, whose
+    bits are those of ours.
     """
     return jax.random.key_data(key)

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites.keys import words
 from jaxrl_par.envs.suites.table import imported
 from jaxrl_par.errors import unknown_name
@@ -28,7 +29,9 @@ doors: one that is locked may have a state of -2, of which navix makes a byte, 2
 navix declares 8, and shows the player as 10."""
 
 
-def from_navix(env: Any, num_envs: int, name: str | None = None) -> Environment:
+def from_navix(
+    env: Any, num_envs: int, name: str | None = None, resets: Resets = Resets()
+) -> Environment:
     """Copies of an environment of navix, or of one's own with its interface.
 
     An episode that is terminated by a step that pays is a success.
@@ -39,7 +42,7 @@ def from_navix(env: Any, num_envs: int, name: str | None = None) -> Environment:
     Raises:
       RefusedError: `num_envs` is below 1.
     """
-    return from_raw(_raw(env), num_envs, name or type(env).__name__)
+    return from_raw(_raw(env), num_envs, name or type(env).__name__, resets)
 
 
 @as_written

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.envs.raw import Raw, as_written
+from jaxrl_par.envs.suites.bare import refuse_wrapped
 from jaxrl_par.envs.suites.keys import words
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import refuse
 from jaxrl_par.types import Action, Box, EnvState
-
-WRAPPERS = ("brax.envs.wrappers.training", "mujoco_playground._src.wrapper")
-"""Modules of classes that reset, count or batch."""
 
 
 @as_written
@@ -54,23 +52,6 @@ def raw(env: Any, episode_length: int | None, action_repeat: int) -> Raw:
         action_spec=Box((int(env.action_size),), low=-1.0, high=1.0),
         max_episode_steps=episode_length and -(-episode_length // action_repeat),
     )
-
-
-def refuse_wrapped(env: Any) -> None:
-    """Accepts what no training wrapper is around; others may change what is seen.
-
-    Raises:
-      RefusedError: a wrapper in it resets, counts or batches, as the stream does.
-    """
-    inner = env
-    while inner is not None:
-        kind = type(inner)
-        if kind.__module__ in WRAPPERS and kind.__name__ != "Wrapper":
-            raise RefusedError(
-                f"env must be without {kind.__name__}, as the stream resets, counts and"
-                " batches by itself: give the environment that is in it, env.unwrapped"
-            )
-        inner = vars(inner).get("env")
 
 
 def _repeated(env: Any, state: EnvState, action: Action, times: int):

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import physics
 from jaxrl_par.envs.suites.table import imported
 from jaxrl_par.errors import unknown_name
@@ -24,6 +25,7 @@ def from_playground(
     episode_length: int | None = 1000,
     action_repeat: int = 1,
     name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment of Playground's, or of one's own with its interface.
 
@@ -39,7 +41,7 @@ def from_playground(
         around `env`.
     """
     one = physics.raw(env, episode_length, action_repeat)
-    return from_raw(one, num_envs, name or type(env).__name__)
+    return from_raw(one, num_envs, name or type(env).__name__, resets)
 
 
 @as_written
