@@ -65,7 +65,7 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     tasks: tuple[str, ...] = tuple(TASKS)
     num_seeds: int = 3
-    num_points: int = 10
+    num_points: int = 5
     """Evaluations of each run."""
     share: float = 1.0
     """Of the budget of each task: less to try the study."""
