@@ -337,7 +337,7 @@ def ppg(data: Any) -> str:
     return table(head, rows)
 
 
-def suites(data: Any) -> str:
+def tasks_of_suites(data: Any) -> str:
     """Tasks of suites: what is reached, beside a network that knows nothing."""
     head = ("task", "untrained", "greedy return of every seed", "median", "rows")
     rows = [
@@ -431,6 +431,51 @@ def selection(data: Any) -> str:
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
 
 
+def conformance(data: Any) -> str:
+    """Questions as columns; why an answer is no stands below."""
+    questions = [*data["questions"], "check_environment"]
+    rows, reasons = [], []
+    for row in data["rows"]:
+        answers = row.get("answers", {}) | {
+            "check_environment": row.get("check_environment")
+        }
+        name = f"{row['suite']} {row['version']}: {row['task']}"
+        told = [_answer(answers.get(x)) for x in questions]
+        rows.append([name, row["side"], *told])
+        reasons += [
+            f"* {name}, {row['side']}, {x}: {y}"
+            for x, y in answers.items()
+            if isinstance(y, str)
+        ]
+    threads = [f"* {suite}: {', '.join(x)}" for suite, x in data["threads"].items()]
+    whole = [table(["task", "side", *questions], rows), "What a no is:"]
+    whole += ["\n".join(reasons), "Where users met these faults:", "\n".join(threads)]
+    return "\n\n".join([f"jax {data['jax']}. A dash: there is nothing to ask.", *whole])
+
+
+def _answer(x: Any) -> str:
+    return "no" if isinstance(x, str) else {True: "yes", None: "-"}[x]
+
+
+def resets(data: Any) -> str:
+    ways = list(data["rows"][0]["ratios"])
+    rows = [[x["name"], *(x["ratios"][way] for way in ways)] for x in data["rows"]]
+    told = (
+        "Speed as a multiple of that with fresh resets, in CPU-seconds; the number is"
+    )
+    return f"{told} how many are computed a step.\n\n" + table(["task", *ways], rows)
+
+
+def suites(data: Any) -> str:
+    rows = [
+        [f"{x['suite']}: {x['task']}", x["ratios"].get("bare"), x["ratios"].get("own")]
+        for x in data["rows"]
+    ]
+    told = f"The stream's speed, with {data['args']['kind']} resets, in CPU-seconds."
+    head = ["task", "of the bare transition's", "of the suite's own reset's"]
+    return f"{told}\n\n{table(head, rows)}"
+
+
 def counted(what: str) -> Callable[[Any], str]:
     """How many of the trials ended as promised."""
     return lambda data: f"{data['clear']} of {data[what]} ended clearly."
@@ -486,6 +531,12 @@ SECTIONS = (
         "Who waits for whom", "impala_table.json", f"{_B}/impala_table.py",
         impala_table,
     ),
+    Section(
+        "Where episodes end in suites", "conformance.json", f"{_B}/conformance.py",
+        conformance,
+    ),
+    Section("Where episodes begin", "resets.json", f"{_B}/resets.py", resets),
+    Section("The stream beside suites", "suites.json", f"{_B}/suites.py", suites),
     Section("Devices", "scaling.json", f"{_B}/scaling.py", scaling),
     Section("Fleet", "fleet.json", f"{_B}/fleet.py --pairs 5", fleet),
     Section("Hosts", "hosts.json", f"{_B}/hosts.py", hosts),
@@ -555,7 +606,7 @@ SECTIONS = (
         "A task of each suite, with PPO",
         "suites/study.json",
         f"{_E}/suites_study.py",
-        suites,
+        tasks_of_suites,
     ),
     Section(
         "Achievements in Craftax-Classic",

@@ -46,7 +46,7 @@ _BODY = Settings(
 )
 TASKS = {
     "brax::inverted_pendulum": replace(_BODY, total_steps=200_000),
-    "jumanji::Snake-v1": replace(_LARGER, total_steps=600_000),
+    "jumanji::Snake-v1": replace(_LARGER, total_steps=200_000),
     "navix::Navix-Empty-5x5-v0": Settings(total_steps=100_000),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     "pgx::tic_tac_toe-self-play": Settings(total_steps=200_000),
@@ -65,7 +65,7 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     tasks: tuple[str, ...] = tuple(TASKS)
     num_seeds: int = 3
-    num_points: int = 10
+    num_points: int = 5
     """Evaluations of each run."""
     share: float = 1.0
     """Of the budget of each task: less to try the study."""

@@ -28,6 +28,7 @@ from jaxrl_par.cli.readers import Topology, readers
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.suites import table
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import (
@@ -66,6 +67,9 @@ class Args:
     fleet_of: ClassVar[str] = "threads"
     """What the processes of a fleet do: act, as threads do, or compute gradients, as
     workers. The name of that topology."""
+    goes_on: ClassVar[bool] = True
+    """Whether episodes go on from one update to the next: else all are played from
+    their start, and where later ones begin does not matter."""
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""
@@ -110,6 +114,9 @@ class Args:
     masked: bool = False
     """Simulators tell in `info["action_mask"]` which actions there are, and no others
     are chosen. Pure environments show their masks by themselves."""
+    resets: Resets = Resets()
+    """Of pure environments by name, where they are trained in; evaluations have fresh
+    resets."""
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
@@ -224,7 +231,15 @@ class Args:
     def make_env(self, num_envs: int) -> Environment:
         """So many pure environments, as the agent is to see them."""
         make = self.environments or partial(envs.make, self.env_name)
-        env = make(num_envs)
+        return self._shown(make(num_envs))
+
+    def training_env(self, num_envs: int) -> Environment:
+        """`make_env`, whose episodes begin as was asked for."""
+        if self.resets == Resets():
+            return self.make_env(num_envs)
+        return self._shown(envs.make(self.env_name, num_envs, resets=self.resets))
+
+    def _shown(self, env: Environment) -> Environment:
         return previous_action_and_reward(env) if self.show_previous else env
 
     def make_host_env(
@@ -347,6 +362,8 @@ class Args:
         who = readers(name)
         if not {self.topology, self.system} & set(who):
             return f"is for topology = {either(who)}, not {self.topology}"
+        if name.startswith("resets.") and not self.goes_on:
+            return "is for episodes that go on: here each is played from its start"
         if name.startswith("delays.") and not self.in_turns:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
         return unread(self, name)

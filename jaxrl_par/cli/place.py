@@ -82,7 +82,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
 
 
 def _compiled(args: Args, learner: Learner) -> Program:
-    env = args.make_env(args.envs_each)
+    env = args.training_env(args.envs_each)
     if args.num_devices == 1:
         return args.make_program(learner, env, Axis())
     return sharded(args.make_program(learner, env, Axis("data")), _mesh(args))
@@ -96,12 +96,12 @@ def _delayed(args: Args, learner: Learner) -> Program:
         staleness = args.workers.staleness
         oldest = staleness.max_staleness if staleness.rule == "reject" else None
         size = num_workers, args.max_updates, args.seed
-        parts = learner, args.make_env(args.envs_each), args.unroll_length
+        parts = learner, args.training_env(args.envs_each), args.unroll_length
         found = args.delays.rounds(*size, oldest)
         return quorum(*parts, found, num_workers=num_workers)
     return delayed(
         learner,
-        args.make_env(args.envs_each),
+        args.training_env(args.envs_each),
         args.unroll_length,
         args.delays.schedule(num_workers, args.max_updates, args.seed),
         num_workers=num_workers,
@@ -116,7 +116,7 @@ def _gossip(args: Args, learner: Learner) -> Program:
     number, schedule = args.gossip.num_learners, None
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
-    parts = learner, args.make_env(args.envs_each), args.unroll_length, args.gossip
+    parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
     mesh = None if args.num_devices == 1 else _mesh(args)
     return gossip(*parts, mesh=mesh, schedule=schedule)
 

@@ -34,6 +34,7 @@ class Args(cli.Args):
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "workers", "fleet")
     lacks: ClassVar[str] = "it learns of whole episodes, and of no gradient"
     fleet_of: ClassVar[str] = "workers"
+    goes_on: ClassVar[bool] = False
 
     num_envs: int = 128
     """Members of a generation, an even number on each device, or in each part of those

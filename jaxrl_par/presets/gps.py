@@ -34,6 +34,7 @@ class Args(cli.Args):
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "delayed")
     lacks: ClassVar[str] = "controllers begin again and again in states of their own"
+    goes_on: ClassVar[bool] = False
 
     env_name: str = "Door-60"
     """One whose reward is smooth in state and action: ours, or such as Pendulum-v1."""

@@ -61,6 +61,7 @@ class Args(cli.Args):
     """What each of these fields is for: another one, and its values."""
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
     lacks: ClassVar[str] = "tasks' own parameters, with which they act, are there alone"
+    goes_on: ClassVar[bool] = False
 
     env_name: str = "Navigation"
     """Navigation: to a goal in the plane; GoalVelocity: at a velocity."""

@@ -24,6 +24,7 @@ class Args(cli.Args):
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
     lacks: ClassVar[str] = "whole episodes, of which it learns, are acted there alone"
+    goes_on: ClassVar[bool] = False
 
     num_envs: int = 64
     """Each plays an episode for every update; a multiple of num_devices."""

@@ -171,7 +171,7 @@ def make_agent(
 
 def members(args: Args) -> Population:
     """One A2C for each row of hyperparameters, all in one program."""
-    env = args.make_env(args.num_envs)
+    env = args.training_env(args.num_envs)
 
     def make_program(values):
         own = replace(args.a2c, entropy_cost=values["entropy_cost"])

@@ -11,6 +11,7 @@ Source: Bonnet et al., arXiv:2306.09884.
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
@@ -31,6 +32,10 @@ _MASK = "action_mask"
 _NEVER = 2**30
 _CLOCKED = {"SearchAndRescue"}
 """They pay by the time that is left, and show it: their limit is an end."""
+
+
+_UNSET = {"TSP": ("position",)}
+"""What is -1 before the first choice, which its spec leaves out."""
 
 
 def from_jumanji(
@@ -72,7 +77,7 @@ def raw(task: str, **params: Any) -> Raw:
 @as_written
 def adapted(env: Any, joint: bool | None = None) -> Raw:
     """One task; its limit, if it has one, is left to the stream."""
-    if not all(hasattr(env, x) for x in ("reset", "step", "reward_spec")):
+    if not all(hasattr(env, x) for x in ("reset", "step", "reward_spec", "unwrapped")):
         kind = "a jumanji.Environment, as jumanji.make gives"
         raise RefusedError(f"env must be {kind}, got {told(env)}")
     refuse_wrapped(env)
@@ -82,7 +87,8 @@ def adapted(env: Any, joint: bool | None = None) -> Raw:
 
     limit, endless = getattr(env, "time_limit", None), _endless(env)
     seen = jax.eval_shape(begin, jax.random.key(0))[1].observation
-    observation_spec = _specs(env.observation_spec, seen, limit)
+    unset = _UNSET.get(type(env.unwrapped).__name__, ())
+    observation_spec = _specs(env.observation_spec, seen, limit, unset)
     action_spec = _action_spec(env.action_spec, getattr(seen, _MASK, None))
     mask_shape = None
     if isinstance(observation_spec, dict) and _MASK in observation_spec:
@@ -152,15 +158,19 @@ def _alone(tree: Any) -> Any:
     return tree
 
 
-def _specs(spec: Any, seen: Any, limit: int | None, name: str = "") -> Specs:
+def _specs(
+    spec: Any, seen: Any, limit: int | None, unset: Sequence[str], name: str = ""
+) -> Specs:
     """Jumanji's specs of what is seen: bounds where they fit the arrays that come."""
     if names := _names(seen):
-        return {x: _specs(spec[x], getattr(seen, x), limit, x) for x in names}
+        return {x: _specs(spec[x], getattr(seen, x), limit, unset, x) for x in names}
     dtype, number = np.dtype(seen.dtype), getattr(spec, "num_values", None)
     if name == "step_count" and limit is not None:
         return Box(
             seen.shape, dtype, 0.0, float(limit)
         )  # some leave out that of the end
+    if number is not None and name in unset:
+        return Box(seen.shape, dtype, -1.0, float(number) - 1)
     if number is not None and np.ndim(number) == 0:
         return Discrete(int(number), shape=seen.shape, dtype=dtype)
     if not hasattr(spec, "minimum") or tuple(spec.shape) != seen.shape:
