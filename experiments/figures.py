@@ -362,6 +362,32 @@ def ppg(data: Any) -> str:
     return table(head, rows)
 
 
+def tasks_of_suites(data: Any) -> str:
+    """Tasks of suites: what is reached, beside a network that knows nothing."""
+    head = ("task", "untrained", "greedy return of every seed", "median", "rows")
+    rows = [
+        (x["task"], x["before"], x["last"], x["median"], x["rows"])
+        for x in data["rows"]
+    ]
+    told = "Suites' own pay; games of pgx against a random opponent: 1 won, -1 lost."
+    return f"{told}\n\n{table(head, rows)}"
+
+
+def craftax(data: Any) -> str:
+    """Achievements, and those unlocked in a tenth of the episodes or more."""
+    (row,) = data["rows"]
+    ends = row["by_achievement"]
+    names = [x for x in ends if x not in ("achievements", "return")]
+    often = [x for x in names if max(ends[x]) >= 0.1]
+    often.sort(key=lambda x: -max(ends[x]))
+    rows = [
+        (x.replace("_", " "), ends[x][:-1], ends[x][-1])
+        for x in ("achievements", *often)
+    ]
+    told = f"Per episode, after {row['rows']:,} rows; below, shares of the episodes."
+    return f"{told}\n\n{table(('achievement', 'seeds', 'never learns'), rows)}"
+
+
 def guided(data: Any) -> str:
     names = "pace", "seed", "opened", "best", "time"
     doors = [map(x.get, names) for x in data["rows"]["doors"]]
@@ -430,6 +456,51 @@ def selection(data: Any) -> str:
     return f"{middle:.3f} times the CPU-seconds of the population; rounds: {rounds}."
 
 
+def conformance(data: Any) -> str:
+    """Questions as columns; why an answer is no stands below."""
+    questions = [*data["questions"], "check_environment"]
+    rows, reasons = [], []
+    for row in data["rows"]:
+        answers = row.get("answers", {}) | {
+            "check_environment": row.get("check_environment")
+        }
+        name = f"{row['suite']} {row['version']}: {row['task']}"
+        told = [_answer(answers.get(x)) for x in questions]
+        rows.append([name, row["side"], *told])
+        reasons += [
+            f"* {name}, {row['side']}, {x}: {y}"
+            for x, y in answers.items()
+            if isinstance(y, str)
+        ]
+    threads = [f"* {suite}: {', '.join(x)}" for suite, x in data["threads"].items()]
+    whole = [table(["task", "side", *questions], rows), "What a no is:"]
+    whole += ["\n".join(reasons), "Where users met these faults:", "\n".join(threads)]
+    return "\n\n".join([f"jax {data['jax']}. A dash: there is nothing to ask.", *whole])
+
+
+def _answer(x: Any) -> str:
+    return "no" if isinstance(x, str) else {True: "yes", None: "-"}[x]
+
+
+def resets(data: Any) -> str:
+    ways = list(data["rows"][0]["ratios"])
+    rows = [[x["name"], *(x["ratios"][way] for way in ways)] for x in data["rows"]]
+    told = (
+        "Speed as a multiple of that with fresh resets, in CPU-seconds; the number is"
+    )
+    return f"{told} how many are computed a step.\n\n" + table(["task", *ways], rows)
+
+
+def suites(data: Any) -> str:
+    rows = [
+        [f"{x['suite']}: {x['task']}", x["ratios"].get("bare"), x["ratios"].get("own")]
+        for x in data["rows"]
+    ]
+    told = f"The stream's speed, with {data['args']['kind']} resets, in CPU-seconds."
+    head = ["task", "of the bare transition's", "of the suite's own reset's"]
+    return f"{told}\n\n{table(head, rows)}"
+
+
 def counted(what: str) -> Callable[[Any], str]:
     """How many of the trials ended as promised."""
     return lambda data: f"{data['clear']} of {data[what]} ended clearly."
@@ -485,6 +556,12 @@ SECTIONS = (
         "Who waits for whom", "impala_table.json", f"{_B}/impala_table.py",
         impala_table,
     ),
+    Section(
+        "Where episodes end in suites", "conformance.json", f"{_B}/conformance.py",
+        conformance,
+    ),
+    Section("Where episodes begin", "resets.json", f"{_B}/resets.py", resets),
+    Section("The stream beside suites", "suites.json", f"{_B}/suites.py", suites),
     Section("Devices", "scaling.json", f"{_B}/scaling.py", scaling),
     Section("Fleet", "fleet.json", f"{_B}/fleet.py --pairs 5", fleet),
     Section(
@@ -554,6 +631,18 @@ SECTIONS = (
     ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
+    Section(
+        "A task of each suite, with PPO",
+        "suites/study.json",
+        f"{_E}/suites_study.py",
+        tasks_of_suites,
+    ),
+    Section(
+        "Achievements in Craftax-Classic",
+        "craftax/study.json",
+        f"{_E}/craftax_study.py",
+        craftax,
+    ),
     Section("PPG beside PPO", "ppg/study.json", f"{_E}/ppg_study.py", ppg),
     Section(
         "QT-Opt: data, targets and updaters", "qt_opt/study.json",

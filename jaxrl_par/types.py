@@ -9,6 +9,7 @@ of arrays (or of functions), a frozen dataclass is static and never a pytree.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +18,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.masks import Masked as Masked
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
-from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.specs import MultiDiscrete as MultiDiscrete
+from jaxrl_par.specs import Spec as Spec
+from jaxrl_par.specs import Specs as Specs
 from jaxrl_par.stream import Extras as Extras
 from jaxrl_par.stream import Mean as Mean
 from jaxrl_par.stream import Metrics as Metrics
@@ -84,22 +88,6 @@ class TaskObs(NamedTuple):
         return self.obs[..., : spec.shape[-1]].astype(spec.dtype)
 
 
-class Masked(NamedTuple):
-    """What an environment shows, with what may be done next.
-
-    As part of the observation, the mask goes wherever that goes: into unrolls, replay,
-    other processes and exported actors. Only where a step is `last` may it have no
-    action at all: what is chosen there is never done.
-    """
-
-    obs: Any
-    """[*T, B, ...], a pytree; in a spec, as the other, its specs."""
-    allowed: Any
-    """[*T, B, A] booleans for an action of A; for a `MultiDiscrete` of nvec,
-    [*T, B, sum of nvec] for masks of its parts, or [*T, B, *nvec] for one of all
-    combinations."""
-
-
 class Info(NamedTuple):
     """What a gradient computation reports besides the gradient."""
 
@@ -162,7 +150,10 @@ class PlainPolicy(NamedTuple):
     What it draws and leaves in the extras is that of `act`, up to rounding."""
 
     described: Callable[[], dict[str, Any]]
-    """What it is, and what it reads: the config of `numpy_actor.Actor`."""
+    """What it is, and what it reads: the config of `numpy_actor.Actor`, of which
+    `networks.plain.described` has the observations and the action: leaves of a mask
+    have the kind "mask", and say the part of the action that they are "of"; an action
+    of several parts has the kind "parts", and a description of each by its name."""
     arrays: Callable[[Params], dict[str, Array]]
     """By name, those of the parameters that acting needs."""
     distribution: Callable[..., Any]
@@ -213,7 +204,7 @@ class Agent(NamedTuple):
     """The extras of an unroll, by whoever acted and with the parameters that did, once
     it knows how it goes on: such as first priorities. The carry is that after the last
     row. Leaves are [T, B, ...]."""
-    specs: tuple[Specs, Spec] | None = None
+    specs: tuple[Specs, Specs] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
     preferences: (
         Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None
@@ -245,6 +236,19 @@ class WorldModel(NamedTuple):
     """How often each member is to see each of B rows, drawn once in a row's life."""
     ready: Callable[[State], Bool[Array, ""]]
     """Before that, and where it errs too much, nobody should believe it."""
+
+
+def same_actions(
+    one: Action, other: Action, rows: Bool[Array, "*N"]
+) -> Bool[Array, "*N"]:
+    """Whether two actions [*N, ...] are equal in all of their parts; as many rows as
+    the last argument has."""
+
+    def leaf(x: Array, y: Array) -> Bool[Array, "*N"]:
+        return jnp.all((x == y).reshape(*rows.shape, -1), axis=-1)
+
+    parts = jax.tree.leaves(jax.tree.map(leaf, one, other))
+    return reduce(jnp.logical_and, parts)
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

@@ -28,6 +28,8 @@ from jaxrl_par.cli.readers import Topology, readers
 from jaxrl_par.envs import Environment, host
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host import wrappers as host_wrappers
+from jaxrl_par.envs.resets import Resets
+from jaxrl_par.envs.suites import table
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import (
     at_least,
@@ -49,7 +51,7 @@ from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.settings import TrainingConfig
-from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
+from jaxrl_par.types import Agent, PRNGKey, Specs
 
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
@@ -65,9 +67,16 @@ class Args:
     fleet_of: ClassVar[str] = "threads"
     """What the processes of a fleet do: act, as threads do, or compute gradients, as
     workers. The name of that topology."""
+    goes_on: ClassVar[bool] = True
+    """Whether episodes go on from one update to the next: else all are played from
+    their start, and where later ones begin does not matter."""
     environments: ClassVar[Callable[[int], Environment] | None] = None
     """A script's own, which can be compiled: num_envs -> environments. `env_name` is
     then what they are called, and names none."""
+    plays_itself: ClassVar[bool] = False
+    """Whether it can learn a game from both sides, where steps are of one player and
+    the other in turn: all that it bootstraps is multiplied by discounts, which may be
+    -1, and it judges nothing by returns of episodes."""
     simulators: ClassVar[Callable[[int, int], HostEnvironment] | None] = None
     """A script's own, in their place: (num_envs, seed) -> simulators."""
 
@@ -102,6 +111,12 @@ class Args:
     matrix products, else as many as there are processors."""
     show_previous: bool = False
     """Show the previous action and reward with each observation."""
+    masked: bool = False
+    """Simulators tell in `info["action_mask"]` which actions there are, and no others
+    are chosen. Pure environments show their masks by themselves."""
+    resets: Resets = Resets()
+    """Of pure environments by name, where they are trained in; evaluations have fresh
+    resets."""
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
@@ -216,7 +231,15 @@ class Args:
     def make_env(self, num_envs: int) -> Environment:
         """So many pure environments, as the agent is to see them."""
         make = self.environments or partial(envs.make, self.env_name)
-        env = make(num_envs)
+        return self._shown(make(num_envs))
+
+    def training_env(self, num_envs: int) -> Environment:
+        """`make_env`, whose episodes begin as was asked for."""
+        if self.resets == Resets():
+            return self.make_env(num_envs)
+        return self._shown(envs.make(self.env_name, num_envs, resets=self.resets))
+
+    def _shown(self, env: Environment) -> Environment:
         return previous_action_and_reward(env) if self.show_previous else env
 
     def make_host_env(
@@ -242,6 +265,7 @@ class Args:
             backend="auto" if drawn else self.backend or "auto",
             render=drawn,
             info_metrics=self.training.info_metrics,
+            masked=self.masked,
         )
         make = partial(self.simulators or made_by_name, num_envs)
         return host.Seeded(
@@ -250,7 +274,7 @@ class Args:
             else make
         )
 
-    def specs(self) -> tuple[Specs, Spec]:
+    def specs(self) -> tuple[Specs, Specs]:
         """Specs of observations and actions, from an environment that is closed.
 
         Raises:
@@ -306,6 +330,12 @@ class Args:
         those that gossip, one with the mean of their parameters."""
         return averaged if self.topology == "gossip" else None
 
+    @property
+    def judged(self) -> "Args":
+        """The config of the environments that it is evaluated in: of a game against
+        itself, whose returns say nothing, that against an opponent."""
+        return replace(self, env_name=table.opposed(self.env_name))
+
     def played(self) -> "Args":
         """For a run that is not trained any more: what it was logged to and shown need
         not be here."""
@@ -332,6 +362,8 @@ class Args:
         who = readers(name)
         if not {self.topology, self.system} & set(who):
             return f"is for topology = {either(who)}, not {self.topology}"
+        if name.startswith("resets.") and not self.goes_on:
+            return "is for episodes that go on: here each is played from its start"
         if name.startswith("delays.") and not self.in_turns:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
         return unread(self, name)

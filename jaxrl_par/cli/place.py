@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from jax.sharding import Mesh
 
@@ -20,10 +21,10 @@ from jaxrl_par.topologies.gossip import gossip
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.types import Agent, Discrete, Spec, Specs
+from jaxrl_par.types import Agent, Box, Specs
 
 MakeAgent = Callable[
-    [Any, tuple[Specs, Spec], optax.GradientTransformation], Agent | Learner
+    [Any, tuple[Specs, Specs], optax.GradientTransformation], Agent | Learner
 ]
 """(args, specs of observations and actions, optimizer) -> the experiment's agent, or
 its learner if `Args.make_learner` makes none that would do"""
@@ -38,7 +39,8 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
         for these environments.
     """
     specs, policy = args.specs(), args.network.policy
-    if isinstance(specs[1], Discrete) and policy != type(args)().network.policy:
+    has_reals = any(isinstance(x, Box) for x in jax.tree.leaves(specs[1]))
+    if not has_reals and policy != type(args)().network.policy:
         raise TrainingError(
             f"network.policy is for continuous actions, and those of {args.env_name}"
             f" are discrete: leave it out, got {policy}"
@@ -80,7 +82,7 @@ def place(args: Args, learner: Learner) -> Program | Engine:
 
 
 def _compiled(args: Args, learner: Learner) -> Program:
-    env = args.make_env(args.envs_each)
+    env = args.training_env(args.envs_each)
     if args.num_devices == 1:
         return args.make_program(learner, env, Axis())
     return sharded(args.make_program(learner, env, Axis("data")), _mesh(args))
@@ -94,12 +96,12 @@ def _delayed(args: Args, learner: Learner) -> Program:
         staleness = args.workers.staleness
         oldest = staleness.max_staleness if staleness.rule == "reject" else None
         size = num_workers, args.max_updates, args.seed
-        parts = learner, args.make_env(args.envs_each), args.unroll_length
+        parts = learner, args.training_env(args.envs_each), args.unroll_length
         found = args.delays.rounds(*size, oldest)
         return quorum(*parts, found, num_workers=num_workers)
     return delayed(
         learner,
-        args.make_env(args.envs_each),
+        args.training_env(args.envs_each),
         args.unroll_length,
         args.delays.schedule(num_workers, args.max_updates, args.seed),
         num_workers=num_workers,
@@ -114,7 +116,7 @@ def _gossip(args: Args, learner: Learner) -> Program:
     number, schedule = args.gossip.num_learners, None
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
-    parts = learner, args.make_env(args.envs_each), args.unroll_length, args.gossip
+    parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
     mesh = None if args.num_devices == 1 else _mesh(args)
     return gossip(*parts, mesh=mesh, schedule=schedule)
 

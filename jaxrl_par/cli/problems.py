@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from jaxrl_par import envs
 from jaxrl_par.cli.readers import SIMULATED, readers
-from jaxrl_par.envs import host
-from jaxrl_par.errors import either, problems, unknown_name
+from jaxrl_par.envs import catalogue, host
+from jaxrl_par.envs.suites import table
+from jaxrl_par.errors import either, problems
 from jaxrl_par.training.comparison import differences, to_json
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def environment_problems(name: str) -> list[str]:
     """That there is no such pure environment."""
     if envs.is_name(name):
         return []
-    return [f"env_name: {unknown_name('name', name, envs.names())}"]
+    return [f"env_name: {catalogue.unknown(name, 'name')}"]
 
 
 def environments_problems(args: "Args") -> list[str]:
@@ -62,9 +63,14 @@ def environments_problems(args: "Args") -> list[str]:
         return _own_problems(args)
     if args.is_pure:
         if names := args.training.info_metrics:
-            found = f"info_metrics: {args.env_name} is compiled and has no info"
+            found = f"info_metrics: {args.env_name} is compiled, and logs all it tells"
             return [f"{found}: leave it out, got {', '.join(names)}"]
-        return []
+        if args.masked:
+            return [
+                f"masked: {args.env_name} is compiled, and shows its masks by itself if"
+                " it has any: leave it out"
+            ]
+        return _one_sided(args)
     simulated = args.system in SIMULATED
     unknown = host.problems(args.env_name, args.backend or "auto")
     if args.backend is not None:
@@ -72,13 +78,25 @@ def environments_problems(args: "Args") -> list[str]:
         return found if simulated else []
     if unknown:
         found = environment_problems(args.env_name)
-        if not simulated:
+        if not simulated or table.is_of_a_suite(args.env_name):
             return found
         (pure,), (simulator,) = found, unknown
         return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]
     if simulated:
         return _named_endless_problems(args)
     return [_cannot_compile(args)]
+
+
+def _one_sided(args: "Args") -> list[str]:
+    """A game that the agent plays against itself, and cannot learn from both sides."""
+    opposed = table.opposed(args.env_name)
+    if args.plays_itself or opposed == args.env_name:
+        return []
+    return [
+        f"env_name: in {args.env_name} each step is the other player's, with a discount"
+        " of -1, which a2c, ppo, impala, dqn and what is made of them learn from, and"
+        f" this does not: take {opposed}"
+    ]
 
 
 def endless_problems(args: "Args", known_limit: int | None) -> list[str]:
@@ -150,8 +168,9 @@ def _hosts_problems(args: "Args") -> list[str]:
 def _own_problems(args: "Args") -> list[str]:
     """What is given for environments that are made by name."""
     asked = {"env_name": args.env_name, "backend": args.backend}
-    asked |= {"info_metrics": args.training.info_metrics}
+    asked |= {"info_metrics": args.training.info_metrics, "masked": args.masked}
     usual = {"env_name": type(args).env_name, "backend": None, "info_metrics": ()}
+    usual |= {"masked": False}
     found = [
         f"{name} is for environments by name, and this script has its own: leave it"
         f" out, got {value}"

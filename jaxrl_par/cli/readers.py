@@ -11,6 +11,8 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "backend": SIMULATED,
     "num_devices": ("compiled", "gossip", "threads"),
     # Workers send gradients, and statistics of observations have none.
+    # Others count episodes by rows, which do not tell a staggered one.
+    "resets": ("compiled", "delayed", "gossip"),
     "normalize": ("compiled", "delayed", "gossip", "threads"),
     "repeat": SIMULATED,
     "threads": ("threads",),

@@ -83,7 +83,7 @@ def seed_curves(
     runs = jax.jit(program.init)(random.key(0))
     advance = jax.jit(scanned(program, steps_per_point), donate_argnums=0)
     greedy = learner.actor._replace(act=learner.actor.greedy)
-    played_in = settings.make_env(evaluation_envs)
+    played_in = settings.judged.make_env(evaluation_envs)
     play = jax.jit(jax.vmap(evaluator(greedy, played_in, 2), (0, None)))
     curve = []
     for point in range(1, num_points + 1):

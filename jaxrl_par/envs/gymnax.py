@@ -15,31 +15,35 @@ import numpy as np
 
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.raw import Raw, as_written, from_raw
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.errors import refuse
-from jaxrl_par.types import Box, Discrete, Spec, Specs
+from jaxrl_par.types import Box, Discrete, MultiDiscrete, Spec, Specs
 
 # gymnax 1.0.1 declares bounds that the observations of these exceed.
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
 
 
 def from_gymnax(
-    env: Any, num_envs: int, params: Any = None, name: str | None = None
+    env: Any,
+    num_envs: int,
+    params: Any = None,
+    name: str | None = None,
+    resets: Resets = Resets(),
 ) -> Environment:
     """Copies of an environment object that has gymnax's interface.
 
     Args:
       env: may have a method `draw(state)` besides, for `Environment.draw`.
       params: its `EnvParams`, by default `env.default_params`.
+      resets: where episodes begin, as for `from_raw`.
 
     Raises:
-      ValueError: `num_envs` or `max_steps_in_episode` is below 1.
+      ValueError: `num_envs` or `max_steps_in_episode` is below 1, or `resets` does not
+        fit.
     """
     params = env.default_params if params is None else params
-    limit = int(params.max_steps_in_episode)
-    refuse(num_envs=num_envs, max_steps_in_episode=limit)
-    made = from_raw(raw(env, params), num_envs, name or env.name)
-    # Which the environment counts, and some in a way of their own.
-    return made._replace(max_episode_steps=limit)
+    refuse(num_envs=num_envs, max_steps_in_episode=int(params.max_steps_in_episode))
+    return from_raw(raw(env, params), num_envs, name or env.name, resets)
 
 
 @as_written
@@ -58,8 +62,9 @@ def raw(env: Any, params: Any) -> Raw:
         reset=reset,
         step=step,
         observation_spec=_observation_spec(env, params),
-        action_spec=_spec(env.action_space(params)),
+        action_spec=_action_spec(env.action_space(params)),
         draw=getattr(env, "draw", None),
+        own_limit=int(params.max_steps_in_episode),
     )
 
 
@@ -69,7 +74,7 @@ def _observation_spec(env: Any, params: Any) -> Specs:
     space = env.observation_space(params)
     if hasattr(space, "n") or hasattr(space, "low"):
         spec = _spec(space)
-        if isinstance(spec, Discrete):
+        if not isinstance(spec, Box):
             return spec
         fits = spec.shape == obs.shape or np.ndim(spec.low) == np.ndim(spec.high) == 0
         right = fits and env.name not in _WRONG_BOUNDS
@@ -78,12 +83,24 @@ def _observation_spec(env: Any, params: Any) -> Specs:
     return jax.tree.map(lambda x: Box(x.shape, np.dtype(x.dtype)), obs)
 
 
+def _action_spec(space: Any) -> Specs:
+    """As `_spec`, also of a dict or tuple of spaces."""
+    inner = getattr(space, "spaces", None)
+    if inner is None:
+        return _spec(space)
+    if isinstance(inner, dict):
+        return {name: _action_spec(x) for name, x in inner.items()}
+    return tuple(_action_spec(x) for x in inner)
+
+
 def _spec(space: Any) -> Spec:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low"):
         low, high = np.asarray(space.low), np.asarray(space.high)
         return Box(tuple(space.shape), np.dtype(space.dtype), low=low, high=high)
+    if hasattr(space, "nvec"):
+        return MultiDiscrete(space.nvec)
     raise ValueError(
         f"a space of type {type(space).__name__} is not supported: use Discrete or Box"
     )

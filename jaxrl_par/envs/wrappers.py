@@ -5,14 +5,15 @@ resumed. `Environment.episode` and `draw` go through unchanged: statistics and p
 are those of the environment itself.
 """
 
-from operator import attrgetter
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.envs.base import Environment, Episode, Floats
 from jaxrl_par.envs.previous import WithPrevious, with_previous
 from jaxrl_par.errors import above, not_between, not_finite, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
@@ -24,10 +25,15 @@ class _WithEpisode(NamedTuple):
     episode: Episode
 
 
-def episode_statistics(env: Environment) -> Environment:
+def episode_statistics(
+    env: Environment, told: Callable[[EnvState], dict[str, Floats]] | None = None
+) -> Environment:
     """Keeps return and length of each environment's episode, for `env.episode`.
 
     Where a step is `last` they are those of the whole episode.
+
+    Args:
+      told: (env_state) -> `Episode.told`.
     """
 
     def reset(key):
@@ -43,7 +49,11 @@ def episode_statistics(env: Environment) -> Environment:
         )
         return _WithEpisode(inner, episode), step, reward, discount
 
-    episode = attrgetter("episode")
+    def episode(env_state):
+        if told is None:
+            return env_state.episode
+        return env_state.episode._replace(told=told(env_state.inner))
+
     return env._replace(
         reset=reset, step=step, episode=episode, draw=_of_inner(env.draw)
     )
@@ -55,15 +65,18 @@ def clip_actions(env: Environment) -> Environment:
     Policies are unbounded, and learn from what they sampled. `from_gymnax` clips by
     itself, and so do the adapters of simulators; this is for environments of one's own.
     """
-    spec = env.action_spec
-    if not isinstance(spec, Box):
+    specs = env.action_spec
+    if not any(isinstance(spec, Box) for spec in jax.tree.leaves(specs)):
         return env
-    bounds = spec.inner
+
+    def within(spec: Spec, action: Action) -> Action:
+        if not isinstance(spec, Box):
+            return action
+        low, high = (jnp.broadcast_to(x, action.shape) for x in spec.inner)
+        return jnp.clip(action, low, high).astype(action.dtype)
 
     def step(env_state, action, key):
-        low, high = (jnp.broadcast_to(x, action.shape) for x in bounds)
-        within = jnp.clip(action, low, high).astype(action.dtype)
-        return env.step(env_state, within, key)
+        return env.step(env_state, jax.tree.map(within, specs, action), key)
 
     return env._replace(step=step)
 
@@ -83,7 +96,8 @@ def previous_action_and_reward(env: Environment) -> Environment:
             first = step.first.reshape(-1, *[1] * (x.ndim - 1))
             return jnp.where(first, jnp.zeros_like(x), x).astype(spec.dtype)
 
-        action, reward = cleared(action, specs.action), cleared(reward, specs.reward)
+        action = jax.tree.map(cleared, action, specs.action)
+        reward = cleared(reward, specs.reward)
         return step._replace(obs=WithPrevious(step.obs, action, reward))
 
     return _showing(env, specs, show)

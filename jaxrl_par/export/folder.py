@@ -43,8 +43,8 @@ from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import make_folder, write_json, writing
 from jaxrl_par.types import (
     Action,
+    Box,
     Carry,
-    Discrete,
     Obs,
     Params,
     Spec,
@@ -85,7 +85,7 @@ class _Actor(NamedTuple):
     config: NetworkConfig
     network: Network
     observation_spec: Specs
-    action_spec: Spec
+    action_spec: Specs
     example: TimeStep
     """A step of one environment."""
 
@@ -111,7 +111,7 @@ def write(
     *,
     network: NetworkConfig,
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     params: Params,
     batch_sizes: Sequence[int] | None = None,
     numpy: bool = True,
@@ -244,7 +244,7 @@ def _step(actor: _Actor, config: Mapping[str, Any]) -> Callable:
 
 def _within(spec: Spec, action: Array) -> Array:
     """The nearest action within the bounds: a robot may have nobody else to clip it."""
-    if isinstance(spec, Discrete):
+    if not isinstance(spec, Box):
         return action
     low, high = (jnp.broadcast_to(x, action.shape) for x in spec.inner)
     return jnp.clip(action, low, high).astype(action.dtype)

@@ -5,6 +5,7 @@ asynchronous workers or learners that gossip, with `--topology`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import optax
 
@@ -12,12 +13,14 @@ from jaxrl_par import cli
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
 class Args(cli.Args):
     """Batched advantage actor-critic."""
+
+    plays_itself: ClassVar[bool] = True
 
     total_steps: int = 3_072_000
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=7e-3, max_grad_norm=1.0)
@@ -25,7 +28,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """A2C for these observations and actions."""
     return a2c(actor_critic(*specs, args.network), optimizer, args.a2c)

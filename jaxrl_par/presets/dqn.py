@@ -8,6 +8,7 @@ what R2D2 learns: see `r2d2`.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import optax
 
@@ -17,12 +18,14 @@ from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
 class Args(ReplayArgs):
     """Deep Q-networks: double, dueling, n-step, prioritised, with memory."""
+
+    plays_itself: ClassVar[bool] = True
 
     num_envs: int = 8
     unroll_length: int = 8
@@ -86,7 +89,7 @@ class Args(ReplayArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """DQN for these observations and actions."""
     atoms = None if args.dqn.values == "expected" else args.dqn.num_atoms

@@ -21,7 +21,7 @@ from jaxrl_par.loops import Learner
 from jaxrl_par.networks import NetworkConfig, key_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows, memory
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Args(ReplayArgs):
         return "\n".join(found)
 
     def _table_needed(self) -> str:
-        observed, acted = self.specs()
-        width = key_width(observed, self.mfec.key_width)
+        specs = self.specs()
+        width = key_width(specs[0], self.mfec.key_width)
         width = width if self.method == "mfec" else self.nec.key_width
-        entry = num_actions(acted) * (4 * width + 8)
+        entry = num_actions(specs) * (4 * width + 8)
         size, device = self.table.capacity * entry, jax.local_devices()[0]
         together = self.num_devices if device.platform == "cpu" else 1
         free = memory.free_bytes(device)
@@ -116,7 +116,7 @@ class Args(ReplayArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent | Learner:
     """The method's agent, or MFEC's learner, for these observations and actions."""
     if args.method == "nec":

@@ -24,7 +24,7 @@ from jaxrl_par.topologies import fleet as in_fleet
 from jaxrl_par.topologies import generations as in_threads
 from jaxrl_par.topologies.generations import GenerationsConfig, PartsConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Args(cli.Args):
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "workers", "fleet")
     lacks: ClassVar[str] = "it learns of whole episodes, and of no gradient"
     fleet_of: ClassVar[str] = "workers"
+    goes_on: ClassVar[bool] = False
 
     num_envs: int = 128
     """Members of a generation, an even number on each device, or in each part of those
@@ -137,7 +138,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """Evolution strategies for these observations and actions."""
     return es(policy_network(*specs, args.network), optimizer, args.es)

@@ -25,7 +25,7 @@ from jaxrl_par.loops.guided_turns import guided_turns, own_pace
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Args(cli.Args):
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled", "delayed")
     lacks: ClassVar[str] = "controllers begin again and again in states of their own"
+    goes_on: ClassVar[bool] = False
 
     env_name: str = "Door-60"
     """One whose reward is smooth in state and action: ours, or such as Pendulum-v1."""
@@ -122,7 +123,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """The global policy for these observations and actions."""
     network = policy_network(*specs, args.network)

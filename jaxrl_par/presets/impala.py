@@ -16,13 +16,14 @@ from jaxrl_par.cli import Flat
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
 class Args(cli.EpochArgs):
     """IMPALA with V-trace."""
 
+    plays_itself: ClassVar[bool] = True
     learns_from_rows: ClassVar[bool] = False
 
     env_name: str = "Breakout-MinAtar"
@@ -40,7 +41,7 @@ class Args(cli.EpochArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """IMPALA for these observations and actions."""
     return impala(actor_critic(*specs, args.network), optimizer, args.impala)

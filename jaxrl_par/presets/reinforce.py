@@ -15,7 +15,7 @@ from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.compiled import episodic
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Args(cli.Args):
 
     topologies: ClassVar[tuple[str, ...]] = ("compiled",)
     lacks: ClassVar[str] = "whole episodes, of which it learns, are acted there alone"
+    goes_on: ClassVar[bool] = False
 
     num_envs: int = 64
     """Each plays an episode for every update; a multiple of num_devices."""
@@ -41,7 +42,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """REINFORCE for these observations and actions."""
     return reinforce(actor_critic(*specs, args.network), optimizer, args.reinforce)

@@ -54,7 +54,8 @@ class TrainingConfig:
     the time limit of the environment, which has to be given where it has none."""
     info_metrics: tuple[str, ...] = ()
     """Entries of a simulator's `info` to log: means over episodes of what the last step
-    of each says. `is_success` or `success` is logged by itself, as success_rate."""
+    of each says. `is_success` or `success` is logged by itself, as success_rate, and so
+    is all that compiled environments tell."""
     tensorboard: bool = True
     """Write TensorBoard events."""
     wandb: bool = False

@@ -14,12 +14,14 @@ from jaxrl_par.cli.entry import choose_threads, compute_in_place
 from jaxrl_par.cli.readers import READ_BY, SIMULATED
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
+from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.presets import reinforce
 from jaxrl_par.topologies.fleet import FleetConfig
 from jaxrl_par.topologies.gossip import GossipConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
@@ -323,11 +325,16 @@ def test_simulators_are_for_threads_and_workers():
 def test_only_simulators_have_an_info_to_log():
     named = TrainingConfig(info_metrics=("energy", "is_success"))
     assert problems(training=named) == (
-        "info_metrics: CartPole-v1 is compiled and has no info: leave it out, got"
-        " energy, is_success"
+        "info_metrics: CartPole-v1 is compiled, and logs all it tells: leave it out,"
+        " got energy, is_success"
+    )
+    assert problems(masked=True) == (
+        "masked: CartPole-v1 is compiled, and shows its masks by itself if it has any:"
+        " leave it out"
     )
     pytest.importorskip("gymnasium")
-    assert not problems(training=named, topology="threads", backend="gymnasium")
+    for asked in ({"training": named}, {"masked": True}):
+        assert not problems(topology="threads", backend="gymnasium", **asked)
 
 
 def test_an_evaluation_has_a_bound():
@@ -513,3 +520,23 @@ def test_only_a_run_whose_end_changes_nothing_before_can_be_extended():
     still = OptimizerConfig(anneal=False)
     assert cli.Args().is_annealed and not cli.Args(optimizer=still).is_annealed
     assert cli.Args(optimizer=still, topology="delayed").is_annealed
+
+
+def test_resets_are_of_what_is_trained_in():
+    pooled = Resets("pooled", stagger=9)
+    args = cli.Args(resets=pooled)
+    assert args.problems() == []
+    assert (args.training_env(4).stagger, args.make_env(4).stagger) == (9, 0)
+
+
+def test_resets_are_refused_where_they_are_not_read():
+    pooled = Resets("pooled")
+    (found,) = cli.Args(topology="threads", resets=pooled).problems()
+    assert "resets.kind is for topology = compiled, delayed or gossip" in found
+    (found,) = replace(reinforce.Args(), resets=pooled).problems()
+    assert "here each is played from its start" in found
+    wrong = cli.Args(resets=Resets("pooled", pool_size=3))
+    with pytest.raises(
+        errors.RefusedError, match=r"resets\.pool_size must be a multiple of"
+    ):
+        errors.refuse(wrong)

@@ -16,9 +16,10 @@ from jaxrl_par.measured import Metric
 from jaxrl_par.stream import Mean, Metrics
 
 METRICS = {
-    "success_rate": Metric("share of episodes", "whose last `info` says success"),
+    "success_rate": Metric("share of episodes", "whose last step says success"),
     "info_*": Metric(
-        "as the simulator's", "an entry of the last `info`, mean over episodes"
+        "as the environment's",
+        "what the last step says of an episode, mean over episodes",
     ),
 }
 
@@ -26,6 +27,11 @@ SUCCESS_RATE = "success_rate"
 """The metric of the entry `is_success`, or `success`, wherever there is one."""
 _SUCCESS = ("is_success", "success")
 _MISSING = object()
+
+
+def metric_of(name: str) -> str:
+    """That of an entry: its mean over episodes."""
+    return SUCCESS_RATE if name in _SUCCESS else f"info_{name}"
 
 
 class EpisodeInfo:
@@ -36,7 +42,7 @@ class EpisodeInfo:
         self._entries: dict[str, tuple[str, ...]] = {SUCCESS_RATE: _SUCCESS}
         for name in names:
             if name not in _SUCCESS:
-                self._entries[f"info_{name}"] = (name,)
+                self._entries[metric_of(name)] = (name,)
         self._env_name = env_name
         self._told: set[str] = set()
         self._clear()
