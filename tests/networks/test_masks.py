@@ -41,6 +41,7 @@ def outputs_of(network, obs):
     return network.apply(params, carry, step)[0]
 
 
+@pytest.mark.slow
 def shown(mask, rows=3):
     seen = jax.random.normal(random.key(1), (rows, 4))
     return Masked(
@@ -60,9 +61,8 @@ def test_a_mask_at_any_depth_is_found_and_what_surrounds_it_is_read():
     assert np.isfinite(policy.logits[:, [0, 2]]).all()
 
 
-@pytest.mark.parametrize(
-    "memory", ["none", pytest.param("lstm", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_masked_logits_are_those_of_the_same_network_without(memory):
     """Nothing of the mask is read: the other logits and the values are the same."""
     config = NetworkConfig(widths=(8,), memory=memory, memory_width=8)

@@ -64,7 +64,7 @@ def test_no_preset_is_left_out():
     assert TAKES.keys() | OTHERWISE == presets.SUMMARIES.keys()
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", TAKES)
 def test_what_a_preset_does_not_take_it_refuses_in_one_line(name):
     for kind in KINDS:
