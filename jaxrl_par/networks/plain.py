@@ -11,13 +11,16 @@ from jaxtyping import Array
 from jaxrl_par.distributions import Categorical, DiagNormal, SquashedNormal
 from jaxrl_par.networks.features import NetworkConfig, chosen_torso
 from jaxrl_par.networks.observations import layout, scale
-from jaxrl_par.types import Discrete, Params, PlainPolicy, Spec, Specs
+from jaxrl_par.types import (
+    Discrete,
+    MultiDiscrete,
+    Params,
+    PlainPolicy,
+    Spec,
+    Specs,
+)
 
-_KNOWN = {
-    "torso": ("mlp", "conv"),
-    "memory": ("none", "lstm", "gru"),
-    "compute_dtype": ("float32",),
-}
+_KNOWN = {"compute_dtype": ("float32",)}
 
 
 def plain(
@@ -64,7 +67,7 @@ def described(
 
 
 def unknown(network: Mapping[str, Any]) -> list[str]:
-    """What of a network that was described NumPy does not know."""
+    """What of a network that was described NumPy and ONNX do not know."""
     return [
         f"{name} = {network[name]}; it knows {', '.join(known)}"
         for name, known in _KNOWN.items()
@@ -109,7 +112,11 @@ def _is_critic(name: str) -> bool:
 def _spec(spec: Spec, name: str) -> dict[str, Any]:
     shared = {"name": name, "shape": spec.shape, "dtype": str(np.dtype(spec.dtype))}
     if isinstance(spec, Discrete):
-        return shared | {"kind": "discrete", "num_values": spec.num_values}
+        found = {"kind": "discrete", "num_values": spec.num_values}
+        return shared | found | {"start": spec.start}
+    if isinstance(spec, MultiDiscrete):
+        found = {"nvec": spec.nvec.tolist(), "start": spec.start.tolist()}
+        return shared | {"kind": "multi_discrete"} | found
     low, high = spec.inner if name == "action" else (spec.low, spec.high)
     bounds = {"low": _bound(low), "high": _bound(high)}
     box = shared | {"kind": "box", "channels": layout(spec)} | bounds

@@ -40,10 +40,7 @@ class PlainActor(SteppingActor):
         self._policy: Any = None
 
     def _no_memory(self, num_envs: int) -> Carry:
-        network = self._form.config["network"]
-        number = {"none": 0, "gru": 1, "lstm": 2}[network["memory"]]
-        shape = num_envs, network["memory_width"]
-        return tuple(np.zeros(shape, np.float32) for _ in range(number))
+        return numpy_actor.empty(self._form.config["network"], num_envs)
 
     def _placed(self, carry: Carry) -> Carry:
         return tuple(np.array(x) for x in carry)

@@ -17,9 +17,8 @@ def problems(agent: Agent) -> list[str]:
     """Why an agent cannot act without JAX, if it cannot."""
     if agent.acts_plainly is None:
         return [
-            "act_with: numpy knows actor-critics of dense layers or a 3x3 convolution,"
-            " in float32, with no memory or an lstm or gru that policy and value share,"
-            " so for this learner it must be jax"
+            "act_with: numpy knows actor-critics in float32, without memory or with one"
+            " that policy and value share, so for this learner it must be jax"
         ]
     action = agent.acts_plainly.described()["action"]
     if action.get("num_values", 0) > MOST_ACTIONS:
