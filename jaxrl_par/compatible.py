@@ -4,9 +4,9 @@ import numpy as np
 
 from jaxrl_par import trees
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.specs import Box, Discrete, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, MultiDiscrete, Spec, Specs
 
-Both = tuple[Specs, Spec]
+Both = tuple[Specs, Specs]
 """(of observations, of actions)"""
 
 
@@ -46,7 +46,7 @@ def _leaves(specs: Specs) -> dict[str, Spec]:
 
 def _alike(a: Spec, b: Spec) -> bool:
     """Arrays of one kind, bounds aside."""
-    if isinstance(a, Discrete) or isinstance(b, Discrete):
+    if not (isinstance(a, Box) and isinstance(b, Box)):
         return a == b
     return a.shape == b.shape and np.dtype(a.dtype) == np.dtype(b.dtype)
 
@@ -63,7 +63,10 @@ def _told(specs: Both) -> str:
 
     def words(spec: Spec) -> str:
         if isinstance(spec, Discrete):
-            return f"one of {spec.num_values}"
+            start = f" from {spec.start}" if spec.start else ""
+            return f"one of {spec.num_values}{start}"
+        if isinstance(spec, MultiDiscrete):
+            return f"choices {spec}"
         low, high = np.min(spec.low), np.max(spec.high)
         return f"{np.dtype(spec.dtype)} {spec.shape} in [{low:.4g}, {high:.4g}]"
 

@@ -10,6 +10,7 @@ from jaxrl_par import compatible
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
+from jaxrl_par.masks import allowed, masks, none_allowed
 from jaxrl_par.types import (
     Agent,
     Carry,
@@ -35,6 +36,9 @@ class Episodes(NamedTuple):
 
     return_: Mean
     length: Mean
+    stuck: Mean | tuple[()] = ()
+    """Over all rows that are no `last`: whether a mask allows no action there, which is
+    the environment's fault. () of environments without masks."""
 
 
 def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None:
@@ -142,7 +146,8 @@ def unroll(
     trajectory = rows._replace(steps=steps, carry=streams.carry)
     extras = agent.complete(params, after.carry, trajectory)
     trajectory = trajectory._replace(extras=extras)
-    return after, trajectory, _ended(episode, steps.last[1:])
+    ended = _ended(episode, steps.last[1:])
+    return after, trajectory, ended._replace(stuck=_stuck(trajectory.rows, env))
 
 
 def whole_episodes(
@@ -165,7 +170,7 @@ def whole_episodes(
     """
     start_key, act_key = jax.random.split(key)
     streams = start(agent, env, start_key, index, num_parts)
-    _, trajectory, _ = unroll(agent, env, params, streams, act_key, length)
+    _, trajectory, all_ = unroll(agent, env, params, streams, act_key, length)
     steps = trajectory.steps
     over = jnp.cumsum(steps.last, axis=0) > 0
     running = ~over[:-1]
@@ -176,7 +181,23 @@ def whole_episodes(
         discount=jnp.where(running, trajectory.discount, 0.0),
     )
     count, lengths = jnp.float32(env.num_envs), jnp.sum(running, dtype=jnp.float32)
-    return trajectory, Episodes(Mean(jnp.sum(reward), count), Mean(lengths, count))
+    means = Mean(jnp.sum(reward), count), Mean(lengths, count)
+    return trajectory, Episodes(*means, stuck=all_.stuck)
+
+
+def none_ended(env: Environment) -> Episodes:
+    """What `unroll` tells of no rows."""
+    nothing = Mean(jnp.float32(0), jnp.float32(0))
+    return Episodes(nothing, nothing, nothing if masks(env.observation_spec) else ())
+
+
+def _stuck(rows: TimeStep, env: Environment) -> Mean | tuple[()]:
+    mask = allowed(rows.obs)
+    if mask is None:
+        return ()
+    kept = (~rows.last).astype(jnp.float32)
+    none = none_allowed(env.action_spec, mask)
+    return Mean(jnp.sum(kept * none), jnp.sum(kept))
 
 
 def _ended(episode, last) -> Episodes:

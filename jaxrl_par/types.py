@@ -9,6 +9,7 @@ of arrays (or of functions), a frozen dataclass is static and never a pytree.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from jaxrl_par.axis import Axis
+from jaxrl_par.masks import Masked as Masked
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
 from jaxrl_par.specs import MultiDiscrete as MultiDiscrete
@@ -83,22 +85,6 @@ class TaskObs(NamedTuple):
     def own(self, spec: Box) -> Array:
         """What the task shows where it is alone."""
         return self.obs[..., : spec.shape[-1]].astype(spec.dtype)
-
-
-class Masked(NamedTuple):
-    """What an environment shows, with what may be done next.
-
-    As part of the observation, the mask goes wherever that goes: into unrolls, replay,
-    other processes and exported actors. Only where a step is `last` may it have no
-    action at all: what is chosen there is never done.
-    """
-
-    obs: Any
-    """[*T, B, ...], a pytree; in a spec, as the other, its specs."""
-    allowed: Any
-    """[*T, B, A] booleans for an action of A; for a `MultiDiscrete` of nvec,
-    [*T, B, sum of nvec] for masks of its parts, or [*T, B, *nvec] for one of all
-    combinations."""
 
 
 class Info(NamedTuple):
@@ -246,6 +232,19 @@ class WorldModel(NamedTuple):
     """How often each member is to see each of B rows, drawn once in a row's life."""
     ready: Callable[[State], Bool[Array, ""]]
     """Before that, and where it errs too much, nobody should believe it."""
+
+
+def same_actions(
+    one: Action, other: Action, rows: Bool[Array, "*N"]
+) -> Bool[Array, "*N"]:
+    """Whether two actions [*N, ...] are equal in all of their parts; as many rows as
+    the last argument has."""
+
+    def leaf(x: Array, y: Array) -> Bool[Array, "*N"]:
+        return jnp.all((x == y).reshape(*rows.shape, -1), axis=-1)
+
+    parts = jax.tree.leaves(jax.tree.map(leaf, one, other))
+    return reduce(jnp.logical_and, parts)
 
 
 def example(specs: Specs, num_envs: int) -> PyTree:

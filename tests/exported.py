@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_par import export
+from jaxrl_par import export, trees
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.networks.plain import described, without_critic
+from jaxrl_par.specs import sent
 from jaxrl_par.training.comparison import named
-from jaxrl_par.types import Box, Discrete, TimeStep
+from jaxrl_par.types import Box, Discrete, Masked, MultiDiscrete, Spec, TimeStep
 
 T, B = 6, 3
 VECTOR, IMAGE, INTEGER = Box((4,)), Box((5, 6, 2)), Discrete(7)
@@ -32,8 +33,14 @@ MOVED = (
 )
 SCREEN = Box((36, 40, 3), np.dtype(np.uint8))
 ODD = Box((9, 10, 2), np.dtype(np.uint8), 10.0, 180.0)
+CHOICES = MultiDiscrete([[2, 3], [3, 1]], start=[[0, 7], [-1, 0]])
 SMALL = {"widths": (16, 8), "memory_width": 6, "channels": 3}
 SQUASHED = {"policy": "squashed"}
+
+
+def flags(*shape):
+    """The spec of a mask."""
+    return Box(shape, np.dtype(bool), 0.0, 1.0)
 
 
 def gtrxl(gate, heads=1):
@@ -74,16 +81,41 @@ CASES = {
     "gtrxl, input": (VECTOR, ARMS, gtrxl("input")),
     "gtrxl, highway": (VECTOR, ARMS, gtrxl("highway")),
     "gtrxl, sigmoid_tanh": (VECTOR, ARMS, gtrxl("sigmoid_tanh", heads=3)),
+    "masked": (
+        WithPrevious(Masked({"seen": PIXELS, "felt": VECTOR}, flags(3)), ARMS, Box(())),
+        Discrete(3, start=-1),
+        {"memory": "lstm"},
+    ),
+    "heads": ((VECTOR, CHOICES), CHOICES, {"shared": False}),
+    "masked heads": (Masked(VECTOR, flags(9)), CHOICES, {}),
+    "masked combinations": (
+        Masked(VECTOR, flags(2, 3, 4)),
+        MultiDiscrete([2, 3, 4], start=[0, -5, 1]),
+        {"memory": "gru"},
+    ),
+    "parts": (
+        Masked(VECTOR, {"brake": flags(2), "gears": (flags(2, 3), None)}),
+        {
+            "steer": Box((1, 2), low=-2.0, high=6.0),
+            "brake": Discrete(2, start=4),
+            "gears": (MultiDiscrete([[2], [3]]), [Box((3,), low=-1.0, high=1.0)]),
+        },
+        SQUASHED,
+    ),
 }
 
 
 def is_spec(x):
-    return isinstance(x, Box | Discrete)
+    return isinstance(x, Spec)
 
 
 def sample(spec, rng, shape):
     if isinstance(spec, Discrete):
         return rng.integers(spec.num_values, size=shape).astype(np.int32)
+    if isinstance(spec, MultiDiscrete):
+        return rng.integers(spec.nvec, size=(*shape, *spec.shape)).astype(np.int32)
+    if spec.dtype == bool:
+        return rng.random((*shape, *spec.shape)) < 0.5
     if spec.dtype == np.float32:
         return rng.normal(size=(*shape, *spec.shape)).astype(np.float32)
     return rng.integers(200, size=(*shape, *spec.shape)).astype(spec.dtype)
@@ -154,6 +186,17 @@ def assert_close(actual, expected):
     for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert x.shape == y.shape and x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+def taken(case, policy):
+    """The mode as the environment takes it, and parameters of the policy by name."""
+    action = sent(case[1], policy.mode())
+    clipped = trees.map_leaves(
+        lambda spec, x: np.clip(x, *spec.inner) if isinstance(spec, Box) else x,
+        case[1],
+        action,
+    )
+    return clipped, named(policy)
 
 
 def actors_part(carry, shared):

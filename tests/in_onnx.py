@@ -2,6 +2,8 @@
 
 import jax
 
+from jaxrl_par.numpy_actor import action_of
+
 
 def runtime(data):
     """(inputs by name) -> outputs by name, in whatever runtime is there."""
@@ -25,9 +27,10 @@ def runtime(data):
 class Program:
     """A program, called as an actor is."""
 
-    def __init__(self, data, names):
-        self._run, self.names = runtime(data), names
-        self._inputs = [x["name"] for x in names["inputs"]]
+    def __init__(self, data, config):
+        self._run, self.names = runtime(data), config["onnx"]
+        self._action = config["action"]
+        self._inputs = [x["name"] for x in self.names["inputs"]]
 
     def step(self, obs, first, carry):
         """(action, parameters by name, carry)."""
@@ -40,5 +43,5 @@ class Program:
         after = [n for n in found if n.startswith("next_")]
         carry = tuple(found.pop(name) for name in after)
         actions = [n for n in found if n.startswith("action")]
-        (action,) = [found.pop(n) for n in actions]
+        action = action_of(self._action, [found.pop(n) for n in actions])
         return action, found, carry

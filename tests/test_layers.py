@@ -10,11 +10,12 @@ PACKAGE = Path(__file__).parent.parent / "jaxrl_par"
 MAY_IMPORT = {
     "axis": set(),
     "specs": {"trees"},
+    "masks": {"specs", "errors"},
     "stream": {"lazy"},
     "trees": set(),
     "draws": set(),
     "numpy_actor": set(),
-    "types": {"axis", "specs", "stream"},
+    "types": {"axis", "specs", "masks", "stream"},
     "elapsed": {"types"},
     "errors": set(),
     "exit_codes": set(),
@@ -33,12 +34,14 @@ MAY_IMPORT = {
     "trust_region": {"types", "axis", "errors"},
     "optimizers": {"errors", "elapsed"},
     "distributions": {"types"},
+    "joint": {"types", "distributions"},
     "exploration": {"types"},
-    "networks": {"types", "errors", "compatible", "distributions"},
+    "networks": {"types", "errors", "compatible", "distributions", "masks", "joint"},
     "agents": {"types", "axis", "errors", "networks"},
     "envs": {
         "types",
         "specs",
+        "masks",
         "stream",
         "trees",
         "axis",
@@ -48,8 +51,8 @@ MAY_IMPORT = {
     },
     "algorithms": {"types", "axis", "errors", "returns", "losses", "exploration"}
     | {"networks", "agents", "statistics", "targets", "elapsed", "perturbations"}
-    | {"compatible", "distributions", "guidance", "trust_region"},
-    "rollout": {"types", "errors", "compatible", "envs"},
+    | {"compatible", "distributions", "guidance", "trust_region", "masks"},
+    "rollout": {"types", "errors", "compatible", "envs", "masks"},
     "replay": {"types", "axis", "errors", "losses"},
     "loops": {"types", "axis", "errors", "random", "envs", "rollout", "replay"}
     | {"elapsed", "compatible", "statistics", "perturbations", "guidance"}
@@ -76,7 +79,6 @@ MAY_IMPORT = {
     | {"topologies"},
     "export": {
         "types",
-        "specs",
         "trees",
         "lazy",
         "networks",
@@ -100,6 +102,7 @@ MAY_IMPORT = {
     | {"algorithms", "replay", "loops", "topologies", "training", "export", "cli"}
     | {"compatible", "guidance", "trust_region"},
     "testing": {"types", "axis", "errors", "random", "networks", "envs", "rollout"}
+    | {"masks"}
     | {"loops", "topologies"},
 }
 # Whoever records a metric says what it is.

@@ -24,7 +24,13 @@ from jaxrl_par.agents import accept, trained_by
 from jaxrl_par.errors import at_least
 from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
-from jaxrl_par.types import Agent, DistillationBatch, Metrics, Params
+from jaxrl_par.types import (
+    Agent,
+    DistillationBatch,
+    Metrics,
+    Params,
+    same_actions,
+)
 
 METRICS = {
     "kl": Metric("nats", "of the student from the teacher"),
@@ -73,8 +79,7 @@ def loss(
     divergences = policy.kl(batch.policy)
     value_losses = 0.5 * jnp.square(batch.values - values)
     row_losses = config.policy_cost * divergences + config.value_cost * value_losses
-    same = jnp.atleast_1d(policy.mode() == batch.policy.mode())
-    agree = jnp.all(same.reshape(*last.shape, -1), axis=-1)
+    agree = same_actions(policy.mode(), batch.policy.mode(), last)
     return losses.over_rows(row_losses, last), losses.row_means(
         last,
         kl=divergences,

@@ -102,6 +102,9 @@ class Args:
     matrix products, else as many as there are processors."""
     show_previous: bool = False
     """Show the previous action and reward with each observation."""
+    masked: bool = False
+    """Simulators tell in `info["action_mask"]` which actions there are, and no others
+    are chosen. Pure environments show their masks by themselves."""
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
@@ -242,6 +245,7 @@ class Args:
             backend="auto" if drawn else self.backend or "auto",
             render=drawn,
             info_metrics=self.training.info_metrics,
+            masked=self.masked,
         )
         make = partial(self.simulators or made_by_name, num_envs)
         return host.Seeded(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from jax.sharding import Mesh
 
@@ -20,10 +21,10 @@ from jaxrl_par.topologies.gossip import gossip
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
-from jaxrl_par.types import Agent, Discrete, Spec, Specs
+from jaxrl_par.types import Agent, Box, Specs
 
 MakeAgent = Callable[
-    [Any, tuple[Specs, Spec], optax.GradientTransformation], Agent | Learner
+    [Any, tuple[Specs, Specs], optax.GradientTransformation], Agent | Learner
 ]
 """(args, specs of observations and actions, optimizer) -> the experiment's agent, or
 its learner if `Args.make_learner` makes none that would do"""
@@ -38,7 +39,8 @@ def compose(args: Args, make_agent: MakeAgent) -> Learner:
         for these environments.
     """
     specs, policy = args.specs(), args.network.policy
-    if isinstance(specs[1], Discrete) and policy != type(args)().network.policy:
+    has_reals = any(isinstance(x, Box) for x in jax.tree.leaves(specs[1]))
+    if not has_reals and policy != type(args)().network.policy:
         raise TrainingError(
             f"network.policy is for continuous actions, and those of {args.env_name}"
             f" are discrete: leave it out, got {policy}"

@@ -64,6 +64,11 @@ def environments_problems(args: "Args") -> list[str]:
         if names := args.training.info_metrics:
             found = f"info_metrics: {args.env_name} is compiled and has no info"
             return [f"{found}: leave it out, got {', '.join(names)}"]
+        if args.masked:
+            return [
+                f"masked: {args.env_name} is compiled, and shows its masks by itself if"
+                " it has any: leave it out"
+            ]
         return []
     simulated = args.system in SIMULATED
     unknown = host.problems(args.env_name, args.backend or "auto")
@@ -150,8 +155,9 @@ def _hosts_problems(args: "Args") -> list[str]:
 def _own_problems(args: "Args") -> list[str]:
     """What is given for environments that are made by name."""
     asked = {"env_name": args.env_name, "backend": args.backend}
-    asked |= {"info_metrics": args.training.info_metrics}
+    asked |= {"info_metrics": args.training.info_metrics, "masked": args.masked}
     usual = {"env_name": type(args).env_name, "backend": None, "info_metrics": ()}
+    usual |= {"masked": False}
     found = [
         f"{name} is for environments by name, and this script has its own: leave it"
         f" out, got {value}"

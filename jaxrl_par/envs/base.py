@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrl_par.errors import RefusedError, told
-from jaxrl_par.types import Action, EnvState, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Action, EnvState, PRNGKey, Specs, TimeStep
 
 Floats = Float[Array, " B"]
 
@@ -39,7 +39,8 @@ class Environment(NamedTuple):
     num_envs: int
     observation_spec: Specs
     """A spec for each leaf of an observation, without the batch axis."""
-    action_spec: Spec
+    action_spec: Specs
+    """As of observations: one spec, or a spec for each part of an action."""
     name: str
     max_episode_steps: int | None
     """Time limit in environment steps, None where there is none."""
@@ -49,7 +50,7 @@ class Environment(NamedTuple):
     """(env_state, i) -> picture of environment i, with what observations hide."""
 
     @property
-    def specs(self) -> tuple[Specs, Spec]:
+    def specs(self) -> tuple[Specs, Specs]:
         """(of observations, of actions), as a network takes them."""
         return self.observation_spec, self.action_spec
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
 from jaxrl_par.errors import refuse
-from jaxrl_par.types import Box, Discrete, Spec, Specs, TimeStep
+from jaxrl_par.types import Box, Discrete, MultiDiscrete, Spec, Specs, TimeStep
 
 # gymnax 1.0.1 declares bounds that the observations of these exceed.
 _WRONG_BOUNDS = {"GaussianBandit-misc", "MemoryChain-bsuite", "MetaMaze-misc"}
@@ -54,7 +54,7 @@ def from_gymnax(
     params = env.default_params if params is None else params
     limit = int(params.max_steps_in_episode)
     refuse(num_envs=num_envs, max_steps_in_episode=limit)
-    action_spec = _spec(env.action_space(params))
+    action_spec = _action_spec(env.action_space(params))
     strong = strong_dtypes(env, params)
 
     @as_written
@@ -124,7 +124,7 @@ def _observation_spec(env: Any, params: Any) -> Specs:
     space = env.observation_space(params)
     if hasattr(space, "n") or hasattr(space, "low"):
         spec = _spec(space)
-        if isinstance(spec, Discrete):
+        if not isinstance(spec, Box):
             return spec
         fits = spec.shape == obs.shape or np.ndim(spec.low) == np.ndim(spec.high) == 0
         right = fits and env.name not in _WRONG_BOUNDS
@@ -133,12 +133,24 @@ def _observation_spec(env: Any, params: Any) -> Specs:
     return jax.tree.map(lambda x: Box(x.shape, np.dtype(x.dtype)), obs)
 
 
+def _action_spec(space: Any) -> Specs:
+    """As `_spec`, also of a dict or tuple of spaces."""
+    inner = getattr(space, "spaces", None)
+    if inner is None:
+        return _spec(space)
+    if isinstance(inner, dict):
+        return {name: _action_spec(x) for name, x in inner.items()}
+    return tuple(_action_spec(x) for x in inner)
+
+
 def _spec(space: Any) -> Spec:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low"):
         low, high = np.asarray(space.low), np.asarray(space.high)
         return Box(tuple(space.shape), np.dtype(space.dtype), low=low, high=high)
+    if hasattr(space, "nvec"):
+        return MultiDiscrete(space.nvec)
     raise ValueError(
         f"a space of type {type(space).__name__} is not supported: use Discrete or Box"
     )

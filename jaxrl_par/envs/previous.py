@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from jaxrl_par import trees
 from jaxrl_par.specs import Box, Spec, Specs
 from jaxrl_par.stream import Action, Obs
 
@@ -15,9 +16,11 @@ class WithPrevious(NamedTuple):
     """[*T, B]; in a spec, that of a reward."""
 
 
-def with_previous(specs: tuple[Specs, Spec]) -> WithPrevious:
+def with_previous(specs: tuple[Specs, Specs]) -> WithPrevious:
     """The spec of observations that show action and reward."""
+
+    def unbounded(spec: Spec) -> Spec:
+        return Box(spec.shape, spec.dtype) if isinstance(spec, Box) else spec
+
     observation, action = specs
-    if isinstance(action, Box):
-        action = Box(action.shape, action.dtype)
-    return WithPrevious(observation, action, Box(()))
+    return WithPrevious(observation, trees.map_leaves(unbounded, action), Box(()))

@@ -8,6 +8,7 @@ are those of the environment itself.
 from operator import attrgetter
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -55,15 +56,18 @@ def clip_actions(env: Environment) -> Environment:
     Policies are unbounded, and learn from what they sampled. `from_gymnax` clips by
     itself, and so do the adapters of simulators; this is for environments of one's own.
     """
-    spec = env.action_spec
-    if not isinstance(spec, Box):
+    specs = env.action_spec
+    if not any(isinstance(spec, Box) for spec in jax.tree.leaves(specs)):
         return env
-    bounds = spec.inner
+
+    def within(spec: Spec, action: Action) -> Action:
+        if not isinstance(spec, Box):
+            return action
+        low, high = (jnp.broadcast_to(x, action.shape) for x in spec.inner)
+        return jnp.clip(action, low, high).astype(action.dtype)
 
     def step(env_state, action, key):
-        low, high = (jnp.broadcast_to(x, action.shape) for x in bounds)
-        within = jnp.clip(action, low, high).astype(action.dtype)
-        return env.step(env_state, within, key)
+        return env.step(env_state, jax.tree.map(within, specs, action), key)
 
     return env._replace(step=step)
 
@@ -83,7 +87,8 @@ def previous_action_and_reward(env: Environment) -> Environment:
             first = step.first.reshape(-1, *[1] * (x.ndim - 1))
             return jnp.where(first, jnp.zeros_like(x), x).astype(spec.dtype)
 
-        action, reward = cleared(action, specs.action), cleared(reward, specs.reward)
+        action = jax.tree.map(cleared, action, specs.action)
+        reward = cleared(reward, specs.reward)
         return step._replace(obs=WithPrevious(step.obs, action, reward))
 
     return _showing(env, specs, show)

@@ -12,7 +12,6 @@ from jaxtyping import Array
 from jaxrl_par import trees
 from jaxrl_par.export.files import ExportError
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
-from jaxrl_par.specs import sent
 from jaxrl_par.training.comparison import named
 from jaxrl_par.types import Action, Box, Carry, Spec, Specs, TimeStep, example
 
@@ -93,13 +92,13 @@ def _taken(specs: Specs, action: Action) -> Action:
     """As the environment takes it: the nearest one within the bounds, as a robot may
     have nobody else to clip it, and integers from where its own begin."""
 
-    def within(spec: Spec, x: Array) -> Array:
+    def part(spec: Spec, x: Array) -> Array:
         if not isinstance(spec, Box):
-            return x
+            return x + jnp.broadcast_to(jnp.asarray(spec.start, x.dtype), x.shape)
         low, high = (jnp.broadcast_to(y, x.shape) for y in spec.inner)
         return jnp.clip(x, low, high).astype(x.dtype)
 
-    return sent(specs, trees.map_leaves(within, specs, action))
+    return trees.map_leaves(part, specs, action)
 
 
 def _normalized(arrays, index: int, x: Array, config: Mapping[str, Any]) -> Array:

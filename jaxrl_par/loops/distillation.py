@@ -44,6 +44,7 @@ from jaxrl_par.types import (
     State,
     TimeStep,
     Trajectory,
+    same_actions,
 )
 
 METRICS = {
@@ -243,8 +244,7 @@ def _before(trajectory: Trajectory, policy: Any) -> Metrics:
     """How far the student that acted was from its teacher, before either learned."""
     acted = trajectory.extras["policy"]
     weight = (~trajectory.steps.last[:-1]).astype(jnp.float32)
-    same = acted.mode() == policy.mode()
-    same = jnp.all(same.reshape(*weight.shape, -1), axis=-1)
+    same = same_actions(acted.mode(), policy.mode(), trajectory.rows.last)
 
     def mean(x: Array) -> Mean:
         return Mean(jnp.sum(weight * x), jnp.sum(weight))

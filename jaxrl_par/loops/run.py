@@ -11,7 +11,7 @@ from jaxrl_par import rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.elapsed import passed
 from jaxrl_par.measured import Metric
-from jaxrl_par.types import Count, Metrics, PRNGKey, Trajectory
+from jaxrl_par.types import Count, Mean, Metrics, PRNGKey, Trajectory
 
 METRICS = {
     "updates": Metric("updates", "since the run began; not a mean"),
@@ -21,6 +21,11 @@ METRICS = {
         "undiscounted, as the environment pays them, mean over episodes that ended",
     ),
     "episode_length": Metric("environment steps", "of those episodes"),
+    "no_action": Metric(
+        "share of rows",
+        "with a mask that allows nothing, though they are no `last`: 0 where the"
+        " environment is right",
+    ),
 }
 
 
@@ -105,6 +110,10 @@ def count_skipped(progress: Progress, metrics: Metrics) -> Progress:
 
 
 def episode_metrics(episodes: rollout.Episodes, axis: Axis) -> Metrics:
-    """Means over the episodes that ended on all devices."""
+    """Means over the episodes that ended on all devices, and rows without an action
+    where environments have masks."""
     episodes = axis.sum(episodes)
-    return {"episode_return": episodes.return_, "episode_length": episodes.length}
+    told = {"episode_return": episodes.return_, "episode_length": episodes.length}
+    if isinstance(episodes.stuck, Mean):
+        told["no_action"] = episodes.stuck
+    return told

@@ -19,6 +19,7 @@ from jaxrl_par.errors import (
     refuse,
     told,
 )
+from jaxrl_par.masks import masks, unmasked
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
@@ -31,7 +32,15 @@ from jaxrl_par.networks.observations import (
     is_image,
     scaled,
 )
-from jaxrl_par.types import Carry, Discrete, Obs, Spec, Specs, TimeStep
+from jaxrl_par.types import (
+    Carry,
+    Discrete,
+    MultiDiscrete,
+    Obs,
+    Spec,
+    Specs,
+    TimeStep,
+)
 
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu, "swish": swish}
 _IMAGE_NETWORKS = {"shallow": Shallow, "deep": Deep}
@@ -103,16 +112,23 @@ class Static:
     """Specs in a box, which flax neither hashes nor turns into its own containers."""
 
     observation: Specs
-    action: Spec
+    action: Specs
 
 
-def check(observation_spec: Specs, config: NetworkConfig) -> None:
+def check(
+    observation_spec: Specs, config: NetworkConfig, *, masked: bool = False
+) -> None:
     """Refuses a config that is out of range or does not fit what is observed.
+
+    Args:
+      masked: whether the network can do without the actions that a mask excludes.
 
     Raises:
       ValueError: it is, and why.
     """
     refuse(config)
+    _refuse_masks(observation_spec, masked)
+    observation_spec = unmasked(observation_spec)
     for leaf in _leaves(observation_spec):
         if not isinstance(leaf, Spec):
             raise RefusedError(
@@ -131,6 +147,19 @@ def check(observation_spec: Specs, config: NetworkConfig) -> None:
                 " it), or say torso = mlp, which reads numbers in any order"
             )
     _check_images(observation_spec, config.torso)
+
+
+def _refuse_masks(observation_spec: Specs, masked: bool) -> None:
+    number = len(masks(observation_spec))
+    if number > 1:
+        raise RefusedError(
+            f"an observation has one mask of actions, got {number}: join them into one"
+        )
+    if number and not masked:
+        raise RefusedError(
+            "observations come with a mask of actions, which nothing here would keep"
+            " to: take ppo or dqn, whose networks do, or show the environment without"
+        )
 
 
 def as_network(
@@ -202,8 +231,7 @@ def read(
     `name`_memory.
     """
     dtype = _DTYPES[config.compute_dtype]
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.obs)
-    x = Torso(specs, config, name=name)(rows)
+    x = Torso(specs, config, name=name)(rows_of(unmasked(steps.obs)))
     if config.memory == "none":
         return x, carry
     name, width = f"{name}{_MEMORY}", config.memory_width
@@ -211,6 +239,11 @@ def read(
         transformer = GTrXL(config.transformer, width, dtype, name=name)
         return transformer(carry, x, steps.first, acting)
     return Memory(config.memory, width, dtype, name=name)(carry, x, steps.first)
+
+
+def rows_of(tree: PyTree) -> PyTree:
+    """Leaves [T, B, ...] in N = T B rows."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def over_time(outputs: PyTree, steps: TimeStep) -> PyTree:
@@ -234,7 +267,7 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Obs) -> Float[Array, "N D"]:
-        config, spec = self.config, self.specs.observation
+        config, spec = self.config, unmasked(self.specs.observation)
         dtype, activation = (
             _DTYPES[config.compute_dtype],
             _ACTIVATIONS[config.activation],
@@ -247,6 +280,8 @@ class Torso(nn.Module):
             image = is_image(leaf_spec)
             if isinstance(leaf_spec, Discrete):
                 leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)[None]
+            elif isinstance(leaf_spec, MultiDiscrete):
+                leaf = _one_hot(leaf_spec, leaf)
             else:
                 leaf = scaled(leaf_spec, leaf).astype(dtype)
             if image and torso != "mlp":
@@ -263,6 +298,15 @@ class Torso(nn.Module):
             return _IMAGE_NETWORKS[torso](dtype)(x)
         activation = _ACTIVATIONS[self.config.activation]
         return activation(PatchConv(self.config.channels, dtype=dtype)(x))
+
+
+def _one_hot(spec: MultiDiscrete, x: Array) -> Array:
+    """[N, sum of nvec], true at each choice's own."""
+    flat = x.reshape(x.shape[0], -1)
+    columns = [
+        flat[:, i, None] == jnp.arange(size)[None] for i, size in enumerate(spec.sizes)
+    ]
+    return jnp.concatenate(columns, axis=1)
 
 
 def _joined(vectors: list[Array]) -> Float[Array, "N D"]:
@@ -285,7 +329,8 @@ def chosen_torso(specs: Specs, torso: str) -> str:
     """What `auto` stands for."""
     if torso != "auto":
         return torso
-    return next((name for name in ("shallow", "conv") if _fit(specs, name)), "mlp")
+    seen = unmasked(specs)
+    return next((name for name in ("shallow", "conv") if _fit(seen, name)), "mlp")
 
 
 def _check_images(specs: Specs, torso: str) -> None:

@@ -23,13 +23,14 @@ def key_network(
     """A network whose outputs are `width` numbers, [..., width].
 
     Args:
+      observation_spec: of `Masked` ones keys are of what is shown, not of the mask.
       config: without memory; `shared` and `policy` are for actor-critics, and change
         nothing here.
 
     Raises:
       RefusedError: the config does not fit the specs, or has a memory.
     """
-    features.check(observation_spec, config)
+    features.check(observation_spec, config, masked=True)
     refuse(width=width)
     if config.memory != "none":
         raise RefusedError(

@@ -32,7 +32,7 @@ from .files import (
     read_file,
 )
 from .memories import Carry, empty
-from .policies import action_of
+from .policies import action_of, prefixes, together
 
 __all__ = [
     "ARRAYS",
@@ -45,7 +45,9 @@ __all__ = [
     "config_hash",
     "empty",
     "parsed_config",
+    "prefixes",
     "read_arrays",
     "read_config",
     "read_file",
+    "together",
 ]

@@ -119,7 +119,7 @@ class _Heads:
         """[B, H, A], where what a choice does not have is -inf."""
         most, padded = int(self._sizes.max()), []
         for part in np.split(_possible(outputs, mask), self._ends):
-            if len(part) < most:
+            if self._sizes.min() < most:
                 # Where nothing is allowed all are alike, but for what is not there.
                 part = np.where(part.max(axis=0) == _IMPOSSIBLE, ZERO, part)
             rest = ((0, most - len(part)), (0, 0))
@@ -150,7 +150,7 @@ class _Combination:
 
 def together(spec: Mapping[str, Any], mask: Sequence[int] | None) -> bool:
     """Whether a mask of that shape is one of all combinations of the choices."""
-    return mask is not None and mask[-1] != np.sum(spec["nvec"])
+    return mask is not None and mask[-1] != int(np.sum(spec["nvec"]))
 
 
 def _choices(spec: Mapping[str, Any], mask: Sequence[int] | None) -> Any:
@@ -209,27 +209,27 @@ def prefixes(action: Mapping[str, Any]) -> list[str]:
 
 
 def _prefixes(tree: Any, before: str) -> list[str]:
-    if isinstance(tree, dict):
-        parts = tree.items()
-    elif isinstance(tree, list):
-        parts = enumerate(tree)
-    else:
+    if isinstance(tree, int):
         return [before]
+    is_dict = tree["kind"] == "dict"
+    parts = tree["parts"].items() if is_dict else enumerate(tree["parts"])
     return [x for key, part in parts for x in _prefixes(part, f"{before}{key}.")]
 
 
 def action_of(action: Mapping[str, Any], found: Sequence[Any]) -> Any:
     """What was found for the parts of an action that was described, in their tree: a
-    dict by name, a tuple by place."""
+    dict by name, a tuple or list by place."""
     return _filled(action.get("tree", 0), found)
 
 
 def _filled(tree: Any, found: Sequence[Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _filled(part, found) for key, part in tree.items()}
-    if isinstance(tree, list):
-        return tuple(_filled(part, found) for part in tree)
-    return found[tree]
+    if isinstance(tree, int):
+        return found[tree]
+    parts = tree["parts"]
+    if tree["kind"] == "dict":
+        return {key: _filled(part, found) for key, part in parts.items()}
+    made = [_filled(part, found) for part in parts]
+    return tuple(made) if tree["kind"] == "tuple" else made
 
 
 def _possible(logits: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -80,10 +80,10 @@ class Args(ReplayArgs):
         return "\n".join(found)
 
     def _table_needed(self) -> str:
-        observed, acted = self.specs()
-        width = key_width(observed, self.mfec.key_width)
+        specs = self.specs()
+        width = key_width(specs[0], self.mfec.key_width)
         width = width if self.method == "mfec" else self.nec.key_width
-        entry = num_actions(acted) * (4 * width + 8)
+        entry = num_actions(specs) * (4 * width + 8)
         size, device = self.table.capacity * entry, jax.local_devices()[0]
         together = self.num_devices if device.platform == "cpu" else 1
         free = memory.free_bytes(device)

@@ -1,6 +1,6 @@
 """Tests for your own agents, environments and networks: probes and checks."""
 
-from jaxrl_par.testing import probes
+from jaxrl_par.testing import choices, probes
 from jaxrl_par.testing.checks import (
     check_agent,
     check_environment,
@@ -17,5 +17,6 @@ __all__ = [
     "check_host_environment",
     "check_learns",
     "check_network",
+    "choices",
     "probes",
 ]

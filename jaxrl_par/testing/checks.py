@@ -18,15 +18,19 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment, Episode
 from jaxrl_par.networks import Network
+from jaxrl_par.testing.actions import nothing_allowed, other_action, random_action
 from jaxrl_par.topologies.compiled import compiled, scanned
 from jaxrl_par.types import (
     Action,
     Agent,
+    Box,
     Carry,
     Discrete,
     Grads,
+    MultiDiscrete,
     PRNGKey,
     Spec,
+    Specs,
     State,
     TimeStep,
     Trajectory,
@@ -245,8 +249,8 @@ def _random_stream(
 
     def advance(carry, t):
         env_state, step = carry
-        action = _random_action(env, jax.random.fold_in(random.key(1), t))
-        other = _other_action(env.action_spec, action)
+        action = random_action(env, step.obs, jax.random.fold_in(random.key(1), t))
+        other = other_action(env.action_spec, action)
         action = _where(step.last & other_when_last, other, action)
         env_key = jax.random.fold_in(step_key, t)
         env_state, after, reward, discount = env.step(env_state, action, env_key)
@@ -257,27 +261,6 @@ def _random_stream(
     (_, final), (steps, rows) = jax.lax.scan(advance, start, jnp.arange(num_steps))
     steps = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), steps, final)
     return _Rows(steps, *rows)
-
-
-def _random_action(env: Environment, key: PRNGKey) -> Action:
-    """Uniform, or normal where the action has no bounds."""
-    spec = env.action_spec
-    if isinstance(spec, Discrete):
-        action = jax.random.randint(key, spec.shape, 0, spec.num_values, spec.dtype)
-    elif spec.bounded:
-        uniform = jax.random.uniform(key, spec.shape)
-        action = spec.low + uniform * (spec.high - spec.low)
-    else:
-        action = jax.random.normal(key, spec.shape)
-    return jnp.broadcast_to(action.astype(spec.dtype), (env.num_envs, *spec.shape))
-
-
-def _other_action(spec: Spec, action: Action) -> Action:
-    """One that is as valid, and differs."""
-    if isinstance(spec, Discrete):
-        return (action + 1) % spec.num_values
-    other = spec.low + spec.high - action if spec.bounded else -action
-    return other.astype(spec.dtype)
 
 
 def _check_step_types(env: Environment) -> None:
@@ -315,11 +298,23 @@ def _check_observations(env: Environment, steps: TimeStep) -> None:
             f"{name} is {leaf.dtype} {list(leaf.shape[1:])}, its spec says"
             f" {spec.dtype} {list(shape)}"
         )
-        discrete = isinstance(spec, Discrete)
-        low, high = (0, spec.num_values - 1) if discrete else (spec.low, spec.high)
+        low, high = _bounds(spec)
         _check_rows(np.isfinite(leaf), f"{name} is not finite")
         inside = (leaf >= np.asarray(low) - 1e-5) & (leaf <= np.asarray(high) + 1e-5)
         _check_rows(inside, f"{name} is outside [{low}, {high}] of its spec")
+    _check_rows(
+        ~nothing_allowed(env, steps),
+        "the mask allows no action, and the step is not last",
+    )
+
+
+def _bounds(spec: Spec) -> tuple[Any, Any]:
+    """(lowest, highest) that it allows."""
+    if isinstance(spec, Discrete):
+        return 0, spec.num_values - 1
+    if isinstance(spec, MultiDiscrete):
+        return 0, spec.nvec - 1
+    return spec.low, spec.high
 
 
 def _check_stream(env: Environment, rows: _Rows) -> None:
@@ -395,21 +390,32 @@ def _check_acting(
     compiled = jax.jit(both)
     acted = compiled(key)
     for name, (action, carry, extras) in acted.items():
-        expected = ((env.num_envs, *spec.shape), spec.dtype)
-        assert (action.shape, action.dtype) == expected, (
-            f"{name} gives actions {action.dtype} {list(action.shape)}, the environment"
-            f" takes {spec.dtype} {list(expected[0])}"
-        )
-        if isinstance(spec, Discrete):
-            highest = spec.num_values - 1
-            inside = (action >= 0) & (action <= highest)
-            assert inside.all(), f"{name} gives actions outside 0 .. {highest}"
+        _check_action(name, spec, action, env.num_envs)
         _check_types(carry, streams.carry, f"the carry of {name}", "initial_carry")
         _check_batched(extras, env.num_envs, f"extras of {name}")
     traced_anew = jax.jit(lambda key: both(key))(key)
     _check_equal(traced_anew, acted, "the same key gave another action")
     greedy = compiled(other_key)["greedy"]
     _check_equal(greedy, acted["greedy"], "greedy depends on its key")
+
+
+def _check_action(name: str, specs: Specs, action: Action, num_envs: int) -> None:
+    leaves = dict(_leaves(specs, is_leaf=lambda x: isinstance(x, Spec)))
+    given = dict(_leaves(action))
+    assert [*given] == [*leaves], (
+        f"{name} gives actions with the parts {[*given]}, the environment takes"
+        f" {[*leaves]}"
+    )
+    for path, spec in leaves.items():
+        x, expected = given[path], ((num_envs, *spec.shape), spec.dtype)
+        assert (x.shape, x.dtype) == expected, (
+            f"{name} gives actions{path} {x.dtype} {list(x.shape)}, the environment"
+            f" takes {spec.dtype} {list(expected[0])}"
+        )
+        if not isinstance(spec, Box):
+            low, high = _bounds(spec)
+            inside = jnp.all((x >= low) & (x <= high))
+            assert inside, f"{name} gives actions{path} outside {low} .. {high}"
 
 
 def _with_ends(trajectory: Trajectory) -> Trajectory:
@@ -428,9 +434,9 @@ def _with_ends(trajectory: Trajectory) -> Trajectory:
     )
 
 
-def _with_other_ends(trajectory: Trajectory, spec: Spec) -> Trajectory:
+def _with_other_ends(trajectory: Trajectory, spec: Specs) -> Trajectory:
     last = trajectory.steps.last[:-1]
-    other = _other_action(spec, trajectory.action)
+    other = other_action(spec, trajectory.action)
     return trajectory._replace(
         reward=jnp.where(last, 100.0, trajectory.reward),
         action=_where(last, other, trajectory.action),
@@ -509,9 +515,14 @@ def _check_close(
     _check_equal(x, y, otherwise, tolerance)
 
 
-def _where(condition: Bool[Array, "*N"], x: Array, y: Array) -> Array:
+def _where(condition: Bool[Array, "*N"], xs: PyTree, ys: PyTree) -> PyTree:
     """`jnp.where` row by row."""
-    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, x.ndim)), x, y)
+
+    def leaf(x: Array, y: Array) -> Array:
+        rows = jnp.expand_dims(condition, range(condition.ndim, x.ndim))
+        return jnp.where(rows, x, y)
+
+    return jax.tree.map(leaf, xs, ys)
 
 
 def _leaves(

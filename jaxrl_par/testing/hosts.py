@@ -1,6 +1,7 @@
 """A check of simulators against the contract of `envs.host`."""
 
 from contextlib import closing
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from jaxrl_par import random
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.host.unrolls import UnrollBuffer
-from jaxrl_par.types import Discrete
+from jaxrl_par.types import Box, Discrete, Spec
 
 
 def check_host_environment(
@@ -42,10 +43,13 @@ def check_host_environment(
         rows.check()
 
 
-def _action(env: HostEnvironment, rng: np.random.Generator) -> np.ndarray:
-    spec = env.action_spec
-    shape = (env.num_envs, *spec.shape)
-    if isinstance(spec, Discrete):
-        return rng.integers(spec.num_values, size=shape).astype(spec.dtype)
-    low, high = np.maximum(spec.low, -1e3), np.minimum(spec.high, 1e3)
-    return rng.uniform(low, high, size=shape).astype(spec.dtype)
+def _action(env: HostEnvironment, rng: np.random.Generator) -> Any:
+    def leaf(spec: Spec) -> np.ndarray:
+        shape = (env.num_envs, *spec.shape)
+        if isinstance(spec, Box):
+            low, high = np.maximum(spec.low, -1e3), np.minimum(spec.high, 1e3)
+            return rng.uniform(low, high, size=shape).astype(spec.dtype)
+        number = spec.num_values if isinstance(spec, Discrete) else spec.nvec
+        return rng.integers(number, size=shape).astype(spec.dtype)
+
+    return jax.tree.map(leaf, env.action_spec)

@@ -25,10 +25,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
 from jaxrl_par.errors import refuse
-from jaxrl_par.types import Action, Box, Discrete, Obs, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Action, Box, Discrete, Obs, PRNGKey, Specs, TimeStep
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """B episodes in progress."""
 
     time: Int[Array, " B"]
@@ -47,7 +47,7 @@ def constant_reward(
 
     The value is `reward`, or reward / (1 - gamma) if `continuing`.
     """
-    return _probe(
+    return probe(
         "constant_reward",
         num_envs,
         length=None if continuing else 1,
@@ -65,7 +65,7 @@ def truncation(num_envs: int, limit: int = 5) -> Environment:
     ones: observations do not tell the time, and one step in `limit` has no successor.
     """
     refuse(limit=limit)
-    return _probe(
+    return probe(
         "truncation",
         num_envs,
         length=limit,
@@ -81,10 +81,10 @@ def observation_reward(num_envs: int) -> Environment:
 
     The optimal return is 1 and so is its value. Whoever does not see gets 0.5.
     """
-    return _probe(
+    return probe(
         "observation_reward",
         num_envs,
-        draw=lambda key: _bits(key, num_envs),
+        draw=lambda key: bits(key, num_envs),
         pay=lambda state, action: action == state.secret,
         observation_spec=Box((1,), low=0.0, high=1.0),
     )
@@ -95,7 +95,7 @@ def continuous_action(num_envs: int) -> Environment:
 
     The optimal return is 0 and so is its value. Whoever does not see gets -1/3 at best.
     """
-    return _probe(
+    return probe(
         "continuous_action",
         num_envs,
         draw=lambda key: jax.random.uniform(key, (num_envs,), minval=-1.0),
@@ -113,7 +113,7 @@ def delayed_reward(num_envs: int, delay: int = 3) -> Environment:
     taken, the value of any policy is that, times whether it earned.
     """
     refuse(delay=delay)
-    return _probe(
+    return probe(
         "delayed_reward",
         num_envs,
         length=delay + 1,
@@ -137,11 +137,11 @@ def memory(num_envs: int, length: int = 4) -> Environment:
         bit = jnp.where(state.time == 0, 2.0 * state.secret - 1.0, 0.0)
         return jnp.stack([bit, 1.0 * (state.time == length)], axis=1)
 
-    return _probe(
+    return probe(
         "memory",
         num_envs,
         length=length + 1,
-        draw=lambda key: _bits(key, num_envs),
+        draw=lambda key: bits(key, num_envs),
         show=show,
         pay=lambda state, action: (state.time == length) & (action == state.secret),
         observation_spec=Box((2,), low=-1.0, high=1.0),
@@ -157,7 +157,7 @@ def counter(num_envs: int, length: int = 3) -> Environment:
     returns length * s + length * (length - 1) / 2, and half the sum of its actions.
     """
     refuse(length=length)
-    return _probe(
+    return probe(
         "counter",
         num_envs,
         length=length,
@@ -183,7 +183,7 @@ def clock(num_envs: int) -> Environment:
     (b + 1) * b + b * (b + 1) / 2048, whatever it does.
     """
     index = jnp.arange(num_envs)
-    env = _probe(
+    env = probe(
         "clock",
         num_envs,
         length=index + 1,
@@ -199,18 +199,18 @@ def clock_reward(obs: Float[Array, "*B 2"]) -> Float[Array, "*B"]:
     return obs[..., 0] + obs[..., 1] / 1024.0
 
 
-def _probe(
+def probe(
     name: str,
     num_envs: int,
     *,
     length: int | Int[Array, " B"] | None = 1,
-    show: Callable[[_State], Obs] = lambda state: state.secret[:, None],
-    pay: Callable[[_State, Action], Array],
+    show: Callable[[State], Obs] = lambda state: state.secret[:, None],
+    pay: Callable[[State, Action], Array],
     observation_spec: Specs,
-    action_spec: Spec = Discrete(2),
+    action_spec: Specs = Discrete(2),
     draw: Callable[[PRNGKey], Array] | None = None,
-    remember: Callable[[_State, Action], Array] = lambda state, action: state.secret,
-    cut: Callable[[_State], Bool[Array, ""]] = lambda state: jnp.array(False),
+    remember: Callable[[State, Action], Array] = lambda state, action: state.secret,
+    cut: Callable[[State], Bool[Array, ""]] = lambda state: jnp.array(False),
 ) -> Environment:
     """Episodes of `length` steps, None for one without end, with their statistics.
 
@@ -225,7 +225,7 @@ def _probe(
 
     def reset(key):
         time = jnp.zeros(num_envs, jnp.int32)
-        state = _State(time, jnp.int32(0), draw(key), last=no)
+        state = State(time, jnp.int32(0), draw(key), last=no)
         return state, TimeStep(show(state), first=~no, last=no)
 
     def step(state, action, key):
@@ -234,7 +234,7 @@ def _probe(
         reward = jnp.where(state.last, 0.0, pay(state, action).astype(jnp.float32))
         discount = ~(state.last | (last & ~cut(state)))
         secret = jnp.where(state.last, draw(key), remember(state, action))
-        after = _State(time, state.position + 1, secret, last)
+        after = State(time, state.position + 1, secret, last)
         after_step = TimeStep(show(after), first=state.last, last=last)
         return after, after_step, reward, discount.astype(jnp.float32)
 
@@ -251,11 +251,12 @@ def _probe(
     )
 
 
-def _with_row(x: Int[Array, " B"], state: _State) -> Float[Array, "B 2"]:
+def _with_row(x: Int[Array, " B"], state: State) -> Float[Array, "B 2"]:
     """What is shown of x, and the row of the stream."""
     row = jnp.broadcast_to(state.position, x.shape)
     return jnp.stack([x, row], axis=1).astype(jnp.float32)
 
 
-def _bits(key: PRNGKey, num_envs: int) -> Float[Array, " B"]:
+def bits(key: PRNGKey, num_envs: int) -> Float[Array, " B"]:
+    """0 or 1 with equal probability, in float32."""
     return jax.random.bernoulli(key, 0.5, (num_envs,)).astype(jnp.float32)

@@ -157,7 +157,7 @@ def _step(system: _System, run: loops.Run) -> tuple[loops.Run, Metrics]:
     arrays = tuple(map(jnp.asarray, system.rounds[:3]))
     places = jax.tree.map(lambda x: x[local.turn], arrays)
     params = system.learner.params(run.learner)
-    nothing = rollout.Episodes(*[Mean(jnp.float32(0), jnp.float32(0))] * 2)
+    nothing = rollout.none_ended(system.env)
     batch = _zeros(system.batch(params, local.streams))
     before = _Acting(local.streams, local.unroll, batch, jnp.int32(0), nothing)
     act = partial(_act, system, run)

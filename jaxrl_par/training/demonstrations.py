@@ -3,7 +3,7 @@
     manifest.json    rows, lanes, specs, each array with its SHA-256, who acted
     obs_0.npy ..     observations [N+1, B, ...], leaf by leaf, each once
     first.npy, last.npy           [N+1, B]
-    action.npy                    [N, B, ...]
+    action.npy                    [N, B, ...]; action_0.npy and so on, of several parts
     reward.npy, discount.npy      [N, B]
 
 Lanes are streams, as `types` describes them, and have the length that was recorded:
@@ -13,6 +13,7 @@ folder is unfinished. Nothing in it is run when it is read, and nothing is unpic
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,14 @@ from jaxrl_par.training.files import (
     writing,
 )
 from jaxrl_par.training.manifests import checked, digest
-from jaxrl_par.types import Box, Spec, Specs, TimeStep, Trajectory
+from jaxrl_par.types import (
+    Discrete,
+    MultiDiscrete,
+    Spec,
+    Specs,
+    TimeStep,
+    Trajectory,
+)
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -122,7 +130,14 @@ def read(path: str | Path, specs: tuple[Specs, Spec]) -> Trajectory:
     tree = jax.tree.structure(specs[0], is_leaf=_is_spec)
     obs = tree.unflatten(arrays.pop(f"obs_{i}") for i in range(tree.num_leaves))
     steps = TimeStep(obs, arrays.pop("first"), arrays.pop("last"))
-    return Trajectory(steps, **arrays, extras={}, carry=())
+    tree = jax.tree.structure(specs[1], is_leaf=_is_spec)
+    action = tree.unflatten(arrays.pop(name) for name in _of_actions(tree.num_leaves))
+    return Trajectory(steps, action, **arrays, extras={}, carry=())
+
+
+def _of_actions(number: int) -> list[str]:
+    """Names of the arrays of an action of so many parts."""
+    return ["action"] if number == 1 else [f"action_{i}" for i in range(number)]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -175,20 +190,27 @@ def refuse_content(path: Path) -> None:
 def describe(specs: tuple[Specs, Spec]) -> dict[str, Any]:
     """Both specs as JSON: names, shapes, dtypes and bounds."""
     observations, actions = specs
-    leaves = jax.tree.leaves_with_path(observations, is_leaf=_is_spec)
+    named = _named(observations)
     return {
-        "observations": {
-            jax.tree_util.keystr(path, simple=True, separator=".") or "all": _spec(x)
-            for path, x in leaves
-        },
-        "actions": _spec(actions),
+        "observations": {name or "all": x for name, x in named.items()},
+        "actions": _named(actions)[""] if _is_spec(actions) else _named(actions),
     }
+
+
+def _named(specs: Specs) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(specs, is_leaf=_is_spec)
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    return {name(path): _spec(x) for path, x in leaves}
 
 
 def _spec(spec: Spec) -> dict[str, Any]:
     kind = {"shape": list(spec.shape), "dtype": str(np.dtype(spec.dtype))}
-    if not isinstance(spec, Box):
-        return kind | {"num_values": spec.num_values}
+    if isinstance(spec, Discrete):
+        start = {"start": spec.start} if spec.start else {}
+        return kind | {"num_values": spec.num_values} | start
+    if isinstance(spec, MultiDiscrete):
+        start = {"start": spec.start.tolist()} if np.any(spec.start) else {}
+        return kind | {"nvec": spec.nvec.tolist()} | start
     return kind | {"low": _bounds(spec.low), "high": _bounds(spec.high)}
 
 
@@ -207,7 +229,9 @@ def _arrays(trajectory: Trajectory) -> dict[str, np.ndarray]:
     steps = trajectory.steps
     arrays = {f"obs_{i}": x for i, x in enumerate(jax.tree.leaves(steps.obs))}
     arrays |= {"first": steps.first, "last": steps.last}
-    rows = {n: getattr(trajectory, n) for n in ("action", "reward", "discount")}
+    actions = jax.tree.leaves(trajectory.action)
+    rows = dict(zip(_of_actions(len(actions)), actions, strict=True))
+    rows |= {"reward": trajectory.reward, "discount": trajectory.discount}
     return {n: np.asarray(x) for n, x in (arrays | rows).items()}
 
 
@@ -220,7 +244,9 @@ def _kinds(specs: tuple[Specs, Spec], rows: int, lanes: int) -> Kinds:
         for i, x in enumerate(jax.tree.leaves(observations, is_leaf=_is_spec))
     }
     kinds |= dict.fromkeys(("first", "last"), ("bool", steps))
-    kinds["action"] = (str(np.dtype(actions.dtype)), [*row, *actions.shape])
+    parts = jax.tree.leaves(actions, is_leaf=_is_spec)
+    for name, spec in zip(_of_actions(len(parts)), parts, strict=True):
+        kinds[name] = (str(np.dtype(spec.dtype)), [*row, *spec.shape])
     return kinds | dict.fromkeys(("reward", "discount"), ("float32", row))
 
 

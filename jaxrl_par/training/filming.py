@@ -80,7 +80,7 @@ def _pictures(
         yield _picture(env, step.obs)
         for t in range(max_steps):
             action, carry = act(params, carry, step, np.int32(t))
-            step, _, _ = env.step(np.asarray(action))
+            step, _, _ = env.step(jax.tree.map(np.asarray, action))
             yield _picture(env, step.obs)
             if step.last[0] or time.monotonic() - began > _SECONDS:
                 return

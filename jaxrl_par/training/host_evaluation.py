@@ -67,7 +67,7 @@ def host_evaluator(
                 carry = agent.initial_carry(env.num_envs)
                 while counts.missing():
                     action, carry = act(given[0], carry, step, given[1], np.int32(t))
-                    action = np.asarray(action)
+                    action = jax.tree.map(np.asarray, action)
                     activity.begin("step")
                     step, reward, _ = env.step(action)
                     activity.end()

@@ -104,7 +104,7 @@ def _rows(
             if t % _KEYS == 0:
                 env.plan(jax.random.split(jax.random.fold_in(env_key, t), _KEYS))
             action, carry = act(params, carry, step, act_key, np.int32(t))
-            action = np.asarray(action)
+            action = jax.tree.map(np.asarray, action)
             # Simulators may write the next row where this one is.
             step = jax.tree.map(np.array, step)
             activity.begin("step")
@@ -121,7 +121,8 @@ def _joined(rows: list[Any], env_steps: int) -> Recording:
         for part in zip(*rows, strict=True)
     )
     reward, discount = (x[:-1].astype(np.float32) for x in (reward, discount))
-    trajectory = Trajectory(steps, action[:-1], reward, discount, extras={}, carry=())
+    action = jax.tree.map(lambda x: x[:-1], action)
+    trajectory = Trajectory(steps, action, reward, discount, extras={}, carry=())
     return Recording(trajectory, env_steps, _returns(trajectory))
 
 

@@ -36,7 +36,7 @@ def forms(folder):
     found = {"NumPy": by_numpy, "StableHLO": in_jax.step}
     if in_numpy.config["onnx"]:
         data = (folder / "step.onnx").read_bytes()
-        found["ONNX"] = Program(data, in_numpy.config["onnx"]).step
+        found["ONNX"] = Program(data, in_numpy.config).step
     return found
 
 

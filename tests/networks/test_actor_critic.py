@@ -454,8 +454,9 @@ def test_a_population_of_networks_is_that_of_each_seed():
         (VECTOR, POINT, {"policy": "squashed"}, "whose distance is finite in float32"),
         (VECTOR, HUGE, {"policy": "squashed"}, "whose distance is finite in float32"),
         ({"a": 3}, FREE, {}, "observation_spec must be a Box, .*, got int: 3"),
-        (VECTOR, Box((2, 2)), {}, "one integer or a vector of numbers"),
-        (VECTOR, Box(()), {}, "one integer or a vector of numbers"),
+        (VECTOR, Discrete(2, shape=(2,)), {}, "not an array .*: MultiDiscrete is"),
+        (VECTOR, Box((2, 0)), {}, "no action to choose"),
+        (VECTOR, {}, {}, "no action to choose"),
         (Box((4, 84, 84, 3), np.dtype(np.uint8)), ARMS, {}, "a stack of them into the"),
         (
             {"a": Box((2,)), "b": Box((2, 0))},

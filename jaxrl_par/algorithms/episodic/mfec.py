@@ -23,7 +23,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.algorithms.episodic import episodes
-from jaxrl_par.algorithms.episodic.acting import acting, annealed, num_actions
+from jaxrl_par.algorithms.episodic.acting import (
+    acting,
+    annealed,
+    num_actions,
+    possible,
+)
 from jaxrl_par.algorithms.episodic.config import MFECConfig
 from jaxrl_par.algorithms.episodic.projection import (
     Projection,
@@ -77,7 +82,7 @@ def mfec(
       RefusedError: the config is out of range, or actions are not discrete.
     """
     refuse(config)
-    number = num_actions(action_spec)
+    number = num_actions((observation_spec, action_spec))
 
     def init(key: PRNGKey, step: TimeStep) -> MFECState:
         del step  # specs say it all
@@ -88,7 +93,7 @@ def mfec(
     def read(state: MFECState, step: TimeStep) -> Float[Array, "B A"]:
         keys = projected(state.projection, observation_spec, step.obs)
         found = nearest(state.table, keys, config.num_neighbours)
-        return averages(state.table, keys, found)
+        return possible(averages(state.table, keys, found), step.obs)
 
     def grad(
         state: MFECState, batch: Trajectory, key: PRNGKey, axis: Axis

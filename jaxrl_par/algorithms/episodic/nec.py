@@ -24,7 +24,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, stepped
-from jaxrl_par.algorithms.episodic.acting import acting, annealed, num_actions
+from jaxrl_par.algorithms.episodic.acting import (
+    acting,
+    annealed,
+    largest,
+    num_actions,
+    possible,
+)
 from jaxrl_par.algorithms.episodic.config import NECConfig
 from jaxrl_par.algorithms.episodic.reading import weighted
 from jaxrl_par.algorithms.episodic.table import Found, Table, empty, nearest, touched
@@ -101,7 +107,7 @@ def nec(
     accept(network, optimizer, config, NECConfig)
     if network.specs is None or jax.tree.leaves(network.initial_carry(1)):
         raise RefusedError("nec needs a network that knows its specs and has no memory")
-    number = num_actions(network.specs[1])
+    number = num_actions(network.specs)
 
     def init(key: PRNGKey, step: TimeStep) -> NECState:
         params = network.init(key, step)
@@ -111,7 +117,7 @@ def nec(
 
     def read(acting: Acting, step: TimeStep) -> Float[Array, "B A"]:
         keys, _ = network.apply(acting.network, (), step)
-        return _values(acting.table, keys, config)
+        return possible(_values(acting.table, keys, config), step.obs)
 
     def grad(
         state: NECState, batch: Trajectory, key: PRNGKey, axis: Axis
@@ -182,7 +188,8 @@ def loss(
     keys, _ = network.unroll(learned.network, (), trained)
     keys_ahead, _ = network.unroll(jax.lax.stop_gradient(learned.network), (), reached)
     following = _values(table, keys_ahead.reshape(-1, keys.shape[-1]), config)
-    following = jnp.max(following, axis=-1).reshape(last.shape)
+    following = following.reshape(*last.shape, -1)
+    following = largest(following, reached.obs)
     target = ahead.rewards + ahead.discounts * following
     flat, action = keys.reshape(-1, keys.shape[-1]), batch.action[:rows].reshape(-1)
     found = _nearest(table, flat, config, action)
@@ -232,7 +239,7 @@ def _observed(
         rewards=trajectory.reward,
         discounts=config.gamma * trajectory.discount,
         last=last,
-        values=jnp.max(values, axis=-1).reshape(shape),
+        values=largest(values.reshape(*shape, -1), trajectory.steps.obs),
         n=config.n_step,
     )
     # The row that the next unroll starts with is left to it.

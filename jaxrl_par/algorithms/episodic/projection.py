@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrl_par.types import Discrete, Obs, PRNGKey, Spec, Specs
+from jaxrl_par.masks import unmasked
+from jaxrl_par.types import (
+    Discrete,
+    Obs,
+    PRNGKey,
+    Spec,
+    Specs,
+)
 
 Projection = Float[Array, "F D"] | None
 """None: the observation is the key."""
@@ -36,7 +43,7 @@ def key_width(specs: Specs, width: int) -> int:
 
 def projected(factors: Projection, specs: Specs, obs: Obs) -> Float[Array, "*B D"]:
     """Keys of observations."""
-    leaves = zip(_leaves(specs), jax.tree.leaves(obs), strict=True)
+    leaves = zip(_leaves(specs), jax.tree.leaves(unmasked(obs)), strict=True)
     flat = jnp.concatenate([_numbers(spec, x) for spec, x in leaves], axis=-1)
     if factors is None:
         return flat
@@ -59,4 +66,5 @@ def _numbers(spec: Spec, x: Array) -> Float[Array, "*B F"]:
 
 
 def _leaves(specs: Specs) -> list[Spec]:
-    return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, Spec))
+    """Without masks, which say nothing of where one is."""
+    return jax.tree.leaves(unmasked(specs), is_leaf=lambda x: isinstance(x, Spec))

@@ -199,9 +199,11 @@ class Place:
             actors[slot], rows[slot] = request.actor, request.row
         steps = self._stacked(new)
         action, self._kept = self._compiled.act(params, self._kept, actors, rows, steps)
-        action = np.asarray(action)
+        action = jax.tree.map(np.asarray, action)
         for request in new:
-            answer = Answer(action[self.slot(request.actor)], version)
+            slot = self.slot(request.actor)
+            own = jax.tree.map(lambda x, slot=slot: x[slot], action)
+            answer = Answer(own, version)
             versions = []
             if request.row:
                 versions = self._known[request.actor].versions

@@ -76,9 +76,10 @@ class Rows:
         first: Any = flags
         last: Any = ~flags
         self._steps = TimeStep(obs, first, last)
-        spec = env.action_spec
         shape = max_steps, env.num_envs
-        self._action = np.zeros((*shape, *spec.shape), spec.dtype)
+        self._action: Any = jax.tree.map(
+            lambda spec: np.zeros((*shape, *spec.shape), spec.dtype), env.action_spec
+        )
         self._reward, self._discount = np.zeros((2, *shape), np.float32)
         self._t = 0
 
@@ -87,8 +88,13 @@ class Rows:
 
     def add(self, action: Any, reward: Any, discount: Any, step: TimeStep) -> None:
         """What was done, and what came of it."""
+
+        def write(rows: Any, x: Any) -> None:
+            rows[t] = x
+
         t = self._t
-        self._action[t], self._reward[t], self._discount[t] = action, reward, discount
+        jax.tree.map(write, self._action, action)
+        self._reward[t], self._discount[t] = reward, discount
         self._t += 1
         self._write(step)
 

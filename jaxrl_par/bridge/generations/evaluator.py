@@ -190,7 +190,7 @@ class HostEvaluator(_Here):
         for t in range(limit):
             before = self.times.clock()
             action, carry = functions.act(params, carry, step, act_keys, np.int32(t))
-            action = np.asarray(action)
+            action = jax.tree.map(np.asarray, action)
             acted = self.times.clock()
             self.times.add("acting", acted - before)
             step, reward, discount = self._timed("step", env.step, action)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxrl_par.specs import Box, Discrete, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, MultiDiscrete, Spec, Specs
 
 Obs = Any
 Where = Callable[[int | None], str]
@@ -283,6 +283,7 @@ class _Leaf:
     def _bounds(self) -> str:
         if isinstance(self.spec, Discrete):
             return f", and is not in {self._low} .. {self._high}"
+        assert isinstance(self.spec, Box)
         return f" with bounds {_interval(self.spec)}"
 
     def _lost(self, array: np.ndarray, cast: np.ndarray) -> Any:
@@ -352,6 +353,10 @@ def check_values(name: str, spec: Spec, x: np.ndarray, check_bounds: bool) -> No
     if isinstance(spec, Discrete):
         outside = (x < 0) | (x >= spec.num_values)
         refuse_where(name, x, outside, f"is not in 0 .. {spec.num_values - 1}")
+        return
+    if isinstance(spec, MultiDiscrete):
+        outside = (x < 0) | (x >= spec.nvec)
+        refuse_where(name, x, outside, f"is not below {spec.nvec.tolist()}")
         return
     if np.issubdtype(x.dtype, np.inexact):
         refuse_where(name, x, ~np.isfinite(x), "is not finite")

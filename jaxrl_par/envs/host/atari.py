@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.envpool import ImageHost
-from jaxrl_par.envs.host.info import EpisodeInfo
 
 _FRAMES = 108_000  # half an hour of play
 _FRAME_SKIP = 4
@@ -64,7 +63,7 @@ def atari(
         use_fire_reset=False,
     )
     host = ImageHost(vector_env, "NEXT_STEP", seed, name, MAX_STEPS)
-    host.info = EpisodeInfo(info_metrics, name)
+    host.tell(info_metrics, masked=False)
     return host
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Key, UInt32
 
-from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.specs import Specs
 from jaxrl_par.stream import Metrics, TimeStep
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class HostEnvironment(ABC):
     num_envs: int
     observation_spec: Specs
     """A spec for each leaf of an observation, without the batch axis."""
-    action_spec: Spec
+    action_spec: Specs
+    """As of observations: one spec, or a spec for each part of an action."""
     name: str
     max_episode_steps: int | None
     """Time limit in environment steps, None where it is not known."""
@@ -41,7 +42,7 @@ class HostEnvironment(ABC):
         self.max_episode_steps = env.max_episode_steps
 
     @property
-    def specs(self) -> tuple[Specs, Spec]:
+    def specs(self) -> tuple[Specs, Specs]:
         """(of observations, of actions), as a network takes them."""
         return self.observation_spec, self.action_spec
 

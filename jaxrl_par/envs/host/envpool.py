@@ -15,7 +15,6 @@ from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.admission import map_leaves
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.gymnasium import VectorHost
-from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.errors import unknown_name
 from jaxrl_par.specs import Box, Spec, Specs
 from jaxrl_par.stream import Obs
@@ -30,6 +29,7 @@ def from_envpool(
     *,
     num_threads: int | None = None,
     info_metrics: Sequence[str] = (),
+    masked: bool = False,
     **options: Any,
 ) -> HostEnvironment:
     """EnvPool's environments of that name, all stepped together by its threads.
@@ -40,6 +40,7 @@ def from_envpool(
     Args:
       num_threads: by default EnvPool's choice.
       info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+      masked: as for `from_vector`.
       options: options of the environment, as `envpool.make` takes them.
 
     Raises:
@@ -67,7 +68,7 @@ def from_envpool(
         name, env_type="gymnasium", num_envs=num_envs, seed=seeds, **options
     )
     host = _EnvPoolHost(pool, name)
-    host.info = EpisodeInfo(info_metrics, name)
+    host.tell(info_metrics, masked)
     return host
 
 

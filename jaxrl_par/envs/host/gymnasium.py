@@ -35,7 +35,6 @@ from jaxrl_par.envs.host.admission import (
 from jaxrl_par.envs.host.apart import Admitted
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
-from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.envs.host.processes import end, exits
 from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.stream import Obs
@@ -48,6 +47,7 @@ def from_vector(
     name: str | None = None,
     max_episode_steps: int | None = None,
     info_metrics: Sequence[str] = (),
+    masked: bool = False,
 ) -> HostEnvironment:
     """A Gymnasium vector environment, in any of the three autoreset modes.
 
@@ -60,6 +60,8 @@ def from_vector(
     Args:
       name, max_episode_steps: by default those of its `spec`.
       info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+      masked: `info` tells in every reset and step which actions there are, and
+        observations are `Masked`; see `envs.host.masking`. Only with NEXT_STEP.
 
     Raises:
       ValueError: no autoreset mode is declared, `seed` is negative, a space is not
@@ -76,10 +78,15 @@ def from_vector(
         max_episode_steps = spec.max_episode_steps
     if name is None:
         name = type(inner).__name__ if spec is None else str(spec.id)
+    if masked and mode != "NEXT_STEP":
+        raise ValueError(
+            f"masks of actions are read from {name} with autoreset_mode NEXT_STEP, and"
+            f" it has {mode}, which shows those of two steps in one"
+        )
     host = VectorHost(vector_env, mode, seed, name, max_episode_steps)
+    host.tell(info_metrics, masked)
     if envs := _environments(inner):
         inner.envs = [Admitted(env, i, host.name) for i, env in enumerate(envs)]
-    host.info = EpisodeInfo(info_metrics, host.name)
     return host
 
 
@@ -149,6 +156,8 @@ class VectorHost(rows.GymnasiumHost):
         resets = self._mode != "NEXT_STEP" and bool(first.any())
         obs = self._observations.admitted(obs, count, where, copy=resets)
         reward = admitted_rewards(reward, count, where)
+        if self._masks is not None:
+            self._masks.read_all(infos, where)
         terminated = admitted_flags("terminated", ends[0], count, where)
         truncated = admitted_flags("truncated", ends[1], count, where)
         if resets:
@@ -194,7 +203,9 @@ class VectorHost(rows.GymnasiumHost):
         options = None if mask.all() else {"reset_mask": mask.copy()}
         seeds = self._seeds(mask)
         self._resets += 1
-        obs, _ = self._call("reset", seed=seeds, options=options)
+        obs, infos = self._call("reset", seed=seeds, options=options)
+        if self._masks is not None:
+            self._masks.read_all(infos, self._where)
         return self._observations.admitted(obs, self.num_envs, self._where, copy=False)
 
     def _seeds(self, mask: np.ndarray) -> Any:

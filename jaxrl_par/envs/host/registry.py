@@ -33,6 +33,7 @@ def make(
     *,
     backend: str = "auto",
     info_metrics: Sequence[str] = (),
+    masked: bool = False,
     render: bool = False,
 ) -> HostEnvironment:
     """Simulators by the name that Gymnasium or EnvPool gives them.
@@ -44,6 +45,8 @@ def make(
         "auto" is "gymnasium". Atari games, "ALE/...", have threads in C++ as well and
         run by "auto" and "gymnasium" as `atari` describes.
       info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+      masked: `info` tells in every reset and step which actions there are, and
+        observations are `Masked`; see `envs.host.masking`. Not of Atari games.
       render: they are to draw themselves, where "gymnasium" steps them and they can.
 
     Raises:
@@ -55,8 +58,11 @@ def make(
         raise unknown_name("backend", backend, backends())
     rows.check_arguments(num_envs, seed)
     if backend == "envpool":
-        return from_envpool(name, num_envs, seed, info_metrics=info_metrics)
+        told = {"info_metrics": info_metrics, "masked": masked}
+        return from_envpool(name, num_envs, seed, **told)
     if name.startswith("ALE/"):
+        if masked:
+            raise ValueError(f"{name} tells no masks of actions: all are allowed")
         if backend == "processes":
             raise ValueError(
                 f"{name} has threads of its own: use backend 'gymnasium' or 'auto'"
@@ -71,7 +77,7 @@ def make(
     if render and backend != "processes" and _can_draw(spec):
         _without_a_screen()
         make_env = partial(make_env, render_mode="rgb_array")
-    told: Any = {"name": name, "info_metrics": info_metrics}
+    told: Any = {"name": name, "info_metrics": info_metrics, "masked": masked}
     try:
         if backend != "processes":
             return from_callable(make_env, num_envs, seed, **told)

@@ -1,7 +1,7 @@
 """What the adapters share: rows, seeds of episodes, names."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -10,11 +10,13 @@ import numpy as np
 
 from jaxrl_par.envs.catalogue import is_name
 from jaxrl_par.envs.host import spaces
-from jaxrl_par.envs.host.admission import Observations, refuse_nan
+from jaxrl_par.envs.host.admission import Observations
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.host.info import EpisodeInfo
+from jaxrl_par.envs.host.masking import InfoMasks
+from jaxrl_par.envs.host.sending import Actions
 from jaxrl_par.errors import RefusedError, at_least, refuse_any, unknown_name
-from jaxrl_par.specs import Discrete, Spec
+from jaxrl_par.masks import Masked
 from jaxrl_par.stream import Metrics, Obs, TimeStep
 
 
@@ -36,14 +38,25 @@ class GymnasiumHost(HostEnvironment):
     ):
         self.num_envs, self.name = num_envs, name
         self.max_episode_steps = max_episode_steps
-        self._action_space = action_space
         self._specs = spaces.observation_spec(observation_space, name)
         self._observations = Observations(observation_space, self._specs)
         self.observation_spec = self._specs
         self.action_spec = spaces.action_spec(action_space, name)
-        self._limits = _limits(self.action_spec, action_space.dtype)
+        self._sending = Actions(action_space, self.action_spec)
         self._last = np.zeros(num_envs, bool)
         self.info = EpisodeInfo((), name)
+        self._masks: InfoMasks | None = None
+
+    def tell(self, info_metrics: Sequence[str], masked: bool) -> None:
+        """What of `info` is read: entries to log, and whether masks of actions.
+
+        Raises:
+          ValueError: as `InfoMasks`.
+        """
+        self.info = EpisodeInfo(info_metrics, self.name)
+        if masked:
+            self._masks = InfoMasks(self.action_spec, self.num_envs, self.name)
+            self.observation_spec = Masked(self.observation_spec, self._masks.spec)
 
     def take_info(self, lanes: np.ndarray | None = None) -> Metrics:
         return self.info.take(lanes)
@@ -63,8 +76,8 @@ class GymnasiumHost(HostEnvironment):
 
     def reset(self) -> TimeStep:
         obs = self._begin()
-        self._last = np.zeros(self.num_envs, bool)
-        return time_step(self._shown(obs), ~self._last, self._last)
+        self._last = last = np.zeros(self.num_envs, bool)
+        return time_step(self._masked(self._shown(obs), last), ~last, last)
 
     def step(self, action: Any) -> HostRow:
         first = self._last
@@ -72,49 +85,22 @@ class GymnasiumHost(HostEnvironment):
         self._last = last = ~first & (terminated | truncated)
         # An episode that terminates at its time limit has terminated.
         return (
-            time_step(self._shown(obs), first, last),
+            time_step(self._masked(self._shown(obs), last), first, last),
             np.where(first, 0.0, reward).astype(np.float32),
             np.where(first | terminated, 0.0, 1.0).astype(np.float32),
         )
+
+    def _masked(self, obs: Obs, last: np.ndarray) -> Obs:
+        """With what may be done next, if that was asked for."""
+        return obs if self._masks is None else self._masks.shown(obs, last, self._where)
 
     def _shown(self, obs: Obs) -> Obs:
         """A hook for adapters that change the layout of observations."""
         return obs
 
-    def _simulator_action(self, action: Any, size: int) -> np.ndarray:
-        """A copy of the actions, within their bounds, in the space's dtype and with its
-        start.
-
-        Policies are unbounded, and learn from what they sampled; a simulator gets the
-        nearest action that it allows.
-
-        Raises:
-          ValueError: the shape is not [size, ...] of the spec.
-          TypeError: they are not integers where the space is `Discrete`.
-          BadRowError: one is NaN.
-        """
-        spec, space, given = self.action_spec, self._action_space, np.asarray(action)
-        if given.shape != (size, *spec.shape):
-            raise ValueError(
-                f"actions must have the shape {(size, *spec.shape)}, got {given.shape}"
-            )
-        if isinstance(spec, Discrete):
-            return given.astype(np.int64, casting="same_kind") + space.start
-        refuse_nan(given, self._where)
-        low, high = self._limits
-        within = np.minimum(np.maximum(given, low), high)
-        return within.astype(space.dtype, casting="same_kind")
-
-
-def _limits(spec: Spec, dtype: np.dtype) -> tuple[Any, Any]:
-    """Bounds of what is sent: those of the spec, and what the simulator's dtype holds,
-    which may be less than float32 does."""
-    if isinstance(spec, Discrete):
-        return None, None
-    if dtype.kind != "f":
-        return spec.low, spec.high
-    most = np.float32(min(np.finfo(dtype).max, np.finfo(np.float32).max))
-    return np.maximum(spec.low, -most), np.minimum(spec.high, most)
+    def _simulator_action(self, action: Any, size: int) -> Any:
+        """As `Actions.sent`."""
+        return self._sending.sent(action, size, self._where)
 
 
 def episode_seed(seed: int, index: int, episode: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from jaxrl_par import trees
 from jaxrl_par.envs.host import rows
 from jaxrl_par.envs.host.admission import (
     admitted_flag,
@@ -18,7 +19,6 @@ from jaxrl_par.envs.host.admission import (
 )
 from jaxrl_par.envs.host.base import HostEnvironment
 from jaxrl_par.envs.host.failures import close_all, raise_from
-from jaxrl_par.envs.host.info import EpisodeInfo
 from jaxrl_par.envs.host.sharing import Owners
 from jaxrl_par.stream import Obs, TimeStep
 
@@ -33,8 +33,8 @@ class Replay(NamedTuple):
     """[B], episodes before the one in progress."""
     length: np.ndarray
     """[B], environment steps so far in the episode."""
-    actions: np.ndarray
-    """[B, max_episode_steps, ...], 0 from `length` on."""
+    actions: Any
+    """Leaves [B, max_episode_steps, ...], 0 from `length` on."""
 
 
 def from_callable(
@@ -44,6 +44,7 @@ def from_callable(
     *,
     name: str | None = None,
     info_metrics: Sequence[str] = (),
+    masked: bool = False,
 ) -> HostEnvironment:
     """Environments that `make_env` makes, each with Gymnasium's interface.
 
@@ -54,6 +55,8 @@ def from_callable(
 
     Args:
       info_metrics: entries of `info` to log besides success; see `envs.host.info`.
+      masked: `info` tells in every reset and step which actions there are, and
+        observations are `Masked`; see `envs.host.masking`.
 
     Raises:
       ValueError: the environments differ in their spaces, are or have within them the
@@ -68,13 +71,13 @@ def from_callable(
             envs.append(make_env())
             owners.claim(index, envs[-1])
         host = _SingleHost(envs, seed, name)
+        host.tell(info_metrics, masked)
     except BaseException as error:
         try:
             close_all(_closes({id(env): env for env in envs}.values()))
         except BaseException as second:
             error.add_note(f"then closing failed: {type(second).__name__}: {second}")
         raise_from(error, f"in make of environment {max(len(envs) - 1, 0)}")
-    host.info = EpisodeInfo(info_metrics, host.name)
     return host
 
 
@@ -97,8 +100,10 @@ class _SingleHost(rows.GymnasiumHost):
         self._episode, self._length = [0] * self.num_envs, [0] * self.num_envs
         self._actions = None
         if self.max_episode_steps is not None and self.max_episode_steps <= _LONGEST:
-            shape = (self.num_envs, self.max_episode_steps, *self.action_spec.shape)
-            self._actions = np.zeros(shape, self.action_spec.dtype)
+            shape = (self.num_envs, self.max_episode_steps)
+            self._actions = trees.map_leaves(
+                lambda x: np.zeros((*shape, *x.shape), x.dtype), self.action_spec
+            )
 
     def _begin(self) -> Obs:
         obs = self._observations.empty(self.num_envs)
@@ -108,6 +113,7 @@ class _SingleHost(rows.GymnasiumHost):
 
     def _advance(self, action: Any, first: np.ndarray) -> tuple[Obs, Any, Any, Any]:
         actions = self._simulator_action(action, self.num_envs)
+        actions = self._sending.of_each(actions, self.num_envs)
         self._record(action, first)
         obs = self._observations.empty(self.num_envs)
         results: list[Any] = [(0.0, False, False, {})] * self.num_envs
@@ -150,8 +156,15 @@ class _SingleHost(rows.GymnasiumHost):
         if self._actions is None:
             return None
         length = np.array(self._length, np.int32)
-        actions = self._actions.copy()
-        actions[np.arange(actions.shape[1]) >= length[:, None]] = 0
+        assert self.max_episode_steps is not None  # or there would be no actions
+        later = np.arange(self.max_episode_steps) >= length[:, None]
+
+        def so_far(actions: np.ndarray) -> np.ndarray:
+            actions = actions.copy()
+            actions[later] = 0
+            return actions
+
+        actions = trees.map_leaves(so_far, self._actions)
         return Replay(np.array(self._episode, np.uint32), length, actions)
 
     def restore(self, snapshot: Any) -> TimeStep:
@@ -162,28 +175,35 @@ class _SingleHost(rows.GymnasiumHost):
         """
         if self._actions is None:
             return super().restore(snapshot)
-        self._actions = np.array(snapshot.actions, self.action_spec.dtype)
+        self._actions = trees.map_leaves(
+            lambda spec, x: np.array(x, spec.dtype), self.action_spec, snapshot.actions
+        )
         counts = (snapshot.episode, snapshot.length)
         obs = self._observations.empty(self.num_envs)
         for i, (episode, length) in enumerate(zip(*counts, strict=True)):
-            actions = self._actions[i, : int(length)]
+            actions = trees.map_leaves(
+                lambda x, i=i, length=int(length): x[i, :length], self._actions
+            )
             self._last[i] = self._repeat(obs, i, int(episode), actions)
         first = np.asarray(snapshot.length) == 0
         batch = self._observations.batch(obs, self._where)
+        batch = self._masked(batch, self._last)
         return rows.time_step(batch, first, self._last.copy())
 
     def _repeat(
-        self, obs: list[np.ndarray], i: int, episode: int, actions: np.ndarray
+        self, obs: list[np.ndarray], i: int, episode: int, actions: Any
     ) -> bool:
         """Whether the episode of environment `i` ends with the recorded actions. What
         it shows then is written."""
         last = False
         self._start(obs, i, episode)
-        for action in self._simulator_action(actions, len(actions)):
+        number = len(trees.leaves(actions)[0])
+        sent = self._simulator_action(actions, number)
+        for action in self._sending.of_each(sent, number):
             if last:
                 raise RuntimeError(
                     f"{self.name} is not deterministic: episode {episode} of"
-                    f" environment {i} had {len(actions)} steps and now"
+                    f" environment {i} had {number} steps and now"
                     f" {self._length[i]}"
                 )
             _, terminated, truncated, _ = self._act(obs, i, action)
@@ -195,12 +215,17 @@ class _SingleHost(rows.GymnasiumHost):
             return
         running = np.flatnonzero(~first)
         length = np.array(self._length)[running]
-        if np.count_nonzero(length >= self._actions.shape[1]):
+        limit = self.max_episode_steps
+        if np.count_nonzero(length >= limit):
             raise RuntimeError(
                 f"an episode of {self.name} is longer than the"
                 f" {self.max_episode_steps} steps of its spec"
             )
-        self._actions[running, length] = np.asarray(action)[running]
+
+        def write(kept: np.ndarray, x: Any) -> None:
+            kept[running, length] = np.asarray(x)[running]
+
+        trees.map_leaves(write, self._actions, action)
 
     def _start(self, obs: list[np.ndarray], i: int, episode: int) -> None:
         """Begins an episode, and writes what it shows."""
@@ -210,8 +235,10 @@ class _SingleHost(rows.GymnasiumHost):
             results = self._envs[i].reset(seed=seed)
         except BaseException as error:
             self._fail(i, "reset", error)
-        shown, _ = admitted_results(results, "reset", self._where, i)
+        shown, info = admitted_results(results, "reset", self._where, i)
         self._observations.write(obs, i, shown, i, self._where)
+        if self._masks is not None:
+            self._masks.read(info, i, self._where)
 
     def _act(
         self, obs: list[np.ndarray], i: int, action: Any
@@ -229,6 +256,8 @@ class _SingleHost(rows.GymnasiumHost):
             results = admitted_results(results, "step", where, i)
         shown, reward, terminated, truncated, info = results
         self._observations.write(obs, i, shown, i, where)
+        if self._masks is not None:
+            self._masks.read(info, i, where)
         small = type(reward) is int and -1 <= reward <= 1
         if type(reward) is not float and not small:
             reward = admitted_reward(reward, i, where)

@@ -4,12 +4,13 @@ JAX computes with 32 bits. Where a space declares float64, bounds are rounded to
 here, and observations in `admission`; 64-bit integers become int32 if their bounds fit.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from jaxrl_par.errors import refuse_any, same_text
-from jaxrl_par.specs import Box, Discrete, Spec, Specs
+from jaxrl_par.specs import Box, Discrete, MultiDiscrete, Specs
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32 = np.finfo(np.float32)
@@ -49,19 +50,32 @@ def observation_spec(space: Any, name: str) -> Specs:
     )
 
 
-def action_spec(space: Any, name: str) -> Spec:
-    """The spec of an action; a `Discrete` space with a start is shifted to 0.
+def action_spec(space: Any, name: str) -> Specs:
+    """The spec of an action, a tree of them for `Dict` and `Tuple`. Choices begin at 0
+    here: where they do in the space is the spec's `start`. `MultiBinary` is
+    `MultiDiscrete` of two values each.
 
     Real numbers are float32, as policies give them, and bounds are rounded inwards: a
     float32 within them is within those of the space.
 
     Raises:
-      ValueError: the space is neither `Discrete` nor `Box`.
+      ValueError: the space is of another kind.
     """
     from gymnasium import spaces
 
+    if isinstance(space, spaces.Dict):
+        refuse_any(same_text(space, f"actions of {name}"))
+        return {key: action_spec(space[key], name) for key in space}
+    if isinstance(space, spaces.Tuple):
+        return tuple(action_spec(inner, name) for inner in space)
     if isinstance(space, spaces.Discrete):
-        return _discrete(space, name)
+        return replace(_discrete(space, name), start=int(space.start))
+    if isinstance(space, spaces.MultiBinary):
+        return MultiDiscrete(np.full(space.shape, 2))
+    if isinstance(space, spaces.MultiDiscrete):
+        if np.any(space.nvec > _INT32.max) or np.any(abs(space.start) > _INT32.max):
+            raise ValueError(_too_wide(space, name))
+        return MultiDiscrete(space.nvec, space.start)
     if isinstance(space, spaces.Box):
         box = _box(space, name)
         if space.dtype.kind != "f":
@@ -71,7 +85,8 @@ def action_spec(space: Any, name: str) -> Spec:
         low, high = Box(box.shape, box.dtype, low, high).inner
         return Box(box.shape, np.dtype(np.float32), low, high)
     raise ValueError(
-        f"the action space of {name} is not supported: {space}. Use Discrete or Box"
+        f"the action space of {name} is not supported: {space}. Use Discrete, Box,"
+        " MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
     )
 
 

@@ -17,6 +17,7 @@ from jaxrl_par.envs.host.admission import (
     refuse_where,
 )
 from jaxrl_par.envs.host.rows import time_step
+from jaxrl_par.masks import allowed, none_allowed
 from jaxrl_par.specs import Box, Spec, Specs
 from jaxrl_par.stream import Carry, Extras, TimeStep, Trajectory
 
@@ -27,7 +28,7 @@ class UnrollBuffer:
     New ones are made for each unroll: on CPU a device array may share their memory.
     """
 
-    def __init__(self, specs: Specs, action_spec: Spec, length: int, num_envs: int):
+    def __init__(self, specs: Specs, action_spec: Specs, length: int, num_envs: int):
         def empty(rows: int, spec: Spec) -> np.ndarray:
             return np.empty((rows, num_envs, *spec.shape), spec.dtype)
 
@@ -38,7 +39,11 @@ class UnrollBuffer:
         flag, number = Box((), np.dtype(bool)), Box(())
         self._first, self._last = empty(length + 1, flag), empty(length + 1, flag)
         self.reward, self.discount = empty(length, number), empty(length, number)
-        self.action = empty(length, action_spec)
+        self.action: Any = trees.map_leaves(
+            lambda spec: empty(length, spec), action_spec
+        )
+        self._action_spec = action_spec
+        self._of_actions = [f"action{path}" for path in trees.paths(action_spec)]
 
     def write_step(self, t: int, step: TimeStep) -> None:
         """Writes observation and flags of row t.
@@ -66,18 +71,29 @@ class UnrollBuffer:
         admit_array("reward", self.reward[t], reward)
         admit_array("discount", self.discount[t], discount)
 
-    def write_action(self, t: int, action: Any) -> np.ndarray:
+    def write_action(self, t: int, action: Any) -> Any:
         """Writes what was done in row t, and returns it.
 
         Raises:
-          BadRowError: another shape or dtype than the spec says, or NaN: no simulator
-            must get it.
+          BadRowError: another structure, shape or dtype than the spec says, or NaN: no
+            simulator must get it.
         """
-        action = np.asarray(action)
-        admit_array("action", self.action[t], action)
-        if action.dtype.kind == "f":
-            refuse_nan(action, lambda index: f"environment {index} in row {t}")
-        return action
+        names = iter(self._of_actions)
+
+        def write(place: np.ndarray, given: Any) -> np.ndarray:
+            given = np.asarray(given)
+            admit_array(next(names), place[t], given)
+            if given.dtype.kind == "f":
+                refuse_nan(given, lambda index: f"environment {index} in row {t}")
+            return given
+
+        try:
+            return trees.map_leaves(write, self.action, action)
+        except BadRowError:
+            raise
+        except ValueError as error:
+            found, spec = trees.structure(action), trees.structure(self.action)
+            raise BadRowError(f"action is {found}, its spec {spec}") from error
 
     def row(self, t: int) -> TimeStep:
         """Row t, as views of the buffers."""
@@ -105,6 +121,7 @@ class UnrollBuffer:
         """
         for path, spec, leaf in zip(self._paths, self._specs, self._obs, strict=True):
             check_values(path, spec, leaf, check_bounds)
+        self._check_masks()
         paid = {"reward": self.reward, "discount": self.discount}
         for name, x in paid.items():
             refuse_where(name, x, ~np.isfinite(x), "is not finite")
@@ -121,3 +138,17 @@ class UnrollBuffer:
             refuse_where(
                 name, x, before & (x != 0), "must be 0 after the end of an episode"
             )
+
+    def _check_masks(self) -> None:
+        mask = allowed(self._tree)
+        if mask is None:
+            return
+        found = np.argwhere(none_allowed(self._action_spec, mask) & ~self._last)
+        if len(found):
+            row, index = map(int, found[0])
+            error = BadRowError(
+                f"the mask of environment {index} in row {row} allows no action, and"
+                " the row is not last"
+            )
+            error.row = row
+            raise error

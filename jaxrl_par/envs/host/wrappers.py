@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_par import trees
 from jaxrl_par.envs.host.base import HostEnvironment, HostRow
 from jaxrl_par.envs.previous import WithPrevious, with_previous
 from jaxrl_par.stream import Action, Metrics, TimeStep
@@ -33,8 +34,10 @@ class _PreviousActionAndReward(HostEnvironment):
         self._env = env
         self._describe(env)
         self.observation_spec = with_previous(env.specs)
-        shape = (self.num_envs, *self.action_spec.shape)
-        self._nothing = np.zeros(shape), np.zeros(self.num_envs, np.float32)
+        nothing = trees.map_leaves(
+            lambda x: np.zeros((self.num_envs, *x.shape)), self.action_spec
+        )
+        self._nothing = nothing, np.zeros(self.num_envs, np.float32)
         self._keep(*self._nothing)
 
     def reset(self) -> TimeStep:
@@ -43,7 +46,7 @@ class _PreviousActionAndReward(HostEnvironment):
 
     def step(self, action: Any) -> HostRow:
         # Copies: callers and simulators may write into theirs.
-        chosen = np.array(action, self.action_spec.dtype)
+        chosen = self._copied(action)
         step, reward, discount = self._env.step(action)
         self._action, self._reward = chosen, np.array(reward)
         return self._show(step), reward, discount
@@ -71,13 +74,18 @@ class _PreviousActionAndReward(HostEnvironment):
         return self._show(self._env.restore(snapshot.inner))
 
     def _keep(self, action: Any, reward: np.ndarray) -> None:
-        self._action = np.array(action, self.action_spec.dtype)
-        self._reward = np.array(reward)
+        self._action, self._reward = self._copied(action), np.array(reward)
+
+    def _copied(self, action: Any) -> Any:
+        return trees.map_leaves(
+            lambda spec, x: np.array(x, spec.dtype), self.action_spec, action
+        )
 
     def _show(self, step: TimeStep) -> TimeStep:
         def cleared(x):
             first = np.asarray(step.first).reshape(-1, *[1] * (x.ndim - 1))
             return np.where(first, np.zeros_like(x), x)
 
-        previous = cleared(self._action), cleared(self._reward)
+        action = trees.map_leaves(cleared, self._action)
+        previous = action, cleared(self._reward)
         return step._replace(obs=WithPrevious(step.obs, *previous))

@@ -59,9 +59,8 @@ def num_outputs(spec: Mapping[str, Any], mask: tuple[int, ...] | None) -> int:
         return prod(spec["shape"])
     if spec["kind"] == "discrete":
         return spec["num_values"]
-    return (
-        prod(np.ravel(spec["nvec"])) if together(spec, mask) else np.sum(spec["nvec"])
-    )
+    sizes = np.ravel(spec["nvec"]).tolist()
+    return prod(sizes) if together(spec, mask) else sum(sizes)
 
 
 def _choices(
@@ -86,9 +85,7 @@ def _choices(
         parts = graph.split(rows, sizes)
         likeliest = (graph.axes(_likeliest(graph, part), 1) for part in parts)
         chosen = graph("Concat", *likeliest, axis=1)
-        padded = [
-            _padded(graph, y, n, max(sizes)) for y, n in zip(parts, sizes, strict=True)
-        ]
+        padded = [_padded(graph, y, sizes, i) for i, y in enumerate(parts)]
         stacked = graph("Concat", *padded, axis=1)
         told = {f"{inner}logits": (stacked, np.float32, (len(sizes), max(sizes)))}
     chosen = graph("Add", graph.rows(chosen, *given), start)
@@ -100,14 +97,15 @@ def _likeliest(graph: Graph, rows: str) -> str:
     return graph.cast(graph("ArgMax", rows, axis=1, keepdims=0), np.int32)
 
 
-def _padded(graph: Graph, rows: str, number: int, most: int) -> str:
-    """Logits of one choice, [B, 1, most]."""
-    if number < most:
+def _padded(graph: Graph, rows: str, sizes: list[int], index: int) -> str:
+    """Logits of one choice, [B, 1, the largest size]."""
+    most = max(sizes)
+    if min(sizes) < most:
         # Where nothing is allowed all are alike, but for what is not there.
         largest = graph("ReduceMax", rows, axes=[1], keepdims=1)
         none = graph("Equal", largest, _IMPOSSIBLE)
         rows = graph("Where", none, np.float32(0), rows)
-        pads = np.array([0, 0, 0, most - number], np.int64)
+        pads = np.array([0, 0, 0, most - sizes[index]], np.int64)
         rows = graph("Pad", rows, pads, _IMPOSSIBLE)
     return graph.axes(rows, 1)
 

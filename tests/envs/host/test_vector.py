@@ -87,7 +87,7 @@ def test_environments_that_end_together(mode, copy):
 def test_observations_of_every_kind(mode):
     env = from_vector(SyncVectorEnv([Unusual] * 3, autoreset_mode=mode), 0)
     steps, actions, *_ = check(env, 20)
-    assert env.action_spec == Discrete(4)
+    assert env.action_spec == Discrete(4, start=-2)
     assert env.observation_spec["taken"] == Discrete(4)
     assert env.observation_spec["pair"][1].dtype == np.int32
     time = np.arange(21) % 5
@@ -221,7 +221,7 @@ def test_actions_of_another_shape_or_kind_are_refused():
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.MultiDiscrete([2, 3]),
+        spaces.Graph(spaces.Discrete(2), None),
         spaces.Text(5),
         spaces.Dict({"a": spaces.Text(5)}),
         spaces.Box(0, 2**40, (), np.int64),
