@@ -65,6 +65,11 @@ class Discrete:
     shape: tuple[int, ...] = ()
     dtype: np.dtype = np.dtype(np.int32)
 
+    def __repr__(self) -> str:
+        shape = f", shape={self.shape}" if self.shape else ""
+        start = f", start={self.start}" if self.start else ""
+        return f"Discrete({self.num_values}{start}{shape})"
+
 
 @dataclass(frozen=True, eq=False)
 class MultiDiscrete:

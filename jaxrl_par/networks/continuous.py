@@ -77,7 +77,7 @@ def units_of(action_spec: Spec, *, unbounded: bool = False) -> Units:
     if not isinstance(action_spec, Box):
         raise RefusedError(
             "actions must be a Box of bounded real numbers here, got"
-            f" {action_spec!r}: for Discrete ones, take dqn"
+            f" {action_spec!r}: for Discrete ones, take dqn; ppo takes any"
         )
     if not np.issubdtype(action_spec.dtype, np.floating):
         raise RefusedError(

@@ -44,7 +44,7 @@ def q_network(
     if not isinstance(action_spec, Discrete) or action_spec.shape:
         raise RefusedError(
             "values of all actions need a single Discrete action, not"
-            f" {action_spec!r}: for others, take an actor-critic"
+            f" {action_spec!r}: for others take ppo, or another actor-critic"
         )
     if (mask := allowed(observation_spec)) is not None:
         refuse_mask(action_spec, mask)

@@ -76,7 +76,7 @@ def num_actions(specs: tuple[Specs, Spec]) -> int:
     if not isinstance(action_spec, Discrete) or action_spec.shape:
         raise RefusedError(
             "a table for each action needs a single Discrete action, not"
-            f" {action_spec!r}"
+            f" {action_spec!r}: for others take ppo, or another actor-critic"
         )
     if (mask := allowed(observation_spec)) is not None:
         refuse_mask(action_spec, mask)

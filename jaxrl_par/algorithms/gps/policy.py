@@ -145,7 +145,7 @@ def _num_actions(network: Network) -> int:
     if not isinstance(spec, Box) or len(spec.shape) != 1 or spec.shape[0] > LARGEST:
         raise RefusedError(
             f"guided policy search needs actions of 1 to {LARGEST} real numbers, got"
-            f" {spec}: for Discrete ones, take ppo or dqn"
+            f" {spec}: for others, take ppo or dqn"
         )
     if jax.tree.leaves(network.initial_carry(1)):
         raise RefusedError(

@@ -149,7 +149,7 @@ class VectorHost(rows.GymnasiumHost):
         obs = self._restarted(first, ~(first | terminated | truncated), obs)
         return obs, reward, terminated, truncated
 
-    def _step(self, action: np.ndarray, first: np.ndarray):
+    def _step(self, action: Any, first: np.ndarray):
         """(obs, reward, terminated, truncated), with final observations in place."""
         obs, reward, *ends, infos = self._call("step", action)
         count, where = self.num_envs, self._where
