@@ -63,6 +63,13 @@ def plain(
     return PlainPolicy(whole, arrays, distribution)
 
 
+def of_part(policy: PlainPolicy | None, name: str) -> PlainPolicy | None:
+    """The policy of a network that has another one's parameters under that name."""
+    if policy is None:
+        return None
+    return policy._replace(arrays=lambda params: policy.arrays(params[name]))
+
+
 def described(
     observation_spec: Specs, action_spec: Specs, config: NetworkConfig
 ) -> dict[str, Any]:

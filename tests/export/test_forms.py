@@ -17,7 +17,7 @@ from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.numpy_actor import Actor
 from jaxrl_par.statistics import Moments
-from jaxrl_par.types import Box, Discrete
+from jaxrl_par.types import Box, Discrete, Masked
 
 HAS_ONNX = find_spec("onnx") is not None
 NUMBER = Box((1,))
@@ -132,3 +132,56 @@ def test_an_episode_is_the_same_in_every_form(tmp_path):
         starts += int(first.sum())
         seen |= set(action.tolist())
     assert starts > 8 and seen == {0, 1}
+
+
+def test_parts_are_sent_by_name_and_from_their_start(tmp_path):
+    """Wherever their names stand in the spec, and in which order they are asked for."""
+    spec = {
+        "steer": Box((1,), low=-2.0, high=6.0),
+        "brake": Discrete(3, start=-1),
+        "only": Discrete(1, start=2),
+    }
+    config = NetworkConfig(widths=(), policy="squashed")
+    # By name: brake's three, only's one, steer's mean.
+    kernel, bias = [[0.0] * 5], [0.0, 3.0, 1.0, 0.0, np.arctanh(0.5)]
+    params = {"params": heads(kernel, bias, log_std=[0.0])}
+    folder = written(tmp_path, config, spec, params)
+    for step in forms(folder).values():
+        action, policy, _ = step(np.float32([[7.0]]), NO, ())
+        assert action["brake"].tolist() == [0] and action["only"].tolist() == [2]
+        np.testing.assert_allclose(action["steer"], [[4.0]], rtol=1e-6)
+        np.testing.assert_allclose(policy["parts.brake.logits"], [[0, 3, 1]])
+
+
+def test_a_uniform_choice_has_the_mean_of_its_values(tmp_path):
+    """Discrete(3, start=-1): 0, where 1 is that of who forgets the start."""
+    params = {"params": heads([[0.0] * 3], [0.0] * 3)}
+    config = NetworkConfig(widths=())
+    folder = written(tmp_path, config, Discrete(3, start=-1), params)
+    obs, first = np.zeros((30_000, 1), np.float32), np.zeros(30_000, bool)
+    drawn, _ = Actor.load(folder).step(obs, first, (), np.random.default_rng(0))
+    assert set(drawn.tolist()) == {-1, 0, 1} and abs(drawn.mean()) < 0.02
+
+
+def test_what_is_not_allowed_is_never_done(tmp_path):
+    """In any form, greedy or drawn, though it has the largest logit; element 0 of the
+    mask is the first value, which is -1. Where nothing is allowed, anything may be."""
+    spec = Masked(NUMBER, Box((3,), np.dtype(bool), 0.0, 1.0))
+    params = {"params": heads([[0.0] * 3], [5.0, 1.0, 0.0])}
+    config = NetworkConfig(widths=())
+    action_spec = Discrete(3, start=-1)
+    folder = written(tmp_path, config, action_spec, params, spec)
+    allowed = np.array([[False, True, True], [True, True, True], [False] * 3])
+    obs = Masked(np.zeros((3, 1), np.float32), allowed)
+    first = np.zeros(3, bool)
+    for step in forms(folder).values():
+        action, policy, _ = step(obs, first, ())
+        assert np.asarray(action).tolist()[:2] == [0, -1]
+        assert np.asarray(policy["logits"])[0].tolist() == [-np.inf, 1, 0]
+    actor, rng, drawn = Actor.load(folder), np.random.default_rng(0), []
+    for _ in range(2000):
+        drawn.append(actor.step(obs, first, (), rng)[0])
+    assert set(np.array(drawn)[:, 0].tolist()) == {0, 1}
+    assert set(np.array(drawn)[:, 2].tolist()) == {-1, 0, 1}
+    share = np.mean(np.array(drawn)[:, 0] == 0)
+    np.testing.assert_allclose(share, 1 / (1 + np.exp(-1)), atol=0.04)
