@@ -3,8 +3,8 @@
 A batch is of any size. Memory is an input, and what it becomes an output, `next_` and
 its name; it is cleared where `first` is true. All else is inside as constants.
 
-Written node by node, because a converter of JAX's programs (jax2onnx 0.13.0, measured
-with jax 0.10.2) knows no GTrXL, whatever the batch, and brings 26 packages.
+Written node by node: a converter of JAX's programs (jax2onnx 0.13.0, tried with jax
+0.10.2) has errors with GTrXL and the deep network, and brings 26 packages.
 """
 
 from collections.abc import Mapping
