@@ -2073,14 +2073,30 @@ _EXPORT = (
         "numpy_actor/transformer.py",
         "reach = np.minimum(np.where(first, 0, length), self._most)",
         "reach = np.minimum(length, self._most)",
-        "export/test_export.py::test_both_forms_act_as_the_network",
+        "numpy_actor/test_transformer.py::"
+        "test_steps_are_those_of_the_equations_over_whole_episodes",
     ),
     _m(
         "numpy: the window of a pool begins inside where a side is odd",
         "numpy_actor/images.py",
         "count, before = (size + 1) // 2, size % 2",
         "count, before = (size + 1) // 2, 0",
-        "export/test_export.py::test_both_forms_act_as_the_network",
+        "numpy_actor/test_images.py::"
+        "test_a_pool_has_the_maxima_around_every_second_pixel",
+    ),
+    _m(
+        "numpy: actions count from 0 in the environment, too",
+        "numpy_actor/policies.py",
+        "return _chosen(_possible(outputs, mask), rng) + self._start",
+        "return _chosen(_possible(outputs, mask), rng)",
+        "export/test_forms.py::test_a_uniform_choice_has_the_mean_of_its_values",
+    ),
+    _m(
+        "export: statistics of observations are left behind",
+        "export/folder.py",
+        "arrays |= {name: np.asarray(x) for name, x in found.items()}",
+        "arrays |= {}",
+        "export/test_forms.py::test_statistics_are_inside",
     ),
     _m(
         "onnx: gates of an lstm are in the order of its own operator",
