@@ -86,7 +86,8 @@ MAY_IMPORT = {
         "training",
     },
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"}
+    | {"export"},
     "presets": {
         "types",
         "axis",

@@ -3,6 +3,7 @@
 from jaxrl_par.export.files import ExportError
 from jaxrl_par.export.folder import ExportedActor, load, write
 from jaxrl_par.export.onnx_form import problems as onnx_problems
+from jaxrl_par.export.runs import write_run
 from jaxrl_par.networks.plain import for_numpy
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "load",
     "onnx_problems",
     "write",
+    "write_run",
 ]

@@ -92,20 +92,38 @@ def write(
         extra is missing.
       DiskFullError: the folder is no whole actor, which `load` tells.
     """
-    path, actor = Path(path), acting(network, observation_spec, action_spec)
+    actor = acting(network, observation_spec, action_spec)
     seen = getattr(params, "statistics", None)
     arrays = _needed(actor, params if seen is None else params.inner)
-    config = _describe(actor) | {
-        "numpy": numpy,
-        "onnx": None,
-        "batch_sizes": list(batch_sizes) if batch_sizes else None,
-        "normalization": None if seen is None else {"clip": clip},
-    }
+    if seen is not None:
+        found = named_statistics(seen, described(*actor.parts)["observations"])
+        arrays |= {name: np.asarray(x) for name, x in found.items()}
+    told = {"normalization": None if seen is None else {"clip": clip}}
+    forms = {"numpy": numpy, "onnx": onnx, "batch_sizes": batch_sizes}
+    return put(Path(path), actor, arrays, told, **forms, overwrite=overwrite)
+
+
+def put(
+    path: Path,
+    actor: Acting,
+    arrays: Arrays,
+    told: Mapping[str, Any],
+    *,
+    batch_sizes: Sequence[int] | None,
+    numpy: bool,
+    onnx: bool,
+    overwrite: bool,
+) -> Path:
+    """As `write`, of what the actor's step needs by name.
+
+    Args:
+      told: what the config says besides.
+    """
+    config = _describe(actor) | dict(told)
+    config |= {"numpy": numpy, "onnx": None}
+    config["batch_sizes"] = list(batch_sizes) if batch_sizes else None
     if numpy:
         _check_numpy(config["network"])
-    if seen is not None:
-        found = named_statistics(seen, config["observations"])
-        arrays |= {name: np.asarray(x) for name, x in found.items()}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     files = {ARRAYS: file.getvalue()}
@@ -197,10 +215,9 @@ def _needed(actor: Acting, params: Params) -> Arrays:
 
 def _describe(actor: Acting) -> dict[str, Any]:
     carry = jax.tree.leaves(actor.carry)
-    parts = actor.observation_spec, actor.action_spec, actor.config
     return {
         "format": FORMAT,
-        **described(*parts),
+        **described(*actor.parts),
         "carry": [{"shape": x.shape[1:], "dtype": str(x.dtype)} for x in carry],
         "inputs": {
             "parameters": f"arrays of {ARRAYS} by name",

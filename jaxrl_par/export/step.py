@@ -31,6 +31,11 @@ class Acting(NamedTuple):
     """A step of one environment."""
 
     @property
+    def parts(self) -> tuple[Specs, Specs, NetworkConfig]:
+        """What it is made of."""
+        return self.observation_spec, self.action_spec, self.config
+
+    @property
     def halves(self) -> bool:
         """Its carry is a pair, and only the first one is the policy's."""
         return self.config.memory != "none" and not self.config.shared

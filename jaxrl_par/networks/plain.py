@@ -33,14 +33,10 @@ _KNOWN = {"compute_dtype": ("float32",)}
 def plain(
     observation_spec: Specs, action_spec: Specs, config: NetworkConfig
 ) -> PlainPolicy | None:
-    """The policy of `actor_critic` without JAX; None where NumPy does not know it,
-    where its critic has a memory of its own, which only JAX would keep, or where
-    actions are a NamedTuple, of which it knows the names alone."""
+    """The policy of `actor_critic` without JAX; None where NumPy does not know it."""
+    if not for_numpy(config, observation_spec):
+        return None
     two_memories = config.memory != "none" and not config.shared
-    if two_memories or not for_numpy(config, observation_spec):
-        return None
-    if _has_fields(action_spec):
-        return None
 
     def arrays(params: Params) -> dict[str, Array]:
         pairs = _by_name(params)
@@ -56,18 +52,26 @@ def plain(
         leaves = [parameters[name] for name in _by_name(like)]
         return jax.tree.structure(like).unflatten(leaves)
 
-    def whole() -> dict[str, Any]:
+    def told() -> dict[str, Any]:
         there = described(observation_spec, action_spec, config)
         return there | {"normalization": None}
 
-    return PlainPolicy(whole, arrays, distribution)
+    keeps_all = not two_memories and not _has_fields(action_spec)
+    return PlainPolicy(told, arrays, distribution, keeps_all)
 
 
-def of_part(policy: PlainPolicy | None, name: str) -> PlainPolicy | None:
-    """The policy of a network that has another one's parameters under that name."""
+def of_part(
+    policy: PlainPolicy | None, name: str, *, whole: bool = True
+) -> PlainPolicy | None:
+    """The policy of a network that has another one's parameters under that name.
+
+    Args:
+      whole: the other one's memory is all that this one has.
+    """
     if policy is None:
         return None
-    return policy._replace(arrays=lambda params: policy.arrays(params[name]))
+    arrays = lambda params: policy.arrays(params[name])  # noqa: E731
+    return policy._replace(arrays=arrays, whole=policy.whole and whole)
 
 
 def described(

@@ -65,6 +65,5 @@ def separate(actor: Network, critic: Network) -> Network:
         unroll=of(actor.unroll, critic.unroll),
         specs=actor.specs,
         with_features=None if actor.with_features is None else with_features,
-        # A critic's memory would have to be kept by who acts.
-        plain=None if initial_carry(1) else of_part(actor.plain, "actor"),
+        plain=of_part(actor.plain, "actor", whole=not initial_carry(1)),
     )

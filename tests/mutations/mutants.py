@@ -2045,7 +2045,7 @@ _EXPORT = (
         "numpy_actor/recurrent.py",
         "return np.concatenate([i / 2, f / 2, o / 2, g])",
         "return np.concatenate([i / 2, o / 2, f / 2, g])",
-        "export/test_export.py::test_both_forms_act_as_the_network",
+        "export/test_forms.py::test_gates_are_in_their_order",
     ),
     _m(
         "numpy: memory is cleared where all episodes start",

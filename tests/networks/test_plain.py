@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from exported import (
     ARMS,
@@ -15,6 +16,8 @@ from exported import (
     stream,
 )
 
+from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.normalize import normalize_observations
 from jaxrl_par.networks import (
     NetworkConfig,
     actor_critic,
@@ -58,11 +61,24 @@ def test_the_policy_of_a_larger_network_is_exported_alone(name):
     assert_close(found, policy._asdict())
 
 
-def test_what_numpy_would_not_keep_or_know_is_none():
-    assert separate(critic(MEMORY), critic()).plain is None
-    assert separate(critic(), critic(MEMORY)).plain is None
+def test_who_keeps_less_than_jax_does_is_only_exported():
+    """A critic's memory, or the names of a NamedTuple."""
+    assert separate(critic(), critic()).plain.whole
+    assert not separate(critic(MEMORY), critic()).plain.whole
+    assert not separate(critic(), critic(MEMORY)).plain.whole
+    apart = NetworkConfig(**SMALL, memory="gru", shared=False)
+    assert not critic(apart).plain.whole and critic(MEMORY).plain.whole
+    fields = TaskObs(ARMS, ARMS, ARMS)  # any NamedTuple
+    for action in (fields, {"one": [fields]}):
+        assert not plain(VECTOR, action, CONFIG).whole
+    network = critic(apart)
+    agent = a2c(network, optax.sgd(0.1))
+    assert agent.acts_plainly is None and agent.exportable is not None
+    assert normalize_observations(agent).exportable is not None
+    assert normalize_observations(agent).acts_plainly is None
+    assert agent._replace(act=agent.greedy).exportable is None
+
+
+def test_what_numpy_does_not_know_is_none():
     half = NetworkConfig(**SMALL, compute_dtype="bfloat16")
     assert plain(VECTOR, ARMS, half) is None
-    fields = TaskObs(ARMS, ARMS, ARMS)  # any NamedTuple
-    assert plain(VECTOR, fields, CONFIG) is None
-    assert plain(VECTOR, {"one": [fields]}, CONFIG) is None
