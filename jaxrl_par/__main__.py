@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from jaxrl_par import __version__, presets
 from jaxrl_par.envs import catalogue
+from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import nearest
 from jaxrl_par.exit_codes import ended_at_once
 from jaxrl_par.kept import run_or_help
@@ -71,16 +72,23 @@ def _help() -> str:
 def _list_envs(rest: Sequence[str]) -> None:
     """Names of environments, all that contain each of the words."""
     ours = {"ours, in any size": catalogue.own_names()}
-    listed = ours | {"gymnax": catalogue.gymnax_names()} | catalogue.simulator_names()
+    listed = ours | {"gymnax": catalogue.gymnax_names()} | table.names()
+    simulators = catalogue.simulator_names()
     found = False
-    for source, names in listed.items():
+    for source, names in (listed | simulators).items():
         kept = [x for x in names if all(word.lower() in x.lower() for word in rest)]
         found = found or bool(kept)
         if kept:
             print(f"{source}:", *(f"  {x}" for x in kept), sep="\n")
     if not found:
         _refuse(f"no environment has {' and '.join(map(repr, rest))} in its name")
-    if len(listed) == 2 and not rest:
+    if rest:
+        return
+    for told in table.refused().values():
+        print(f"Not listed: {told}")
+    if absent := [x for x in table.SUITES if x not in table.names()]:
+        print(f"Suites: pip install 'jaxrl-par[{','.join(absent)}]'")
+    if not simulators:
         print("Simulators: pip install 'jaxrl-par[hosts]'")
 
 

@@ -56,7 +56,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = get_close_matches(given, lowered, n=1, cutoff=0.75)
     words = re.escape(given.lstrip("-"))
     if words and not close:
-        part = re.compile(rf"-*{words}[-_./].*|.*[-_./]{words}")
+        part = re.compile(rf"-*{words}[-_./].*|.*[-_./:]{words}")
         close = [x for x in sorted(lowered, key=len) if part.fullmatch(x)]
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 

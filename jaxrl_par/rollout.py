@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrl_par import compatible
-from jaxrl_par.envs import Environment
+from jaxrl_par.envs import Environment, Episode
+from jaxrl_par.envs.base import refuse_staggered
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.errors import lacking, refuse_any
 from jaxrl_par.masks import allowed, masks, none_allowed
@@ -16,11 +17,14 @@ from jaxrl_par.types import (
     Carry,
     EnvState,
     Mean,
+    Metrics,
     Params,
     PRNGKey,
     TimeStep,
     Trajectory,
 )
+
+_NOTHING: Metrics = {}
 
 
 class Streams(NamedTuple):
@@ -39,6 +43,8 @@ class Episodes(NamedTuple):
     stuck: Mean | tuple[()] = ()
     """Over all rows that are no `last`: whether a mask allows no action there, which is
     the environment's fault. () of environments without masks."""
+    told: Metrics = _NOTHING
+    """What the environment tells of them, by metric: see `envs.Episode`."""
 
 
 def refuse_other_specs(agent: Agent, env: Environment | HostEnvironment) -> None:
@@ -120,6 +126,20 @@ def unroll(
     Raises:
       ValueError: `length` is below 1, or `env` keeps no statistics of its episodes.
     """
+    after, trajectory, episode = _unrolled(agent, env, params, streams, key, length)
+    ended = _ended(episode, trajectory.steps.last[1:])
+    return after, trajectory, ended._replace(stuck=_stuck(trajectory.rows, env))
+
+
+def _unrolled(
+    agent: Agent,
+    env: Environment,
+    params: Params,
+    streams: Streams,
+    key: PRNGKey,
+    length: int,
+) -> tuple[Streams, Trajectory, Episode]:
+    """As `unroll`, with the episodes in progress after each row, [T, B]."""
     if length < 1:
         raise ValueError(f"an unroll takes at least 1 step, got {length}")
     if env.episode is None:
@@ -145,9 +165,7 @@ def unroll(
     )
     trajectory = rows._replace(steps=steps, carry=streams.carry)
     extras = agent.complete(params, after.carry, trajectory)
-    trajectory = trajectory._replace(extras=extras)
-    ended = _ended(episode, steps.last[1:])
-    return after, trajectory, ended._replace(stuck=_stuck(trajectory.rows, env))
+    return after, trajectory._replace(extras=extras), episode
 
 
 def whole_episodes(
@@ -167,13 +185,19 @@ def whole_episodes(
     Args:
       length: longest episode. One that is longer is cut there, as by a time limit.
       index, num_parts: as for `start`.
+
+    Raises:
+      RefusedError: first episodes of `env` are staggered.
     """
+    refuse_staggered(env)
     start_key, act_key = jax.random.split(key)
     streams = start(agent, env, start_key, index, num_parts)
-    _, trajectory, all_ = unroll(agent, env, params, streams, act_key, length)
+    _, trajectory, episode = _unrolled(agent, env, params, streams, act_key, length)
+    stuck = _stuck(trajectory.rows, env)
     steps = trajectory.steps
     over = jnp.cumsum(steps.last, axis=0) > 0
     running = ~over[:-1]
+    ended = running & over[1:]
     reward = jnp.where(running, trajectory.reward, 0.0)
     trajectory = trajectory._replace(
         steps=steps._replace(last=over, first=steps.first & ~over),
@@ -181,14 +205,21 @@ def whole_episodes(
         discount=jnp.where(running, trajectory.discount, 0.0),
     )
     count, lengths = jnp.float32(env.num_envs), jnp.sum(running, dtype=jnp.float32)
+    told = _ended(episode, ended).told
     means = Mean(jnp.sum(reward), count), Mean(lengths, count)
-    return trajectory, Episodes(*means, stuck=all_.stuck)
+    return trajectory, Episodes(*means, stuck, told)
 
 
-def none_ended(env: Environment) -> Episodes:
-    """What `unroll` tells of no rows."""
+def none_ended(env: Environment, env_state: EnvState) -> Episodes:
+    """What `unroll` tells of no rows.
+
+    Args:
+      env_state: any, for its shapes.
+    """
     nothing = Mean(jnp.float32(0), jnp.float32(0))
-    return Episodes(nothing, nothing, nothing if masks(env.observation_spec) else ())
+    stuck = nothing if masks(env.observation_spec) else ()
+    told = jax.eval_shape(env.episode, env_state).told if env.episode else {}
+    return Episodes(nothing, nothing, stuck, dict.fromkeys(told, nothing))
 
 
 def _stuck(rows: TimeStep, env: Environment) -> Mean | tuple[()]:
@@ -200,8 +231,12 @@ def _stuck(rows: TimeStep, env: Environment) -> Mean | tuple[()]:
     return Mean(jnp.sum(kept * none), jnp.sum(kept))
 
 
-def _ended(episode, last) -> Episodes:
+def _ended(episode: Episode, last: Bool[Array, "T B"]) -> Episodes:
+    last = episode.ended(last)
     count = jnp.sum(last, dtype=jnp.float32)
-    total_return = jnp.sum(jnp.where(last, episode.return_, 0.0))
-    total_length = jnp.sum(jnp.where(last, episode.length, 0).astype(jnp.float32))
-    return Episodes(Mean(total_return, count), Mean(total_length, count))
+
+    def mean(x: Array) -> Mean:
+        return Mean(jnp.sum(jnp.where(last, x, 0).astype(jnp.float32)), count)
+
+    told: Metrics = {name: mean(x) for name, x in episode.told.items()}
+    return Episodes(mean(episode.return_), mean(episode.length), told=told)

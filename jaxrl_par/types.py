@@ -22,7 +22,8 @@ from jaxrl_par.masks import Masked as Masked
 from jaxrl_par.specs import Box as Box
 from jaxrl_par.specs import Discrete as Discrete
 from jaxrl_par.specs import MultiDiscrete as MultiDiscrete
-from jaxrl_par.specs import Spec, Specs
+from jaxrl_par.specs import Spec as Spec
+from jaxrl_par.specs import Specs as Specs
 from jaxrl_par.stream import Extras as Extras
 from jaxrl_par.stream import Mean as Mean
 from jaxrl_par.stream import Metrics as Metrics
@@ -149,7 +150,10 @@ class PlainPolicy(NamedTuple):
     What it draws and leaves in the extras is that of `act`, up to rounding."""
 
     described: Callable[[], dict[str, Any]]
-    """What it is, and what it reads: the config of `numpy_actor.Actor`."""
+    """What it is, and what it reads: the config of `numpy_actor.Actor`, of which
+    `networks.plain.described` has the observations and the action: leaves of a mask
+    have the kind "mask", and say the part of the action that they are "of"; an action
+    of several parts has the kind "parts", and a description of each by its name."""
     arrays: Callable[[Params], dict[str, Array]]
     """By name, those of the parameters that acting needs."""
     distribution: Callable[..., Any]
@@ -203,7 +207,7 @@ class Agent(NamedTuple):
     """The extras of an unroll, by whoever acted and with the parameters that did, once
     it knows how it goes on: such as first priorities. The carry is that after the last
     row. Leaves are [T, B, ...]."""
-    specs: tuple[Specs, Spec] | None = None
+    specs: tuple[Specs, Specs] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
     preferences: (
         Callable[[Params, Carry, TimeStep], tuple[Preferences, Carry]] | None

@@ -13,11 +13,13 @@ from learners import LEARNERS
 
 from jaxrl_par import envs, random, returns, statistics
 from jaxrl_par.axis import Axis
+from jaxrl_par.envs import catalogue
 from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.types import example
 
 # It downloads its images.
-ENVIRONMENTS = [x for x in envs.names() if x != "MNISTBandit-bsuite"]
+ENVIRONMENTS = [*catalogue.own_names(), *catalogue.gymnax_names()]
+ENVIRONMENTS.remove("MNISTBandit-bsuite")
 NUM_ENVS = 16
 
 

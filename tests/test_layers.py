@@ -121,6 +121,8 @@ SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
 LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training", "onnx": "export"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
+LIBRARIES |= dict.fromkeys(["jumanji", "octax", "pgx", "xminigrid"], "envs")
+LIBRARIES |= dict.fromkeys(["brax", "craftax", "navix", "mujoco_playground"], "envs")
 
 
 def imports(path: Path) -> set[str]:

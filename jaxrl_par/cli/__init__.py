@@ -11,7 +11,7 @@ from jaxrl_par.cli.launch import launch
 from jaxrl_par.cli.place import compose, place
 from jaxrl_par.cli.problems import environment_problems
 from jaxrl_par.cli.readers import Topology
-from jaxrl_par.cli.run import draw, train
+from jaxrl_par.cli.run import draw, in_a_path, train
 from jaxrl_par.cli.solving import until_solved
 from jaxrl_par.cli.studies import (
     at_end,
@@ -37,6 +37,7 @@ __all__ = [
     "draw_seeds",
     "environment_problems",
     "first_above",
+    "in_a_path",
     "kept_cases",
     "launch",
     "load",

@@ -49,7 +49,7 @@ from jaxrl_par.topologies.gossip import GossipConfig, averaged
 from jaxrl_par.topologies.threads import ThreadsConfig
 from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.settings import TrainingConfig
-from jaxrl_par.types import Agent, PRNGKey, Spec, Specs
+from jaxrl_par.types import Agent, PRNGKey, Specs
 
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
@@ -254,7 +254,7 @@ class Args:
             else make
         )
 
-    def specs(self) -> tuple[Specs, Spec]:
+    def specs(self) -> tuple[Specs, Specs]:
         """Specs of observations and actions, from an environment that is closed.
 
         Raises:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from jaxrl_par import envs
 from jaxrl_par.cli.readers import SIMULATED, readers
-from jaxrl_par.envs import host
-from jaxrl_par.errors import either, problems, unknown_name
+from jaxrl_par.envs import catalogue, host
+from jaxrl_par.envs.suites import table
+from jaxrl_par.errors import either, problems
 from jaxrl_par.training.comparison import differences, to_json
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def environment_problems(name: str) -> list[str]:
     """That there is no such pure environment."""
     if envs.is_name(name):
         return []
-    return [f"env_name: {unknown_name('name', name, envs.names())}"]
+    return [f"env_name: {catalogue.unknown(name, 'name')}"]
 
 
 def environments_problems(args: "Args") -> list[str]:
@@ -62,7 +63,7 @@ def environments_problems(args: "Args") -> list[str]:
         return _own_problems(args)
     if args.is_pure:
         if names := args.training.info_metrics:
-            found = f"info_metrics: {args.env_name} is compiled and has no info"
+            found = f"info_metrics: {args.env_name} is compiled, and logs all it tells"
             return [f"{found}: leave it out, got {', '.join(names)}"]
         if args.masked:
             return [
@@ -77,7 +78,7 @@ def environments_problems(args: "Args") -> list[str]:
         return found if simulated else []
     if unknown:
         found = environment_problems(args.env_name)
-        if not simulated:
+        if not simulated or table.is_of_a_suite(args.env_name):
             return found
         (pure,), (simulator,) = found, unknown
         return [f"{pure}. As a simulator: {simulator.removeprefix('env_name: ')}"]

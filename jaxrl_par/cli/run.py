@@ -25,6 +25,11 @@ from jaxrl_par.training.runner import Trained
 from jaxrl_par.types import Agent, Params, PRNGKey
 
 
+def in_a_path(env_name: str) -> str:
+    """The name as part of a folder's: without what disks and copies read otherwise."""
+    return env_name.replace("/", "-").replace("::", "-")
+
+
 def train(args: Args, learner: Learner) -> Trained:
     """Trains on the chosen topology, evaluates, and draws an episode where it can. Of
     learners that gossip, the mean of their parameters acts there.
@@ -53,7 +58,7 @@ def train(args: Args, learner: Learner) -> Trained:
         extends=("num_devices",)
         if args.is_annealed
         else ("num_devices", "total_steps"),
-        default_name=f"{stem}-{args.env_name.replace('/', '-')}",
+        default_name=f"{stem}-{in_a_path(args.env_name)}",
     )
     if args.training.gif and leads():
         draw(args, learner, trained._replace(run=join(trained.run)))

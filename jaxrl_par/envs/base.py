@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrl_par.errors import RefusedError, told
 from jaxrl_par.types import Action, EnvState, PRNGKey, Specs, TimeStep
 
 Floats = Float[Array, " B"]
+_NOTHING: dict[str, Floats] = {}
 
 
 class Episode(NamedTuple):
@@ -19,6 +20,16 @@ class Episode(NamedTuple):
     """Sum of its rewards so far, undiscounted, before any wrapper changed them."""
     length: Int[Array, " B"]
     """Its environment steps so far."""
+    told: dict[str, Floats] = _NOTHING
+    """What its last step says of all of it, such as whether it succeeded, by the name
+    of the metric that is the mean over episodes. Read only where a step is `last`."""
+    counts: Bool[Array, " B"] | None = None
+    """Whether it is to be counted: a first episode that was staggered is not. None
+    where all are."""
+
+    def ended(self, last: Bool[Array, "*T B"]) -> Bool[Array, "*T B"]:
+        """Which of them to count, where a step is `last`."""
+        return last if self.counts is None else last & self.counts
 
 
 class Environment(NamedTuple):
@@ -48,6 +59,8 @@ class Environment(NamedTuple):
     """Statistics of the episodes; `wrappers.episode_statistics` adds them."""
     draw: Callable[[EnvState, int], UInt8[np.ndarray, "H W 3"]] | None = None
     """(env_state, i) -> picture of environment i, with what observations hide."""
+    stagger: int = 0
+    """Steps over which the ends of first episodes are spread; see `resets.Resets`."""
 
     @property
     def specs(self) -> tuple[Specs, Specs]:
@@ -65,6 +78,19 @@ def refuse_others(env: Any) -> None:
         raise RefusedError(
             f"env must be an Environment, as envs.make makes, got {told(env)}."
             " Simulators go through envs.host, to the topologies threads and workers"
+        )
+
+
+def refuse_staggered(env: Environment) -> None:
+    """Accepts environments whose first episodes are whole, where those are played.
+
+    Raises:
+      RefusedError: they are staggered.
+    """
+    if env.stagger:
+        raise RefusedError(
+            f"first episodes of {env.name} are cut, which only unrolls and evaluations"
+            f" know: make it with stagger = 0, got {env.stagger}"
         )
 
 

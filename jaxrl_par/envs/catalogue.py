@@ -11,12 +11,13 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
+from jaxrl_par.envs.sources import parsed
+from jaxrl_par.envs.suites import table
+from jaxrl_par.errors import RefusedError, nearest
+
 _LIST = "_BUILTIN_ENV_IDS"
-_PARSING = Lock()
-"""Python 3.11 does not parse in two threads at once, and each actor asks."""
 
 
 class Family(NamedTuple):
@@ -72,11 +73,13 @@ FAMILIES = {
 
 
 def names() -> tuple[str, ...]:
-    """Environments that `make` knows, of ours only the usual sizes.
+    """Environments that `make` knows, of ours only the usual sizes, and of suites those
+    that are installed.
 
-    MNISTBandit-bsuite downloads its images.
+    MNISTBandit-bsuite downloads its images, and jumanji::Sokoban-v0 its levels.
     """
-    return (*own_names(), *gymnax_names())
+    suites = table.names().values()
+    return (*own_names(), *gymnax_names(), *(x for known in suites for x in known))
 
 
 def is_name(name: str) -> bool:
@@ -85,12 +88,25 @@ def is_name(name: str) -> bool:
     return all(map(_is_one, tasks(name)))
 
 
+def unknown(name: str, kind: str = "environment") -> RefusedError:
+    """The error for a name that `make` does not know, for the caller to raise."""
+    wrong = next(x for x in tasks(name) if not _is_one(x))
+    if table.is_of_a_suite(wrong):
+        return table.refusal(wrong)
+    hint = nearest(wrong, names()) or table.nearest_task(wrong) or "."
+    known = sorted((*own_names(), *gymnax_names()))
+    told = f"unknown {kind} {wrong!r}{hint} Known: {', '.join(known)}"
+    return RefusedError(f"{told}; and those of suites: jaxrl-par list-envs")
+
+
 def tasks(name: str) -> tuple[str, ...]:
     """Those that the name has: one, or several that one network learns."""
     return tuple(name.split("+"))
 
 
 def _is_one(name: str) -> bool:
+    if table.is_of_a_suite(name):
+        return table.is_name(name)
     return family_and_sizes(name) is not None or name in gymnax_names()
 
 
@@ -122,16 +138,14 @@ def gymnax_names() -> tuple[str, ...]:
     listed = getattr(sys.modules.get("gymnax"), "registered_envs", None)
     if listed is not None:
         return tuple(listed)
-    with _PARSING:
-        return _read_from_gymnax()
+    return _read_from_gymnax()
 
 
 @cache
 def _read_from_gymnax() -> tuple[str, ...]:
     spec = find_spec("gymnax")
     assert spec is not None and spec.origin is not None
-    tree = ast.parse(Path(spec.origin).with_name("registration.py").read_text())
-    for node in tree.body:
+    for node in parsed(Path(spec.origin).with_name("registration.py")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _LIST:
             return tuple(ast.literal_eval(node.value))
     raise ImportError(f"gymnax no longer lists its environments in {_LIST}")

@@ -18,7 +18,8 @@ import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array, Float
 
-from jaxrl_par.envs.gymnax import as_written, from_gymnax, strong_dtypes
+from jaxrl_par.envs import gymnax
+from jaxrl_par.envs.raw import as_written, strong_dtypes
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import Box, Obs, PRNGKey, Spec, Specs
 
@@ -69,16 +70,16 @@ def controlled(
     """
     params = env.default_params
     name = str(env.name) if name is None else name
-    made = from_gymnax(env, 1, params, name)
+    made = gymnax.from_gymnax(env, 1, params, name)
     spec = _refuse_actions(name, made.action_spec)
     num_steps = _refuse_length(name, int(params.max_steps_in_episode), num_steps)
     low, high = (np.broadcast_to(x, spec.shape) for x in spec.inner)
     width = np.where(np.isfinite(high - low), 0.5 * (high - low), 1.0)
-    strong, key = strong_dtypes(env, params), jax.random.key(0)
+    strong, key = strong_dtypes(gymnax.raw(env, params)), jax.random.key(0)
 
     def stepped(state, action, key):
         obs, state, reward, *_ = env.step_env(key, state, action, params)
-        obs, state = strong((obs, state))
+        state, obs = strong((state, obs))
         return obs, state, reward.astype(jnp.float32)
 
     def within(action: Array) -> Array:
@@ -86,8 +87,8 @@ def controlled(
 
     @as_written
     def start(key: PRNGKey) -> tuple[Any, Obs]:
-        obs, state = strong(env.reset_env(key, params))
-        return state, obs
+        obs, state = env.reset_env(key, params)
+        return strong((state, obs))
 
     @as_written
     def step(state: Any, action: Array, key: PRNGKey):

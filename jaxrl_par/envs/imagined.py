@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Int
 from jaxrl_par.envs.base import Environment
 from jaxrl_par.envs.wrappers import episode_statistics
 from jaxrl_par.errors import refuse
-from jaxrl_par.types import Action, Obs, Prediction, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Action, Obs, Prediction, PRNGKey, Specs, TimeStep
 
 
 class Imagining(NamedTuple):
@@ -34,7 +34,7 @@ class Imagining(NamedTuple):
 def imagined(
     predict: Callable[[Obs, Action, PRNGKey], Prediction],
     starts: Callable[[PRNGKey], Obs],
-    specs: tuple[Specs, Spec],
+    specs: tuple[Specs, Specs],
     num_envs: int,
     horizon: int,
     name: str = "imagined",

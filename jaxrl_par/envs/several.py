@@ -66,7 +66,13 @@ class _Several(NamedTuple):
 
     def episode(self, env_state: Any) -> Episode:
         both = zip(self.tasks, env_state, strict=True)
-        return _joined([x.env.episode(state) for x, state in both if x.env.episode])
+        all_ = [x.env.episode(state) for x, state in both if x.env.episode]
+        # A mean over episodes is one of all tasks: what only some tell has none.
+        common = set.intersection(*({*x.told} for x in all_))
+        return _joined(
+            x._replace(told={name: x.told[name] for name in sorted(common)})
+            for x in all_
+        )
 
     def draw(self, env_state: Any, i: int):
         k = next(k for k, x in enumerate(self.tasks) if i < x.lanes.stop)
@@ -115,6 +121,7 @@ def several(
         max_episode_steps=max(limits) if len(limits) == len(made) else None,
         episode=joint.episode if all(env.episode for env in made) else None,
         draw=joint.draw if all(env.draw for env in made) else None,
+        stagger=max(env.stagger for env in made),
     )
 
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl_par.envs import gymnax
 from jaxrl_par.envs.base import Environment
-from jaxrl_par.envs.gymnax import as_written, from_gymnax, strong_dtypes
+from jaxrl_par.envs.raw import as_written, strong_dtypes
 from jaxrl_par.envs.tasks.base import Tasks
 from jaxrl_par.envs.tasks.shapes import refuse_other_shapes
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
@@ -66,7 +67,7 @@ def trials(
     """
     refuse(num_envs=num_envs, num_episodes=num_episodes)
     refuse_other_shapes(tasks)
-    one = from_gymnax(tasks.env, num_envs=1)
+    one = gymnax.from_gymnax(tasks.env, num_envs=1)
     assert one.max_episode_steps is not None
     spec = one.action_spec
     reset, step = _stream(tasks, num_envs, num_episodes, spec)
@@ -91,7 +92,7 @@ def trials(
 def _stream(tasks: Tasks, num_envs: int, num_episodes: int, spec: Spec):
     """(reset, step) of an `Environment` with actions of that spec."""
     env = tasks.env
-    strong = as_written(strong_dtypes)(env, env.default_params)
+    strong = strong_dtypes(gymnax.raw(env, env.default_params))
     restart, advance = jax.vmap(env.reset_env), jax.vmap(env.step_env)
 
     def drawn(key):
@@ -101,7 +102,8 @@ def _stream(tasks: Tasks, num_envs: int, num_episodes: int, spec: Spec):
     def reset(key):
         task_key, reset_key = jax.random.split(key)
         task = drawn(task_key)
-        obs, state = strong(restart(jax.random.split(reset_key, num_envs), task))
+        obs, state = restart(jax.random.split(reset_key, num_envs), task)
+        state, obs = strong((state, obs))
         no, zeros = jnp.zeros(num_envs, bool), jnp.zeros(num_envs, jnp.float32)
         action = jnp.zeros((num_envs, *_shape(spec)), jnp.float32)
         after = _Trials(task, state, jnp.zeros(num_envs, jnp.int32), no)
@@ -123,7 +125,8 @@ def _stream(tasks: Tasks, num_envs: int, num_episodes: int, spec: Spec):
         ended &= ~over
         num_ended = jnp.where(over, 0, now.num_ended + ended)
         last = ended & (num_ended == num_episodes)
-        obs, state = strong(_where(over | (ended & ~last), fresh, (obs, state)))
+        obs, state = _where(over | (ended & ~last), fresh, (obs, state))
+        state, obs = strong((state, obs))
         reward = jnp.where(over, 0.0, reward.astype(jnp.float32))
         done = _encoded(spec, action)
         done = _where(over, jnp.zeros_like(done), done)

@@ -5,7 +5,7 @@ resumed. `Environment.episode` and `draw` go through unchanged: statistics and p
 are those of the environment itself.
 """
 
-from operator import attrgetter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.envs.base import Environment, Episode
+from jaxrl_par.envs.base import Environment, Episode, Floats
 from jaxrl_par.envs.previous import WithPrevious, with_previous
 from jaxrl_par.errors import above, not_between, not_finite, refuse_any
 from jaxrl_par.statistics import Moments, merged, moments
@@ -25,10 +25,15 @@ class _WithEpisode(NamedTuple):
     episode: Episode
 
 
-def episode_statistics(env: Environment) -> Environment:
+def episode_statistics(
+    env: Environment, told: Callable[[EnvState], dict[str, Floats]] | None = None
+) -> Environment:
     """Keeps return and length of each environment's episode, for `env.episode`.
 
     Where a step is `last` they are those of the whole episode.
+
+    Args:
+      told: (env_state) -> `Episode.told`.
     """
 
     def reset(key):
@@ -44,7 +49,11 @@ def episode_statistics(env: Environment) -> Environment:
         )
         return _WithEpisode(inner, episode), step, reward, discount
 
-    episode = attrgetter("episode")
+    def episode(env_state):
+        if told is None:
+            return env_state.episode
+        return env_state.episode._replace(told=told(env_state.inner))
+
     return env._replace(
         reset=reset, step=step, episode=episode, draw=_of_inner(env.draw)
     )

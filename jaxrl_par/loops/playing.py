@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_staggered
 from jaxrl_par.types import Agent, Params, PRNGKey, TimeStep, Trajectory
 
 
@@ -43,7 +44,11 @@ def play(
     Args:
       members: leaves [P, 2, ...]
       keys: of each pair.
+
+    Raises:
+      RefusedError: first episodes of `env` are staggered.
     """
+    refuse_staggered(env)
     # Of a greedy agent, whose actions need no keys, none are drawn.
     start_keys, act_keys, env_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
     starts = _pairs(lambda params, key: rollout.start(agent, env, key), (0, None))

@@ -116,4 +116,4 @@ def episode_metrics(episodes: rollout.Episodes, axis: Axis) -> Metrics:
     told = {"episode_return": episodes.return_, "episode_length": episodes.length}
     if isinstance(episodes.stuck, Mean):
         told["no_action"] = episodes.stuck
-    return told
+    return told | episodes.told

@@ -10,7 +10,6 @@ from jaxrl_par.types import (
     Params,
     PlainPolicy,
     PRNGKey,
-    Spec,
     Specs,
     TimeStep,
 )
@@ -27,7 +26,7 @@ class Network(NamedTuple):
     unroll: Callable[[Params, Carry, TimeStep], tuple[Any, Carry]]
     """What `apply` gives over the steps [T, B, ...], in one call: outputs [T, B, ...],
     and the memory after the last step."""
-    specs: tuple[Specs, Spec] | None = None
+    specs: tuple[Specs, Specs] | None = None
     """Those of observations and actions that it was made for; None if it may be any."""
     with_features: (
         Callable[[Params, Carry, TimeStep], tuple[tuple[Any, Array], Carry]] | None

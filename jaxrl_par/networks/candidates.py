@@ -13,7 +13,7 @@ from jaxrl_par.networks import features
 from jaxrl_par.networks.continuous import units_of
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import Linear
-from jaxrl_par.types import Params, PRNGKey, Spec, Specs, TimeStep
+from jaxrl_par.types import Params, PRNGKey, Specs, TimeStep
 
 _FIRST = -3.0
 """Logits at first, which are probabilities of 5 %. From 50 % on they would have to sink
@@ -30,12 +30,12 @@ class CandidateValues(NamedTuple):
         [Params, Float[Array, "N D"], Float[Array, "N C A"]], Float[Array, "N C"]
     ]
     """From that, logits of the values of C unit actions in each state."""
-    specs: tuple[Specs, Spec]
+    specs: tuple[Specs, Specs]
     """Those of observations and actions that it was made for."""
 
 
 def candidate_values(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> CandidateValues:
     """A network of the values of unit actions: see `networks.continuous`.
 

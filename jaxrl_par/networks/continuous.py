@@ -19,7 +19,7 @@ from jaxrl_par.networks import features
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import Linear, linear, orthogonal
-from jaxrl_par.types import Box, Params, Spec, Specs, TimeStep
+from jaxrl_par.types import Box, Params, Specs, TimeStep
 
 LOG_STD = (-20.0, 2.0)
 """Bounds of the logarithm of a Gaussian policy's standard deviation, before the squash.
@@ -65,7 +65,7 @@ class Units:
         return (action - rows(self.centre)) / rows(self.half_width)
 
 
-def units_of(action_spec: Spec, *, unbounded: bool = False) -> Units:
+def units_of(action_spec: Specs, *, unbounded: bool = False) -> Units:
     """The units of a vector of bounded real numbers.
 
     Args:
@@ -104,7 +104,7 @@ def units_of(action_spec: Spec, *, unbounded: bool = False) -> Units:
 
 
 def gaussian_policy(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> Network:
     """A network whose outputs are a `SquashedNormal` of the unit action, [..., A].
 
@@ -122,14 +122,14 @@ def gaussian_policy(
 
 
 def deterministic_policy(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> Network:
     """A network whose outputs are unit actions, [..., A]; all else as the Gaussian."""
     return _policy(observation_spec, action_spec, config, deterministic=True)
 
 
 def action_value(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> Network:
     """A network whose outputs are the values of unit actions, [...].
 
@@ -167,7 +167,7 @@ def as_actor(params: Params, num_actions: int) -> Params:
 
 def _policy(
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     config: NetworkConfig,
     *,
     deterministic: bool,
@@ -180,7 +180,7 @@ def _policy(
 
 def checked(
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     config: NetworkConfig,
     *,
     unbounded: bool = False,

@@ -10,12 +10,12 @@ from jaxrl_par.networks import features
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import Linear
-from jaxrl_par.types import Spec, Specs
+from jaxrl_par.types import Specs
 
 
 def key_network(
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     config: NetworkConfig = NetworkConfig(),
     *,
     width: int = 32,

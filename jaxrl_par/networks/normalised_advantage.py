@@ -22,7 +22,7 @@ from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.continuous import checked
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import linear, orthogonal
-from jaxrl_par.types import Spec, Specs
+from jaxrl_par.types import Specs
 
 LOG_DIAGONAL = (-5.0, 2.0)
 """Bounds of the logarithm of L's diagonal: with a large P, gradients explode far from
@@ -96,7 +96,7 @@ _bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def normalised_advantage(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> Network:
     """A network whose outputs are a `Quadratic` of the unit action.
 

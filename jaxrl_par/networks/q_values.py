@@ -13,12 +13,12 @@ from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.heads import refuse_mask
 from jaxrl_par.networks.layers import linear, orthogonal
-from jaxrl_par.types import Discrete, Spec, Specs
+from jaxrl_par.types import Discrete, Specs
 
 
 def q_network(
     observation_spec: Specs,
-    action_spec: Spec,
+    action_spec: Specs,
     config: NetworkConfig = NetworkConfig(),
     *,
     dueling: bool = False,

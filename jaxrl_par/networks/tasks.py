@@ -9,17 +9,19 @@ from jaxrl_par.types import (
     Masked,
     Params,
     PRNGKey,
-    Spec,
     Specs,
     TaskObs,
     TimeStep,
 )
 
-MakeNetwork = Callable[[Specs, Spec, NetworkConfig], Network]
+MakeNetwork = Callable[[Specs, Specs, NetworkConfig], Network]
 
 
 def of_tasks(
-    make: MakeNetwork, observation_spec: Specs, action_spec: Spec, config: NetworkConfig
+    make: MakeNetwork,
+    observation_spec: Specs,
+    action_spec: Specs,
+    config: NetworkConfig,
 ) -> Network:
     """The network of `make`, also for observations that are `TaskObs`.
 

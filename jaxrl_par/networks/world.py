@@ -11,11 +11,11 @@ from jaxrl_par.networks import features
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.features import NetworkConfig, Static
 from jaxrl_par.networks.layers import linear, orthogonal
-from jaxrl_par.types import Box, Spec, Specs
+from jaxrl_par.types import Box, Specs
 
 
 def world_network(
-    observation_spec: Specs, action_spec: Spec, config: NetworkConfig = NetworkConfig()
+    observation_spec: Specs, action_spec: Specs, config: NetworkConfig = NetworkConfig()
 ) -> Network:
     """A network whose outputs are (change [..., D], reward [...], logit of an end
     [...]), all in the units in which they are learned.

@@ -12,7 +12,7 @@ from jaxrl_par import cli
 from jaxrl_par.algorithms.a2c import A2CConfig, a2c
 from jaxrl_par.networks import actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """A2C for these observations and actions."""
     return a2c(actor_critic(*specs, args.network), optimizer, args.a2c)

@@ -25,7 +25,7 @@ from jaxrl_par.networks import (
 )
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.threads import ThreadsConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Args(cli.Args):
 
 
 def make_learner(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Learner:
     """The method's, for these observations and actions."""
     small = actor_critic(*specs, args.network)

@@ -16,7 +16,7 @@ from jaxrl_par.cli import Flat, Topology
 from jaxrl_par.networks import q_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """Q-learning for these observations and actions."""
     return q_learning(q_network(*specs, args.network), optimizer, args.q)

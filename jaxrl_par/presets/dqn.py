@@ -17,7 +17,7 @@ from jaxrl_par.cli.replay import ReplayArgs, ReplayConfig
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Args(ReplayArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """DQN for these observations and actions."""
     atoms = None if args.dqn.values == "expected" else args.dqn.num_atoms

@@ -28,7 +28,7 @@ from jaxrl_par.networks import NetworkConfig, q_network, world_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
 from jaxrl_par.topologies.threads import ThreadsConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Args(ReplayArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """Deep Dyna-Q for these observations and actions."""
     atoms = None if args.dqn.values == "expected" else args.dqn.num_atoms

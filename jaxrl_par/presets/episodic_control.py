@@ -21,7 +21,7 @@ from jaxrl_par.loops import Learner
 from jaxrl_par.networks import NetworkConfig, key_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows, memory
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Args(ReplayArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent | Learner:
     """The method's agent, or MFEC's learner, for these observations and actions."""
     if args.method == "nec":

@@ -24,7 +24,7 @@ from jaxrl_par.topologies import fleet as in_fleet
 from jaxrl_par.topologies import generations as in_threads
 from jaxrl_par.topologies.generations import GenerationsConfig, PartsConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """Evolution strategies for these observations and actions."""
     return es(policy_network(*specs, args.network), optimizer, args.es)

@@ -25,7 +25,7 @@ from jaxrl_par.loops.guided_turns import guided_turns, own_pace
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """The global policy for these observations and actions."""
     network = policy_network(*specs, args.network)

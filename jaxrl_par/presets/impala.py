@@ -16,7 +16,7 @@ from jaxrl_par.cli import Flat
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Args(cli.EpochArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """IMPALA for these observations and actions."""
     return impala(actor_critic(*specs, args.network), optimizer, args.impala)

@@ -39,7 +39,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.training import Trained, TrainingConfig
 from jaxrl_par.training.files import write_json
 from jaxrl_par.trust_region import TrustRegionConfig
-from jaxrl_par.types import Agent, Params, Spec, Specs, Trajectory
+from jaxrl_par.types import Agent, Params, Specs, Trajectory
 
 TASKS: dict[str, Callable[[int], Tasks]] = {
     "Navigation": navigation,
@@ -161,7 +161,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """REINFORCE for these observations and actions, to be differentiated again."""
     network = actor_critic(*specs, args.network)

@@ -27,7 +27,7 @@ from jaxrl_par.algorithms.pulling import pulling_at_starts
 from jaxrl_par.networks import normalised_advantage
 from jaxrl_par.presets.sac import OffPolicyArgs, leave
 from jaxrl_par.replay import Buffer, without_carry
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Args(OffPolicyArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """NAF for these observations and actions."""
     network = normalised_advantage(*specs, args.network)

@@ -34,7 +34,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
 from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.loaded import written
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def loaded(args: Args) -> list[FixedTeacher]:
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """The student for these observations and actions."""
     if not hasattr(specs[1], "num_values"):

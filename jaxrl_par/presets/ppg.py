@@ -15,7 +15,7 @@ from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.loops import Learner, PhasesConfig, epochs, phasic
 from jaxrl_par.networks import NetworkConfig, actor_critic, separate
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.types import Spec, Specs
+from jaxrl_par.types import Specs
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Args(cli.EpochArgs):
 
 
 def make_learner(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Learner:
     """PPG for these observations and actions."""
     actor, critic = (actor_critic(*specs, args.network) for _ in range(2))

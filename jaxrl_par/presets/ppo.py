@@ -11,7 +11,7 @@ from jaxrl_par import cli
 from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Args(cli.EpochArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """PPO for these observations and actions."""
     return ppo(actor_critic(*specs, args.network), optimizer, args.ppo)

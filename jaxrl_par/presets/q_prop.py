@@ -23,7 +23,7 @@ from jaxrl_par.networks import (
 )
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Extras, Spec, Specs, Trajectory
+from jaxrl_par.types import Extras, Specs, Trajectory
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Args(ReplayArgs):
 
 
 def make_learner(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Learner:
     """Q-Prop for these observations and actions."""
     actor, values = (

@@ -25,7 +25,7 @@ from jaxrl_par.loops import LabellingConfig, Learner, labelling, without_halves
 from jaxrl_par.networks import NetworkConfig, candidate_values
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Buffer, Windows, recorded
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Args(ReplayArgs):
 
 
 def make_learner(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent | Learner:
     """QT-Opt for these observations and actions."""
     values = candidate_values(*specs, args.network)

@@ -15,7 +15,7 @@ from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.compiled import episodic
 from jaxrl_par.training import TrainingConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """REINFORCE for these observations and actions."""
     return reinforce(actor_critic(*specs, args.network), optimizer, args.reinforce)

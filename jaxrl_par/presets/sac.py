@@ -19,7 +19,7 @@ from jaxrl_par.networks import NetworkConfig, action_value, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.types import Agent, Box, Spec, Specs
+from jaxrl_par.types import Agent, Box, Specs
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Args(OffPolicyArgs):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """SAC for these observations and actions."""
     policy = gaussian_policy(*specs, args.network)

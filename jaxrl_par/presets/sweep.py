@@ -37,7 +37,7 @@ from jaxrl_par.topologies.population import (
 )
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.training import Trained
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """What each member is, but for its hyperparameters."""
     return a2c(actor_critic(*specs, args.network), optimizer, args.a2c)
@@ -267,7 +267,7 @@ def train(args: Args, learner: Learner) -> Trained:
         key=random.key(args.seed),
         **budget,
         evaluate=evaluate,
-        default_name=f"{args.kind}-{args.env_name}",
+        default_name=f"{args.kind}-{cli.in_a_path(args.env_name)}",
     )
     returns = np.asarray(scores(trained.run))
     if args.training.gif:

@@ -13,7 +13,7 @@ from jaxrl_par import cli
 from jaxrl_par.algorithms.actor_critic import TD3Config, td3
 from jaxrl_par.networks import action_value, deterministic_policy
 from jaxrl_par.presets.sac import OffPolicyArgs, leave
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Args(OffPolicyArgs):
 
 def make_agent(
     args: OffPolicyArgs,
-    specs: tuple[Specs, Spec],
+    specs: tuple[Specs, Specs],
     optimizer: optax.GradientTransformation,
 ) -> Agent:
     """TD3, or DDPG, for these observations and actions."""

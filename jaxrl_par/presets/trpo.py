@@ -18,7 +18,7 @@ from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.topologies.workers import WorkersConfig
-from jaxrl_par.types import Agent, Spec, Specs
+from jaxrl_par.types import Agent, Specs
 
 FRESH = StalenessConfig("reject", max_staleness=0)
 """Of steps that others have not overtaken: the only ones to be applied."""
@@ -63,7 +63,7 @@ class Args(cli.Args):
 
 
 def make_agent(
-    args: Args, specs: tuple[Specs, Spec], optimizer: optax.GradientTransformation
+    args: Args, specs: tuple[Specs, Specs], optimizer: optax.GradientTransformation
 ) -> Agent:
     """TRPO for these observations and actions."""
     actor = policy_network(*specs, args.network)

@@ -328,8 +328,10 @@ def _check_stream(env: Environment, rows: _Rows) -> None:
     _check_rows(~ends | (rows.reward == 0), "the step is last, but pays a reward")
     ended = rows.discount == 0
     _check_rows(~ends | ended, "the step is last, but its discount not 0")
-    _check_rows(np.isin(rows.discount, (0, 1)), "the discount is neither 0 nor 1")
-    told = ends | (rows.discount == 1) | last[1:]
+    # -1 where the next step is the other player's.
+    known = np.isin(rows.discount, (-1, 0, 1))
+    _check_rows(known, "the discount is neither 0 nor 1, nor -1")
+    told = ends | ~ended | last[1:]
     _check_rows(told, "the discount is 0, but the next step is not last")
     if (limit := env.max_episode_steps) is not None:
         lengths = _since_start(np.ones_like(rows.reward), first)

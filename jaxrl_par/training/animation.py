@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from jaxrl_par import rollout
 from jaxrl_par.envs import Environment
+from jaxrl_par.envs.base import refuse_staggered
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.training import video
 from jaxrl_par.types import Agent, Box, Params, PRNGKey
@@ -60,6 +61,7 @@ def animate(
     rollout.refuse_other_specs(agent, env)
     if env.num_envs != 1:
         raise ValueError(f"an animation shows one environment, got {env.num_envs}")
+    refuse_staggered(env)
     if not can_draw(env):
         raise ValueError(
             f"{env.name} cannot be drawn from {env.observation_spec}. What can be:"

@@ -56,7 +56,7 @@ class DemonstrationsError(TrainingError):
 def write(
     path: str | Path,
     trajectory: Trajectory,
-    specs: tuple[Specs, Spec],
+    specs: tuple[Specs, Specs],
     about: Mapping[str, Any] = {},
 ) -> None:
     """Writes demonstrations to a folder that is new or empty.
@@ -105,7 +105,7 @@ def write(
     write_json(path / MANIFEST, content | {"sha256": digest(content)})
 
 
-def read(path: str | Path, specs: tuple[Specs, Spec]) -> Trajectory:
+def read(path: str | Path, specs: tuple[Specs, Specs]) -> Trajectory:
     """Demonstrations [N, B], NumPy's arrays without extras and carry.
 
     Args:
@@ -187,7 +187,7 @@ def refuse_content(path: Path) -> None:
             raise DemonstrationsError(f"{path} {told}: give another folder")
 
 
-def describe(specs: tuple[Specs, Spec]) -> dict[str, Any]:
+def describe(specs: tuple[Specs, Specs]) -> dict[str, Any]:
     """Both specs as JSON: names, shapes, dtypes and bounds."""
     observations, actions = specs
     named = _named(observations)
@@ -235,7 +235,7 @@ def _arrays(trajectory: Trajectory) -> dict[str, np.ndarray]:
     return {n: np.asarray(x) for n, x in (arrays | rows).items()}
 
 
-def _kinds(specs: tuple[Specs, Spec], rows: int, lanes: int) -> Kinds:
+def _kinds(specs: tuple[Specs, Specs], rows: int, lanes: int) -> Kinds:
     """What the arrays of so many rows are, if they are of these specs."""
     observations, actions = specs
     steps, row = [rows + 1, lanes], [rows, lanes]

@@ -19,7 +19,7 @@ from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.measured import Metric
-from jaxrl_par.types import Agent, Metrics, Params, PRNGKey
+from jaxrl_par.types import Agent, Mean, Metrics, Params, PRNGKey
 
 METRICS = {
     "sampled_*": Metric(
@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
     num_cut: Int[Array | np.ndarray, ""]
     """Episodes that did not end within `max_steps`, or were not played for that."""
     info: Metrics
-    """Means of what simulators told of the episodes that ended."""
+    """Means of what the environments told of the episodes that ended."""
 
     @property
     def complete(self) -> bool:
@@ -60,6 +60,8 @@ class _Playing(NamedTuple):
     num_cut: Int[Array, ""]
     returns: Float[Array, "E B"]
     lengths: Int[Array, "E B"]
+    told: Metrics
+    """Means over the episodes that ended."""
 
 
 class _Player(NamedTuple):
@@ -184,7 +186,8 @@ def _player(
         action, carry, _ = agent.act(params, streams.carry, streams.step, act_key)
         env_state, step, _, _ = env.step(streams.env_state, action, env_key)
         episode = statistics(env_state)
-        counts = state.num_played < episodes_per_env
+        # A staggered first episode was cut, and is no part of what is played.
+        counts = episode.ended(state.num_played < episodes_per_env)
         cut = counts & ~step.last & (episode.length >= bound)
         # Row E does not exist, so what is dropped is all but newly played episodes.
         played = counts & (step.last | cut)
@@ -197,6 +200,7 @@ def _player(
             state.num_cut + left.sum(),
             state.returns.at[row, columns].set(episode.return_, mode="drop"),
             state.lengths.at[row, columns].set(episode.length, mode="drop"),
+            _add(state.told, episode.told, counts & step.last),
         )
 
     def start(params: Params, key: PRNGKey) -> _Playing:
@@ -204,7 +208,8 @@ def _player(
         streams = rollout.start(agent, env, start_key)
         zeros, returns = jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.nan)
         zero = jnp.int32(0)
-        return _Playing(streams, zero, zeros[0], zero, returns, zeros)
+        told = rollout.none_ended(env, streams.env_state).told
+        return _Playing(streams, zero, zeros[0], zero, returns, zeros, told)
 
     def play(params: Params, key: PRNGKey, state: _Playing, until: Array) -> _Playing:
         def goes_on(state: _Playing) -> Bool[Array, ""]:
@@ -215,13 +220,22 @@ def _player(
         return jax.lax.while_loop(goes_on, partial(step, params, root), state)
 
     # One more row for each episode: its final observation, from which no step is made.
-    max_rows = episodes_per_env * (bound + 1)
+    max_rows = episodes_per_env * (bound + 1) + (env.stagger and env.stagger + 1)
     return _Player(start, play), max_rows
 
 
 def _result(state: _Playing) -> Evaluation:
     left = state.returns.shape[0] - state.num_played
-    return Evaluation(state.returns, state.lengths, state.num_cut + left.sum(), {})
+    num_cut = state.num_cut + left.sum()
+    return Evaluation(state.returns, state.lengths, num_cut, state.told)
+
+
+def _add(means: Any, told: dict[str, Array], ended: Bool[Array, " B"]) -> Metrics:
+    """The means, with what was told of some more episodes."""
+    count = jnp.sum(ended, dtype=jnp.float32)
+    sums = {name: jnp.sum(jnp.where(ended, x, 0.0)) for name, x in told.items()}
+    more = {name: Mean(total, count) for name, total in sums.items()}
+    return jax.tree.map(jnp.add, means, more)
 
 
 def results(result: Evaluation) -> dict[str, float]:

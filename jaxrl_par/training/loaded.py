@@ -25,7 +25,7 @@ from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import read_object
 from jaxrl_par.training.provenance import KEY
 from jaxrl_par.training.words import switch
-from jaxrl_par.types import Agent, Params, PRNGKey, Spec, Specs, TimeStep, example
+from jaxrl_par.types import Agent, Params, PRNGKey, Specs, TimeStep, example
 
 _PRESETS = "jaxrl_par.presets"
 """They stand on this part, which finds them by name, as a plug-in."""
@@ -44,7 +44,7 @@ class Settings(Protocol):
     @property
     def joined(self) -> Callable[[Run], Run] | None: ...
 
-    def specs(self) -> tuple[Specs, Spec]: ...
+    def specs(self) -> tuple[Specs, Specs]: ...
 
     def make_env(self, num_envs: int) -> Environment: ...
 

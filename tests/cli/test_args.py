@@ -323,11 +323,16 @@ def test_simulators_are_for_threads_and_workers():
 def test_only_simulators_have_an_info_to_log():
     named = TrainingConfig(info_metrics=("energy", "is_success"))
     assert problems(training=named) == (
-        "info_metrics: CartPole-v1 is compiled and has no info: leave it out, got"
-        " energy, is_success"
+        "info_metrics: CartPole-v1 is compiled, and logs all it tells: leave it out,"
+        " got energy, is_success"
+    )
+    assert problems(masked=True) == (
+        "masked: CartPole-v1 is compiled, and shows its masks by itself if it has any:"
+        " leave it out"
     )
     pytest.importorskip("gymnasium")
-    assert not problems(training=named, topology="threads", backend="gymnasium")
+    for asked in ({"training": named}, {"masked": True}):
+        assert not problems(topology="threads", backend="gymnasium", **asked)
 
 
 def test_an_evaluation_has_a_bound():

@@ -8,13 +8,14 @@ import pytest
 from gymnax.environments import spaces
 
 from jaxrl_par import rollout
-from jaxrl_par.envs import from_gymnax, make, names
+from jaxrl_par.envs import from_gymnax, make
+from jaxrl_par.envs.catalogue import gymnax_names, own_names
 from jaxrl_par.envs.gymnax import _spec
 from jaxrl_par.testing import check_environment
 from jaxrl_par.types import Agent, Box, Discrete
 
 # MNISTBandit-bsuite downloads its images.
-OFFLINE = [name for name in names() if not name.startswith("MNIST")]
+OFFLINE = [x for x in (*own_names(), *gymnax_names()) if not x.startswith("MNIST")]
 
 
 @pytest.mark.sample(1)

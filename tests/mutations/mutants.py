@@ -587,7 +587,7 @@ _PARTS = (
     ),
     _m(
         "gymnax computes in 64 bits where a user does",
-        "envs/gymnax.py",
+        "envs/raw.py",
         ", jax.enable_x64(False):",
         ":",
         "test_switches.py::test_what_gymnax_has_traces_in_32_bits",
@@ -773,8 +773,8 @@ _PARTS = (
     _m(
         "episodes are told one row late",
         "rollout.py",
-        "_ended(episode, steps.last[1:])",
-        "_ended(episode, steps.last[:-1])",
+        "_ended(episode, trajectory.steps.last[1:])",
+        "_ended(episode, trajectory.steps.last[:-1])",
         "test_rollout.py::test_episodes_are_those_that_ended",
     ),
     _m(
@@ -829,6 +829,60 @@ _PARTS = (
 )
 
 _NETWORKS = (
+    _m(
+        "what a mask excludes is made unlikely, and not impossible",
+        "networks/heads.py",
+        "return logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)",
+        "return logits if allowed is None else jnp.where(allowed, logits, 0.0)",
+        "networks/test_masks.py::"
+        "test_a_logit_below_all_others_does_not_hide_behind_a_mask",
+    ),
+    _m(
+        "a head without anything to choose draws what it does not have",
+        "networks/heads.py",
+        "return jnp.where(there, jnp.where(none, 0.0, padded), -jnp.inf)",
+        "return jnp.where(there | none, jnp.where(none, 0.0, padded), -jnp.inf)",
+        "networks/test_masks.py::"
+        "test_a_head_without_anything_to_choose_stays_within_its_own",
+    ),
+    _m(
+        "dueling takes the mean over what is not allowed, too",
+        "networks/q_values.py",
+        "return total / jnp.maximum(number, 1.0)",
+        "return total / values.shape[1]",
+        "networks/test_masks.py::test_dueling_takes_the_mean_over_what_is_allowed",
+    ),
+    _m(
+        "a row has an action where any of its parts has one",
+        "masks.py",
+        "return reduce(or_, (~x for x in _any(action_spec, allowed)))",
+        "return ~reduce(or_, _any(action_spec, allowed))",
+        "networks/test_masks.py::"
+        "test_rows_without_an_action_are_found_for_every_kind_of_mask",
+    ),
+    _m(
+        "combinations have their digits in the other order",
+        "joint.py",
+        "return [prod(sizes[i + 1 :]) for i in range(len(sizes))]",
+        "return [prod(sizes[:i]) for i in range(len(sizes))]",
+        "test_joint.py::test_a_combination_has_one_probability_and_forgets_nothing",
+    ),
+    _m(
+        "a simulator's integers begin at 0",
+        "specs.py",
+        "return x + np.broadcast_to(np.asarray(spec.start, x.dtype), x.shape)",
+        "return x",
+        "test_specs.py::test_an_environment_gets_what_its_choices_begin_with",
+        "envs/host/test_masking.py::test_simulators_get_their_own_numbers",
+    ),
+    _m(
+        "a mask without an action is refused where the episode ends, too",
+        "envs/host/masking.py",
+        "found = np.flatnonzero(none_allowed(self._action_spec, self._rows) & ~last)",
+        "found = np.flatnonzero(none_allowed(self._action_spec, self._rows))",
+        "envs/host/test_masking.py::"
+        "test_masks_of_resets_and_steps_come_with_the_observation",
+    ),
     _m(
         "advantages have a mean over the batch",
         "networks/q_values.py",
@@ -944,7 +998,7 @@ _NETWORKS = (
     ),
     _m(
         "squashed: the scale is the whole width",
-        "networks/actor_critic.py",
+        "networks/heads.py",
         "SquashedNormal(mean, log_std, low / 2 + high / 2, (high - low) / 2)",
         "SquashedNormal(mean, log_std, low / 2 + high / 2, high - low)",
         "networks/test_actor_critic.py::test_continuous_policies_start_in_the_middle",
@@ -1815,16 +1869,44 @@ _ENVS = (
     ),
     _m(
         "a time limit terminates",
-        "envs/gymnax.py",
-        "discount = (~(was_last | terminated)).astype(jnp.float32)",
-        "discount = (~(was_last | last)).astype(jnp.float32)",
+        "envs/raw.py",
+        "discount = jnp.where(over | terminated, 0.0, jnp.float32(going_on))",
+        "discount = jnp.where(over | last, 0.0, jnp.float32(going_on))",
         "envs/test_gymnax.py::test_a_time_limit_does_not_terminate",
     ),
     _m(
+        "environments that begin together share a start that others leave",
+        "envs/resets.py",
+        "rank = jnp.cumsum(begins, dtype=jnp.int32) - 1",
+        "rank = jnp.arange(len(begins), dtype=jnp.int32)",
+        "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
+    ),
+    _m(
+        "a pool is renewed in one place",
+        "envs/resets.py",
+        "(pool.oldest + number) % size",
+        "pool.oldest % size",
+        "envs/test_resets.py::test_a_pool_is_renewed_from_its_oldest_on",
+    ),
+    _m(
+        "staggered first episodes count",
+        "envs/base.py",
+        "return last if self.counts is None else last & self.counts",
+        "return last",
+        "envs/test_resets.py::test_first_episodes_that_are_staggered_count_nowhere",
+    ),
+    _m(
+        "an end at the limit is cut",
+        "envs/raw.py",
+        "truncated |= left <= 0",
+        "truncated, terminated = left <= 0, terminated & (left > 0)",
+        "envs/test_raw.py::test_an_end_at_the_limit_is_an_end",
+    ),
+    _m(
         "the step from an episode to the next pays",
-        "envs/gymnax.py",
-        "reward = jnp.where(was_last, 0.0, reward.astype(jnp.float32))",
-        "reward = reward.astype(jnp.float32)",
+        "envs/raw.py",
+        "reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))",
+        "reward = jnp.asarray(reward, jnp.float32)",
         "envs/test_gymnax.py::test_the_stream_is_what_gymnax_gives_by_hand",
     ),
     _m(
@@ -1867,8 +1949,8 @@ _ENVS = (
     _m(
         "host: an action is kept one step early",
         "envs/host/single.py",
-        "self._actions[running, length] = np.asarray(action)[running]",
-        "self._actions[running, length - 1] = np.asarray(action)[running]",
+        "kept[running, length] = np.asarray(x)[running]",
+        "kept[running, length - 1] = np.asarray(x)[running]",
         "envs/host/test_single.py::test_a_snapshot_is_the_episodes_in_progress",
         "envs/host/test_single.py::"
         "test_a_snapshot_brings_a_deterministic_simulator_back",
@@ -1914,8 +1996,8 @@ _ENVS = (
     ),
     _m(
         "host: actions are sent as they are sampled",
-        "envs/host/rows.py",
-        "within = np.minimum(np.maximum(given, low), high)",
+        "envs/host/sending.py",
+        "within = np.minimum(np.maximum(given, self._low), self._high)",
         "within = given",
         "envs/host/test_admission.py::"
         "test_what_is_sent_is_within_bounds_in_the_dtype_of_the_space",
@@ -2712,8 +2794,8 @@ _STUDENTS = (
     _m(
         "a student of several tasks may do what its task lacks",
         "networks/tasks.py",
-        "jnp.where(steps.obs.allowed, policy.logits, -jnp.inf)",
-        "jnp.where(steps.obs.allowed, policy.logits, 0.0)",
+        "return steps._replace(obs=Masked(steps.obs.obs, steps.obs.allowed))",
+        "return steps._replace(obs=Masked(steps.obs.obs, steps.obs.allowed | True))",
         "algorithms/test_policy_distillation.py::"
         "test_each_lane_learns_from_and_is_acted_by_the_teacher_of_its_task",
     ),

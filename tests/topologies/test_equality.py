@@ -9,7 +9,7 @@ import pytest
 from learners import CONTINUOUS, LEARNERS, distillation
 from toy_workers import ADAPTS
 
-from jaxrl_par.testing import check_equal, equality, probes
+from jaxrl_par.testing import check_equal, choices, equality, probes
 from jaxrl_par.types import Agent, Info
 
 ENV = probes.clock(2)
@@ -93,3 +93,12 @@ def test_the_class_is_the_strongest_that_holds():
     near[0][0] = -1e-9
     classes = [equality.equality_of(x, other, 1e-5) for other in (x, near, far)]
     assert classes == ["bits", "rounding", "statistics"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [choices.pairs, choices.parts])
+def test_masks_and_parts_of_actions_are_the_same_on_every_topology(make):
+    """They travel with the observations, through queues, threads and devices."""
+    env = make(2)
+    found = check_equal(LEARNERS["a2c, normalised"](env), env)
+    assert set(found.values()) == {"bits"}, found

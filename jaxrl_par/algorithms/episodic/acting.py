@@ -18,7 +18,6 @@ from jaxrl_par.types import (
     Discrete,
     Obs,
     PRNGKey,
-    Spec,
     Specs,
     TimeStep,
 )
@@ -66,7 +65,7 @@ def largest(values: Float[Array, "*N A"], obs: Obs) -> Float[Array, "*N"]:
     return jnp.max(values, axis=-1)
 
 
-def num_actions(specs: tuple[Specs, Spec]) -> int:
+def num_actions(specs: tuple[Specs, Specs]) -> int:
     """A, of these observations and actions.
 
     Raises:

@@ -49,7 +49,6 @@ from jaxrl_par.types import (
     Info,
     Metrics,
     PRNGKey,
-    Spec,
     Specs,
     TimeStep,
     Trajectory,
@@ -71,7 +70,7 @@ class MFECState(NamedTuple):
 
 
 def mfec(
-    observation_spec: Specs, action_spec: Spec, config: MFECConfig = MFECConfig()
+    observation_spec: Specs, action_spec: Specs, config: MFECConfig = MFECConfig()
 ) -> Agent:
     """MFEC for discrete actions, to be learned with `loops.remembering`: see the
     module.

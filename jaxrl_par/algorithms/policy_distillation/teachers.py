@@ -16,7 +16,6 @@ from jaxrl_par.types import (
     Params,
     Preferences,
     PRNGKey,
-    Spec,
     Specs,
     TaskObs,
     TimeStep,
@@ -31,7 +30,7 @@ class FixedTeacher(NamedTuple):
 
     agent: Agent
     params: Params
-    specs: tuple[Specs, Spec]
+    specs: tuple[Specs, Specs]
     """Those of observations and actions that it learned with."""
     name: str
     """What it is called where it is refused."""
@@ -42,7 +41,7 @@ class Teachers(NamedTuple):
 
     each: tuple[FixedTeacher, ...]
 
-    def refuse(self, specs: tuple[Specs, Spec] | None) -> None:
+    def refuse(self, specs: tuple[Specs, Specs] | None) -> None:
         """Accepts the teachers of a student that was made for these specs.
 
         Raises:

@@ -28,6 +28,11 @@ _SUCCESS = ("is_success", "success")
 _MISSING = object()
 
 
+def metric_of(name: str) -> str:
+    """That of an entry: its mean over episodes."""
+    return SUCCESS_RATE if name in _SUCCESS else f"info_{name}"
+
+
 class EpisodeInfo:
     """Sums over the episodes that ended in the environments of one adapter."""
 
@@ -36,7 +41,7 @@ class EpisodeInfo:
         self._entries: dict[str, tuple[str, ...]] = {SUCCESS_RATE: _SUCCESS}
         for name in names:
             if name not in _SUCCESS:
-                self._entries[f"info_{name}"] = (name,)
+                self._entries[metric_of(name)] = (name,)
         self._env_name = env_name
         self._told: set[str] = set()
         self._clear()

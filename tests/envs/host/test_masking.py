@@ -5,10 +5,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from jaxrl_par import presets
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.admission import BadRowError
 from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
+from jaxrl_par.training import TrainingConfig
 from jaxrl_par.types import Box, Discrete, Masked, MultiDiscrete
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -255,3 +257,28 @@ def test_actions_of_parts_are_kept_shown_and_repeated():
     shown = previous_action_and_reward(again).restore(env.snapshot())
     assert shown.obs.action["brake"].tolist() == [0, 1]
     assert_told([x.given[0] for x in made])
+
+
+@pytest.mark.slow
+def test_a_simulator_that_tells_masks_is_never_asked_for_what_it_excludes(tmp_path):
+    """Taxi-v3, by PPO in threads, stepped in a process and in this one."""
+    for backend in ("gymnasium", "processes"):
+        env = host.make("Taxi-v3", 2, 0, backend=backend, masked=True)
+        step, rng = env.reset(), np.random.default_rng(0)
+        for _ in range(30):
+            assert step.obs.allowed.shape == (2, 6) and step.obs.allowed.any(1).all()
+            allowed = np.where(step.obs.allowed, rng.random((2, 6)), -1)
+            step, *_ = env.step(allowed.argmax(1).astype(np.int32))
+        env.close()
+    experiment = presets.get("ppo")
+    settings = TrainingConfig(
+        runs_dir=str(tmp_path), name="taxi", log_interval=1, gif=False,
+        tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
+    )  # fmt: skip
+    args = experiment.config(
+        env_name="Taxi-v3", topology="threads", masked=True, num_envs=4,
+        unroll_length=8, total_steps=40, training=settings, num_minibatches=2,
+    )  # fmt: skip
+    trained = experiment.run(args)
+    # All 200 steps cost 1; a passenger who is not there, whom masks exclude, would 10.
+    assert trained.summary.evaluation["sampled_return"] >= -200
