@@ -18,6 +18,8 @@ from exported import (
 
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.algorithms.trust_region import trpo
+from jaxrl_par.algorithms.vmpo import vmpo
 from jaxrl_par.networks import (
     NetworkConfig,
     actor_critic,
@@ -77,6 +79,13 @@ def test_who_keeps_less_than_jax_does_is_only_exported():
     assert normalize_observations(agent).exportable is not None
     assert normalize_observations(agent).acts_plainly is None
     assert agent._replace(act=agent.greedy).exportable is None
+
+
+def test_agents_with_a_policy_of_their_own_to_follow_are_exportable():
+    optimizer = optax.sgd(0.1)
+    apart = (policy_network(VECTOR, FREE, CONFIG), critic())
+    for agent in (vmpo(critic(), optimizer), trpo(*apart, optimizer)):
+        assert agent.acts_plainly.log_prob and not agent.acts_plainly.policy
 
 
 def test_what_numpy_does_not_know_is_none():
