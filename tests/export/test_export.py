@@ -29,10 +29,9 @@ from exported import (
     written,
 )  # fmt: skip
 
-from jaxrl_par import envs, export, random
+from jaxrl_par import export, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
-from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.export import ExportError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.numpy_actor import Actor, ActorError
@@ -68,39 +67,6 @@ def test_both_forms_act_as_the_network(tmp_path, case):
         action, found, jax_carry = in_jax.step(step.obs, step.first, jax_carry)
         assert_close((action, found), expected)
         assert_close(jax_carry, actors_part(carry, shared))
-
-
-@pytest.mark.slow
-def test_whole_episodes_are_those_of_the_agent(tmp_path):
-    env = previous_action_and_reward(envs.make("CartPole-v1", 4))
-    config = NetworkConfig(widths=(16,), memory="lstm", memory_width=32)
-    network = actor_critic(env.observation_spec, env.action_spec, config)
-    agent = a2c(network, optax.sgd(0.1))
-    env_state, step = jax.jit(env.reset)(random.key(0))
-    params = parameters(network, step)
-    folder = export.write(
-        tmp_path / "actor",
-        network=config,
-        observation_spec=env.observation_spec,
-        action_spec=env.action_spec,
-        params=params,
-    )
-    in_numpy, in_jax = Actor.load(folder), export.load(folder)
-    carry, starts, seen = agent.initial_carry(4), 0, set()
-    numpy_carry, jax_carry = in_numpy.initial_carry(4), in_jax.initial_carry(4)
-    greedy, env_step = jax.jit(agent.greedy), jax.jit(env.step)
-    for key in jax.random.split(random.key(1), 80):
-        action, carry, _ = greedy(params, carry, step, key)
-        first, obs = np.asarray(step.first), jax.device_get(step.obs)
-        numpy_action, numpy_carry = in_numpy.step(obs, first, numpy_carry)
-        jax_action, _, jax_carry = in_jax.step(obs, first, jax_carry)
-        assert_close((numpy_action, jax_action), (action, action))
-        assert_close(numpy_carry, tuple(jax.tree.leaves(carry)))
-        assert_close(jax_carry, tuple(jax.tree.leaves(carry)))
-        env_state, step, _, _ = env_step(env_state, action, key)
-        starts += int(first.sum())
-        seen |= set(action.tolist())
-    assert starts > 8 and seen == {0, 1}
 
 
 def test_normalised_observations_are_part_of_the_actor(tmp_path):
