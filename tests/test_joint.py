@@ -37,6 +37,7 @@ def every():
     return list(itertools.product(*map(range, SIZES)))
 
 
+@pytest.mark.slow
 def test_probabilities_of_heads_multiply_and_their_entropies_add_up():
     logits, other = heads(), heads(1)
     policy = Heads(jnp.array(logits))
@@ -59,6 +60,7 @@ def test_probabilities_of_heads_multiply_and_their_entropies_add_up():
     assert policy.mode().tolist() == logits.argmax(-1).tolist()
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_each_heads_own_as_often_as_it_says():
     logits = jnp.broadcast_to(jnp.array(heads())[0], (20_000, 3, 4))
     action, log_prob = Heads(logits).sample_and_log_prob(jax.random.key(0))
@@ -149,6 +151,7 @@ def test_policies_of_other_parts_have_no_divergence():
             one.kl(other)
 
 
+@pytest.mark.slow
 def test_an_array_of_numbers_is_one_action():
     mean = jnp.array(RNG.normal(size=(B, 6)), jnp.float32)
     flat = DiagNormal(mean, 0 * mean)

@@ -24,7 +24,7 @@ from jaxrl_par.envs.raw import as_written, strong_dtypes
 from jaxrl_par.envs.tasks.base import Tasks
 from jaxrl_par.envs.tasks.shapes import refuse_other_shapes
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
-from jaxrl_par.errors import refuse
+from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.types import Action, Box, Discrete, EnvState, Obs, Spec, TimeStep
 
 
@@ -70,6 +70,8 @@ def trials(
     one = gymnax.from_gymnax(tasks.env, num_envs=1)
     assert one.max_episode_steps is not None
     spec = one.action_spec
+    if not isinstance(spec, Box | Discrete):
+        raise RefusedError(f"trials show one Discrete action or a Box, not {spec}")
     reset, step = _stream(tasks, num_envs, num_episodes, spec)
     flag = Box((), low=0.0, high=1.0)
 

@@ -19,10 +19,11 @@ from jaxrl_par.errors import (
     refuse,
     told,
 )
-from jaxrl_par.masks import masks, unmasked
+from jaxrl_par.masks import unmasked
 from jaxrl_par.networks import gtrxl
 from jaxrl_par.networks.base import Network
 from jaxrl_par.networks.gtrxl import LARGEST_WIDTH, GTrXL, TransformerConfig
+from jaxrl_par.networks.heads import refuse_masks
 from jaxrl_par.networks.images import Deep, Shallow
 from jaxrl_par.networks.layers import MLP, PatchConv, swish
 from jaxrl_par.networks.memory import Memory, initial_carry
@@ -30,6 +31,7 @@ from jaxrl_par.networks.observations import (
     channels_last,
     image_shape,
     is_image,
+    one_hots,
     scaled,
 )
 from jaxrl_par.types import (
@@ -127,7 +129,7 @@ def check(
       ValueError: it is, and why.
     """
     refuse(config)
-    _refuse_masks(observation_spec, masked)
+    refuse_masks(observation_spec, masked)
     observation_spec = unmasked(observation_spec)
     for leaf in _leaves(observation_spec):
         if not isinstance(leaf, Spec):
@@ -147,19 +149,6 @@ def check(
                 " it), or say torso = mlp, which reads numbers in any order"
             )
     _check_images(observation_spec, config.torso)
-
-
-def _refuse_masks(observation_spec: Specs, masked: bool) -> None:
-    number = len(masks(observation_spec))
-    if number > 1:
-        raise RefusedError(
-            f"an observation has one mask of actions, got {number}: join them into one"
-        )
-    if number and not masked:
-        raise RefusedError(
-            "observations come with a mask of actions, which nothing here would keep"
-            " to: take ppo or dqn, whose networks do, or show the environment without"
-        )
 
 
 def as_network(
@@ -281,7 +270,7 @@ class Torso(nn.Module):
             if isinstance(leaf_spec, Discrete):
                 leaf = leaf[:, None] == jnp.arange(leaf_spec.num_values)[None]
             elif isinstance(leaf_spec, MultiDiscrete):
-                leaf = _one_hot(leaf_spec, leaf)
+                leaf = one_hots(leaf_spec, leaf)
             else:
                 leaf = scaled(leaf_spec, leaf).astype(dtype)
             if image and torso != "mlp":
@@ -298,15 +287,6 @@ class Torso(nn.Module):
             return _IMAGE_NETWORKS[torso](dtype)(x)
         activation = _ACTIVATIONS[self.config.activation]
         return activation(PatchConv(self.config.channels, dtype=dtype)(x))
-
-
-def _one_hot(spec: MultiDiscrete, x: Array) -> Array:
-    """[N, sum of nvec], true at each choice's own."""
-    flat = x.reshape(x.shape[0], -1)
-    columns = [
-        flat[:, i, None] == jnp.arange(size)[None] for i, size in enumerate(spec.sizes)
-    ]
-    return jnp.concatenate(columns, axis=1)
 
 
 def _joined(vectors: list[Array]) -> Float[Array, "N D"]:

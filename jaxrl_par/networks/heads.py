@@ -21,7 +21,7 @@ from jaxrl_par.distributions import (
 )
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.joint import Combination, Heads, Joint, Reshaped, Shape
-from jaxrl_par.masks import is_of_combinations, paired
+from jaxrl_par.masks import is_of_combinations, masks, paired
 from jaxrl_par.types import Box, Discrete, MultiDiscrete, Spec, Specs
 
 
@@ -43,6 +43,27 @@ def refuse_actions(action_spec: Specs, mask: Specs, policy: str) -> None:
         _refuse_action(spec, policy)
         if allowed is not None:
             refuse_mask(spec, allowed)
+
+
+def refuse_masks(observation_spec: Specs, masked: bool) -> None:
+    """Accepts observations with one mask at most.
+
+    Args:
+      masked: whether the network can do without the actions that it excludes.
+
+    Raises:
+      RefusedError: there are more, or one that it would not keep to.
+    """
+    number = len(masks(observation_spec))
+    if number > 1:
+        raise RefusedError(
+            f"an observation has one mask of actions, got {number}: join them into one"
+        )
+    if number and not masked:
+        raise RefusedError(
+            "observations come with a mask of actions, which nothing here would keep"
+            " to: take ppo or dqn, whose networks do, or show the environment without"
+        )
 
 
 def refuse_mask(spec: Spec, mask: Spec) -> None:

@@ -4,9 +4,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Bool, Int, Num
 
-from jaxrl_par.types import Box, Spec
+from jaxrl_par.types import Box, MultiDiscrete, Spec
 
 Layout = Literal["last", "first", "none"]
 
@@ -51,6 +51,16 @@ def channels_last(spec: Spec, x: Num[Array, "N ..."]) -> Num[Array, "N H W C"]:
     if where == "none":
         return x[..., None]
     return jnp.moveaxis(x, 1, -1) if where == "first" else x
+
+
+def one_hots(spec: MultiDiscrete, x: Int[Array, "N ..."]) -> Bool[Array, "N K"]:
+    """True at what each of the choices is, K = the sum of nvec."""
+    # For a number of rows without a value, too, as in what is exported for any.
+    flat = x.reshape(x.shape[0], -1)
+    columns = [
+        flat[:, i, None] == jnp.arange(size)[None] for i, size in enumerate(spec.sizes)
+    ]
+    return jnp.concatenate(columns, axis=1)
 
 
 def scaled(spec: Box, x: Num[Array | np.ndarray, "N ..."]) -> Num[Array, "N ..."]:

@@ -122,6 +122,7 @@ def test_what_a_final_row_allows_changes_nothing(name):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_at_zero_lag_a_single_action_has_ratio_1_and_no_gradient():
     """S5: without the mask when learning the ratio is 1/4 and the entropy 1.386."""
     env = FEW(4, rooms=4, doors=1)

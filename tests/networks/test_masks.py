@@ -81,6 +81,7 @@ def test_masked_logits_are_those_of_the_same_network_without(memory):
     assert (probabilities[~np.array(obs.allowed)] == 0).all()
 
 
+@pytest.mark.slow
 def test_only_what_is_allowed_is_drawn_of_each_choice_and_of_combinations():
     spec = MultiDiscrete([2, 3])
     heads = shown([True, False, False, True, True], rows=400)
@@ -103,6 +104,7 @@ def test_a_head_without_anything_to_choose_stays_within_its_own():
     np.testing.assert_allclose(policy.entropy(), np.log(6), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mask_by_name_is_of_its_part():
     spec = Masked(VECTOR, {"brake": flags(2)})
     obs = Masked(jnp.zeros((3, 4)), {"brake": jnp.array([[False, True]] * 3)})
@@ -128,6 +130,7 @@ def test_dueling_takes_the_mean_over_what_is_allowed():
     assert np.isneginf(values[0, :2, 1]).all() and np.isneginf(values[0, 2]).all()
 
 
+@pytest.mark.slow
 def test_atoms_of_what_is_not_allowed_are_all_impossible():
     network = q_network(Masked(VECTOR, flags(2)), Discrete(2), SMALL, num_atoms=4)
     values = outputs_of(network, shown([True, False]))

@@ -1,5 +1,5 @@
 """Masks of actions that simulators tell in `info["action_mask"]`, as Gymnasium's own do
-(such as Taxi-v3), at every reset and step. They become part of the observation.
+(such as Taxi), at every reset and step. They become part of the observation.
 """
 
 from collections.abc import Mapping, Sequence
