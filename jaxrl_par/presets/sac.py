@@ -90,7 +90,7 @@ def make_agent(
 
 
 def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> None:
-    """Exports the greedy actor, also for NumPy where that knows its torso."""
+    """Exports the greedy actor, also for NumPy where that knows the network."""
     observation_spec, action_spec = args.specs()
     run = trained.run if args.joined is None else args.joined(trained.run)
     params = learner.params(run.learner)
