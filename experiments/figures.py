@@ -240,7 +240,8 @@ def distillation(data: Any) -> str:
 
 
 def latency(data: Any) -> str:
-    kinds = ("jit", "StableHLO", "NumPy")
+    measured = {kind for x in data["us"].values() for one in x.values() for kind in one}
+    kinds = [x for x in ("jit", "StableHLO", "NumPy", "ONNX") if x in measured]
     rows = [
         (name, batch, *(one.get(kind, {}).get("cpu") for kind in kinds))
         for name, batches in data["us"].items()

@@ -131,6 +131,11 @@ _COMMANDS = {
         "a run once more in its environments, and an episode as a film",
         _later("evaluate"),
     ),
+    "export": _Command(
+        "FOLDER",
+        "what acts in a run, to act with NumPy, StableHLO or ONNX",
+        _later("export"),
+    ),
     "launch": _Command(
         "-n N -- EXPERIMENT",
         "one run in N processes on this host, which go on when one dies",

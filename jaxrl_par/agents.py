@@ -20,6 +20,7 @@ from jaxrl_par.types import (
     Info,
     Metrics,
     Params,
+    PlainPolicy,
     Preferences,
     PRNGKey,
     TimeStep,
@@ -90,11 +91,23 @@ def trained_by(
     act, greedy = acting(network, record_log_prob, record_policy)
     functions = (init, network.initial_carry, act, grad, apply, greedy)
     told = preferring(network, lambda outputs: outputs[0].logits)
-    plain = network.plain
-    if plain is not None:
-        plain = plain._replace(act=act, log_prob=record_log_prob, policy=record_policy)
+    plain = plainly(network, act, log_prob=record_log_prob, policy=record_policy)
     more = {"specs": network.specs, "preferences": told, "plain": plain}
     return Agent(*functions, **more | fields)
+
+
+def plainly(
+    network: Network, act: ActFn, *, log_prob: bool = False, policy: bool = False
+) -> PlainPolicy | None:
+    """`Agent.plain` of an agent whose `act` is that of `acting`.
+
+    Args:
+      log_prob, policy: what that records.
+    """
+    plain = network.plain
+    if plain is None:
+        return None
+    return plain._replace(act=act, log_prob=log_prob, policy=policy)
 
 
 def preferring(

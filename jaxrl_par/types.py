@@ -158,6 +158,9 @@ class PlainPolicy(NamedTuple):
     """By name, those of the parameters that acting needs."""
     distribution: Callable[..., Any]
     """Parameters of the policy, by name, to what `act` leaves of it."""
+    whole: bool = True
+    """Whether actions and memory are all that `act` gives. Else a critic has a memory
+    of its own, or actions are a NamedTuple, and it is for who is exported alone."""
     act: ActFn | None = None
     """That which it is. An agent that acts otherwise is something else."""
     log_prob: bool = False
@@ -213,13 +216,20 @@ class Agent(NamedTuple):
     that of `act`. None where it cannot tell, as for actions that are no numbers of a
     list."""
     plain: PlainPolicy | None = None
-    """What acts, without JAX: see `acts_plainly`."""
+    """What acts, without JAX: see `exportable` and `acts_plainly`."""
+
+    @property
+    def exportable(self) -> PlainPolicy | None:
+        """`plain`, if that is how this agent acts."""
+        ours = self.plain is not None and self.plain.act is self.act
+        return self.plain if ours else None
 
     @property
     def acts_plainly(self) -> PlainPolicy | None:
-        """`plain`, if it is all of how this agent acts."""
-        ours = self.plain is not None and self.plain.act is self.act
-        return self.plain if ours and self.complete is as_acted else None
+        """`plain`, if it is all of how this agent acts, for who learns from it."""
+        policy = self.exportable
+        whole = policy is not None and policy.whole and self.complete is as_acted
+        return policy if whole else None
 
 
 class WorldModel(NamedTuple):

@@ -77,9 +77,17 @@ MAY_IMPORT = {
         "hosts",
     }
     | {"topologies"},
-    "export": {"types", "networks", "numpy_actor", "training"},
+    "export": {
+        "types",
+        "trees",
+        "lazy",
+        "networks",
+        "numpy_actor",
+        "training",
+    },
     "cli": {"types", "axis", "errors", "random", "envs", "networks", "optimizers"}
-    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"},
+    | {"algorithms", "replay", "loops", "topologies", "training", "kept", "hosts"}
+    | {"export"},
     "presets": {
         "types",
         "axis",
@@ -111,7 +119,7 @@ INDEPENDENT = {"algorithms", "topologies"}
 SYSTEMS = {"bridge": {"actor_learner", "generations", "parameter_server"}}
 # The one part that knows each library.
 LIBRARIES = {"flax": "networks", "gymnax": "envs", "orbax": "training", "tyro": "cli"}
-LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training"}
+LIBRARIES |= {"yaml": "cli", "ray": "fleet", "jinja2": "training", "onnx": "export"}
 LIBRARIES |= dict.fromkeys(["gymnasium", "ale_py", "envpool"], "envs")
 LIBRARIES |= dict.fromkeys(["jumanji", "octax", "pgx", "xminigrid"], "envs")
 LIBRARIES |= dict.fromkeys(["brax", "craftax", "navix", "mujoco_playground"], "envs")

@@ -3,11 +3,11 @@
     python experiments/benchmarks/latency.py
     taskset -c 0 python experiments/benchmarks/latency.py --batch-sizes 1
 
-Each actor runs as `greedy` does under `jax.jit`, as exported StableHLO and, if it has
-that form, in NumPy alone. Observations are 54 numbers, the last action (of 3) and the
-last reward; the torso is two layers of 64 units. The GTrXL reads keys and values of 128
-steps from its cache, which is full, and its carry is donated: it would else be copied
-in each step. Carries stay where they were computed.
+Each actor runs as `greedy` does under `jax.jit`, as exported StableHLO, in NumPy alone
+and, where onnx and onnxruntime are installed, as ONNX. Observations are 54 numbers, the
+last action (of 3) and the last reward; the torso is two layers of 64 units. The GTrXL
+reads keys and values of 128 steps from its cache, which is full, and its carry is
+donated to JAX's forms, where it would else be copied in each step; the others copy it.
 
 All are compiled first, then called in turn for a moment, again and again, so that a
 change of the machine's speed meets all of them. Reported are medians over all calls but
@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -35,6 +36,7 @@ from jaxrl_par import cli, export, random
 from jaxrl_par.agents import acting
 from jaxrl_par.envs.wrappers import WithPrevious
 from jaxrl_par.errors import above, at_least
+from jaxrl_par.lazy import late
 from jaxrl_par.networks import NetworkConfig, TransformerConfig, actor_critic
 from jaxrl_par.numpy_actor import Actor
 from jaxrl_par.types import Box, Discrete, TimeStep, example
@@ -51,6 +53,8 @@ CONFIGS = {
         transformer=TransformerConfig(num_layers=4, num_heads=8, memory_length=128),
     ),
 }
+
+runtime: Any = late("onnxruntime")
 
 Call = Callable[[], np.ndarray]
 """One step; it keeps the carry for the next."""
@@ -127,6 +131,25 @@ def in_numpy(folder: Path, step: TimeStep) -> Call:
     return call
 
 
+def in_onnx(folder: Path, step: TimeStep) -> Call:
+    """The program of the folder in onnxruntime, which copies the memory."""
+    session = runtime.InferenceSession(folder / "step.onnx")
+    names = Actor.load(folder).config["onnx"]
+    inputs, outputs = ([x["name"] for x in names[s]] for s in ("inputs", "outputs"))
+    after = [name for name in outputs if name.startswith("next_")]
+    given = [*jax.tree.leaves(step.obs), step.first]
+    seen: Any = dict(zip(inputs, given, strict=False))
+    latest = [Actor.load(folder).initial_carry(len(given[-1]))]
+
+    def call() -> np.ndarray:
+        memory = dict(zip(inputs[len(given) :], latest[0], strict=True))
+        action, *kept = session.run(["action", *after], seen | memory)
+        latest[0] = tuple(kept)
+        return action
+
+    return call
+
+
 def calls(name: str, batch: int, folder: Path) -> dict[str, Call]:
     """An actor in all of its forms, for so many environments."""
     config = CONFIGS[name]
@@ -141,7 +164,7 @@ def calls(name: str, batch: int, folder: Path) -> dict[str, Call]:
     step = TimeStep(obs, first=no, last=no)
     like = TimeStep(example(OBSERVATION, 1), jnp.zeros(1, bool), jnp.zeros(1, bool))
     params = jax.jit(network.init)(random.key(0), like)
-    has_numpy = config.memory != "gtrxl"
+    has_onnx = all(map(find_spec, ("onnx", "onnxruntime")))
     export.write(
         folder,
         network=config,
@@ -149,11 +172,15 @@ def calls(name: str, batch: int, folder: Path) -> dict[str, Call]:
         action_spec=ACTION,
         params=params,
         batch_sizes=(batch,),
-        numpy=has_numpy,
+        onnx=has_onnx,
     )
-    forms = {"jit": jitted(config, params, step), "StableHLO": exported(folder, step)}
-    if has_numpy:
-        forms["NumPy"] = in_numpy(folder, step)
+    forms = {
+        "jit": jitted(config, params, step),
+        "StableHLO": exported(folder, step),
+        "NumPy": in_numpy(folder, step),
+    }
+    if has_onnx:
+        forms["ONNX"] = in_onnx(folder, step)
     return forms
 
 
@@ -206,12 +233,13 @@ def ratios(results: dict[str, Any], batch: int, kind: str) -> dict[str, float]:
 def show(results: dict[str, Any], batch_sizes: tuple[int, ...]) -> None:
     """Prints medians and ratios."""
     title = "microseconds of a step, and of CPU time"
-    table = Table("actor", "batch", "jit", "StableHLO", "NumPy", title=title)
+    kinds = ("jit", "StableHLO", "NumPy", "ONNX")
+    table = Table("actor", "batch", *kinds, title=title)
     for name, batches in results.items():
         for batch, forms in batches.items():
             cells = (
                 f"{forms[x]['wall']:,.1f}  {forms[x]['cpu']:,.1f}" if x in forms else ""
-                for x in ("jit", "StableHLO", "NumPy")
+                for x in kinds
             )
             table.add_row(name, str(batch), *cells)
     Console(width=110).print(table)

@@ -93,7 +93,7 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         return agent.preferences(params.inner, carry, show(params.statistics, step))
 
     act = acting(agent.act)
-    plain = agent.acts_plainly
+    plain = agent.exportable
     return agent._replace(
         init=init,
         act=act,

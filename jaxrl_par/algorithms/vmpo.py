@@ -34,7 +34,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par import losses, returns
-from jaxrl_par.agents import accept, acting, gradient, preferring, stepped
+from jaxrl_par.agents import accept, acting, gradient, plainly, preferring, stepped
 from jaxrl_par.axis import Axis
 from jaxrl_par.errors import above, at_least, not_between
 from jaxrl_par.measured import Metric
@@ -185,7 +185,8 @@ def vmpo(
     act, greedy = acting(network, record_log_prob=True)
     functions = (init, network.initial_carry, act, grad, apply, greedy, prepare)
     told = preferring(network, lambda outputs: outputs[0].logits)
-    return Agent(*functions, specs=network.specs, preferences=told)
+    plain = plainly(network, act, log_prob=True)
+    return Agent(*functions, specs=network.specs, preferences=told, plain=plain)
 
 
 def make_batch(

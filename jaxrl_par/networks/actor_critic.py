@@ -1,5 +1,6 @@
 """Policy and value networks for any observation and action, from one config."""
 
+from dataclasses import replace
 from functools import partial
 
 import flax.linen as nn
@@ -73,7 +74,9 @@ def policy_network(
     check(observation_spec, config, masked=True)
     heads.refuse_actions(action_spec, allowed(observation_spec), config.policy)
     specs = Static(observation_spec, action_spec)
-    return as_network(_Policy(specs, config), partial(empty, config), specs)
+    network = as_network(_Policy(specs, config), partial(empty, config), specs)
+    alone = replace(config, shared=True)
+    return network._replace(plain=plain(observation_spec, action_spec, alone))
 
 
 class _ActorCritic(nn.Module):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxrl_par import compatible
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.plain import of_part
 from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
 
 
@@ -54,4 +55,5 @@ def asymmetric(actor: Network, critic: Network) -> Network:
         (_, values), critic_carry = critic.unroll(params["critic"], critic_carry, steps)
         return (policy, values), (actor_carry, critic_carry)
 
-    return Network(init, actor.initial_carry, apply, unroll, actor.specs)
+    plain = of_part(actor.plain, "actor")
+    return Network(init, actor.initial_carry, apply, unroll, actor.specs, plain=plain)

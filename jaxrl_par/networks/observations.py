@@ -55,7 +55,8 @@ def channels_last(spec: Spec, x: Num[Array, "N ..."]) -> Num[Array, "N H W C"]:
 
 def one_hots(spec: MultiDiscrete, x: Int[Array, "N ..."]) -> Bool[Array, "N K"]:
     """True at what each of the choices is, K = the sum of nvec."""
-    flat = x.reshape(len(x), -1)
+    # For a number of rows without a value, too, as in what is exported for any.
+    flat = x.reshape(x.shape[0], -1)
     columns = [
         flat[:, i, None] == jnp.arange(size)[None] for i, size in enumerate(spec.sizes)
     ]

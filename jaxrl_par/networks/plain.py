@@ -1,19 +1,22 @@
 """What `numpy_actor` needs to know of a network, in plain numbers and names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import count
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrl_par.distributions import Categorical, DiagNormal, SquashedNormal
-from jaxrl_par.masks import masks
+from jaxrl_par.distributions import Distribution
+from jaxrl_par.masks import allowed
+from jaxrl_par.networks import heads
 from jaxrl_par.networks.features import NetworkConfig, chosen_torso
 from jaxrl_par.networks.observations import layout, scale
 from jaxrl_par.types import (
-    Box,
     Discrete,
     Masked,
     MultiDiscrete,
@@ -21,41 +24,54 @@ from jaxrl_par.types import (
     PlainPolicy,
     Spec,
     Specs,
+    example,
 )
 
-_KNOWN = {
-    "torso": ("mlp", "conv"),
-    "memory": ("none", "lstm", "gru"),
-    "compute_dtype": ("float32",),
-}
+_KNOWN = {"compute_dtype": ("float32",)}
 
 
 def plain(
     observation_spec: Specs, action_spec: Specs, config: NetworkConfig
 ) -> PlainPolicy | None:
-    """The policy of `actor_critic` without JAX; None where NumPy does not know it, or
-    where its critic has a memory of its own, which only JAX would keep."""
+    """The policy of `actor_critic` without JAX; None where NumPy does not know it."""
+    if not for_numpy(config, observation_spec):
+        return None
     two_memories = config.memory != "none" and not config.shared
-    if two_memories or not for_numpy(config, observation_spec):
-        return None
-    vector = isinstance(action_spec, Box) and len(action_spec.shape) == 1
-    if masks(observation_spec) or not (vector or isinstance(action_spec, Discrete)):
-        return None
-    kind = SquashedNormal if config.policy == "squashed" else DiagNormal
-    kind = Categorical if isinstance(action_spec, Discrete) else kind
 
     def arrays(params: Params) -> dict[str, Array]:
-        pairs = {
-            jax.tree_util.keystr(path, simple=True, separator="."): leaf
-            for path, leaf in jax.tree.leaves_with_path(params)
-        }
+        pairs = _by_name(params)
         return pairs if config.shared else without_critic(pairs)
 
-    def whole() -> dict[str, Any]:
+    def distribution(**parameters: Any) -> Distribution:
+        mask = allowed(example(observation_spec, 1))
+        number = heads.num_outputs(action_spec, allowed(observation_spec))
+        shapes = (jnp.zeros((1, number)), jnp.zeros(heads.num_reals(action_spec)))
+        like = jax.eval_shape(
+            partial(heads.distribution, action_spec, config.policy), *shapes, mask
+        )
+        leaves = [parameters[name] for name in _by_name(like)]
+        return jax.tree.structure(like).unflatten(leaves)
+
+    def told() -> dict[str, Any]:
         there = described(observation_spec, action_spec, config)
         return there | {"normalization": None}
 
-    return PlainPolicy(whole, arrays, kind)
+    keeps_all = not two_memories and not _has_fields(action_spec)
+    return PlainPolicy(told, arrays, distribution, keeps_all)
+
+
+def of_part(
+    policy: PlainPolicy | None, name: str, *, whole: bool = True
+) -> PlainPolicy | None:
+    """The policy of a network that has another one's parameters under that name.
+
+    Args:
+      whole: the other one's memory is all that this one has.
+    """
+    if policy is None:
+        return None
+    arrays = lambda params: policy.arrays(params[name])  # noqa: E731
+    return policy._replace(arrays=arrays, whole=policy.whole and whole)
 
 
 def described(
@@ -65,7 +81,8 @@ def described(
 
     Observations and an action's parts come in the order of `jax.tree`. Those that are a
     mask have the kind "mask", and are not read by the network; of which part of the
-    action they are says "of".
+    action they are says "of". An action of parts has a "tree" too, in which each is a
+    number.
     """
     torso = chosen_torso(observation_spec, config.torso)
     return {
@@ -76,7 +93,7 @@ def described(
 
 
 def unknown(network: Mapping[str, Any]) -> list[str]:
-    """What of a network that was described NumPy does not know."""
+    """What of a network that was described NumPy and ONNX do not know."""
     return [
         f"{name} = {network[name]}; it knows {', '.join(known)}"
         for name, known in _KNOWN.items()
@@ -145,7 +162,39 @@ def _action(specs: Specs) -> dict[str, Any]:
         return _spec(specs, "action")
     found = jax.tree.leaves_with_path(specs, is_leaf=lambda x: isinstance(x, Spec))
     parts = [_spec(x, f"action{jax.tree_util.keystr(path)}") for path, x in found]
-    return {"name": "action", "kind": "parts", "parts": parts}
+    shared = {"name": "action", "kind": "parts", "parts": parts}
+    return shared | {"tree": _tree(specs, count())}
+
+
+def _tree(specs: Specs, numbers: Iterator[int]) -> int | dict[str, Any]:
+    """What an action of parts is, with their numbers in their places. A NamedTuple is
+    told as a dict."""
+    if isinstance(specs, dict):
+        inner: Any = {name: _tree(specs[name], numbers) for name in sorted(specs)}
+        return {"kind": "dict", "parts": inner}
+    if isinstance(specs, tuple | list):
+        names = getattr(specs, "_fields", None)
+        inner = [_tree(x, numbers) for x in specs]
+        if names is not None:
+            return {"kind": "dict", "parts": dict(zip(names, inner, strict=True))}
+        return {"kind": type(specs).__name__, "parts": inner}
+    return next(numbers)
+
+
+def _has_fields(specs: Specs) -> bool:
+    """Whether there is a NamedTuple in the tree."""
+    inner = specs.values() if isinstance(specs, dict) else specs
+    if not isinstance(specs, dict | tuple | list):
+        return False
+    return hasattr(specs, "_fields") or any(map(_has_fields, inner))
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves by their dotted path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _spec(spec: Spec, name: str) -> dict[str, Any]:
@@ -156,7 +205,7 @@ def _spec(spec: Spec, name: str) -> dict[str, Any]:
     if isinstance(spec, MultiDiscrete):
         found = {"nvec": spec.nvec.tolist(), "start": spec.start.tolist()}
         return shared | {"kind": "multi_discrete"} | found
-    low, high = spec.inner if name == "action" else (spec.low, spec.high)
+    low, high = spec.inner if name.startswith("action") else (spec.low, spec.high)
     bounds = {"low": _bound(low), "high": _bound(high)}
     box = shared | {"kind": "box", "channels": layout(spec)} | bounds
     if np.issubdtype(spec.dtype, np.integer):

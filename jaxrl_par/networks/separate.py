@@ -4,6 +4,7 @@ import jax
 
 from jaxrl_par import compatible
 from jaxrl_par.networks.base import Network
+from jaxrl_par.networks.plain import of_part
 from jaxrl_par.types import Carry, Params, PRNGKey, TimeStep
 
 
@@ -64,4 +65,5 @@ def separate(actor: Network, critic: Network) -> Network:
         unroll=of(actor.unroll, critic.unroll),
         specs=actor.specs,
         with_features=None if actor.with_features is None else with_features,
+        plain=of_part(actor.plain, "actor", whole=not initial_carry(1)),
     )

@@ -5,7 +5,7 @@ actor trained without a teacher, the transformer on its own, and the asymmetric
 actor-critic are one option away: `--method lstm`, `gtrxl` or `asymmetric`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Literal
 
 import optax
@@ -86,6 +86,8 @@ class Args(cli.Args):
     distilled: DistilledConfig = DistilledConfig()
     distillation: DistillationConfig = DistillationConfig()
     threads: ThreadsConfig = ThreadsConfig(schedule="lockstep")
+    onnx: bool = False
+    """Leave the actor as ONNX too, which the extra of that name writes."""
 
     @property
     def actor(self) -> NetworkConfig:
@@ -105,7 +107,7 @@ class Args(cli.Args):
                     f"distillation.capacity must be a multiple of the {share}"
                     f" environments of a device, got {self.distillation.capacity}"
                 )
-        return found
+        return found + (export.onnx_problems(asdict(self.actor)) * self.onnx)
 
 
 def make_learner(
@@ -151,6 +153,7 @@ def leave(args: Args, learner: Learner, trained: training.Trained) -> None:
     observation_spec, action_spec = args.specs()
     params = learner.params(trained.run.learner)
     is_large = args.actor.memory == "gtrxl"
+    numpy = export.for_numpy(args.actor, observation_spec)
     export.write(
         trained.directory.actor,
         network=args.actor,
@@ -158,7 +161,8 @@ def leave(args: Args, learner: Learner, trained: training.Trained) -> None:
         action_spec=action_spec,
         params=params["actor"] if args.method == "asymmetric" else params,
         batch_sizes=(1, 16, 64) if is_large else None,
-        numpy=not is_large,
+        numpy=numpy,
+        onnx=args.onnx,
     )
 
 

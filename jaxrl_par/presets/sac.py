@@ -5,7 +5,7 @@ Its temperature is learned; `--sac.no-learn-temperature --sac.temperature 0.2` f
 it with one update for each unroll (`--replay.updates-per-step 1`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import optax
@@ -37,6 +37,8 @@ class OffPolicyArgs(ReplayArgs):
     replay: ReplayConfig = ReplayConfig(
         capacity=102_400, min_size=1_024, updates_per_step=16
     )
+    onnx: bool = False
+    """Leave the greedy actor as ONNX too, which the extra of that name writes."""
 
     @property
     def algorithm(self) -> OffPolicyConfig:
@@ -66,7 +68,7 @@ class OffPolicyArgs(ReplayArgs):
         if (memory := self.network.memory) != "none":
             told = "they learn from single transitions, of which none has a memory"
             found.append(f"network.memory must be none here, got {memory}: {told}")
-        return found
+        return found + (export.onnx_problems(asdict(self.network)) * self.onnx)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def make_agent(
 
 
 def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> None:
-    """Exports the greedy actor, also for NumPy where that knows its torso."""
+    """Exports the greedy actor, also for NumPy where that knows the network."""
     observation_spec, action_spec = args.specs()
     run = trained.run if args.joined is None else args.joined(trained.run)
     params = learner.params(run.learner)
@@ -104,6 +106,7 @@ def leave(args: OffPolicyArgs, learner: Learner, trained: training.Trained) -> N
         action_spec=action_spec,
         params=params._replace(inner=actor) if inner is not params else actor,
         numpy=export.for_numpy(network, observation_spec),
+        onnx=args.onnx,
     )
 
 

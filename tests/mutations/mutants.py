@@ -2174,31 +2174,68 @@ _TRAINING = (
 _EXPORT = (
     _m(
         "numpy: gates of an lstm change places",
-        "numpy_actor.py",
+        "numpy_actor/recurrent.py",
         "return np.concatenate([i / 2, f / 2, o / 2, g])",
         "return np.concatenate([i / 2, o / 2, f / 2, g])",
-        "export/test_export.py::test_both_forms_act_as_the_network",
+        "export/test_forms.py::test_gates_are_in_their_order",
     ),
     _m(
         "numpy: memory is cleared where all episodes start",
-        "numpy_actor.py",
+        "numpy_actor/recurrent.py",
         "if np.count_nonzero(first):",
         "if np.all(first):",
         "export/test_export.py::test_both_forms_act_as_the_network",
     ),
     _m(
         "numpy: observations are divided by their variance",
-        "numpy_actor.py",
+        "numpy_actor/inputs.py",
         "np.float32(1) / np.sqrt(variance + np.float32(1e-8))",
         "np.float32(1) / (variance + np.float32(1e-8))",
         "export/test_export.py::test_normalised_observations_are_part_of_the_actor",
     ),
     _m(
         "numpy: a squashed action is not moved to its centre",
-        "numpy_actor.py",
-        'actions = settings["centre"] + settings["half_width"] * unit',
-        'actions = settings["half_width"] * unit',
+        "numpy_actor/policies.py",
+        'actions = self._equal["centre"] + self._equal["half_width"] * unit',
+        'actions = self._equal["half_width"] * unit',
         "export/test_export.py::test_both_forms_act_as_the_network",
+    ),
+    _m(
+        "numpy: a transformer attends to steps before the episode",
+        "numpy_actor/transformer.py",
+        "reach = np.minimum(np.where(first, 0, length), self._most)",
+        "reach = np.minimum(length, self._most)",
+        "numpy_actor/test_transformer.py::"
+        "test_steps_are_those_of_the_equations_over_whole_episodes",
+    ),
+    _m(
+        "numpy: the window of a pool begins inside where a side is odd",
+        "numpy_actor/images.py",
+        "count, before = (size + 1) // 2, size % 2",
+        "count, before = (size + 1) // 2, 0",
+        "numpy_actor/test_images.py::"
+        "test_a_pool_has_the_maxima_around_every_second_pixel",
+    ),
+    _m(
+        "numpy: actions count from 0 in the environment, too",
+        "numpy_actor/policies.py",
+        "return _chosen(_possible(outputs, mask), rng) + self._start",
+        "return _chosen(_possible(outputs, mask), rng)",
+        "export/test_forms.py::test_a_uniform_choice_has_the_mean_of_its_values",
+    ),
+    _m(
+        "export: statistics of observations are left behind",
+        "export/folder.py",
+        "arrays |= {name: np.asarray(x) for name, x in found.items()}",
+        "arrays |= {}",
+        "export/test_forms.py::test_statistics_are_inside",
+    ),
+    _m(
+        "onnx: gates of an lstm are in the order of its own operator",
+        "export/onnx_form/memories.py",
+        "i, f, g, o = graph.split(gates, 4)",
+        "i, o, f, g = graph.split(gates, 4)",
+        "export/test_forms.py::test_gates_are_in_their_order",
     ),
 )
 
@@ -2693,9 +2730,9 @@ _PLAIN = (
     ),
     _m(
         "an exported action is not within its bounds",
-        "export/folder.py",
-        "return jnp.clip(action, low, high).astype(action.dtype)",
-        "return jnp.clip(action, low, None).astype(action.dtype)",
+        "export/step.py",
+        "return jnp.clip(x, low, high).astype(x.dtype)",
+        "return jnp.clip(x, low, None).astype(x.dtype)",
         "export/test_export.py::test_no_action_is_outside_its_bounds",
     ),
     _m(

@@ -15,6 +15,7 @@ from jaxrl_par.algorithms.actor_critic import (
     TD3Config,
 )
 from jaxrl_par.errors import problems
+from jaxrl_par.export import onnx_form
 from jaxrl_par.networks import NetworkConfig, deterministic_policy, gaussian_policy
 from jaxrl_par.networks.continuous import as_actor, units_of
 from jaxrl_par.numpy_actor import Actor
@@ -225,3 +226,15 @@ def test_the_defaults_swing_the_pendulum_up(name, seed, tmp_path):
     args = usual(name, seed=seed, training=settings(tmp_path, **quiet))
     assert args.total_steps == 30_000
     assert presets.get(name).run(args).summary.evaluation["greedy_return"] > -180
+
+
+def test_onnx_without_its_extra_is_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr(onnx_form, "find_spec", lambda name: None)
+    for args in (presets.get("sac").config, presets.get("naf").config):
+        assert not any("jaxrl-par[onnx]" in x for x in args().problems())
+        (line,) = args(onnx=True).problems()
+        assert line == "onnx is not installed: pip install 'jaxrl-par[onnx]'"
+    monkeypatch.undo()
+    half = NetworkConfig(compute_dtype="bfloat16")
+    wrong = presets.get("sac").config(onnx=True, network=half).problems()
+    assert any("onnx has no compute_dtype = bfloat16" in x for x in wrong)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_par import losses
-from jaxrl_par.agents import accept, acting, preferring
+from jaxrl_par.agents import accept, acting, plainly, preferring
 from jaxrl_par.algorithms.trust_region.config import TRPOConfig
 from jaxrl_par.algorithms.trust_region.values import (
     actors_memory,
@@ -118,6 +118,7 @@ def stepping(
         reduction="joint",
         specs=network.specs,
         preferences=preferring(network, lambda outputs: outputs[0].logits),
+        plain=plainly(network, act, log_prob=True),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_par import draws, numpy_actor
-from jaxrl_par.bridge.plain.drawn import drawn
+from jaxrl_par.bridge.plain.drawn import Drawing
 from jaxrl_par.bridge.stepping import SteppingActor
 from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.stream import Carry, TimeStep, Trajectory
@@ -35,15 +35,13 @@ class PlainActor(SteppingActor):
         """
         super().__init__(index, make_env, *arguments, **options)
         self._form = form
+        self._drawing = Drawing(form.config)
         self._told = told
         self._arrays: Mapping[str, np.ndarray] | None = None
         self._policy: Any = None
 
     def _no_memory(self, num_envs: int) -> Carry:
-        network = self._form.config["network"]
-        number = {"none": 0, "gru": 1, "lstm": 2}[network["memory"]]
-        shape = num_envs, network["memory_width"]
-        return tuple(np.zeros(shape, np.float32) for _ in range(number))
+        return numpy_actor.empty(self._form.config["network"], num_envs)
 
     def _placed(self, carry: Carry) -> Carry:
         return tuple(np.array(x) for x in carry)
@@ -62,12 +60,8 @@ class PlainActor(SteppingActor):
             self._arrays = params
             self._policy = numpy_actor.Actor(self._form.config, params)
         length, num_envs = self._length, len(step.first)
-        action = self._form.config["action"]
         # Of all rows at once: for each of them it would cost more than to act does.
-        if action["kind"] == "discrete":
-            self._noise = draws.uniform(keys, (num_envs,))
-        else:
-            self._noise = draws.normal(keys, (num_envs, *action["shape"]))
+        self._noise = self._drawing.noise(keys, num_envs)
         self._version, self._before = version, self._carry
         self._log_probs = np.empty((length, num_envs), np.float32)
         self._policies: dict[str, np.ndarray] = {}
@@ -75,7 +69,8 @@ class PlainActor(SteppingActor):
     def _act(self, t: int, step: TimeStep) -> Any:
         first: Any = step.first
         policy, self._carry = self._policy.distribution(step.obs, first, self._carry)
-        action, self._log_probs[t] = drawn(policy, self._noise[t])
+        noise = [x[t] for x in self._noise]
+        action, self._log_probs[t] = self._drawing(policy, noise)
         if self._form.policy:
             for name, x in policy.items():
                 self._kept(name, x)[t] = x

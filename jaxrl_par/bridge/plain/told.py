@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrl_par import draws
 from jaxrl_par.bridge.plain.actor import Form
-from jaxrl_par.bridge.plain.drawn import MOST_ACTIONS
+from jaxrl_par.bridge.plain.drawn import MOST_ACTIONS, Drawing
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.types import Agent, Params, PlainPolicy, PRNGKey, Trajectory
 
@@ -17,15 +17,14 @@ def problems(agent: Agent) -> list[str]:
     """Why an agent cannot act without JAX, if it cannot."""
     if agent.acts_plainly is None:
         return [
-            "act_with: numpy knows actor-critics of dense layers or a 3x3 convolution,"
-            " in float32, with no memory or an lstm or gru that policy and value share,"
-            " so for this learner it must be jax"
+            "act_with: numpy knows actor-critics in float32, without memory or with one"
+            " that policy and value share, so for this learner it must be jax"
         ]
-    action = agent.acts_plainly.described()["action"]
-    if action.get("num_values", 0) > MOST_ACTIONS:
+    most = Drawing(agent.acts_plainly.described()).most_actions
+    if most > MOST_ACTIONS:
         return [
             f"act_with: numpy draws from up to {MOST_ACTIONS} actions, so it must be"
-            f" jax, got {action['num_values']} actions"
+            f" jax, got {most} actions"
         ]
     return []
 

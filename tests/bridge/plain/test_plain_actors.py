@@ -22,8 +22,13 @@ from jaxrl_par.envs.host import Seeded, from_pure, make
 from jaxrl_par.envs.host.seeded import seed_of
 from jaxrl_par.envs.wrappers import previous_action_and_reward
 from jaxrl_par.errors import RefusedError
-from jaxrl_par.networks import NetworkConfig, actor_critic, q_network
-from jaxrl_par.testing import probes
+from jaxrl_par.networks import (
+    NetworkConfig,
+    TransformerConfig,
+    actor_critic,
+    q_network,
+)
+from jaxrl_par.testing import choices, probes
 from jaxrl_par.topologies.fleet import fleet
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import repeat_recorded, threads
@@ -36,6 +41,17 @@ NETWORKS = {
     "lstm": NetworkConfig(widths=(8,), memory="lstm", memory_width=4),
     "gru": NetworkConfig(widths=(8,), memory="gru", memory_width=4),
     "separate": NetworkConfig(widths=(8,), shared=False),
+    "gtrxl": NetworkConfig(
+        widths=(8,),
+        memory="gtrxl",
+        memory_width=4,
+        transformer=TransformerConfig(2, 2, memory_length=3, mlp_width=8),
+    ),
+}
+CHOICES = {
+    "masked": lambda: choices.few_of_many(3, rooms=4),
+    "combinations": lambda: choices.pairs(3),
+    "parts": lambda: choices.parts(3),
 }
 
 
@@ -69,7 +85,10 @@ def assert_alike(ours, theirs):
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             assert x.dtype == y.dtype and x.shape == y.shape
             np.testing.assert_allclose(x, y, atol=2e-6)
-        np.testing.assert_array_equal(a.action, b.action)
+        same = (jax.tree.leaves(x.action) for x in (a, b))
+        for x, y in zip(*same, strict=True):
+            if np.issubdtype(x.dtype, np.integer):
+                np.testing.assert_array_equal(x, y)
         assert one.episodes == other.episodes and one.versions == other.versions
 
 
@@ -99,6 +118,17 @@ def test_actions_of_real_numbers_are_those_of_an_actor_by_jax(policy):
     a, b = ours[0].trajectory, theirs[0].trajectory
     np.testing.assert_allclose(a.action, b.action, atol=1e-4)
     np.testing.assert_allclose(a.extras["log_prob"], b.extras["log_prob"], atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOICES)
+def test_masks_and_parts_are_drawn_as_by_an_actor_by_jax(name):
+    env = CHOICES[name]()
+    learner = agent(env, "separate", behaviour_cost=0.1)
+    make_env = lambda key: from_pure(env, key)  # noqa: E731
+    ours, *_ = unrolled("numpy", learner, make_env)
+    theirs, *_ = unrolled("jax", learner, make_env)
+    assert_alike(ours, theirs)
 
 
 CHILD = """
