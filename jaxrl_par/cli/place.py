@@ -17,6 +17,7 @@ from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.gossip import gossip
+from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
@@ -110,11 +111,13 @@ def _delayed(args: Args, learner: Learner) -> Program:
     )
 
 
-def _gossip(args: Args, learner: Learner) -> Program:
+def _gossip(args: Args, learner: Learner) -> Program | Engine:
     number, schedule = args.gossip.num_learners, None
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
     parts = learner, args.make_env(args.envs_each), args.unroll_length, args.gossip
+    if args.in_processes:
+        return fleet_of_learners(*parts, args.fleet)
     mesh = None if args.num_devices == 1 else _mesh(args)
     return gossip(*parts, mesh=mesh, schedule=schedule)
 
