@@ -123,7 +123,10 @@ def _gossip(args: Args, learner: Learner) -> Program | Engine:
 
 
 def _threads(args: Args, learner: Learner) -> Engine:
-    parts = learner, args.make_host_env, args.unroll_length, args.threads, _mesh(args)
+    # The same as in a fleet whose record is repeated: it says what acts.
+    in_fleet = args.topology == "fleet" and not args.is_pure
+    make = args.seeded() if in_fleet else args.make_host_env
+    parts = learner, make, args.unroll_length, args.threads, _mesh(args)
     if args.repeat is None:
         return threads_topology.threads(*parts)
     if args.threads.keep_unrolls:

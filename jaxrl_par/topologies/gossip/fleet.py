@@ -29,7 +29,7 @@ from jaxrl_par.fleet.connection import import_ray
 from jaxrl_par.fleet.learners import LearnerFleetEngine
 from jaxrl_par.fleet.peers import Begun
 from jaxrl_par.loops import Learner, Run, learner_of
-from jaxrl_par.loops.matchings import is_due, matching_of, matchings
+from jaxrl_par.loops.matchings import matching_of, matchings
 from jaxrl_par.loops.peers import Parts, distance, moved
 from jaxrl_par.measured import Metric
 from jaxrl_par.topologies.gossip.config import GossipConfig
@@ -55,7 +55,7 @@ class Reading:
     def of(self, root: PRNGKey, round_: int) -> list[tuple[float, int]]:
         """The weight and the place of each, its own where it rests."""
         config, place, size = self._config, self._place, self._config.num_learners
-        if not is_due(count_of(round_), config.interval):
+        if round_ % config.interval:
             return []
         if config.kind == "ring":
             return [(1.0 / 3.0, (place - step) % size) for step in (1, -1)]
