@@ -84,25 +84,38 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     environ = os.environ | HEALTH | known | {"RAY_USAGE_STATS_ENABLED": "0"}
     nodes = []
     try:
-        for name, address in NAMES.items():
-            where = ["--head", "--port", ADDRESS.rpartition(":")[2]]
-            where += ["--include-dashboard", "false", "--temp-dir", str(folder / "ray")]
-            where = where if name == HEAD else ["--address", ADDRESS]
-            cpus = "0" if name == HEAD else "2"
-            options = ["--node-ip-address", address, "--num-cpus", cpus, "--block"]
-            options += ["--object-store-memory", f"{100 * 10**6}"]
-            start = [sys.executable, "-m", "ray.scripts.scripts", "start"]
-            command = [*within(name), *start, *where, *options]
-            nodes.append(subprocess.Popen(command, env=environ, **_quiet()))
-            time.sleep(5.0 if name == HEAD else 0.0)
+        for name in NAMES:
+            log = folder / f"{name}.log"
+            nodes.append(node(name, folder, log, environ))
+            deadline = time.monotonic() + 120
+            while "Ray runtime started" not in log.read_text():
+                if time.monotonic() > deadline or nodes[-1].poll() is not None:
+                    raise RuntimeError(f"no node on {name}: {log.read_text()[-500:]}")
+                time.sleep(0.2)
         yield environ
     finally:
-        for node in reversed(nodes):
-            end(node)
+        for started in reversed(nodes):
+            end(started)
 
 
-def _quiet() -> dict[str, Any]:
-    return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+def node(
+    name: str, folder: Path, log: Path, environ: dict[str, str]
+) -> subprocess.Popen:
+    """Starts a node of Ray on a host; the first one is the head, without actors."""
+    where = ["--address", ADDRESS, "--num-cpus", "2"]
+    if name == HEAD:
+        where = ["--head", "--port", ADDRESS.rpartition(":")[2], "--num-cpus", "0"]
+        where += ["--include-dashboard", "false", "--temp-dir", str(folder / "ray")]
+    options = ["--node-ip-address", NAMES[name], "--block"]
+    options += ["--object-store-memory", f"{100 * 10**6}"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start"]
+    with log.open("w") as told:
+        return subprocess.Popen(
+            [*within(name), *start, *where, *options],
+            env=environ,
+            stdout=told,
+            stderr=subprocess.STDOUT,
+        )
 
 
 @contextmanager

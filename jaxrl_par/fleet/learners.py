@@ -49,6 +49,8 @@ class LearnerFleetEngine(Engine):
         self._patience = patience
         self._resources = ExitStack()
         self._leases: dict[int, Lease] = {}
+        self._why: dict[int, str] = {}
+        """By learner that is lost."""
         self._compile_seconds = 0.0
         self._last: list[Run] = []
 
@@ -84,9 +86,8 @@ class LearnerFleetEngine(Engine):
 
         with ThreadPoolExecutor(self._size) as pool:
             self._leases = dict(enumerate(pool.map(started, range(self._size))))
-        begun: dict[int, Begun] = self._asked(
-            "begin", lambda i: (Known(names, i, self._patience),)
-        )
+        given = lambda i: (Known(names, i, self._patience),)  # noqa: E731
+        begun: dict[int, Begun] = self._asked("begin", given, config.start_seconds)
         self._refuse_losses()
         self._compile_seconds = max(x.compile_seconds for x in begun.values())
         self._last = [own(begun[i].run) for i in range(self._size)]
@@ -94,7 +95,7 @@ class LearnerFleetEngine(Engine):
 
     def resume(self, run: Run) -> None:
         runs = [jax.tree.map(lambda x, i=i: x[i], run) for i in range(self._size)]
-        self._asked("resume", lambda i: (on_host(runs[i]),))
+        self._asked("resume", lambda i: (on_host(runs[i]),), self._patience)
         self._refuse_losses()
         self._last = runs
 
@@ -105,12 +106,13 @@ class LearnerFleetEngine(Engine):
           LostError: none is left.
         """
         before = self.living
-        found: dict[int, Advanced] = self._asked("advance", lambda i: (num_updates,))
+        given = lambda i: (num_updates,)  # noqa: E731
+        found: dict[int, Advanced] = self._asked("advance", given, self._patience)
         if not found:
-            raise LostError(f"all {self._size} learners are lost")
+            raise LostError(f"all {self._size} learners are lost. {self._told()}")
         for i in sorted(set(before) - set(found)):
-            told = f"learner {i} is lost: {len(found)} of {self._size} go on without it"
-            warnings.warn(told, stacklevel=2)
+            told = f"{len(found)} of {self._size} go on without it"
+            warnings.warn(f"learner {i} is lost: {told}. {self._why[i]}", stacklevel=2)
         living = {i: own(x.run) for i, x in found.items()}
         self._last = [
             living[i] if i in living else _missing(self._last[i], list(living.values()))
@@ -130,7 +132,9 @@ class LearnerFleetEngine(Engine):
         self._leases = {}
         self._resources.close()
 
-    def _asked(self, method: str, arguments: Callable[[int], tuple]) -> dict[int, Any]:
+    def _asked(
+        self, method: str, arguments: Callable[[int], tuple], patience: float
+    ) -> dict[int, Any]:
         """The answers of those that are there; who is lost is none of them any more."""
         leases = self._leases
         calls = {i: x.handle.call(method, *arguments(i)) for i, x in leases.items()}
@@ -142,25 +146,32 @@ class LearnerFleetEngine(Engine):
                 if call.ready(TICK / len(calls)):
                     del calls[i]
                     self._answered(i, call, found)
-                elif signs[i].silent_for() > self._patience:
+                elif signs[i].silent_for() > patience:
                     del calls[i]
                     leases[i].handle.kill()
-                    self._leases = {j: x for j, x in self._leases.items() if j != i}
+                    self._miss(i, f"nothing was heard of it for {patience:g} s")
         return found
 
     def _answered(self, place: int, call: Call, found: dict[int, Any]) -> None:
         try:
             found[place] = call.result()
-        except LostError:
-            self._leases = {i: x for i, x in self._leases.items() if i != place}
+        except LostError as error:
+            self._miss(place, str(error))
+
+    def _miss(self, place: int, why: str) -> None:
+        self._why[place] = f"{self._leases[place].where}: {why}"
+        self._leases = {i: x for i, x in self._leases.items() if i != place}
+
+    def _told(self) -> str:
+        return "; ".join(self._why[i] for i in sorted(self._why))
 
     def _refuse_losses(self) -> None:
         """
         Raises:
           LostError: a learner was lost before any had learned.
         """
-        if lost := sorted(set(range(self._size)) - self._leases.keys()):
-            raise LostError(f"learners {lost} were lost before training")
+        if self._why:
+            raise LostError(f"learners were lost before training. {self._told()}")
 
 
 class _Sign:

@@ -80,9 +80,7 @@ def exchanged(process, round_, others, x):
 def test_two_have_what_the_other_has_whoever_is_first(world):
     a, b = world.there["a"], world.there["b"]
     found = []
-    waiting = threading.Thread(
-        target=lambda: found.extend(exchanged(a, 1, (1,), 10.0))
-    )
+    waiting = threading.Thread(target=lambda: found.extend(exchanged(a, 1, (1,), 10.0)))
     waiting.start()
     found += exchanged(b, 1, (0,), 20.0)
     waiting.join(30)
