@@ -80,14 +80,14 @@ class LearnerFleetEngine(Engine):
         names = tuple(cluster.full_name(f"learner-{i}") for i in range(self._size))
 
         def started(place: int) -> Lease:
-            kind = PeerProcess, f"learner-{place}"
-            slot = Slot(cluster, config, f"learner {place}", *given, *kind)
+            role = {"kind": PeerProcess, "known_as": f"learner-{place}"}
+            slot = Slot(cluster, config, f"learner {place}", *given, **role)
             return slot.acquire(lambda: None)
 
         with ThreadPoolExecutor(self._size) as pool:
             self._leases = dict(enumerate(pool.map(started, range(self._size))))
-        given = lambda i: (Known(names, i, self._patience),)  # noqa: E731
-        begun: dict[int, Begun] = self._asked("begin", given, config.start_seconds)
+        known = lambda i: (Known(names, i, self._patience),)  # noqa: E731
+        begun: dict[int, Begun] = self._asked("begin", known, config.start_seconds)
         self._refuse_losses()
         self._compile_seconds = max(x.compile_seconds for x in begun.values())
         self._last = [own(begun[i].run) for i in range(self._size)]

@@ -78,8 +78,8 @@ class Stepped(PooledActor):
         """
         if keys is not None:
             self.env.plan(keys)
-        row = self._timed("step", self.env.step, action)
-        return Row(*row, self._after() if ends else None)
+        step, reward, discount = self._timed("step", self.env.step, action)
+        return Row(step, reward, discount, self._after() if ends else None)
 
     def state(self) -> Counted:
         return Counted(self.next_unroll, self.generation)

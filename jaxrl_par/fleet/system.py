@@ -50,9 +50,9 @@ class FleetActors(actor_learner.ActorLearnerSystem):
         super().__init__(parts, key, num_past_params)
         threads = parts.config
         self._is_seeded = isinstance(parts.make_env, Seeded)
-        self._asks = threads.inference == "central"
-        without_jax = self._is_seeded if self._asks else threads.act_with == "numpy"
-        if self._asks:
+        asks = threads.inference == "central"
+        without_jax = self._is_seeded if asks else threads.act_with == "numpy"
+        if asks:
             recipe = self._stepping_recipe()
         else:
             recipe = self._plain_recipe() if without_jax else self._recipe(key)
@@ -60,7 +60,7 @@ class FleetActors(actor_learner.ActorLearnerSystem):
             fleet, recipe, threads.num_actors, "actor", without_jax=without_jax
         )
         self.published: Published | None = None
-        if self._asks:  # parameters stay here
+        if asks:  # parameters stay here
             return
         try:
             restarts = threads.supervision.restarts
@@ -72,7 +72,7 @@ class FleetActors(actor_learner.ActorLearnerSystem):
     def actor(self, index: int, **options: Any) -> AnyActor:
         """A proxy, or an actor here whose environments are elsewhere; without any."""
         parts = self.parts
-        if self._asks:
+        if self.published is None:
             seat = self._places.add(self._seat(index, **options))
             return self._asking(FarActor, index, seat, **options)
         proxy = FleetActor(

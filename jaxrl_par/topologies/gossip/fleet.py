@@ -14,6 +14,7 @@ checkpoint: then it has the mean of the others.
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +114,10 @@ class Meeting:
         weights = tuple(weight for weight, _ in found)
         others = [parts for _, parts in found]
         self._run, apart = self._meet(weights, self._run, others)
+        counts: Any = np.array([len(read) - len(found), len(read)], np.float32)
         return self._metrics | {
             "distance": apart,
-            "missed": Mean(np.float32(len(read) - len(found)), np.float32(len(read))),
+            "missed": Mean(counts[0], counts[1]),
             "meeting_ms": np.float32(1e3 * waited),
         }
 
