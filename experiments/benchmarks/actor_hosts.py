@@ -41,7 +41,7 @@ RUN = [
     *("--topology", "fleet", "--fleet.address", ADDRESS),
     *("--threads.num-actors", f"{NUM_HOSTS}", "--threads.act-with", "numpy"),
     *("--threads.schedule", "free", "--threads.supervision.on-error", "restart"),
-    *("--threads.supervision.env-timeout", "5.0"),
+    *("--threads.supervision.env-timeout", "20.0"),
     *("--threads.supervision.close-seconds", "2.0"),
     *("--num-envs", f"{ROWS[0]}", "--unroll-length", f"{ROWS[1]}"),
     *("--num-minibatches", "1", "--log-interval", "5"),

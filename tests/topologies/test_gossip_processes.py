@@ -36,6 +36,7 @@ def after(members, num_updates, lost=()):
     return np.array(found, np.float32), metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [
     GossipConfig(3, "random"), GossipConfig(2, "ring"), GossipConfig(3, "full", 2),
 ])  # fmt: skip
@@ -57,6 +58,7 @@ def test_a_ring_of_two_keeps_its_mean():
     np.testing.assert_allclose(found, [5, 4], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_learner_alone_applies_its_own_gradient():
     for kind in ("ring", "random", "full"):
         (found,), _ = after(learners(GossipConfig(1, kind), [3], (1.0,)), 1)
@@ -74,6 +76,7 @@ def test_of_three_one_rests_and_pairs_are_the_same_for_all():
     assert seen == {tuple(row) for row in matchings(3).tolist()}
 
 
+@pytest.mark.slow
 def test_who_meets_one_that_is_lost_goes_on_alone():
     """Counted; the others stay in their pairs, and their mean is what it was."""
     members = learners(GossipConfig(3, "random"), [0, 3, 6])
@@ -89,6 +92,7 @@ def test_who_meets_one_that_is_lost_goes_on_alone():
 READINGS = [Reading(GossipConfig(3, "random"), i) for i in range(2)]
 
 
+@pytest.mark.slow
 def test_learners_meet_at_each_multiple_of_the_interval():
     config = GossipConfig(2, "full", interval=3)
     found, _ = after(learners(config, [0, 4], (-1.0, 0.0)), 6)
