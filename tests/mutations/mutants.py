@@ -2669,11 +2669,11 @@ _FLEET = (
         "test_of_three_one_rests_and_pairs_are_the_same_for_all",
     ),
     _m(
-        "gossip: what comes for a later round is taken for this one",
+        "gossip: both neighbours of a ring of two are read as one",
         "fleet/peers.py",
-        "self._sent[round_, sender] = parts",
-        "self._sent[min([x for x, _ in self._sent], default=round_), sender] = parts",
-        "fleet/test_fleet_peers.py::test_what_comes_early_waits_for_its_round",
+        "return [found.get(i) for i in others]",
+        "return [found[i] for i in here]",
+        "fleet/test_fleet_peers.py::test_both_neighbours_of_a_ring_of_two_are_one",
     ),
     _m(
         "fleet: a part of a generation that is over is played with newer parameters",
