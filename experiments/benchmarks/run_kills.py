@@ -60,8 +60,8 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("compiled", "a2c", 3000),
-        Kind("driver", "impala", 600, tuple(_LOCKSTEP)),
-        Kind("learner", "a2c", 1500, ("--num-devices", "2"), num_learners=2),
+        Kind("driver", "impala", 300, tuple(_LOCKSTEP)),
+        Kind("learner", "a2c", 800, ("--num-devices", "2"), num_learners=2),
     )
 }
 

@@ -208,19 +208,18 @@ def _missing(last: Run, living: Sequence[Run]) -> Run:
 
 
 def _metrics(columns: list[list[Metrics] | None]) -> Metrics:
-    """Of K updates, [K, N]. One who is lost has nothing that counts, and else the
-    numbers of another."""
+    """Of K updates, [K, N]. One who is lost counts nothing, and has no numbers."""
     other = next(x for x in columns if x is not None)
-    nobody = [_uncounted(x) for x in other]
+    nobody = [{name: _none_of(x) for name, x in row.items()} for row in other]
+    whole = [nobody if x is None else x for x in columns]
     rows = [
-        jax.tree.map(lambda *xs: np.stack(xs), *x)
-        for x in zip(*[nobody if x is None else x for x in columns], strict=True)
+        jax.tree.map(lambda *xs: np.stack(xs), *row) for row in zip(*whole, strict=True)
     ]
     return jax.tree.map(lambda *xs: np.stack(xs), *rows)
 
 
-def _uncounted(metrics: Metrics) -> Metrics:
-    return {
-        name: Mean(0 * x.total, 0 * x.count) if isinstance(x, Mean) else x
-        for name, x in metrics.items()
-    }
+def _none_of(value: Any) -> Any:
+    if isinstance(value, Mean):
+        return Mean(0 * value.total, 0 * value.count)
+    value = np.asarray(value)
+    return np.full_like(value, np.nan if value.dtype.kind == "f" else 0)

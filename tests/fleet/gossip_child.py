@@ -114,6 +114,7 @@ def lost(how, patience):
         "told": [str(x.message) for x in told],
         "missed": metrics["missed"].total.sum(axis=0).tolist(),
         "meetings": metrics["missed"].count.sum(axis=0).tolist(),
+        "norms": np.isnan(metrics["grad_norm"]).all(axis=0).tolist(),
         "from_mean": apart_by(shared(second), shared(first)),
         "updates": np.asarray(run.progress.updates.units).tolist(),
         "alive": any(map(fleets.is_alive, pids)),

@@ -52,6 +52,7 @@ def test_one_that_dies_or_stands_still_is_missed_and_counted(told, how):
         "learner 1 is lost: 1 of 2 go on without it. learner 1, proc"
     )
     assert found["missed"] == [12, 0] and found["meetings"] == [12, 0]
+    assert found["norms"] == [False, True]
     assert found["from_mean"] < 1e-6
     assert found["updates"] == [14, 14]
     assert found["end"].startswith("all 2 learners are lost. learner 0, process")
