@@ -18,7 +18,10 @@ counts as a whole unroll. The holder of the parameters is replaced in the same w
 Actors of exportable actor-critics can do without JAX (`act_with = numpy`): their
 processes import none, start sooner and are smaller. They draw the numbers that actors
 by JAX draw, from the same keys, and act otherwise only by rounding; lockstep ends in
-the bits of threads that act with NumPy too, and a record is repeated in that way.
+the bits of threads that act with NumPy too, and a record is repeated in that way. That
+is the default (`auto`) for dense networks and simulators from a seed, but in lockstep:
+its bits are those of threads, of which most act by JAX. Who repeats a record decides by
+the same, and so alike.
 
 With `inference = central` processes hold environments alone, without network, memory
 or, for simulators that are made from a seed, JAX. Who acts is beside the learner, as
