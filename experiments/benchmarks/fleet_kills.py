@@ -183,7 +183,7 @@ def main(args: Args) -> None:
     told = {
         "parts": parts,
         "runs": runs,
-        "left": belongings.left(60.0) | folders(belongings.pids),
+        "left": belongings.left(120.0) | folders(belongings.pids),
         "seconds": time.monotonic() - began,
     }
     print({name: x for name, x in told.items() if name == "left" or name == "seconds"})

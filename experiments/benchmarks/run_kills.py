@@ -1,7 +1,7 @@
 """Runs whose processes are killed again and again, and go on from their checkpoints.
 
 Each kind is a run of the command line. A kill falls at a random moment after the run
-has written something new; then all that it had started must be gone, and it goes on.
+has written something new, and then it goes on at once, whatever is still there of it.
 When it has come to its end its final state must have the hash of a run that nobody
 disturbed. Where more kills are left, another run of the same kind is begun.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from left_behind import Belongings, descendants, is_alive
+from left_behind import Belongings, descendants
 
 EXPERIMENTS = Path(__file__).parent.parent
 _OPTIONS = [
@@ -29,7 +29,6 @@ _LOCKSTEP = [
     *("--topology", "fleet", "--threads.num-actors", "2", "--num-minibatches", "1"),
     *("--threads.schedule", "lockstep", "--fleet.object-store-mb", "200"),
 ]
-_GONE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -111,18 +110,10 @@ class Killed:
         if process.poll() is not None or not victims:
             return False
         os.kill(self._draw.choice(victims), signal.SIGKILL)
-        began = time.monotonic()
+        self._began = time.monotonic()
         if not several:
             process.wait()
-        while any(map(is_alive, started)):
-            if time.monotonic() - began > _GONE_SECONDS:
-                raise RuntimeError(f"{name}: {started} live on after a kill")
-            time.sleep(0.02)
-        self.kills.append({
-            "kind": self._kind.name,
-            "updates": self._updates(name),
-            "seconds": time.monotonic() - began,
-        })  # fmt: skip
+        self.kills.append({"kind": self._kind.name, "updates": self._updates(name)})
         print(f"{len(self.kills):4} {self.kills[-1]}", flush=True)
         return True
 
