@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxrl_par.fleet import peers
+from jaxrl_par.fleet import learners, peers
 from jaxrl_par.fleet.peers import Known, Mail, PeerProcess
+from jaxrl_par.types import Mean
 
 
 class RayError(Exception):
@@ -141,3 +142,14 @@ def test_mail_is_taken_once():
     mail = Mail()
     mail.put(1, 0, "x")
     assert mail.take(1, 0, 0.0) == "x" and mail.take(1, 0, 0.0) is None
+
+
+def test_one_that_is_lost_counts_nothing_and_has_no_numbers():
+    """A list of numbers for each learner would else say something of it."""
+    one = {"return": Mean(np.float32(6), np.float32(2)), "norm": np.float32(3)}
+    one |= {"skipped": np.int32(1)}
+    found = learners._metrics([[one, one], None])
+    assert found["return"].total.tolist() == [[6, 0], [6, 0]]
+    assert found["return"].count.tolist() == [[2, 0], [2, 0]]
+    np.testing.assert_array_equal(found["norm"], [[3, np.nan]] * 2)
+    assert found["skipped"].tolist() == [[1, 0], [1, 0]]
