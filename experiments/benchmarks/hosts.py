@@ -2,43 +2,34 @@
 
     python experiments/benchmarks/hosts.py        # Linux, as root
 
-Each host is a network namespace of its own. What lies between is this process, which
-carries each packet from one to the other after a delay, and nothing any more once the
-cable is cut. A delay is that of one way: an answer takes twice as long.
+Hosts are network namespaces: see `namespaces`. A delay is that of one way.
 """
 
-import fcntl
-import heapq
 import json
-import os
-import select
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from namespaces import Network, hosts, named, within
+
 from jaxrl_par import cli
 from jaxrl_par.errors import above, at_least
 
 SCRIPT = Path(__file__).parent.parent / "a2c.py"
-HOSTS = {"jaxrl0": "10.77.0.1", "jaxrl1": "10.77.0.2"}
-"""Namespaces, and the address of each."""
+HOSTS = named(2)
 RUN = [
     *("--num-envs", "32", "--unroll-length", "32", "--num-devices", "2"),
     *("--log-interval", "10", "--evaluation-envs", "2", "--evaluation-episodes", "1"),
     *("--no-gif", "--no-tensorboard", "--name", "run"),
 ]
-_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 
 
 @dataclass(frozen=True)
@@ -58,80 +49,6 @@ class Args:
         return at_least(self, delays_ms=0, num_updates=30) + above(self, timeout=0)
 
 
-class Cable:
-    """Carries packets between the hosts, in a thread."""
-
-    def __init__(self, ends: tuple[int, int]):
-        """`ends`: a device of each host, as a file."""
-        self.delay = 0.0
-        self.is_cut = False
-        self.packets = 0
-        self._other = dict(zip(ends, reversed(ends), strict=True))
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._carry, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._closing.set()
-        self._thread.join()
-
-    def _carry(self) -> None:
-        order = count()
-        waiting: list[tuple[float, int, int, bytes]] = []
-        while not self._closing.is_set():
-            soon = waiting[0][0] - time.monotonic() if waiting else 0.1
-            ready, _, _ = select.select(list(self._other), [], [], max(soon, 0))
-            now = time.monotonic()
-            for end in ready:
-                packet = os.read(end, 65536)
-                if not self.is_cut:
-                    due = now + self.delay
-                    to = self._other[end]
-                    heapq.heappush(waiting, (due, next(order), to, packet))
-            while waiting and waiting[0][0] <= now:
-                *_, to, packet = heapq.heappop(waiting)
-                if not self.is_cut:
-                    os.write(to, packet)
-                    self.packets += 1
-
-
-@contextmanager
-def hosts() -> Iterator[Cable]:
-    """Two namespaces with a cable between them; none is left afterwards."""
-    ends = tuple(os.open("/dev/net/tun", os.O_RDWR) for _ in HOSTS)
-    names = Path("/etc/netns")
-    try:
-        for (name, address), end in zip(HOSTS.items(), ends, strict=True):
-            ip("netns", "add", name)
-            device = struct.pack("16sH14x", name.encode(), _IFF_TUN | _IFF_NO_PI)
-            fcntl.ioctl(end, _TUNSETIFF, device)
-            ip("link", "set", name, "netns", name)
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", name)
-            ip("-n", name, "link", "set", name, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-            # gloo listens at the address of the machine's name.
-            (names / name).mkdir(parents=True)
-            table = f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n"
-            (names / name / "hosts").write_text(table)
-        cable = Cable((ends[0], ends[1]))
-        try:
-            yield cable
-        finally:
-            cable.close()
-    finally:
-        for name, end in zip(HOSTS, ends, strict=True):
-            os.close(end)
-            subprocess.run(["ip", "netns", "del", name], check=False)
-            (names / name / "hosts").unlink(missing_ok=True)
-            if (names / name).exists():
-                (names / name).rmdir()
-
-
-def ip(*words: str) -> None:
-    """Sets something of the network."""
-    subprocess.run(["ip", *words], check=True)
-
-
 @contextmanager
 def learners(runs: Path, num_updates: int) -> Iterator[list[subprocess.Popen]]:
     """One process on each host, which train together."""
@@ -142,7 +59,7 @@ def learners(runs: Path, num_updates: int) -> Iterator[list[subprocess.Popen]]:
     processes = []
     try:
         for i, name in enumerate(HOSTS):
-            command = ["ip", "netns", "exec", name, sys.executable, str(SCRIPT)]
+            command = [*within(name), sys.executable, str(SCRIPT)]
             quiet = subprocess.DEVNULL
             process = subprocess.Popen([*command, *options, f"{i}"], stdout=quiet)
             processes.append(process)
@@ -153,9 +70,9 @@ def learners(runs: Path, num_updates: int) -> Iterator[list[subprocess.Popen]]:
             process.wait()
 
 
-def rate(cable: Cable, delay_ms: float, args: Args) -> dict[str, Any]:
+def rate(network: Network, delay_ms: float, args: Args) -> dict[str, Any]:
     """Updates per second with that delay, in the median chunk but for the first."""
-    cable.delay, before = delay_ms / 1000, cable.packets
+    network.delay, before = delay_ms / 1000, network.packets
     with TemporaryDirectory() as folder:
         with learners(Path(folder), args.num_updates) as processes:
             for process in processes:
@@ -170,15 +87,15 @@ def rate(cable: Cable, delay_ms: float, args: Args) -> dict[str, Any]:
     return {
         "delay_ms": delay_ms,
         "updates_per_second": 1 / median(taken),
-        "packets": cable.packets - before,
+        "packets": network.packets - before,
         "updates": found[-1]["updates"],
         "state_sha256": summary["state_sha256"],
     }
 
 
-def cut(cable: Cable, args: Args) -> dict[str, Any]:
-    """How both learners end when the cable is cut in the middle of a run."""
-    cable.delay = 0.001
+def cut(network: Network, args: Args) -> dict[str, Any]:
+    """How both learners end when the other host is cut off in the middle of a run."""
+    network.delay = 0.001
     with (
         TemporaryDirectory() as folder,
         learners(Path(folder), 10**6) as processes,
@@ -188,10 +105,10 @@ def cut(cable: Cable, args: Args) -> dict[str, Any]:
             if time.monotonic() > deadline or processes[0].poll() is not None:
                 raise RuntimeError("the run that was to be cut did not begin")
             time.sleep(0.1)
-        cable.is_cut, started = True, time.monotonic()
+        network.cut_off, started = {HOSTS["jaxrl1"]}, time.monotonic()
         ends = [process.wait(args.timeout) for process in processes]
         seconds = time.monotonic() - started
-    cable.is_cut = False
+    network.cut_off = set()
     return {"exit_codes": ends, "seconds": seconds}
 
 
@@ -205,11 +122,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Prints the result, and writes it."""
     args = cli.parse(Args)
-    with hosts() as cable:
-        rates = [rate(cable, delay, args) for delay in args.delays_ms]
+    with hosts(HOSTS) as network:
+        rates = [rate(network, delay, args) for delay in args.delays_ms]
         result: dict[str, Any] = {"rates": rates}
         if args.cut:
-            result["cut"] = cut(cable, args)
+            result["cut"] = cut(network, args)
     args.output.write_text(json.dumps(result | {"machine": cli.machine()}, indent=2))
     print(json.dumps(result, indent=2))
 

@@ -132,6 +132,8 @@ class Args:
     delays: DelaysConfig = DelaysConfig()
     """Of delayed, and of gossip where pace = own."""
     gossip: GossipConfig = GossipConfig()
+    in_processes: bool = False
+    """For gossip: each learner in a process of its own, by Ray, as `fleet` says."""
     hosts: HostsConfig = HostsConfig()
     fleet: FleetConfig = FleetConfig()
     training: Flat[TrainingConfig] = TrainingConfig()
@@ -366,4 +368,7 @@ class Args:
             return "is for episodes that go on: here each is played from its start"
         if name.startswith("delays.") and not self.in_turns:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
+        gossips = self.topology == "gossip"
+        if name.startswith("fleet.") and gossips and not self.in_processes:
+            return "is for in_processes"
         return unread(self, name)

@@ -18,6 +18,7 @@ from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.gossip import gossip
+from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
@@ -112,17 +113,22 @@ def _delayed(args: Args, learner: Learner) -> Program:
     )
 
 
-def _gossip(args: Args, learner: Learner) -> Program:
+def _gossip(args: Args, learner: Learner) -> Program | Engine:
     number, schedule = args.gossip.num_learners, None
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
     parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
+    if args.in_processes:
+        return fleet_of_learners(*parts, args.fleet)
     mesh = None if args.num_devices == 1 else _mesh(args)
     return gossip(*parts, mesh=mesh, schedule=schedule)
 
 
 def _threads(args: Args, learner: Learner) -> Engine:
-    parts = learner, args.make_host_env, args.unroll_length, args.threads, _mesh(args)
+    # The same as in a fleet whose record is repeated: it says what acts.
+    in_fleet = args.topology == "fleet" and not args.is_pure
+    make = args.seeded() if in_fleet else args.make_host_env
+    parts = learner, make, args.unroll_length, args.threads, _mesh(args)
     if args.repeat is None:
         return threads_topology.threads(*parts)
     if args.threads.keep_unrolls:

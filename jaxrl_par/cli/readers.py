@@ -27,7 +27,9 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "delays.lag": ("delayed",),
     "gossip": ("gossip",),
     "hosts": ("compiled",),
-    "fleet": ("fleet",),
+    "in_processes": ("gossip",),
+    "fleet": ("fleet", "gossip"),
+    "fleet.threads_per_process": ("fleet",),
 }
 """Who reads a field or a part, if not all topologies do; the longest name decides. A
 fleet reads what the system reads that it runs: see `Args.fleet_of`."""

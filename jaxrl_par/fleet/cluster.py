@@ -97,6 +97,7 @@ class Cluster:
         cpus: float = 0.0,
         name: str | None = None,
         groups: dict[str, int] | None = None,
+        here: bool = False,
     ) -> Handle:
         """An actor, which may still have to start.
 
@@ -104,13 +105,14 @@ class Cluster:
           cpus: processors that are kept for it.
           name: others find it by that.
           groups: threads of its calls, by their group.
+          here: beside this process, if there is room, and not on any node.
         """
         given = {"concurrency_groups": groups} if groups else {}
         options = {
             "num_cpus": cpus,
             "max_restarts": 0,  # we make it anew, with what it needs, and count it
             "max_task_retries": 0,
-            "scheduling_strategy": "SPREAD",
+            "scheduling_strategy": _beside_us() if here else "SPREAD",
         }
         options |= {"name": self.full_name(name)} if name else {}
         actor = ray.remote(**given)(kind) if given else ray.remote(kind)
@@ -137,6 +139,13 @@ class Cluster:
         for handle in handles:
             handle.kill()
         CONNECTION.leave()
+
+
+def _beside_us() -> Any:
+    """The node of this process, for Ray."""
+    strategies = ray.util.scheduling_strategies
+    node = ray.get_runtime_context().get_node_id()
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 def _is_rays(pid: int) -> bool:

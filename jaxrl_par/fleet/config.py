@@ -25,8 +25,9 @@ class FleetConfig:
     xla_threads: int = 1
     """Threads that XLA computes with in a process."""
     object_store_mb: int | None = None
-    """Without an address: memory for what is on its way, in 10^6 bytes. None leaves it
-    to Ray, which takes a third of what there is."""
+    """Without an address: memory for what is on its way, in 10^6 bytes, all of which is
+    taken at the start: sending is faster then. None leaves it to Ray, which takes up to
+    a third of what there is, as it is needed."""
     connect_seconds: float = 15.0
     """Seconds in which the cluster has to answer."""
     start_seconds: float = 120.0

@@ -37,9 +37,9 @@ class ActorFleetEngine(ActorLearnerEngine):
 
     def report(self) -> ActorLearnerReport | None:
         report = super().report()
-        if report is None:
-            return None
-        return replace(report, restarts=report.restarts + self._system.published.lost)
+        if report is None or not (published := self._system.published):
+            return report
+        return replace(report, restarts=report.restarts + published.lost)
 
     def _make_system(self, key: PRNGKey) -> FleetActors:
         past = self._config.num_past_params
@@ -48,7 +48,9 @@ class ActorFleetEngine(ActorLearnerEngine):
         return system
 
     def _make_publisher(self, keep: int) -> Publisher:
-        return HeldPublisher(self._supervisor, keep, self._system.published)
+        if published := self._system.published:
+            return HeldPublisher(self._supervisor, keep, published)
+        return super()._make_publisher(keep)
 
 
 class WorkerFleetEngine(ParameterServerEngine):

@@ -77,6 +77,7 @@ class Puller:
         self._most = kept
         self._owned = owned
         self._kept: dict[int, Params] = {}
+        self._asked: tuple[str, Any] = ("", None)
 
     def pull(self, holder: str, at_least: int, exact: bool) -> tuple[int, Params]:
         """A version and its parameters.
@@ -90,8 +91,7 @@ class Puller:
         if exact and at_least in self._kept:
             return at_least, self._kept[at_least]
         try:
-            named = ray.get_actor(holder)
-            answer = named.pull.remote(at_least, exact)
+            answer = self._named(holder).pull.remote(at_least, exact)
             version, (reference,) = ray.get(answer, timeout=_PULL_SECONDS)
             if version not in self._kept:
                 arrived = ray.get(reference, timeout=_PULL_SECONDS)
@@ -102,3 +102,9 @@ class Puller:
             told = str(error).partition("\n")[0]
             raise NoHolderError(f"{holder}: {type(error).__name__}: {told}") from error
         return version, self._kept[version]
+
+    def _named(self, holder: str) -> Any:
+        """The actor of that name. Ray would look it up at each call, elsewhere."""
+        if self._asked[0] != holder:
+            self._asked = holder, ray.get_actor(holder)
+        return self._asked[1]

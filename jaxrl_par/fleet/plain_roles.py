@@ -8,8 +8,7 @@ import numpy as np
 from jaxrl_par import compatible
 from jaxrl_par.bridge.plain.actor import Form, PlainActor
 from jaxrl_par.envs.host.base import HostEnvironment
-from jaxrl_par.envs.host.sharing import Owners
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.fleet.claims import Claims
 from jaxrl_par.fleet.messages import NoParameters
 from jaxrl_par.fleet.parameters import NoHolderError, Puller
 
@@ -35,14 +34,13 @@ class PlainActing:
           kept: as for `roles.Acting`.
         """
         self._given = make_env, form, unroll_length, root, None
-        self._specs = specs
+        self._claims = Claims(specs)
         self._check_bounds = check_bounds
-        self._owners = Owners("actor", "each must be given environments of its own")
         self._puller = Puller(kept, _owned)
 
     def actor(self, index: int, **options: Any) -> PlainActor:
         return PlainActor(
-            index, *self._given, told=_as_it_is, claim=self._claim,
+            index, *self._given, told=_as_it_is, claim=self._claims.claim,
             check_bounds=self._check_bounds, **options,
         )  # fmt: skip
 
@@ -65,17 +63,6 @@ class PlainActing:
     def sent(self, tree: Any) -> Any:
         """As it is: all of it is NumPy."""
         return tree
-
-    def _claim(self, member: int, env: Any) -> None:
-        if not isinstance(env, HostEnvironment):
-            raise RefusedError(
-                "what makes the environments of an actor must give a HostEnvironment,"
-                f" as envs.host.make does, not {env!r:.60}"
-            )
-        whom = f"{env.name} has"
-        remedy = "Make its network from the specs of this environment"
-        compatible.refuse_others(self._specs, env.specs, "the agent", whom, remedy)
-        self._owners.claim(member, env)
 
 
 def _owned(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -84,7 +84,9 @@ class Published:
         return f"parameters-{self.lost}"
 
     def _made(self) -> Handle:
-        return self._cluster.make(Holder, name=self._name)
+        # Where the parameters come from: who pulls them goes there anyway, and another
+        # node may be lost.
+        return self._cluster.make(Holder, name=self._name, here=True)
 
     def _tell(self, version: int) -> None:
         # In a list, or Ray would send the parameters and not where they lie.

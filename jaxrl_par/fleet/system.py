@@ -11,8 +11,11 @@ from jaxrl_par.bridge.parameter_server.shards import Shards
 from jaxrl_par.bridge.parameter_server.stores import Drained
 from jaxrl_par.bridge.parameter_server.worker import Worker
 from jaxrl_par.bridge.plain import told as plain
+from jaxrl_par.bridge.supervision import Activity
+from jaxrl_par.bridge.unrolled import AnyActor
 from jaxrl_par.envs.host.seeded import Seeded, seed_of
 from jaxrl_par.fleet.arrays import on_host
+from jaxrl_par.fleet.asking import FarActor, Seat
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.evaluator_proxy import FleetEvaluator
 from jaxrl_par.fleet.places import Places
@@ -23,6 +26,7 @@ from jaxrl_par.fleet.published import Published
 from jaxrl_par.fleet.recipe import packed, settings
 from jaxrl_par.fleet.roles import Acting, Contributing, Evaluating
 from jaxrl_par.fleet.shards import HeldShard, ShardProcess, as_sent
+from jaxrl_par.fleet.stepping_roles import Stepping, as_it_is
 from jaxrl_par.fleet.worker_proxy import FleetWorker
 from jaxrl_par.loops import Run
 from jaxrl_par.loops.generations import is_looked_at
@@ -45,27 +49,47 @@ class FleetActors(actor_learner.ActorLearnerSystem):
         """
         super().__init__(parts, key, num_past_params)
         threads = parts.config
-        supervision = threads.supervision
-        without_jax = threads.act_with == "numpy"
-        recipe = self._plain_recipe() if without_jax else self._recipe(key)
+        self._is_seeded = isinstance(parts.make_env, Seeded)
+        asks = threads.inference == "central"
+        without_jax = self._is_seeded if asks else threads.act_with == "numpy"
+        if asks:
+            recipe = self._stepping_recipe()
+        else:
+            recipe = self._plain_recipe() if without_jax else self._recipe(key)
         self._places = Places(
             fleet, recipe, threads.num_actors, "actor", without_jax=without_jax
         )
+        self.published: Published | None = None
+        if asks:  # parameters stay here
+            return
         try:
-            self.published = Published(self._places.cluster, supervision.restarts)
+            restarts = threads.supervision.restarts
+            self.published = Published(self._places.cluster, restarts)
         except BaseException:
             self._places.close()
             raise
 
-    def actor(self, index: int, **options: Any) -> FleetActor:
-        """A proxy, still without environments."""
+    def actor(self, index: int, **options: Any) -> AnyActor:
+        """A proxy, or an actor here whose environments are elsewhere; without any."""
         parts = self.parts
+        if self.published is None:
+            seat = self._places.add(self._seat(index, **options))
+            return self._asking(FarActor, index, seat, **options)
         proxy = FleetActor(
             index, self._root, parts.actor_device, unroll_length=parts.unroll_length,
             published=self.published, exact=parts.config.is_deterministic,
             **self._places.place(index), **options, **self._told,
         )  # fmt: skip
         return self._places.add(proxy)
+
+    def _seat(self, index: int, activity: Activity) -> Seat:
+        parts = self.parts
+        spoken = {"key_sent": seed_of, "keys_sent": _no_keys}
+        return Seat(
+            index, self._root, parts.actor_device, activity,
+            unroll_length=parts.unroll_length, **self._places.place(index),
+            **(spoken if self._is_seeded else {}),
+        )  # fmt: skip
 
     @property
     def _told(self) -> dict[str, Any]:
@@ -92,6 +116,12 @@ class FleetActors(actor_learner.ActorLearnerSystem):
             self.num_past_params + 1,
         )  # fmt: skip
         return packed(PlainActing, arguments, plain.words(self._root))
+
+    def _stepping_recipe(self) -> bytes:
+        make, specs = self.parts.make_env, self.parts.learner.actor.specs
+        if isinstance(make, Seeded):
+            return packed(Stepping, (make.make, specs, as_it_is), None)
+        return packed(Stepping, (make, specs, on_host), None)
 
     def close(self) -> None:
         """Ends all processes."""
@@ -206,6 +236,10 @@ def only_acting(agent: Agent) -> Agent:
     """What acts of an agent: the rest need not be sent."""
     kept = {"initial_carry", "act", "complete", "specs", "reduction"}
     return agent._replace(**dict.fromkeys(set(Agent._fields) - kept, _absent))
+
+
+def _no_keys(keys: Any) -> None:
+    """Simulators have randomness of their own."""
 
 
 def _absent(*_: Any) -> Any:

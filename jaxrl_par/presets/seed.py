@@ -2,8 +2,9 @@
 
 It acts at each step with the newest parameters, for up to `--threads.central.max-batch`
 actors at once, and keeps their memory. `--threads.inference local` is the same with a
-copy of the parameters in each actor. R2D2, the paper's other learner, is `r2d2.py` with
-`--topology threads --threads.inference central`.
+copy of the parameters in each actor. With `--topology fleet` environments are in
+processes, on any node of a Ray cluster, and who acts stays beside the learner. R2D2,
+the paper's other learner, is `r2d2.py` with `--threads.inference central` on either.
 
 Source: Espeholt et al., arXiv:1910.06591.
 """
@@ -22,7 +23,7 @@ from jaxrl_par.topologies.threads import CentralConfig, ThreadsConfig
 class Args(ImpalaArgs):
     """IMPALA with memory, and inference beside the learner."""
 
-    topologies: ClassVar[tuple[str, ...]] = ("compiled", "gossip", "threads")
+    topologies: ClassVar[tuple[str, ...]] = ("compiled", "gossip", "threads", "fleet")
     lacks: ClassVar[str] = "one thread beside the learner acts for all actors"
 
     num_envs: int = 32

@@ -18,7 +18,17 @@ counts as a whole unroll. The holder of the parameters is replaced in the same w
 Actors of exportable actor-critics can do without JAX (`act_with = numpy`): their
 processes import none, start sooner and are smaller. They draw the numbers that actors
 by JAX draw, from the same keys, and act otherwise only by rounding; lockstep ends in
-the bits of threads that act with NumPy too, and a record is repeated in that way.
+the bits of threads that act with NumPy too, and a record is repeated in that way. That
+is the default (`auto`) for dense networks and simulators from a seed, but in lockstep:
+its bits are those of threads, of which most act by JAX. Who repeats a record decides by
+the same, and so alike.
+
+With `inference = central` processes hold environments alone, without network, memory
+or, for simulators that are made from a seed, JAX. Who acts is beside the learner, as
+`threads` describes it, and each step is one call of a process: so it pays where steps,
+or the network, take much longer than that. All that `threads` promises of it holds,
+and lockstep has its bits. Environments that die begin with fresh memory, and the rows
+of their unroll in progress are dropped, and counted.
 
 `fleet_of_workers` is `topologies.workers` in the same way: gradients are computed in
 processes, and the store is here with `lock`. With `server` each shard has a process of
@@ -84,15 +94,10 @@ def fleet(
     refuse(fleet)
     import_ray(fleet)
     parts = actor_learner.asked(learner, make_env, unroll_length, config, mesh, axis)
-    if config.actor_device != "cpu":
+    if config.actor_device != "cpu" and config.inference == "local":
         raise RefusedError(
             "actor_device: actors in other processes act on the CPU, so it must be cpu,"
-            f" got {config.actor_device}"
-        )
-    if config.inference == "central":
-        raise RefusedError(
-            "inference: one thread here acts for threads alone, so it must be local in"
-            " a fleet, got central"
+            f" or inference central, got {config.actor_device}"
         )
     if config.act_with == "numpy" and not isinstance(make_env, Seeded):
         raise RefusedError(

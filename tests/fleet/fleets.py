@@ -121,7 +121,8 @@ def learner_hash(run) -> str:
 
 
 def processes(engine) -> list[int]:
-    return [member._lease.pid for member in engine._pool]
+    members = [getattr(member, "_seat", member) for member in engine._pool]
+    return [member._lease.pid for member in members]
 
 
 def kill_actor(engine) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
-from dataclasses import dataclass, field
+import threading
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from fakes import HELLO, HERE, SHOWN, FakeCall, FakeCluster, FakePublished, slot
 
 from jaxrl_par import random
 from jaxrl_par.bridge.generations.evaluator import Evaluator, EvaluatorState, Task
@@ -24,90 +26,15 @@ from jaxrl_par.fleet.messages import (
     Hello,
     NoParameters,
     Reply,
-    Shown,
     Started,
     failed,
 )
 from jaxrl_par.fleet.parameters import Holder
-from jaxrl_par.fleet.processes import Slot
 from jaxrl_par.fleet.proxy import FleetActor
 from jaxrl_par.fleet.published import Published
 from jaxrl_par.fleet.roles import Evaluating
 from jaxrl_par.loops.generations import Played
 from jaxrl_par.types import TimeStep
-
-HERE = recipe.software()
-
-
-class FakeCall(cluster.Call):
-    def __init__(self, answer: Any):
-        self.answer = answer
-
-    def ready(self, seconds: float) -> bool:
-        return self.answer is not None
-
-    def result(self) -> Any:
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer[0]
-
-
-@dataclass
-class FakeHandle(cluster.Handle):
-    """Answers by method, None while it does not."""
-
-    answers: dict[str, Any]
-    asked: list[tuple] = field(default_factory=list)
-    killed: bool = False
-
-    def call(self, method: str, *arguments: Any, group: str | None = None) -> FakeCall:
-        self.asked.append((method, *arguments))
-        answer = self.answers.get(method, (None,))
-        return FakeCall(answer(*arguments) if callable(answer) else answer)
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-@dataclass
-class FakeCluster(cluster.Cluster):
-    answers: dict[str, Any]
-    is_local: bool = True
-    made: list[FakeHandle] = field(default_factory=list)
-    stored: list[Any] = field(default_factory=list)
-
-    def make(self, kind: type, *arguments: Any, **options: Any) -> FakeHandle:
-        self.made.append(FakeHandle(self.answers))
-        return self.made[-1]
-
-    def full_name(self, name: str) -> str:
-        return f"ours-{name}"
-
-    def put(self, value: Any) -> Any:
-        self.stored.append(value)
-        return len(self.stored) - 1
-
-    def room(self) -> str:
-        return "0 of 2 processors are free"
-
-
-class FakePublished(Published):
-    def __init__(self):
-        self.lost = 0
-
-    @property
-    def holder(self) -> str:
-        return "ours"
-
-
-SHOWN = Shown("Toy", 2, None, None)
-HELLO = {"hello": (Hello("actor 0, process 1 on here", 1, HERE),), "build": (None,)}
-SETTINGS = recipe.Settings({}, {}, [])
-
-
-def slot(answers: dict[str, Any], **config: Any) -> tuple[Slot, FakeCluster]:
-    there: Any = FakeCluster(answers)
-    return Slot(there, FleetConfig(**config), "actor 0", SETTINGS, b""), there
 
 
 def actor(answers: dict[str, Any]) -> FleetActor:
@@ -236,6 +163,44 @@ def test_a_node_that_lacks_a_module_is_refused_by_its_name():
     place, _ = slot(HELLO | {"build": (missing,)})
     with pytest.raises(RefusedError, match=r"cannot load .* No module named 'arm'"):
         place.acquire(lambda: None)
+
+
+def test_a_node_that_lacks_a_simulator_says_so_before_training():
+    """What makes environments is there, and what it needs only on other nodes."""
+    missing = ModuleNotFoundError("No module named 'ale_py'")
+    told = failed(missing, "actor 0, process 1 on b")
+    member = actor({"member": (Reply(None, told, 0, {}),)})
+    with pytest.raises(ModuleNotFoundError, match="ale_py") as found:
+        member.start(random.key(1))
+    assert "in actor 0, process 1 on b. There:" in found.value.__notes__[0]
+
+
+def test_an_address_of_something_else_is_refused(monkeypatch):
+    """A port that another program uses, or a cluster with another token."""
+
+    def init(**options):
+        raise ConnectionError("ray client: no GCS answers\nand much more")
+
+    there: Any = SimpleNamespace(init=init)
+    monkeypatch.setattr(connection, "ray", there)
+    said = "127.0.0.1:80 is no Ray cluster that can be joined, or has another token"
+    with pytest.raises(RefusedError, match=said) as told:
+        connection._joined("127.0.0.1:80", {})
+    assert "ConnectionError: ray client: no GCS answers" in str(told.value)
+    assert "much more" not in str(told.value)
+
+
+def test_a_process_that_is_connected_elsewhere_joins_no_other_cluster(monkeypatch):
+    context = SimpleNamespace(gcs_address="here:1")
+    there: Any = SimpleNamespace(
+        is_initialized=lambda: True, get_runtime_context=lambda: context
+    )
+    monkeypatch.setattr(connection, "ray", there)
+    made = connection._Connection()
+    with pytest.raises(RefusedError, match="connected to here:1 already"):
+        made.enter(FleetConfig(address="there:2"), 1.0)
+    made.enter(FleetConfig(address="here:1"), 1.0)
+    made.leave()
 
 
 def test_a_cluster_without_room_is_told(monkeypatch):
@@ -371,6 +336,41 @@ def test_an_address_where_nobody_listens_is_refused_in_time():
         port = reserved.getsockname()[1]
         with pytest.raises(RefusedError, match=f"nobody answers at 127.0.0.1:{port}"):
             connection.wait_for(f"127.0.0.1:{port}", 0.01)
+
+
+@contextmanager
+def answering(greeting: bytes | None):
+    """A program that says this to whoever comes; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept = []
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    kept.append(server.accept()[0])
+                    kept[-1].sendall(greeting or b"")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in kept:
+            one.close()
+
+
+@pytest.mark.parametrize("greeting", [None, b"HTTP/1.1 400 Bad Request"])
+def test_a_port_that_something_else_uses_is_refused_in_time(greeting):
+    """Ray would wait for a quarter of an hour for one that says nothing."""
+    with answering(greeting) as address:
+        said = f"nobody answers at {address} within 0.2 s"
+        with pytest.raises(RefusedError, match=said):
+            connection.wait_for(address, 0.2)
+
+
+def test_who_greets_as_ray_does_is_waited_for_no_longer():
+    with answering(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
+        connection.wait_for(address, 20.0)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

@@ -2807,6 +2807,44 @@ _FLEET = (
         "test_a_server_whose_shards_are_elsewhere_is_the_server",
     ),
     _m(
+        "fleet: a step that is asked for twice is taken twice",
+        "fleet/stepping_roles.py",
+        "        member.next_unroll += 1\n",
+        "",
+        "fleet/test_fleet_seats.py::test_a_step_that_comes_twice_is_not_taken_twice",
+    ),
+    _m(
+        "fleet: environments elsewhere go on with the keys of the unroll before",
+        "fleet/asking.py",
+        "keys, self._keys = self._keys, None",
+        "keys = None",
+        "fleet/test_fleet_seats.py::"
+        "test_a_step_is_one_call_and_what_an_unroll_needs_goes_with_it",
+    ),
+    _m(
+        "fleet: actors in lockstep act by NumPy, where the bits of others are promised",
+        "bridge/actor_learner/asked.py",
+        "free = local and not config.is_deterministic",
+        "free = local",
+        "bridge/plain/test_plain_actors.py::"
+        "test_auto_acts_by_numpy_where_no_bits_are_promised",
+    ),
+    _m(
+        "gossip: each process draws whom it meets for itself",
+        "topologies/gossip/fleet.py",
+        "number = int(self._drawn(root, count_of(round_)))",
+        "number = int(self._drawn(root, count_of(round_ + place)))",
+        "topologies/test_gossip_processes.py::"
+        "test_of_three_one_rests_and_pairs_are_the_same_for_all",
+    ),
+    _m(
+        "gossip: both neighbours of a ring of two are read as one",
+        "fleet/peers.py",
+        "return [found.get(i) for i in others]",
+        "return [found[i] for i in here]",
+        "fleet/test_fleet_peers.py::test_both_neighbours_of_a_ring_of_two_are_one",
+    ),
+    _m(
         "fleet: a part of a generation that is over is played with newer parameters",
         "fleet/roles.py",
         "        if version != generation:\n",

@@ -51,7 +51,7 @@ TAKES = {
     "reinforce": ("compiled",),
     "sac": SAMPLED,
     "rl2": SAMPLED,
-    "seed": ("compiled", "gossip", "threads"),
+    "seed": SAMPLED,
     "sweep": ("compiled",),
     "td3": SAMPLED,
     "qt_opt": SAMPLED,

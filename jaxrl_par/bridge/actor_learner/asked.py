@@ -1,6 +1,7 @@
 """From what a caller asks for to the parts of a system, refused where it cannot be."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from jax.sharding import Mesh
 
@@ -10,6 +11,7 @@ from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.system import Parts
 from jaxrl_par.bridge.plain import told as plain
 from jaxrl_par.envs.base import refuse_no_maker
+from jaxrl_par.envs.host.seeded import Seeded
 from jaxrl_par.errors import at_least, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of
 from jaxrl_par.types import Agent
@@ -31,7 +33,7 @@ def asked(
     refuse_no_maker(make_env)
     parts = Parts(make_env, unroll_length, config, learner_of(learner), mesh, axis)
     refuse_any(_problems(parts))
-    return parts
+    return replace(parts, config=replace(config, act_with=_act_with(parts)))
 
 
 def schedule(parts: Parts, first_update: int) -> queue.Schedule:
@@ -48,6 +50,19 @@ def schedule(parts: Parts, first_update: int) -> queue.Schedule:
     if config.max_lag is not None:
         return queue.Bounded(config.max_lag, config.batch, first_update)
     return queue.Free(config.queue_size or config.batch)
+
+
+def _act_with(parts: Parts) -> Literal["jax", "numpy"]:
+    """What `auto` comes to. It depends on nothing that differs where a run is repeated:
+    so that the bits of a free run are those of its repetition."""
+    config, actor = parts.config, parts.learner.actor
+    if config.act_with != "auto":
+        return config.act_with
+    local = config.inference == "local" and config.actor_device == "cpu"
+    free = local and not config.is_deterministic
+    if not (free and isinstance(parts.make_env, Seeded)) or plain.problems(actor):
+        return "jax"
+    return "numpy" if plain.is_dense(actor) else "jax"
 
 
 def _problems(parts: Parts) -> list[str]:

@@ -60,10 +60,12 @@ class ThreadsConfig:
     and actors hold no network and no memory. Unless in lockstep, each step is acted
     with the newest parameters."""
     central: CentralConfig = CentralConfig()
-    act_with: Literal["jax", "numpy"] = "jax"
+    act_with: Literal["auto", "jax", "numpy"] = "auto"
     """numpy: actors need no JAX, and processes of a fleet import none, which start
     sooner and are smaller: for actor-critics that can be exported to NumPy. The same
-    numbers are drawn; log-probabilities differ by rounding."""
+    numbers are drawn; log-probabilities differ by rounding. auto: numpy for those of
+    dense layers, in simulators that are made from a seed, as they are in a fleet;
+    jax in lockstep, which promises the bits of other topologies, and for all else."""
     keep_unrolls: bool = False
     """Where a run is recorded, keep the unrolls too, beside the schedule: for
     simulators. With them it is repeated, bit for bit, without simulators or actors.
@@ -131,7 +133,7 @@ class ThreadsConfig:
         return found
 
     def _problems_without_jax(self) -> list[str]:
-        if self.act_with == "jax":
+        if self.act_with != "numpy":
             return []
         wanted = {"inference": "local", "actor_device": "cpu"}
         return [

@@ -1,9 +1,8 @@
 """What a threaded run and its serial replay share: actors, learner, and their state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +34,8 @@ from jaxrl_par.types import (
     TimeStep,
     Trajectory,
 )
+
+A = TypeVar("A", bound=AskingActor)
 
 
 class Local(NamedTuple):
@@ -97,24 +98,33 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
 
     def actor(self, index: int, **options: Any) -> AnyActor:
         """An actor, still without environments."""
-        parts, make = self.parts, Actor
-        config = parts.config
+        parts = self.parts
         if self._plain is not None:
             return self._plain_actor(index, self._plain, **options)
-        if (desk := self.desk) is not None:
-            newest = config.schedule != "lockstep"
-            make = partial(AskingActor, desk=desk, newest=newest)
+        if self.desk is not None:
+            return self._asking(AskingActor, index, parts.make_env, **options)
+        return Actor(index, parts.make_env, *self._given, **self._checks, **options)
+
+    def _asking(
+        self, make: Callable[..., A], index: int, *arguments: Any, **options: Any
+    ) -> A:
+        """An actor that asks who acts. `arguments`: its own, before those of all."""
+        newest = self.parts.config.schedule != "lockstep"
         return make(
-            index,
-            parts.make_env,
-            self._acting,
-            parts.unroll_length,
-            self._root,
-            parts.actor_device,
-            claim=self.claim,
-            check_bounds=config.supervision.check_bounds,
-            **options,
-        )
+            index, *arguments, *self._given, **self._checks, **options,
+            desk=self.desk, newest=newest,
+        )  # fmt: skip
+
+    @property
+    def _given(self) -> tuple[Any, ...]:
+        """What all actors share that act by JAX."""
+        parts = self.parts
+        return self._acting, parts.unroll_length, self._root, parts.actor_device
+
+    @property
+    def _checks(self) -> dict[str, Any]:
+        bounds = self.parts.config.supervision.check_bounds
+        return {"claim": self.claim, "check_bounds": bounds}
 
     def _plain_actor(self, index: int, policy: PlainPolicy, **options: Any):
         parts = self.parts
@@ -122,8 +132,7 @@ class ActorLearnerSystem(ActorFactory[AnyActor]):
         root = plain.words(self._root)
         return PlainActor(
             index, parts.make_env, plain.form(policy), parts.unroll_length, root, None,
-            told=told, claim=self.claim,
-            check_bounds=parts.config.supervision.check_bounds, **options,
+            told=told, **self._checks, **options,
         )  # fmt: skip
 
     def place(self) -> Place:

@@ -29,6 +29,12 @@ def problems(agent: Agent) -> list[str]:
     return []
 
 
+def is_dense(agent: Agent) -> bool:
+    """Whether what acts has dense layers alone: a convolution takes NumPy longer."""
+    policy = agent.acts_plainly
+    return policy is not None and policy.described()["network"]["torso"] == "mlp"
+
+
 def form(policy: PlainPolicy) -> Form:
     """What is sent of it."""
     return Form(policy.described(), policy.log_prob, policy.policy)

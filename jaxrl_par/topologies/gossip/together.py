@@ -54,11 +54,11 @@ def here(system: System) -> Program:
         return jax.tree.map(lambda x: x[partner], parts)
 
     def init(key: PRNGKey) -> Run:
-        return jax.vmap(partial(_start, system), (None, 0))(key, places)
+        return jax.vmap(partial(start, system), (None, 0))(key, places)
 
     def step(run: Run) -> tuple[Run, Metrics]:
         root, number = jax.tree.map(lambda x: x[0], (run.key, run.progress.updates))
-        run, metrics = jax.vmap(partial(_updated, system))(run, places)
+        run, metrics = jax.vmap(partial(updated, system))(run, places)
         own = system.shared(run.learner)
         given = system.config, Links(shift, swap), root, number.add(1), own
         own, apart = _met(*given, jax.vmap)
@@ -87,12 +87,12 @@ def on_mesh(system: System, mesh: Mesh) -> Program:
         return jax.lax.switch(number, ways, parts)
 
     def init(key: PRNGKey) -> Run:
-        return _lead(_start(system, key, jax.lax.axis_index(name)))
+        return _lead(start(system, key, jax.lax.axis_index(name)))
 
     def step(run: Run) -> tuple[Run, Metrics]:
         run = jax.tree.map(lambda x: x[0], run)
         root, number = run.key, run.progress.updates
-        run, metrics = _updated(system, run, jax.lax.axis_index(name))
+        run, metrics = updated(system, run, jax.lax.axis_index(name))
         own = system.shared(run.learner)
         given = system.config, Links(shift, swap), root, number.add(1), own
         own, apart = _met(*given, lambda function: function)
@@ -108,12 +108,12 @@ def on_mesh(system: System, mesh: Mesh) -> Program:
     )
 
 
-def _start(system: System, key: PRNGKey, place: Int[Array, ""]) -> Run:
+def start(system: System, key: PRNGKey, place: Int[Array, ""]) -> Run:
     run, streams, data = system.start(key, place)
     return run._replace(local=Local(streams, data))
 
 
-def _updated(system: System, run: Run, place: Int[Array, ""]) -> tuple[Run, Metrics]:
+def updated(system: System, run: Run, place: Int[Array, ""]) -> tuple[Run, Metrics]:
     """One learner after an update, alone."""
     local: Local = run.local
     made = act_and_learn(

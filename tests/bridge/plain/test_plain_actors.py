@@ -13,6 +13,7 @@ from jaxrl_par import random
 from jaxrl_par.algorithms.dqn import dqn
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor_learner import asked
 from jaxrl_par.bridge.actor_learner.config import ThreadsConfig
 from jaxrl_par.bridge.actor_learner.system import ActorLearnerSystem
@@ -248,6 +249,40 @@ def test_a_policy_that_numpy_does_not_know_is_refused():
 def test_what_does_not_go_together_is_said(options, said):
     config = ThreadsConfig(**{"act_with": "numpy"} | options)
     assert said in "; ".join(config.problems())
+
+
+SEEDED = Seeded(lambda seed: make("CartPole-v1", 2, seed))
+DENSE, PICTURES = Box((4,)), Box((8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("make_env", "obs", "options", "found"),
+    [
+        (SEEDED, DENSE, {}, "numpy"),
+        (SEEDED, DENSE, {"schedule": "lockstep", "quorum": 1}, "numpy"),
+        # Lockstep has the bits of other topologies, which act by JAX.
+        (SEEDED, DENSE, {"schedule": "lockstep"}, "jax"),
+        (SEEDED, DENSE, {"inference": "central"}, "jax"),
+        (SEEDED, DENSE, {"actor_device": "learner"}, "jax"),
+        (SEEDED, PICTURES, {}, "jax"),
+        (lambda key: from_pure(ENV, key), DENSE, {}, "jax"),
+        (SEEDED, DENSE, {"act_with": "jax"}, "jax"),
+        (SEEDED, DENSE, {"schedule": "lockstep", "act_with": "numpy"}, "numpy"),
+    ],
+)
+def test_auto_acts_by_numpy_where_no_bits_are_promised(make_env, obs, options, found):
+    """And by the same where the record of a fleet is repeated in one thread."""
+    learner = impala(actor_critic(obs, Discrete(2)), optax.sgd(0.1))
+    config = ThreadsConfig(**options)
+    given = make_env, 5, config, data_mesh(1), Axis("data")
+    parts = asked.asked(learner, *given)
+    assert parts.config.act_with == found
+
+
+def test_auto_acts_by_jax_what_numpy_does_not_know():
+    learner = dqn(q_network(DENSE, Discrete(2)), optax.sgd(0.1))
+    given = SEEDED, 5, ThreadsConfig(), data_mesh(1), Axis("data")
+    assert asked.asked(learner, *given).config.act_with == "jax"
 
 
 def test_keys_that_numpy_cannot_draw_from_are_refused():
