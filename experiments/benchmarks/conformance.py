@@ -179,9 +179,9 @@ def main(args: Args) -> None:
         "questions": QUESTIONS, "threads": THREADS, "rows": [], "absent": {},
     }  # fmt: skip
     if args.output.exists():
-        asked = [(suite, subject.task) for suite, subject in chosen(args)]
+        anew = [(suite, subject.task) for suite, subject in chosen(args)]
         before = json.loads(args.output.read_text())["rows"]
-        report["rows"] = [x for x in before if (x["suite"], x["task"]) not in asked]
+        report["rows"] = [x for x in before if (x["suite"], x["task"]) not in anew]
     for suite, subject in chosen(args):
         if suite in table.SUITES and (why := table.problem(suite)):
             report["absent"][suite] = why
