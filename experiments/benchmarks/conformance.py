@@ -72,7 +72,7 @@ class Args:
     """Asks the suites that are installed."""
 
     only: tuple[str, ...] = ()
-    """Suites; all of them by default. Rows of others stay in the output."""
+    """Suites; all of them by default. Rows of other tasks stay in the output."""
     tasks: tuple[str, ...] = ()
     """Those of them; all by default."""
     heavy: bool = False
@@ -178,18 +178,19 @@ def main(args: Args) -> None:
         "args": asdict(args), "machine": cli.machine(), "jax": version("jax"),
         "questions": QUESTIONS, "threads": THREADS, "rows": [], "absent": {},
     }  # fmt: skip
-    if args.only and args.output.exists():
+    if args.output.exists():
+        anew = [(suite, subject.task) for suite, subject in chosen(args)]
         before = json.loads(args.output.read_text())["rows"]
-        report["rows"] = [x for x in before if x["suite"] not in args.only]
+        report["rows"] = [x for x in before if (x["suite"], x["task"]) not in anew]
     for suite, subject in chosen(args):
         if suite in table.SUITES and (why := table.problem(suite)):
             report["absent"][suite] = why
             continue
         for row in of_subject(args, suite, subject):
             report["rows"].append(row)
-            asked = row.get("answers", {})
-            asked = asked | {"check_environment": row.get("check_environment", True)}
-            wrong = {x: y for x, y in asked.items() if y not in (True, None)}
+            told = row.get("answers", {})
+            told = told | {"check_environment": row.get("check_environment", True)}
+            wrong = {x: y for x, y in told.items() if y not in (True, None)}
             print(f"{suite}::{subject.task}, {row['side']}: {wrong or 'yes'}")
         args.output.write_text(json.dumps(report, indent=1, default=str))
 

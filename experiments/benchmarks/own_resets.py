@@ -161,7 +161,9 @@ def jumanji(task: str, bare: Raw, limit: int) -> Wrapped:
         return Bare(now.observation, now.reward, ended)
 
     act = legal(bare, lambda state: None)
-    return Wrapped("Jumanji's AutoResetWrapper", reset, step, alone_step, act)
+    return Wrapped(
+        "Jumanji's AutoResetWrapper, by default", reset, step, alone_step, act
+    )
 
 
 def _of_dm(now: Any) -> Seen:

@@ -1,5 +1,7 @@
 """Streams of a transition that is written by hand."""
 
+from importlib import import_module
+
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxrl_par.envs import from_gymnax, from_raw
 from jaxrl_par.envs.catalogue import gymnax_names
 from jaxrl_par.envs.gymnax import raw as raw_of
 from jaxrl_par.envs.raw import strong_dtypes
+from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
 from jaxrl_par.types import Box, Discrete, MultiDiscrete
@@ -120,6 +123,23 @@ def test_nothing_of_gymnax_survives_an_episode(name):
     spec = env.action_spec
     actions = jnp.zeros((20, 2, *spec.shape), spec.dtype)
     check_restart(env, raw, actions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suite", "task", "params"),
+    [
+        ("xland", "MiniGrid-EmptyRandom-8x8", {"max_steps": 5}),
+        ("octax", "pong", {"max_num_steps_per_episodes": 5}),
+    ],
+)
+def test_nothing_of_a_suite_survives_an_episode(suite, task, params):
+    if why := table.problem(suite):
+        pytest.skip(why)
+    raw = import_module(f"jaxrl_par.envs.suites.{suite}").raw(task, **params)
+    env = from_raw(raw, 2, task)
+    spec = env.action_spec
+    check_restart(env, raw, jnp.zeros((20, 2, *spec.shape), spec.dtype))
 
 
 def test_wrong_arguments_are_refused():
