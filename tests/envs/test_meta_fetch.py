@@ -225,6 +225,7 @@ def test_an_object_that_comes_back_below_the_agent_waits_until_it_returns():
     assert below == [[0, 1, 0]] * 3 + [[0, 0, 0], [0, 1, 0]]
 
 
+@pytest.mark.slow
 def test_episodes_are_cut_and_not_terminated():
     limit = 7
     env = make("MetaFetch-7x7", 2, max_steps_in_episode=limit)
@@ -285,7 +286,8 @@ def test_distinct_numbers_are_a_uniform_arrangement():
 
 
 def test_environments_of_a_stream_differ():
-    state = jax.jit(make("MetaFetch-7x7", 32).reset)(random.key(0))[0].inner[0]
+    env_state, _ = jax.jit(make("MetaFetch-7x7", 32).reset)(random.key(0))
+    state = env_state.inner.streams.state
     drawn = np.concatenate([state.object_rows, state.object_columns, state.ranks], 1)
     assert len(np.unique(drawn, axis=0)) == 32
 

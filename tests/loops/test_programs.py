@@ -56,7 +56,7 @@ def train(program, num_steps):
 # The loop ------------------------------------------------------------------------
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_minibatches", [1, 2])
 def test_several_calls_of_one_step_are_one_call_of_several(num_minibatches):
     env = probes.observation_reward(4)

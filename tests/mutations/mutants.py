@@ -872,7 +872,7 @@ _NETWORKS = (
         "specs.py",
         "return x + np.broadcast_to(np.asarray(spec.start, x.dtype), x.shape)",
         "return x",
-        "test_specs.py::test_an_environment_gets_what_its_choices_begin_with",
+        "test_specs_of_parts.py::test_an_environment_gets_what_its_choices_begin_with",
         "envs/host/test_masking.py::test_simulators_get_their_own_numbers",
     ),
     _m(
@@ -2213,7 +2213,7 @@ _EXPORT = (
         "numpy_actor/images.py",
         "count, before = (size + 1) // 2, size % 2",
         "count, before = (size + 1) // 2, 0",
-        "numpy_actor/test_images.py::"
+        "numpy_actor/test_plain_images.py::"
         "test_a_pool_has_the_maxima_around_every_second_pixel",
     ),
     _m(

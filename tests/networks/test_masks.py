@@ -218,4 +218,5 @@ def test_a_description_says_what_is_a_mask_and_names_all_parts():
         ("action['steer']", "box"),
     ]
     assert parts[1]["nvec"] == [2, 3] and parts[1]["start"] == [0, -1]
-    assert actor_critic(spec, action, SMALL).plain is None
+    plain = actor_critic(spec, action, SMALL).plain
+    assert plain is not None and plain.whole

@@ -86,7 +86,7 @@ def test_with_the_heads_of_an_actor_critic_it_has_its_outputs(case):
     jax.tree.map(np.testing.assert_array_equal, after, other_after)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_it_keeps_the_promises_of_a_network(memory):
     env = probes.counter(4)

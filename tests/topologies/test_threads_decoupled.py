@@ -167,6 +167,7 @@ def test_the_learner_goes_on_while_no_actor_does():
         bridge.close()
 
 
+@pytest.mark.slow
 def test_an_update_before_it_is_ready_changes_nothing():
     bridge = engine(decoupled(num_actors=1, queue_size=1), updates_per_step=1)
     try:
