@@ -138,6 +138,7 @@ def idle(num_envs):
         greedy=act,
         grad=lambda state, *args: (state, Info({})),
         apply=lambda state, *args: state,
+        params=lambda state: state,
     )
 
 
