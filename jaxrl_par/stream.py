@@ -51,7 +51,8 @@ class Trajectory(NamedTuple):
     reward: Float[Array, "T B"]
     """What `action` brought; 0 where `last`."""
     discount: Float[Array, "T B"]
-    """0 where `action` terminated the episode or the step is `last`, else 1."""
+    """0 where `action` terminated the episode or the step is `last`, else 1; -1
+    where the next observation is another player's, who wants the opposite."""
     extras: Extras
     """What `Agent.act` leaves for the learner, such as log-probabilities."""
     carry: Carry
