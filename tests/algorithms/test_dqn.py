@@ -88,6 +88,7 @@ def test_double_dqn_chooses_by_one_network_and_values_by_the_other():
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize(
     ("discount", "last", "expected"),
@@ -135,6 +136,7 @@ def test_importance_weights_are_of_windows_and_the_mean_is_over_their_number():
     np.testing.assert_allclose(info.priorities, [2.0, 1.0], rtol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("delta", "expected"), [(2.0, 4.0), (None, 4.5), (1.0, 2.5)])
 def test_huber_grows_linearly_beyond_its_bound(delta, expected):
     batch = batch_of(jnp.zeros((2, 1, 2)), [[3.0]])
@@ -198,6 +200,7 @@ def test_the_memory_of_a_window_is_that_of_acting(burn_in):
         np.testing.assert_array_equal(values.online, expected)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "memory", ["none", pytest.param("lstm", marks=pytest.mark.slow)]
 )

@@ -185,6 +185,7 @@ LONG = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize(
     ("ends", "expected"), [("limit", 10.9), ("end", 2.8), ("no", 10.21)]
@@ -285,6 +286,7 @@ def test_it_keeps_the_contract_of_agents(config, memory, dueling):
     check_agent(dqn(net, optax.sgd(0.1), config), env)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("values", ["expected", "categorical", "quantile"])
 def test_a_network_with_other_atoms_is_refused(values):
     env = probes.clock(2)
@@ -343,6 +345,7 @@ def test_it_learns_what_pays_later(name, buffer):
     check_learns(learner, env, 0.9, num_updates=150)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["categorical", "quantile"])
 def test_a_distribution_is_learned_and_not_its_mean_alone(kind):
     """A coin pays 1 or -1: atoms have half of the mass each, and quantiles too."""

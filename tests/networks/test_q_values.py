@@ -176,6 +176,7 @@ def test_states_of_a_batch_have_means_of_their_own():
     np.testing.assert_allclose(found[0], [-1.0, 0.0, 4.0], atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("num_atoms", [2, 3])
 def test_atoms_have_means_over_actions(num_atoms):
     """Also where there are as many atoms as actions."""

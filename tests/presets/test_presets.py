@@ -78,7 +78,7 @@ def parts(name):
     return presets.get(name)[:2]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", TAKES)
 def test_a_preset_runs_where_its_learner_can_and_says_so_elsewhere(name, tmp_path):
     config, make_agent = parts(name)

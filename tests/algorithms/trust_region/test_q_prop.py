@@ -86,6 +86,7 @@ def deviations(rows, right=RIGHT):
     return np.abs(rows.mean(0) - right) / (rows.std(0) / np.sqrt(NUMBER))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("ratio", "settings", "eta"),
     [

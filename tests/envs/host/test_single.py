@@ -90,7 +90,7 @@ def test_simulators_of_gymnasium(name):
         assert not discount[steps.last[1:]].any()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["CartPole-v1", "LunarLander-v3", "Pendulum-v1"])
 @pytest.mark.parametrize("when", ["running", "last", "first", "reset"])
 def test_a_snapshot_brings_a_deterministic_simulator_back(name, when):
