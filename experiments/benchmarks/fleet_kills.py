@@ -130,7 +130,8 @@ def in_parts(args: Args, folder: Path, belongings: Belongings) -> dict[str, Any]
     """A fleet whose parts are killed, and what its record says."""
     network = actor_critic(*ENV.specs, NetworkConfig(widths=(8,)))
     agent, make_env = impala(network, optax.adam(0.01)), partial(from_pure, ENV)
-    limits = SupervisionConfig("restart", args.num_kills, env_timeout=3.0)
+    # Shorter, a crowded machine would be taken for a simulator that hangs.
+    limits = SupervisionConfig("restart", args.num_kills, env_timeout=15.0)
     config = ThreadsConfig(args.num_actors, max_lag=1, supervision=limits)
     given = agent, make_env, LENGTH, config, data_mesh(1)
     record = folder / "schedule.jsonl"
