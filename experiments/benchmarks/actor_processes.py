@@ -6,7 +6,6 @@ first stage it acts at random, and in the first two the learner, which takes all
 as it would, changes nothing. Equality is that with as many threads in lockstep.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -15,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fleet import rate as rate_of
 
 from jaxrl_par import random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
@@ -107,22 +107,7 @@ def drawn(specs: Any, params: Any, carry: Any, step: Any, key: Any):
 def rate(args: Processes, stage: str, count: int) -> float:
     """Environment steps per second, once all is compiled."""
     where = FleetConfig(object_store_mb=args.object_store_mb)
-    engine = engine_of(args, stage, count, fleet, fleet=where)
-    try:
-        run, _ = engine.advance(engine.init(random.key(0)), 4)
-        before, began = acted(engine), time.perf_counter()
-        while (now := time.perf_counter()) - began < args.seconds:
-            run, _ = engine.advance(run, 4)
-        return (acted(engine) - before) / (now - began)
-    finally:
-        engine.close()
-
-
-def acted(engine: ActorLearnerEngine) -> float:
-    """Environment steps until now."""
-    report = engine.report()
-    assert report is not None
-    return report.actor_steps_per_second * report.seconds
+    return rate_of(engine_of(args, stage, count, fleet, fleet=where), args.seconds)
 
 
 def equality(args: Processes, stage: str, count: int) -> str:
