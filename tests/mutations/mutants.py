@@ -1882,11 +1882,11 @@ _ENVS = (
         "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
     ),
     _m(
-        "a pool is renewed in one place",
+        "a pool is made anew a step late",
         "envs/resets.py",
-        "(pool.oldest + number) % size",
-        "pool.oldest % size",
-        "envs/test_resets.py::test_a_pool_is_renewed_from_its_oldest_on",
+        "start = pool.starts, age == period, key",
+        "start = pool.starts, age > period, key",
+        "envs/test_resets.py::test_a_pool_is_made_anew_when_it_is_old",
     ),
     _m(
         "staggered first episodes count",
