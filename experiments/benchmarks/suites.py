@@ -52,7 +52,7 @@ class Args:
     kind: Literal["fresh", "pooled", "optimistic"] = "pooled"
     """Where episodes of the stream begin."""
     per_step: int = 4
-    """Resets that the stream computes a step."""
+    """Resets that the stream computes a step, where they are not fresh."""
     limit: int = 200
     """Time limit of episodes, where the task takes one."""
     rounds: int = 5
@@ -60,6 +60,8 @@ class Args:
 
 
 def resets(args: Args) -> Resets:
+    if args.kind == "fresh":
+        return Resets()
     return Resets(args.kind, args.per_step)
 
 
