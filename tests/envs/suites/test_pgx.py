@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from following import starts_afresh
 
 from jaxrl_par import envs, presets, random, returns
 from jaxrl_par.errors import RefusedError
@@ -278,3 +279,11 @@ def test_all_that_is_listed_can_be_made():
     )
     for name in known:
         assert adapter.raw(name).action_spec.num_values > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tic_tac_toe", "tic_tac_toe-self-play"])
+def test_nothing_of_a_game_is_left_in_the_next_one(name):
+    """Trap S10, in all leaves of the state."""
+    env = envs.make(f"pgx::{name}", 4)
+    assert starts_afresh(env, adapter.raw(name).reset, 40) > 8
