@@ -67,9 +67,7 @@ SMALL = {
 LATE = ("threads", "workers", "fleet")
 KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation", "qt_opt": "Grasping-8x8"}
 KNOWN |= {"gps": "Door-60"}
-KNOWN |= dict.fromkeys(("ddpg", "naf", "sac", "td3"), "Pendulum-v1")
-KNOWN = {"r2d3": "IMaze-5x5", "maml": "Navigation"}
-KNOWN |= dict.fromkeys(("ddpg", "q_prop", "sac", "td3"), "Pendulum-v1")
+KNOWN |= dict.fromkeys(("ddpg", "naf", "q_prop", "sac", "td3"), "Pendulum-v1")
 """Where presets run that not every environment is for: there is somebody to show it."""
 
 
