@@ -113,19 +113,36 @@ def problems(config: Any, unnamed: Any = None, prefix: str = "") -> list[str]:
     """
     if not is_dataclass(config) or isinstance(config, type):
         return [f"a config is a dataclass, such as A2CConfig(), got {told(config)}"]
-    reported = _other_types(config)
-    if not reported:  # else a config cannot be asked, which compares its numbers
-        reported = getattr(config, "problems", list)()
-    names = {line.split(" ", 1)[0].rstrip(":") for line in reported}
-    reported += [line for name, line in _out_of_reach(config) if name not in names]
-    found = [prefix + line for line in reported]
+    of_parts = []
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         part = getattr(config, field.name)
         if is_dataclass(part):
             flat = unnamed in getattr(hints[field.name], "__metadata__", ())
-            found += problems(part, unnamed, "" if flat else f"{prefix}{field.name}.")
-    return found
+            of_parts += problems(
+                part, unnamed, "" if flat else f"{prefix}{field.name}."
+            )
+    reported = _other_types(config)
+    if not reported:  # else a config cannot be asked, which compares its numbers
+        reported = _asked(config, sure=not of_parts)
+    names = {line.split(" ", 1)[0].rstrip(":") for line in reported}
+    reported += [line for name, line in _out_of_reach(config) if name not in names]
+    return [prefix + line for line in reported] + of_parts
+
+
+def _asked(config: Any, *, sure: bool) -> list[str]:
+    """What the config itself reports.
+
+    Args:
+      sure: its parts are right. Where they are not, it may divide by a count of 0, and
+        is asked again when they are.
+    """
+    try:
+        return getattr(config, "problems", list)()
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        if sure:
+            raise
+        return []
 
 
 def same_text(keys: Iterable[Any], what: str) -> list[str]:

@@ -65,7 +65,7 @@ def lost_steps(rate: Any, period: Any) -> list[str]:
     """That copies would stand still before they are where they should be, in a line for
     `problems` of a config with `target_rate` and `target_period`."""
     traced = not isinstance(rate, int | float) or not isinstance(period, int)
-    if traced or not 0 < rate < 1 or 1 - (1 - rate) ** period >= _SHORTEST:
+    if traced or not 0 < rate < 1 or 1 - (1 - rate) ** min(period, 2**31) >= _SHORTEST:
         return []
     needed = math.ceil(math.log1p(-10 * _SHORTEST) / math.log1p(-rate))
     return [

@@ -279,6 +279,40 @@ def test_numbers_that_no_program_holds_are_refused(name, value, told):
         refuse(config)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What computes with a part's numbers, as presets do."""
+
+    total: int = 6
+    part: Numbers = field(default_factory=Numbers)
+
+    def problems(self) -> list[str]:
+        remaining = self.total % self.part.count
+        return [f"total must be a multiple, got {self.total}"] if remaining else []
+
+
+@pytest.mark.parametrize("count", [0, "2", None])
+def test_what_computes_with_a_part_is_asked_when_that_is_right(count):
+    @dataclass(frozen=True)
+    class Counted(Numbers):
+        def problems(self) -> list[str]:
+            return at_least(self, count=1)
+
+    (line,) = problems(Shared(part=Counted(count=count)))
+    assert line.startswith("part.count must be ")
+    assert problems(Shared(total=7, part=Counted(count=2))) == [
+        "total must be a multiple, got 7"
+    ]
+    with pytest.raises(ZeroDivisionError):  # a mistake in a config keeps its trace
+        problems(Shared(part=Numbers(count=0)))
+
+
+def test_a_cost_below_0_is_refused():
+    for config in (A2CConfig, PPOConfig, ImpalaConfig, VMPOConfig, ReinforceConfig):
+        (line,) = problems(config(value_cost=-1.0))
+        assert line == "value_cost must be at least 0, got -1.0"
+
+
 def test_numbers_that_a_program_holds_are_accepted():
     config = Numbers()
     numbers = {"count": np.int64(2**31 - 1), "total_steps": 10**15, "bar": np.inf}

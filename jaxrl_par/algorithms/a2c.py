@@ -48,7 +48,7 @@ class A2CConfig:
 
     def problems(self) -> list[str]:
         found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
-        return found + not_chosen(self) + at_least(self, n_step=1)
+        return found + not_chosen(self) + at_least(self, n_step=1, value_cost=0)
 
 
 def a2c(

@@ -92,7 +92,8 @@ class ImpalaConfig:
         found = not_between(self, gamma=(0, 1), vtrace_lambda=(0, 1)) + not_chosen(self)
         found += above(self, max_rho=0, max_c=0, max_policy_rho=0, reward_scale=0)
         found += above(self, max_abs_reward=0, epsilon=0) + below(self, epsilon=1)
-        return found + at_least(self, behaviour_cost=0, max_rho="max_c")
+        lowest = {"value_cost": 0, "behaviour_cost": 0, "max_rho": "max_c"}
+        return found + at_least(self, **lowest)
 
 
 def impala(

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import TrainState, accept, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, not_between
+from jaxrl_par.errors import above, at_least, not_between
 from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.statistics import standardized
@@ -70,7 +70,8 @@ class PPOConfig:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return not_between(self, gamma=(0, 1), gae_lambda=(0, 1)) + above(self, clip=0)
+        found = not_between(self, gamma=(0, 1), gae_lambda=(0, 1))
+        return found + above(self, clip=0) + at_least(self, value_cost=0)
 
 
 class PPOBatch(NamedTuple):

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxrl_par import losses, returns
 from jaxrl_par.agents import accept, trained_by
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import ReadIf, not_between, not_chosen
+from jaxrl_par.errors import ReadIf, at_least, not_between, not_chosen
 from jaxrl_par.networks import Network
 from jaxrl_par.types import Agent, Metrics, Params, Trajectory
 
@@ -54,7 +54,8 @@ class ReinforceConfig:
     a sum over steps."""
 
     def problems(self) -> list[str]:
-        return not_between(self, gamma=(0, 1)) + not_chosen(self)
+        found = not_between(self, gamma=(0, 1)) + not_chosen(self)
+        return found + at_least(self, value_cost=0)
 
 
 class ReinforceBatch(NamedTuple):

@@ -108,8 +108,8 @@ class VMPOConfig:
         positive = ("max_rho", "max_c", "initial_eta", "initial_alpha")
         positive += ("epsilon_eta", "epsilon_alpha", "epsilon_covariance")
         found += above(self, **dict.fromkeys(positive, 0))
-        lowest = {"target_period": 1, "behaviour_cost": 0, "max_rho": "max_c"}
-        return found + at_least(self, **lowest)
+        costs = {"value_cost": 0, "behaviour_cost": 0}
+        return found + at_least(self, target_period=1, max_rho="max_c", **costs)
 
 
 class Duals(NamedTuple):

@@ -66,17 +66,18 @@ class Units:
 
 
 def units_of(action_spec: Specs, *, unbounded: bool = False) -> Units:
-    """The units of a vector of bounded real numbers.
+    """The units of a vector of real numbers, each with two bounds.
 
     Args:
-      unbounded: a vector without any bounds will do, too.
+      unbounded: a vector in which none has a bound will do, too.
 
     Raises:
       RefusedError: actions are anything else.
     """
+    numbers = "real numbers" if unbounded else "bounded real numbers"
     if not isinstance(action_spec, Box):
         raise RefusedError(
-            "actions must be a Box of bounded real numbers here, got"
+            f"actions must be a Box of {numbers} here, got"
             f" {action_spec!r}: for Discrete ones, take dqn; ppo takes any"
         )
     if not np.issubdtype(action_spec.dtype, np.floating):
@@ -95,9 +96,10 @@ def units_of(action_spec: Specs, *, unbounded: bool = False) -> Units:
     with np.errstate(over="ignore", invalid="ignore"):
         width = high - low
     if not np.all(np.isfinite(width) & (width > 0)):
+        none = ", or none of them any" if unbounded else ""
         raise RefusedError(
             "every action must have a lower and a higher bound, whose distance is"
-            f" finite in float32, got {action_spec}: bound them with"
+            f" finite in float32{none}, got {action_spec}: bound them with"
             " gymnasium.wrappers.RescaleAction, or take ppo, whose policy needs none"
         )
     return Units(low, high)

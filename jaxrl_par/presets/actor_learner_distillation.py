@@ -14,7 +14,7 @@ from jaxrl_par import cli, export, loops, training
 from jaxrl_par.algorithms.distilled import DistilledConfig, distilled
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
-from jaxrl_par.errors import ReadIf
+from jaxrl_par.errors import ReadIf, at_least
 from jaxrl_par.loops import DistillationConfig, Learner, learner_of
 from jaxrl_par.networks import (
     Network,
@@ -99,7 +99,7 @@ class Args(cli.Args):
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = super().problems()
+        found = super().problems() + at_least(self, behaviour_cost=0)
         if not found:
             share = self.lanes // self.num_devices
             if self.distillation.capacity % share:

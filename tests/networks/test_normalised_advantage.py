@@ -9,7 +9,7 @@ from nearness import assert_near
 from jaxrl_par import random
 from jaxrl_par.networks import NetworkConfig, normalised_advantage
 from jaxrl_par.networks.normalised_advantage import LOG_DIAGONAL, Quadratic, factor
-from jaxrl_par.types import Box, TimeStep
+from jaxrl_par.types import Box, Discrete, TimeStep
 
 OBS = Box((3,))
 SMALL = NetworkConfig(widths=(8,), activation="relu")
@@ -108,7 +108,8 @@ def test_a_curvature_at_its_bound_has_a_slope_that_leads_back():
     ("spec", "message"),
     [
         (Box((2,), low=np.array([-1.0, -np.inf]), high=1.0), "a lower and a higher"),
-        (Box((2,), low=0.0), "a lower and a higher bound"),
+        (Box((2,), low=0.0), r"a lower and a higher bound.*, or none of them any"),
+        (Discrete(2), "a Box of real numbers here, got Discrete"),
         (Box((2, 2)), "an action must be a vector"),
         (Box((2,), np.dtype(np.int32)), "must be real numbers"),
     ],

@@ -11,7 +11,7 @@ from short_runs import trained
 
 from jaxrl_par import cli, presets, random, rollout, training
 from jaxrl_par.algorithms.impala import ImpalaConfig
-from jaxrl_par.errors import RefusedError
+from jaxrl_par.errors import RefusedError, problems
 from jaxrl_par.loops import Engine
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
 from jaxrl_par.topologies.gossip import GossipConfig
@@ -225,6 +225,16 @@ def test_no_preset_is_left_out():
     modules = {x.stem for x in folder.glob("*.py")} - {"__init__"}
     assert modules == presets.SUMMARIES.keys() == TAKES.keys()
     assert all(presets.get(name).name == name for name in TAKES)
+
+
+@pytest.mark.parametrize("count", [0, 10**20])
+def test_no_preset_computes_with_a_count_that_is_wrong(count):
+    for name in ("apex", "gorila", "ppo_threads"):
+        args = presets.get(name).config()
+        for part, field in (("threads", "num_actors"), ("workers", "num_workers")):
+            wrong = replace(getattr(args, part), **{field: count})
+            found = problems(replace(args, **{part: wrong}))
+            assert any(x.startswith(f"{part}.{field} must be") for x in found), found
 
 
 def test_an_unknown_preset_gets_the_nearest_name():

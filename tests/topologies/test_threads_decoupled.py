@@ -2,8 +2,10 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -13,6 +15,7 @@ from jaxrl_par import loops, random, rollout
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops.pace import PaceConfig
@@ -95,6 +98,15 @@ def test_a_recorded_run_is_repeated_bit_for_bit(num_devices, inference, tmp_path
     assert state_hash(same[0]) == state_hash(same[1])
     for one, other in zip(*map(jax.tree.leaves, (told, told_again)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_every_batch_that_came_is_added_before_the_update():
+    made = DecoupledLearner.__new__(DecoupledLearner)
+    made._compiled_add = lambda run, trajectory: (*run, trajectory)
+    made._compiled_go_on = lambda run: ((*run, "update"), {}, jnp.bool_(True))
+    for given in ("abc", "", "d"):
+        run, _, _ = made.update((), [SimpleNamespace(trajectory=x) for x in given])
+        assert run == (*given, "update")
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def admitted_results(
     elif len(results) != count:
         found = f"{len(results)} results"
     else:
-        found = f"{results[-1]!r:.60} for info, which is a dict"
+        found = f"{shown(results[-1])} for info, which is a dict"
     raise BadRowError(
         f"{method} of {where(index)} must return {_RESULTS[method]}, and returned"
         f" {found}: {_WAY_OUT}"
@@ -472,10 +472,20 @@ def _array(
     if array.dtype.kind not in kinds:
         plain = isinstance(x, np.ndarray | np.generic)
         found = f"of dtype {array.dtype}" if plain else f"a {type(x).__name__}"
-        raise _refused(name, where(), f"is {found}, {x!r:.60}, and must be {told}")
+        raise _refused(name, where(), f"is {found}, {shown(x)}, and must be {told}")
+    if np.ma.is_masked(x):
+        raise _refused(name, where(), "is masked: fill in what is to be seen there")
     if array.shape != shape:
         raise _refused(name, where(), f"has the shape {array.shape}, not {shape}")
     return array
+
+
+def shown(x: Any) -> str:
+    """What a simulator gave, in a few words, whatever its `repr` does."""
+    try:
+        return f"{x!r:.60}"
+    except Exception as error:
+        return f"one whose repr raises {type(error).__name__}"
 
 
 def _refuse_element(name: str, x: Any, bad: Any, where: str, why: str) -> NoReturn:

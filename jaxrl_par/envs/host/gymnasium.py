@@ -31,6 +31,7 @@ from jaxrl_par.envs.host.admission import (
     admitted_flags,
     admitted_results,
     admitted_rewards,
+    shown,
 )
 from jaxrl_par.envs.host.apart import Admitted
 from jaxrl_par.envs.host.base import HostEnvironment
@@ -183,8 +184,8 @@ class VectorHost(rows.GymnasiumHost):
         indices = np.flatnonzero(ended)
         rows = self._observations.empty(len(indices))
         for row, index in enumerate(indices):
-            shown = _of_one(final, int(index), self._where)
-            self._observations.write(rows, row, shown, int(index), self._where)
+            found = _of_one(final, int(index), self._where)
+            self._observations.write(rows, row, found, int(index), self._where)
         return self._observations.batch(rows, self._where, indices)
 
     def _restarted(self, first: np.ndarray, others: np.ndarray, obs: Obs) -> Obs:
@@ -256,7 +257,7 @@ def _of_one(final: Any, index: int, where: Callable[[int | None], str]) -> Any:
         return tuple(_of_one(x, index, where) for x in final)
     if np.ndim(final) == 0 or len(final) <= index:
         raise BadRowError(
-            f"infos['final_obs'] has none of {where(index)}: {final!r:.60}"
+            f"infos['final_obs'] has none of {where(index)}: {shown(final)}"
         )
     return final[index]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_par.envs.host.admission import shown
 from jaxrl_par.errors import nearest
 from jaxrl_par.measured import Metric
 from jaxrl_par.stream import Mean, Metrics
@@ -89,8 +90,8 @@ class EpisodeInfo:
                 if metric != SUCCESS_RATE:
                     self._tell(names[0], _absent(names[0], info))
             elif (number := _number(value)) is None:
-                shown = f"{value!r:.60}"
-                self._tell(name, f"info[{name!r}] is no finite number: {shown}")
+                told = f"info[{name!r}] is no finite number: {shown(value)}"
+                self._tell(name, told)
             else:
                 self._told_by[metric].append((lane, number))
 
@@ -152,7 +153,7 @@ def _number(value: Any) -> float | None:
         array = np.asarray(value)
     except Exception:  # what a tensor of another library raises, as on its own device
         return None
-    if array.size != 1 or array.dtype.kind not in "biuf":
+    if array.size != 1 or array.dtype.kind not in "biuf" or np.ma.is_masked(value):
         return None
     number = float(array.item())
     return number if np.isfinite(number) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_par.envs.host.admission import BadRowError, Where
+from jaxrl_par.envs.host.admission import BadRowError, Where, shown
 from jaxrl_par.masks import Masked, none_allowed
 from jaxrl_par.specs import Box, Discrete, MultiDiscrete, Specs
 from jaxrl_par.stream import Obs
@@ -58,8 +58,14 @@ class InfoMasks:
         given, told = infos.get(ENTRY), infos.get(f"_{ENTRY}")
         for index in range(len(self._rows)):
             own = {}
-            if given is not None and (told is None or told[index]):
-                own = {ENTRY: given[index]}
+            try:
+                if given is not None and (told is None or told[index]):
+                    own = {ENTRY: given[index]}
+            except (IndexError, KeyError, TypeError) as error:
+                raise BadRowError(
+                    f"infos[{ENTRY!r}] of {where(None)} has none for environment"
+                    f" {index}: {shown(given)}"
+                ) from error
             self.read(own, index, where)
 
     def shown(self, obs: Obs, last: np.ndarray, where: Where) -> Masked:
@@ -77,9 +83,17 @@ class InfoMasks:
         return Masked(obs, self._rows.copy())
 
     def _admitted(self, mask: Any, index: int, where: Where) -> np.ndarray:
-        if isinstance(mask, Sequence):
-            mask = np.concatenate([np.ravel(x) for x in mask]) if len(mask) else mask
-        array = np.asarray(mask)
+        try:
+            if isinstance(mask, Sequence) and len(mask):
+                mask = np.concatenate([np.ravel(x) for x in mask])
+            array = np.asarray(mask)
+        except Exception as error:  # whatever an object's conversion raises
+            raise BadRowError(
+                f"the action mask of {where(index)} is no array ({error}):"
+                f" {shown(mask)}"
+            ) from error
+        if np.ma.is_masked(mask):
+            raise BadRowError(f"the action mask of {where(index)} is itself masked")
         if array.shape != self.spec.shape or array.dtype.kind not in "biu":
             raise BadRowError(
                 f"the action mask of {where(index)} is {array.dtype} {[*array.shape]},"

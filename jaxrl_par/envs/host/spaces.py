@@ -38,7 +38,8 @@ def observation_spec(space: Any, name: str) -> Specs:
     if isinstance(space, spaces.Tuple):
         return tuple(observation_spec(inner, name) for inner in space)
     if isinstance(space, spaces.MultiBinary):
-        return Box(tuple(space.shape), np.dtype(space.dtype), low=0.0, high=1.0)
+        dtype = np.dtype(space.dtype).newbyteorder("=")
+        return Box(tuple(space.shape), dtype, low=0.0, high=1.0)
     if isinstance(space, spaces.Discrete):
         return _discrete(space, name)
     if isinstance(space, spaces.Box):
@@ -97,7 +98,8 @@ def _discrete(space: Any, name: str) -> Discrete:
 
 
 def _box(space: Any, name: str) -> Box:
-    low, high, dtype = np.asarray(space.low), np.asarray(space.high), space.dtype
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    dtype = space.dtype.newbyteorder("=")  # JAX knows no other order
     if dtype.kind == "f":
         low, high = _float_bounds(low, high)
         dtype = np.dtype(np.float16 if dtype.itemsize == 2 else np.float32)

@@ -49,7 +49,12 @@ class Sim:
         pass
 
 
-FLOATS = spaces.Box(-1, 1, (2,), np.float32)
+class Mute:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+FLOATS, MUTE = spaces.Box(-1, 1, (2,), np.float32), Mute()
 
 
 def second(change, space=FLOATS):
@@ -75,6 +80,7 @@ def shown(obs, space=FLOATS):
         (lambda *results: None, "a NoneType"),
         (lambda *results: (*results[:4], False), "False for info"),
         (lambda *results: (*results[:3], {}, False), "False for info"),
+        (lambda *results: (*results[:4], MUTE), "one whose repr raises"),
     ],
 )
 def test_a_step_returns_exactly_five_results(change, found):
@@ -131,6 +137,8 @@ def test_a_reset_returns_exactly_two_results(given):
         (FLOATS, np.array([0, None]), "of dtype object"),
         (FLOATS, np.zeros(2, bool), "of dtype bool"),
         (FLOATS, None, "is a NoneType"),
+        (FLOATS, np.ma.masked_array(np.zeros(2, np.float32), [0, 1]), "is masked"),
+        (FLOATS, MUTE, "is a Mute, one whose repr raises RuntimeError, and must be"),
         (FLOATS, [[0.0], [0.0, 1.0]], "is a list that is no array"),
         (FLOATS, np.zeros(3, np.float32), "has the shape (3,), not (2,)"),
         (FLOATS, np.zeros((), np.float32), "has the shape (), not (2,)"),
@@ -157,6 +165,8 @@ def test_an_observation_that_a_cast_would_change_is_refused(space, obs, why):
         (spaces.Box(0, 255, (2,), np.uint8), np.array([255, 0]), np.uint8([255, 0])),
         (spaces.Box(0, 9, (2,), np.int64), np.int8([9, 1]), np.int32([9, 1])),
         (spaces.Box(0, 9, (2,), np.uint64), np.uint64([9, 1]), np.int32([9, 1])),
+        (spaces.Box(0, 9, (2,), np.dtype(">i2")), [9, 1], np.int16([9, 1])),
+        (FLOATS, np.ma.masked_array([0.5, 0], [0, 0]), np.float32([0.5, 0])),
         (spaces.MultiBinary(2), np.array([True, False]), np.int8([1, 0])),
         (spaces.Box(0, 1, (2,), np.bool_), [True, False], np.array([True, False])),
         (spaces.Discrete(3, start=-1), np.uint8(1), np.int32(2)),
@@ -204,7 +214,10 @@ def test_parts_of_observations_are_named(obs, why):
 
 @pytest.mark.parametrize(
     "reward",
-    ["1.5", None, {}, 1j, True, np.True_, np.zeros(2), [1.0], Decimal(1), 10**400],
+    [
+        *("1.5", None, {}, 1j, True, np.True_, np.zeros(2), [1.0], Decimal(1), 10**400),
+        *(np.ma.masked, MUTE),
+    ],
 )
 def test_a_reward_is_a_number(reward):
     what = f"reward of {PLACE} "
@@ -221,7 +234,9 @@ def test_rewards_of_all_kinds_of_numbers_count(reward):
 
 
 @pytest.mark.parametrize("index", [2, 3])
-@pytest.mark.parametrize("flag", ["False", None, {}, 0, 1.0, np.zeros(1, bool), "", []])
+@pytest.mark.parametrize(
+    "flag", ["False", None, {}, 0, 1.0, np.zeros(1, bool), "", MUTE]
+)
 def test_a_flag_is_a_boolean(index, flag):
     def change(*results):
         return (*results[:index], flag, *results[index + 1 :])

@@ -119,6 +119,7 @@ def test_nothing_is_read_before_an_episode_ends():
         *((None, None), ("1", None), ([1], None), ({"a": 1}, None), (1j, None)),
         *((np.nan, None), (np.inf, None), (np.array([1, 2]), None), (10**400, None)),
         *((np.array(["a"]), None), (np.array(None), None), (object(), None)),
+        (np.ma.masked, None),
     ],
 )
 def test_only_finite_numbers_count(value, number):

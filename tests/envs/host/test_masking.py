@@ -8,6 +8,7 @@ import pytest
 from jaxrl_par import presets
 from jaxrl_par.envs import host
 from jaxrl_par.envs.host.admission import BadRowError
+from jaxrl_par.envs.host.masking import InfoMasks
 from jaxrl_par.envs.host.unrolls import UnrollBuffer
 from jaxrl_par.envs.host.wrappers import previous_action_and_reward
 from jaxrl_par.training import TrainingConfig
@@ -132,6 +133,39 @@ def test_other_masks_are_refused_with_environment_and_step(make, change, told):
         env.step(action)
     assert "step 2" in str(error.value)
     env.close()
+
+
+class NoArray:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("on another device")
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [(NoArray(), "no array"), (np.ma.masked_array([1] * 4, [0, 0, 0, 1]), "itself")],
+)
+def test_what_cannot_be_an_array_is_no_mask(mask, told):
+    env = single(1, changed(lambda info: {"action_mask": mask}))
+    env.reset()
+    env.step(np.zeros(1, np.int32))
+    with pytest.raises(BadRowError, match=f"environment 0 of told.*step 2 is {told}"):
+        env.step(np.zeros(1, np.int32))
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        {"action_mask": np.ones((1, 4), int)},
+        {"action_mask": 1},
+        {"action_mask": {}},
+        {"action_mask": np.ones((2, 4), int), "_action_mask": np.ones(1, bool)},
+    ],
+)
+def test_masks_of_fewer_environments_are_refused_with_the_one_without(infos):
+    masks = InfoMasks(Discrete(4), 2, "sim")
+    where = "environment {} of sim".format
+    with pytest.raises(BadRowError, match=r"none for environment [01]"):
+        masks.read_all(infos, where)
 
 
 def test_an_unroll_names_the_row_without_an_action():
