@@ -445,6 +445,29 @@ def dyna(data: Any) -> str:
     )
 
 
+def lander(data: Any) -> str:
+    names = "env_steps", "episodes", "seconds", "seconds_per_episode", "speed_up"
+    rows = [
+        (
+            x["method"],
+            x["num_workers"],
+            f"{sum(x['solved'])} of {len(x['solved'])}",
+            *map(x.get, names),
+            x["best_returns"],
+        )
+        for x in data["rows"]
+    ]
+    head = ("method", "workers", "solved", "steps", "episodes", "s", "s an episode")
+    settings = data["settings"]
+    return (
+        f"Medians over seeds of runs that end at a mean return of"
+        f" {settings['threshold']:g} in 100 episodes, or after"
+        f" {settings['total_steps']:,} steps, on {data['machine']['cores']} cores. Best"
+        " return is the largest mean of 100 episodes, of every seed.\n\n"
+        + table((*head, "speed-up", "best return"), rows)
+    )
+
+
 def qt_opt(data: Any) -> str:
     names = "case", "success", "median_success"
     rows = [
@@ -634,6 +657,10 @@ SECTIONS = (
     ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
+    Section(
+        "LunarLander by workers", "lunar_lander/study.json",
+        f"{_E}/lunar_lander_study.py (settings in study.json)", lander,
+    ),
     Section(
         "A task of each suite, with PPO",
         "suites/study.json",
