@@ -2921,9 +2921,16 @@ _GUIDED = (
     _m(
         "the value of a regularised gain has the short form",
         "algorithms/gps/lqr.py",
-        "curvature = hessian[:size, :size] + cross + cross.T + squared",
-        "curvature = hessian[:size, :size] + 0.5 * (cross + cross.T)",
+        "product = row[:, None] * (2.0 * both[a] + change)[None]",
+        "product = row[:, None] * both[a][None]",
         "algorithms/gps/test_lqr.py::test_the_value_is_that_of_a_regularised_gain",
+    ),
+    _m(
+        "what is added to Q_uu is that of another initial state",
+        "algorithms/gps/lqr.py",
+        "return x.reshape(size, -1).T.reshape(*x.shape[1:], size)",
+        "return x.reshape(size, -1).T.reshape(*x.shape[1:], size)[..., ::-1]",
+        "algorithms/gps/test_lqr.py::test_a_batch_is_what_each_is_alone",
     ),
     _m(
         "a step that beats its prediction shrinks the next",
