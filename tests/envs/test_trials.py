@@ -280,6 +280,7 @@ def test_trials_give_the_same_numbers_on_every_topology():
     assert set(check_equal(learner, env).values()) == {"bits"}
 
 
+@pytest.mark.slow
 def test_normalised_trials_have_the_statistics_of_all_devices():
     """Bandits of one device never pay, those of the other always: the variance is
     0.248, and 0.041 would be the mean of theirs. Zeros of a trial's start stay apart
