@@ -2506,6 +2506,27 @@ _POPULATIONS = (
         "test_the_parameters_own_return_is_not_that_of_members",
     ),
     _m(
+        "members are normalised by the parameters in the middle",
+        "loops/generations.py",
+        "return agent.settle(shifted(params, offset))",
+        "return shifted(agent.settle(params), offset)",
+        "loops/test_evolution.py::test_members_are_normalised_by_their_own_parameters",
+    ),
+    _m(
+        "the batch goes on through a network that is not normalised",
+        "networks/reference.py",
+        "return ((rows - mean[None]) * scale[None] + start[None]).reshape(y.shape)",
+        "return y",
+        "networks/test_reference.py::test_every_layer_is_normalised_as_in_the_paper",
+    ),
+    _m(
+        "the bias that was there is scaled with the mean",
+        "networks/reference.py",
+        "leaves[bias] = start + (start - mean) * scale",
+        "leaves[bias] = start - mean * scale",
+        "networks/test_reference.py::test_every_layer_is_normalised_as_in_the_paper",
+    ),
+    _m(
         "the noise is that of other pairs than those that entered",
         "algorithms/es.py",
         "            for x in (batch.pairs, batch.difference)\n",
