@@ -88,6 +88,17 @@ def learning(data: Any) -> str:
     ) + table(("task", "script and options", "seeds", "median"), rows)
 
 
+def learning_from_replay(data: Any) -> str:
+    rows = [
+        (name, f"`{one['command'].strip()}`", scores, median(scores))
+        for name, one in data["tasks"].items()
+        if (scores := [run["greedy"] for run in one["runs"]])
+    ]
+    return "Mean return of 100 evaluation episodes at the end, greedy actions.\n\n" + (
+        table(("task", "script and options", "seeds", "median"), rows)
+    )
+
+
 def replay(data: Any) -> str:
     rows = [(x["name"], x["return"], x["median"]) for x in data["rows"]]
     return (
@@ -555,6 +566,12 @@ _AC = f"{_B}/pairs.py --ours '... off_policy.py --algorithm"
 _REJAX = "--theirs '... replay_peers.py rejax"
 SECTIONS = (
     Section("Learning", "learning.json", f"{_B}/learning.py", learning),
+    Section(
+        "Learning from replay",
+        "learning_replay.json",
+        f"{_B}/learning.py --only DQN C51 R2D2",
+        learning_from_replay,
+    ),
     Section(
         "PPO beside PureJaxRL: CartPole", "pairs_ppo_cartpole.json", _PPO, pairs
     ),

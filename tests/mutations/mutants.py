@@ -1067,8 +1067,8 @@ _REPLAY = (
     _m(
         "an item of mass 0 is found at the end",
         "replay/sum_tree.py",
-        "child = jnp.minimum(child, last)",
-        "child = jnp.minimum(child, _CHILDREN - 1)",
+        "beyond = (end <= position) & (end < ends[-1])",
+        "beyond = end <= position",
         "replay/test_sum_tree.py::test_neither_end_of_the_mass_finds_an_item_without_any",
     ),
     _m(
@@ -1077,6 +1077,13 @@ _REPLAY = (
         '.at[where].max(masses, mode="drop")',
         '.at[where].add(masses, mode="drop")',
         "replay/test_sum_tree.py::test_sums_are_those_of_the_masses_now",
+    ),
+    _m(
+        "sums above items of the higher level are not made anew",
+        "replay/sum_tree.py",
+        "jnp.where(node > 0, node - 1, flat.size)",
+        "jnp.where(node > num_nodes // _CHILDREN, node - 1, flat.size)",
+        "replay/test_sum_tree.py::test_every_node_has_the_sum_of_its_children",
     ),
     _m(
         "nothing is drawn anew among very many items",
