@@ -154,7 +154,7 @@ def _pooled(
     keys: Callable,
 ) -> tuple[Callable, Callable, Callable]:
     size, apart = resets.pool_size, num_envs <= resets.pool_size
-    period = size // resets.per_step if resets.per_step else None
+    period = size // resets.per_step if resets.per_step else 0
 
     def again(x: Array) -> Array:
         return jnp.concatenate([x, x[: num_envs - 1]]) if apart else x
