@@ -2,7 +2,6 @@
 
 import json
 import threading
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.axis import Axis
 from jaxrl_par.bridge.actor_learner.decoupled import DecoupledLearner
+from jaxrl_par.bridge.actor_learner.learner import Batch
 from jaxrl_par.envs.host import from_pure
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.loops.pace import PaceConfig
@@ -25,6 +25,7 @@ from jaxrl_par.testing import probes
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, repeat_recorded, threads
 from jaxrl_par.training.checkpoints import Checkpoints, state_hash
+from jaxrl_par.types import Trajectory
 
 NUM_ENVS, LENGTH, BATCH = 2, 4, 6
 ENV = probes.clock(NUM_ENVS)
@@ -102,11 +103,13 @@ def test_a_recorded_run_is_repeated_bit_for_bit(num_devices, inference, tmp_path
 
 def test_every_batch_that_came_is_added_before_the_update():
     made = DecoupledLearner.__new__(DecoupledLearner)
-    made._compiled_add = lambda run, trajectory: (*run, trajectory)
-    made._compiled_go_on = lambda run: ((*run, "update"), {}, jnp.bool_(True))
-    for given in ("abc", "", "d"):
-        run, _, _ = made.update((), [SimpleNamespace(trajectory=x) for x in given])
-        assert run == (*given, "update")
+    made._compiled_add = lambda run, x: run._replace(local=[*run.local, int(x.reward)])
+    made._compiled_go_on = lambda run: (run, {}, jnp.bool_(True))
+    empty = Trajectory(*[()] * len(Trajectory._fields))
+    for given in ([0, 1, 2], [], [3]):
+        batches = [Batch(empty._replace(reward=x), []) for x in given]
+        run, _, _ = made.update(loops.new_run((), [], KEY), batches)
+        assert run.local == given
 
 
 @pytest.mark.slow
