@@ -435,6 +435,14 @@ def guided(data: Any) -> str:
     )
 
 
+def opened(data: Any) -> str:
+    names = "pace", "seed", "opened", "best"
+    rows = [map(x.get, names) for x in data["rows"]["doors"]]
+    return "Nothing was tuned on these seeds and poses.\n\n" + table(
+        ("workers", "seed", "doors opened at the end", "at best"), rows
+    )
+
+
 def lqr(data: Any) -> str:
     settings, faster = data["settings"], data["times_as_fast"]
     sizes = f"{settings['num_states']} initial states x {settings['num_steps']} steps"
@@ -687,6 +695,11 @@ SECTIONS = (
     ),
     Section(
         "Doors, and who waits for whom", "gps/study.json", f"{_E}/gps_study.py", guided
+    ),
+    Section(
+        "Doors in other poses, by other seeds", "gps_fresh/study.json",
+        f"{_E}/gps_study.py --paces together --first-seed 2 --num-seeds 3"
+        " --poses-seed 20000", opened,
     ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
