@@ -577,7 +577,7 @@ SECTIONS = (
     Section(
         "Learning from replay",
         "learning_replay.json",
-        f"{_B}/learning.py --only DQN C51 R2D2",
+        f"{_B}/learning.py --only 'DQN, CartPole' C51",
         learning_from_replay,
     ),
     Section(

@@ -1,12 +1,12 @@
 """What the algorithms reach: named tasks over fixed seeds, each through its own script.
 
     python experiments/benchmarks/learning.py --out runs/learning
-    python experiments/benchmarks/learning.py --only DQN C51 R2D2 --out runs/replay
+    python experiments/benchmarks/learning.py --only DQN C51 --out runs/replay
 
 A score is the mean return of 100 evaluation episodes at the end, five in each of twenty
 environments, with sampled actions, and with greedy ones of what is learned from replay.
-Every seed is shown; the median counts. Writes learning.json, and learning.png with the
-curves of training.
+Every seed is shown; the median counts. Writes learning.json after each task, and
+learning.png with the curves of training.
 """
 
 import json
@@ -56,7 +56,7 @@ TASKS = {
     "IMPALA in threads, LunarLander, 3 M": ("impala_threads.py", "", 5),
     "DQN, CartPole, 300 k": ("dqn.py", "", 3),
     "C51, CartPole, 300 k": ("dqn.py", C51, 3),
-    "QR-DQN, CartPole, 300 k": ("dqn.py", "--dqn.values quantile", 3),
+    "Quantiles, CartPole, 300 k": ("dqn.py", "--dqn.values quantile", 3),
     "R2D2, MemoryChain-30, 200 k": ("r2d2.py", "", 3),
     "DQN without memory, MemoryChain-30, 200 k": ("dqn.py", WITHOUT_MEMORY, 3),
 }
@@ -93,8 +93,8 @@ def main(args: Args) -> None:
                 f"{median(run['env_steps'] for run in runs):,.0f}",
                 f"{rate:,.0f}",
             )
-    report = {"machine": cli.machine(), "tasks": results}
-    (args.out / "learning.json").write_text(json.dumps(report, indent=1))
+            report = {"machine": cli.machine(), "tasks": results}
+            (args.out / "learning.json").write_text(json.dumps(report, indent=1))
     draw(results, args.out / "learning.png")
     Console(width=110).print(table)
 
