@@ -44,7 +44,7 @@ class Args:
     unroll_length: int = 32
     steps_per_point: int = 20
     """Steps of training, of num_envs * unroll_length rows each."""
-    num_points: int = 10
+    num_points: int = 5
     learning_rate: float = 1e-3
 
     def problems(self) -> list[str]:

@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ class Args:
 
     out: Path = Path("runs/self_play_study")
     """Folder of the results; those of other settings belong into another one."""
-    entropy_costs: tuple[float, ...] = (0.01, 0.03, 0.1)
+    entropy_costs: tuple[float, ...] = (0.01, 0.1, 0.2, 0.4)
     num_seeds: int = 3
     first_seed: int = 0
     """Seeds are counted from there: others to choose settings than to show them."""
@@ -83,7 +84,7 @@ class Game(NamedTuple):
 
     @property
     def allowed(self) -> Bool[np.ndarray, "N 9"]:
-        return ~self.boards.any(2)
+        return np.logical_not(self.boards.any(2))
 
     @property
     def moves(self) -> Int[np.ndarray, " N"]:
@@ -209,8 +210,9 @@ def trained(cost: float, args: Args) -> dict[str, Any]:
     learner = cli.compose(settings, make_agent)
     env = settings.make_env(settings.num_envs)
     network = actor_critic(*env.specs, settings.network)
+    no = jnp.zeros(len(game.boards), bool)
     shown = Masked(game.boards.reshape(-1, 3, 3, 2), game.allowed)
-    no = np.zeros(len(game.boards), bool)
+    steps = TimeStep(shown, first=no, last=no)
 
     def make_program(values: Any):
         del values  # members differ in their seeds alone
@@ -219,22 +221,20 @@ def trained(cost: float, args: Args) -> dict[str, Any]:
     @jax.jit
     @jax.vmap
     def told(state):
-        (policy, values), _ = network.apply(
-            learner.params(state), (), TimeStep(shown, no, no)
-        )
+        (policy, values), _ = network.apply(learner.params(state), (), steps)
         return jax.nn.softmax(policy.logits), values
 
     seeds = np.arange(args.num_seeds) + args.first_seed
     program = population(make_program, {"seed": seeds}).program
     runs = jax.jit(program.init)(random.key(0))
-    steps = settings.total_steps // settings.rows_per_update // args.num_points
-    advance = jax.jit(scanned(program, max(steps, 1)), donate_argnums=0)
+    length = settings.total_steps // settings.rows_per_update // args.num_points
+    advance = jax.jit(scanned(program, max(length, 1)), donate_argnums=0)
     curve = []
     for point in range(1, args.num_points + 1):
         runs, _ = advance(runs)
         members = zip(*map(np.asarray, told(runs.learner)), strict=True)
-        found = [judged(game, *x, settings.ppo.gamma) for x in members]
-        rows = point * max(steps, 1) * settings.rows_per_update
+        found = [judged(game, p, v, settings.ppo.gamma) for p, v in members]
+        rows = point * max(length, 1) * settings.rows_per_update
         curve.append({"rows": rows} | {x: [y[x] for y in found] for x in SHOWN})
         print(cost, rows, *(f"{x:.2f}" for x in curve[-1]["return"]), flush=True)
     return {"entropy_cost": cost, "curve": curve}
