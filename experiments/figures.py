@@ -88,6 +88,17 @@ def learning(data: Any) -> str:
     ) + table(("task", "script and options", "seeds", "median"), rows)
 
 
+def learning_from_replay(data: Any) -> str:
+    rows = [
+        (name, f"`{one['command'].strip()}`", scores, median(scores))
+        for name, one in data["tasks"].items()
+        if (scores := [run["greedy"] for run in one["runs"]])
+    ]
+    return "Mean return of 100 evaluation episodes at the end, greedy actions.\n\n" + (
+        table(("task", "script and options", "seeds", "median"), rows)
+    )
+
+
 def replay(data: Any) -> str:
     rows = [(x["name"], x["return"], x["median"]) for x in data["rows"]]
     return (
@@ -374,6 +385,22 @@ def tasks_of_suites(data: Any) -> str:
     return f"{told}\n\n{table(head, rows)}"
 
 
+def self_play(data: Any) -> str:
+    """Self-play at tic-tac-toe by the price of entropy."""
+    names = "entropy_cost", "return", "best_own", "best_random", "met", "value_error"
+    rows = [[x[name] for name in (*names, "entropy")] for x in data["rows"]]
+    head = (
+        "entropy cost", "greedy return against random, seeds",
+        "best moves in own games", "and against random", "positions met",
+        "value's error", "entropy, nats",
+    )  # fmt: skip
+    return (
+        f"After {data['rows'][0]['rows']:,} rows. Positions met: share of what is met"
+        " against a random opponent that one of 1,000 games against oneself meets. All"
+        f" exact: see the script.\n\n{table(head, rows)}"
+    )
+
+
 def craftax(data: Any) -> str:
     """Achievements, and those unlocked in a tenth of the episodes or more."""
     (row,) = data["rows"]
@@ -408,15 +435,25 @@ def guided(data: Any) -> str:
     )
 
 
+def opened(data: Any) -> str:
+    names = "pace", "seed", "opened", "best"
+    rows = [map(x.get, names) for x in data["rows"]["doors"]]
+    return "Nothing was tuned on these seeds and poses.\n\n" + table(
+        ("workers", "seed", "doors opened at the end", "at best"), rows
+    )
+
+
 def lqr(data: Any) -> str:
     settings, faster = data["settings"], data["times_as_fast"]
     sizes = f"{settings['num_states']} initial states x {settings['num_steps']} steps"
     return (
         f"{sizes}, {settings['state_size']} numbers of state,"
-        f" {settings['num_actions']} of action: vmapped {shown(faster['numpy'])} times"
-        " as fast as a loop in NumPy, and"
-        f" {shown(faster['compiled_loop'])} times as fast as a Python loop over a"
-        " compiled pass."
+        f" {settings['num_actions']} of action: vmapped, they are"
+        f" {shown(faster['vmapped than numpy'])} times as fast as a loop in NumPy and"
+        f" {shown(faster['vmapped than compiled_loop'])} times as fast as a Python loop"
+        " over a compiled pass. With their axis behind all others from the beginning,"
+        f" so that nothing is moved, {shown(faster['behind than numpy'])} and"
+        f" {shown(faster['behind than compiled_loop'])} times."
     )
 
 
@@ -440,6 +477,29 @@ def dyna(data: Any) -> str:
     )
     return (
         f"{maze}\n\nCartPole, all else equal; share 0 is DQN, a dash never.\n\n{shares}"
+    )
+
+
+def lander(data: Any) -> str:
+    names = "env_steps", "episodes", "seconds", "seconds_per_episode", "speed_up"
+    rows = [
+        (
+            x["method"],
+            x["num_workers"],
+            f"{sum(x['solved'])} of {len(x['solved'])}",
+            *map(x.get, names),
+            x["best_returns"],
+        )
+        for x in data["rows"]
+    ]
+    head = ("method", "workers", "solved", "steps", "episodes", "s", "s an episode")
+    settings = data["settings"]
+    return (
+        f"Medians over seeds of runs that end at a mean return of"
+        f" {settings['threshold']:g} in 100 episodes, or after"
+        f" {settings['total_steps']:,} steps, on {data['machine']['cores']} cores. Best"
+        " return is the largest mean of 100 episodes, of every seed.\n\n"
+        + table((*head, "speed-up", "best return"), rows)
     )
 
 
@@ -514,6 +574,12 @@ _AC = f"{_B}/pairs.py --ours '... off_policy.py --algorithm"
 _REJAX = "--theirs '... replay_peers.py rejax"
 SECTIONS = (
     Section("Learning", "learning.json", f"{_B}/learning.py", learning),
+    Section(
+        "Learning from replay",
+        "learning_replay.json",
+        f"{_B}/learning.py --only 'DQN, CartPole' C51",
+        learning_from_replay,
+    ),
     Section(
         "PPO beside PureJaxRL: CartPole", "pairs_ppo_cartpole.json", _PPO, pairs
     ),
@@ -630,13 +696,28 @@ SECTIONS = (
     Section(
         "Doors, and who waits for whom", "gps/study.json", f"{_E}/gps_study.py", guided
     ),
+    Section(
+        "Doors in other poses, by other seeds", "gps_fresh/study.json",
+        f"{_E}/gps_study.py --paces together --first-seed 2 --num-seeds 3"
+        " --poses-seed 20000", opened,
+    ),
     Section("LQR over initial states", "lqr.json", f"{_B}/lqr.py", lqr),
     Section("Dyna", "dyna/study.json", f"{_E}/dyna_study.py", dyna),
+    Section(
+        "LunarLander by workers", "lunar_lander/study.json",
+        f"{_E}/lunar_lander_study.py (settings in study.json)", lander,
+    ),
     Section(
         "A task of each suite, with PPO",
         "suites/study.json",
         f"{_E}/suites_study.py",
         tasks_of_suites,
+    ),
+    Section(
+        "Tic-tac-toe against oneself",
+        "self_play/study.json",
+        f"{_E}/self_play_study.py",
+        self_play,
     ),
     Section(
         "Achievements in Craftax-Classic",

@@ -59,11 +59,14 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     paces: tuple[Pace, ...] = PACES
     num_seeds: int = 2
+    first_seed: int = 0
     num_workers: int = 8
     num_rounds: int = 14
     """Rollouts of each initial state, in the mean, are so many times `rollouts`."""
     num_poses: int = 200
     """Doors of a test."""
+    poses_seed: int = 10_000
+    """Which ones."""
     settings: Method = Method()
     draw_only: bool = False
     """Train nothing."""
@@ -90,7 +93,7 @@ def run(args: Args) -> None:
 
 def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Name of every case, and what trains it."""
-    for seed in range(args.num_seeds):
+    for seed in range(args.first_seed, args.first_seed + args.num_seeds):
         for pace in args.paces:
             yield f"{pace}-{seed}", partial(trained, pace, seed, args)
 
@@ -115,7 +118,7 @@ def trained(pace: str, seed: int, args: Args) -> dict[str, Any]:
         )
         times = np.cumsum(durations[: args.num_rounds].max(axis=1) + 1.0).tolist()
     steps = args.num_workers if pace == "own" else 1
-    curve = followed(program, search, steps, args.num_rounds, args.num_poses, seed)
+    curve = followed(program, search, steps, seed, args)
     print(f"{pace}, seed {seed}: {[round(x['opened'], 2) for x in curve]}", flush=True)
     for point, now in zip(curve, times, strict=True):
         point["time"] = now
@@ -123,21 +126,16 @@ def trained(pace: str, seed: int, args: Args) -> dict[str, Any]:
 
 
 def followed(
-    program: Program,
-    search: Search,
-    steps: int,
-    num_rounds: int,
-    num_poses: int,
-    seed: int,
+    program: Program, search: Search, steps: int, seed: int, args: Args
 ) -> list[dict[str, float]]:
     """Tests after every so many steps."""
     now = jax.jit(program.init)(random.key(seed))
-    step, test = jax.jit(program.step, donate_argnums=0), tester(search, num_poses)
-    curve = []
-    for _ in range(num_rounds):
+    step, test = jax.jit(program.step, donate_argnums=0), tester(search, args.num_poses)
+    poses, curve = random.key(args.poses_seed), []
+    for _ in range(args.num_rounds):
         for _ in range(steps):
             now, _ = step(now)
-        opened, cost = test(search.agent.params(now.learner), random.key(10_000))
+        opened, cost = test(search.agent.params(now.learner), poses)
         curve.append({"opened": float(opened), "cost": float(cost)})
     return curve
 

@@ -30,6 +30,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets import ppo
 from jaxrl_par.presets.ppo import Args as Settings
+from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.evaluation import evaluator
 
 _LARGER = Settings(
@@ -45,8 +46,13 @@ _BODY = Settings(
     ppo=PPOConfig(entropy_cost=0.0, clip_values=False),
 )
 TASKS = {
-    "brax::inverted_pendulum": replace(_BODY, total_steps=200_000),
-    "jumanji::Snake-v1": replace(_LARGER, total_steps=200_000),
+    "brax::inverted_pendulum": replace(_BODY, total_steps=300_000),
+    "jumanji::Knapsack-v1": replace(
+        _LARGER,
+        total_steps=400_000,
+        # Fifty things, of which each is packed once.
+        training=TrainingConfig(evaluation_max_steps=51),
+    ),
     "navix::Navix-Empty-5x5-v0": Settings(total_steps=100_000),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     "pgx::tic_tac_toe-self-play": Settings(total_steps=200_000),
@@ -65,6 +71,8 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     tasks: tuple[str, ...] = tuple(TASKS)
     num_seeds: int = 3
+    first_seed: int = 0
+    """Seeds are counted from there: others to choose settings than to show them."""
     num_points: int = 5
     """Evaluations of each run."""
     share: float = 1.0
@@ -74,7 +82,7 @@ class Args:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_seeds=1, num_points=1, share=0)
+        found = at_least(self, num_seeds=1, first_seed=0, num_points=1, share=0)
         unknown = [x for x in self.tasks if x not in TASKS]
         return found + [f"tasks: {unknown_name('task', x, TASKS)}" for x in unknown]
 
@@ -100,7 +108,8 @@ def trained(name: str, args: Args) -> dict[str, Any]:
     learner = cli.compose(settings, ppo.make_agent)
     updates = args.share * settings.total_steps / settings.rows_per_update
     steps = max(int(updates / args.num_points), 1)
-    curve = cli.seed_curves(learner, settings, args.num_seeds, args.num_points, steps)
+    sizes = args.num_seeds, args.num_points, steps
+    curve = cli.seed_curves(learner, settings, *sizes, first_seed=args.first_seed)
     before = untrained(learner, settings)
     last = cli.at_end(curve)
     told = " ".join(f"{x:.2f}" for x in last)
@@ -111,7 +120,8 @@ def trained(name: str, args: Args) -> dict[str, Any]:
 def untrained(learner: Any, settings: Settings) -> float:
     """Mean return of 400 episodes of a network of the first seed, which is sampled."""
     env = settings.judged.make_env(200)
-    play = jax.jit(evaluator(learner.actor, env, 2))
+    most = settings.training.evaluation_max_steps
+    play = jax.jit(evaluator(learner.actor, env, 2, most))
     _, step = env.reset(random.key(2))
     params = learner.params(learner.init(random.key(0), step))
     return float(np.mean(play(params, random.key(1)).returns))

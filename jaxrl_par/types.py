@@ -145,6 +145,21 @@ def as_acted(params: Params, carry: Carry, trajectory: Trajectory) -> Extras:
     return trajectory.extras
 
 
+def as_they_are(params: Params) -> Params:
+    """The parameters: those of an agent that works nothing out before it acts."""
+    return params
+
+
+class Reference(NamedTuple):
+    """What an agent is shown before it learns: observations of random play."""
+
+    num_rows: int
+    act: Callable[[Obs, PRNGKey], Action]
+    """At random, within what is allowed; leaves [B, ...]."""
+    keep: Callable[[State, Obs], State]
+    """(state, observations with leaves [num_rows, ...]) -> state"""
+
+
 class PlainPolicy(NamedTuple):
     """A policy in plain numbers and names, for who acts without JAX by `numpy_actor`.
     What it draws and leaves in the extras is that of `act`, up to rounding."""
@@ -198,6 +213,11 @@ class Agent(NamedTuple):
     It comes after the updates, once for each trajectory that was acted."""
     params: Callable[[State], Params] = attrgetter("params")
     """What acts."""
+    settle: Callable[[Params], Params] = as_they_are
+    """Parameters with all worked out that follows of them alone, once for the many
+    steps in which they act. `act` takes both."""
+    reference: Reference | None = None
+    """What it is shown before it learns, by `loops.evolution`; None for nothing."""
     reduction: Literal["mean", "sum", "equal", "joint"] = "mean"
     """How gradients of parts of a batch combine to that of the whole: a mean if the
     loss is a mean over rows, a sum if it is a sum. Equal if each is that of the whole

@@ -137,6 +137,54 @@ def test_the_script_of_an_own_simulator_has_all_options(capsys, monkeypatch):
     assert (told["env_name"], told["num_envs"]) == ("Arm", 8)
 
 
+ARM = """
+class Arm(gymnasium.Env):  # who says what is shown is paid
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.shown = int(self.np_random.integers(2))
+        return np.float32([self.shown]), {}
+
+    def step(self, action):
+        return np.float32([self.shown]), float(action == self.shown), True, False, {}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["own_environment", "own_algorithm"])
+def test_a_newcomer_from_an_empty_home_needs_few_lines(name, tmp_path):
+    """An environment of Gymnasium's, trained in threads, in less than 20 lines, and an
+    algorithm in less than 40: as files, by a user who has nothing but the package."""
+    above, below = OWN_SIMULATOR.split("\n\n\n", 1)
+    environment = f"import gymnasium\nimport numpy as np\n\n{above}\n\n{ARM}\n\n{below}"
+    text, most = {
+        "own_environment": (environment, 20),
+        "own_algorithm": (OWN_LOSS, 40),
+    }[name]
+    assert len([x for x in text.splitlines() if x]) < most
+    (tmp_path / f"{name}.py").write_text(
+        text.replace("num_updates=1000", "num_updates=50")
+    )
+    given = ["--topology", "threads", "--total-steps", "20000"]
+    given += ["--evaluation-max-steps", "10", "--no-gif"]
+    done = subprocess.run(
+        [sys.executable, f"{name}.py", *(given if name == "own_environment" else [])],
+        cwd=tmp_path,
+        env={"PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path / "home"),
+             "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    if name == "own_algorithm":
+        assert float(done.stdout.rpartition("mean return:")[2]) > 15
+        return
+    (summary,) = tmp_path.glob("runs/*/summary.json")
+    found = json.loads(summary.read_text())["evaluation"]
+    assert found["greedy_return"] > 0.9
+
+
 def test_the_config_of_the_page_is_one(tmp_path):
     (text,) = blocks("experiments/README.md", "yaml")
     (tmp_path / "mine.yaml").write_text(text)

@@ -1,10 +1,12 @@
 """What the algorithms reach: named tasks over fixed seeds, each through its own script.
 
     python experiments/benchmarks/learning.py --out runs/learning
+    python experiments/benchmarks/learning.py --only DQN C51 --out runs/replay
 
 A score is the mean return of 100 evaluation episodes at the end, five in each of twenty
-environments, with sampled actions. Every seed is shown; the median counts. Writes
-learning.json, and learning.png with the curves of training.
+environments, with sampled actions, and with greedy ones of what is learned from replay.
+Every seed is shown; the median counts. Writes learning.json after each task, and
+learning.png with the curves of training.
 """
 
 import json
@@ -36,6 +38,8 @@ CHAIN = (
     "--env-name MemoryChain-bsuite --total-steps 1000000 --unroll-length 16"
     " --optimizer.learning-rate 3e-3"
 )
+C51 = "--dqn.values categorical --dqn.v-min 0 --dqn.v-max 100"
+WITHOUT_MEMORY = "--env-name MemoryChain-30 --show-previous --total-steps 200000"
 # Name: (script and options, number of seeds).
 TASKS = {
     "PPO, CartPole, 200 k": ("ppo.py", "", 5),
@@ -50,7 +54,14 @@ TASKS = {
     "IMPALA, Breakout-MinAtar, 4 M": ("impala.py", "", 5),
     "PPO in threads, LunarLander, 3 M": ("ppo_threads.py", "", 5),
     "IMPALA in threads, LunarLander, 3 M": ("impala_threads.py", "", 5),
+    "DQN, CartPole, 300 k": ("dqn.py", "", 3),
+    "C51, CartPole, 300 k": ("dqn.py", C51, 3),
+    "Quantiles, CartPole, 300 k": ("dqn.py", "--dqn.values quantile", 3),
+    "R2D2, MemoryChain-30, 200 k": ("r2d2.py", "", 3),
+    "DQN without memory, MemoryChain-30, 200 k": ("dqn.py", WITHOUT_MEMORY, 3),
 }
+GREEDY = ("dqn.py", "r2d2.py")
+"""Scripts whose sampled actions explore at a fixed rate."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,8 @@ class Args:
 
     out: Path = Path("runs/learning")
     """Folder of the results and of the runs."""
-    only: str = ""
-    """Part of the names of the tasks to run; all by default."""
+    only: tuple[str, ...] = ("",)
+    """Parts of the names of the tasks to run; all by default."""
 
 
 def main(args: Args) -> None:
@@ -69,9 +80,10 @@ def main(args: Args) -> None:
     table = Table("task", "returns of the seeds", "median", "steps", "steps/s")
     results = {}
     for name, (script, options, num_seeds) in TASKS.items():
-        if args.only in name:
+        if any(part in name for part in args.only):
             runs = [one(script, options, seed, args.out) for seed in range(num_seeds)]
-            scores = [run["score"] for run in runs]
+            acted = "greedy" if script in GREEDY else "score"
+            scores = [run[acted] for run in runs]
             rate = median(run["steps_per_second"] for run in runs)
             results[name] = {"command": f"{script} {options}", "runs": runs}
             table.add_row(
@@ -81,8 +93,8 @@ def main(args: Args) -> None:
                 f"{median(run['env_steps'] for run in runs):,.0f}",
                 f"{rate:,.0f}",
             )
-    report = {"machine": cli.machine(), "tasks": results}
-    (args.out / "learning.json").write_text(json.dumps(report, indent=1))
+            report = {"machine": cli.machine(), "tasks": results}
+            (args.out / "learning.json").write_text(json.dumps(report, indent=1))
     draw(results, args.out / "learning.png")
     Console(width=110).print(table)
 

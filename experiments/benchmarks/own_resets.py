@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrl_par.envs import Raw
 from jaxrl_par.envs.registry import alone
 from jaxrl_par.envs.suites.keys import words
+from jaxrl_par.envs.suites.listing import SELF_PLAY
 from jaxrl_par.types import Discrete, Masked
 
 
@@ -193,7 +194,7 @@ def xland(task: str, bare: Raw, limit: int) -> Wrapped:
 
 
 def pgx(task: str, bare: Raw, limit: int) -> Wrapped:
-    env = import_module("pgx").make(task)
+    env = import_module("pgx").make(task.removesuffix(SELF_PLAY))
     step_of = import_module("pgx.experimental.wrappers").auto_reset(env.step, env.init)
 
     def reset(key):

@@ -90,8 +90,10 @@ SUBJECTS: dict[str, tuple[Subject, ...]] = {
     ),
     "jumanji": (Subject("Snake-v1", "time_limit", own_resets.jumanji),),
     "pgx": (
-        Subject("tic_tac_toe", None, own_resets.pgx),
-        Subject("connect_four", None, own_resets.pgx),
+        Subject("tic_tac_toe", None, None),
+        Subject("tic_tac_toe-self-play", None, own_resets.pgx),
+        Subject("connect_four", None, None),
+        Subject("connect_four-self-play", None, own_resets.pgx),
     ),
     "xland": (Subject("MiniGrid-EmptyRandom-5x5", "max_steps", own_resets.xland),),
     "octax": (Subject("pong", "max_num_steps_per_episodes", None),),
@@ -103,7 +105,8 @@ SUBJECTS: dict[str, tuple[Subject, ...]] = {
         ),
     ),
 }
-"""By suite, its light tasks: the one list of them. octax has no automatic reset."""
+"""By suite, its light tasks: the one list of them. octax has no automatic reset, and
+that of pgx is of a game without an opponent."""
 
 
 def chosen(args: Any) -> Iterator[tuple[str, Subject]]:

@@ -15,7 +15,9 @@ Source: Salimans et al., arXiv:1703.03864, algorithms 1 and 2; its released code
 centred ranks and the weight decay.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -26,8 +28,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl_par.agents import accept, stepped
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import at_least, not_chosen, problems
+from jaxrl_par.errors import RefusedError, at_least, not_chosen, problems
 from jaxrl_par.networks import Network
+from jaxrl_par.networks.heads import uniform_actions
 from jaxrl_par.perturbations import Evolving, NoiseConfig, noise_of
 from jaxrl_par.types import (
     ActFn,
@@ -36,8 +39,10 @@ from jaxrl_par.types import (
     Grads,
     Info,
     Metrics,
+    Obs,
     Params,
     PRNGKey,
+    Reference,
     State,
     TimeStep,
     Trajectory,
@@ -56,13 +61,20 @@ class ESConfig:
     """Times the parameters, in the gradient: it keeps them small beside the noise."""
     policy: Literal["greedy", "sampled"] = "greedy"
     """Members act by the mode of their policy, or by draws from it."""
+    reference_rows: int = 0
+    """Observations of random play, seen before the first generation and kept, over
+    which each member normalises its layers by its own parameters (virtual batch
+    normalisation): for networks that are deaf to noise, such as those of images. 0:
+    layers are as they are."""
     exchange: Literal["sums", "fitness"] = "sums"
     """What devices exchange besides fitness. sums: each one's part of the direction.
     fitness: nothing, and each draws the noise of all pairs."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, weight_decay=0) + not_chosen(self)
+        found = at_least(self, weight_decay=0, reference_rows=0) + not_chosen(self)
+        if self.reference_rows == 1:
+            found.append("reference_rows must be 0, or 2 or more: one has no variance")
         return found + [f"noise.{line}" for line in problems(self.noise)]
 
 
@@ -71,6 +83,15 @@ class ESState(NamedTuple):
 
     params: Params
     opt_state: optax.OptState
+    reference: Obs = ()
+    """Leaves [reference_rows, ...], all 0 until random play was shown; () without."""
+
+
+class Referring(NamedTuple):
+    """Parameters that have yet to be normalised, and over what."""
+
+    evolving: Evolving
+    reference: Obs
 
 
 class Differences(NamedTuple):
@@ -95,10 +116,25 @@ def es(
       optimizer: clips, schedules and scales the direction.
     """
     accept(network, optimizer, config, ESConfig)
+    number = config.reference_rows
+    wants = _reference(network, number) if number else None
 
     def init(key: PRNGKey, step: TimeStep) -> ESState:
         params = network.init(key, step)
-        return ESState(params, optimizer.init(params))
+        unseen = jax.tree.map(
+            lambda x: jnp.zeros((number, *x.shape[1:]), x.dtype), step.obs
+        )
+        return ESState(params, optimizer.init(params), unseen if wants else ())
+
+    def params_of(state: ESState) -> Params:
+        evolving = Evolving(state.params)
+        return Referring(evolving, state.reference) if wants else evolving
+
+    def settle(params: Params) -> Params:
+        if not isinstance(params, Referring):
+            return params
+        assert network.normalized is not None
+        return Evolving(network.normalized(params.evolving.params, params.reference))
 
     def prepare(state: State, trajectory: Trajectory, axis: Axis) -> Differences:
         played = trajectory.extras
@@ -129,14 +165,17 @@ def es(
         del metrics
         decay = config.weight_decay
         grads = jax.tree.map(lambda g, x: g + decay * x, grads, state.params)
-        return ESState(*stepped(optimizer, state.params, state.opt_state, grads))
+        params, opt_state = stepped(optimizer, state.params, state.opt_state, grads)
+        return state._replace(params=params, opt_state=opt_state)
 
-    sampled, greedy = _acting(network)
+    sampled, greedy = _acting(network, settle)
     act = sampled if config.policy == "sampled" else greedy
     return Agent(
         *(init, network.initial_carry, act, grad, apply, greedy),
         prepare=prepare,
-        params=lambda state: Evolving(state.params),
+        params=params_of,
+        settle=settle,
+        reference=wants,
         reduction="sum" if config.exchange == "sums" else "equal",
         specs=network.specs,
     )
@@ -163,14 +202,27 @@ def _differences(fitness: Float[Array, "N 2"], config: ESConfig) -> Float[Array,
     return ranks[:, 0] - ranks[:, 1]
 
 
-def _acting(network: Network) -> tuple[ActFn, ActFn]:
-    def act(params: Evolving, carry: Carry, step: TimeStep, key: PRNGKey):
-        (policy, _), carry = network.apply(params.params, carry, step)
+def _reference(network: Network, num_rows: int) -> Reference:
+    if network.normalized is None or network.specs is None:
+        raise RefusedError(
+            f"reference_rows = {num_rows} normalises the layers of a network of"
+            " networks.policy_network without memory, over single observations; for"
+            " others take reference_rows = 0"
+        )
+    act = partial(uniform_actions, *network.specs)
+    return Reference(num_rows, act, lambda state, obs: state._replace(reference=obs))
+
+
+def _acting(
+    network: Network, settle: Callable[[Params], Params]
+) -> tuple[ActFn, ActFn]:
+    def act(params: Params, carry: Carry, step: TimeStep, key: PRNGKey):
+        (policy, _), carry = network.apply(settle(params).params, carry, step)
         return policy.sample(key), carry, {}
 
-    def greedy(params: Evolving, carry: Carry, step: TimeStep, key: PRNGKey):
+    def greedy(params: Params, carry: Carry, step: TimeStep, key: PRNGKey):
         del key  # the mode needs none
-        (policy, _), carry = network.apply(params.params, carry, step)
+        (policy, _), carry = network.apply(settle(params).params, carry, step)
         return policy.mode(), carry, {}
 
     return act, greedy

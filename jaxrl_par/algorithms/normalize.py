@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import above, lacking, refuse_any
+from jaxrl_par.errors import RefusedError, above, lacking, refuse_any
 from jaxrl_par.networks.plain import named_statistics
 from jaxrl_par.statistics import Moments, merged, moments
 from jaxrl_par.types import (
@@ -47,13 +47,19 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
       clip: bound of the magnitude of what it sees.
 
     Raises:
-      RefusedError: `agent` is none, or `clip` not above 0.
+      RefusedError: `agent` is none, or `clip` not above 0, or the agent normalises its
+        layers over observations of its own.
     """
     makes = "an Agent, as algorithms make"
     refuse_any(
         lacking(makes, "init", "act", "grad", "apply", agent=agent)
         + above({"clip": clip}, clip=0)
     )
+    if agent.reference is not None:
+        raise RefusedError(
+            "normalize: the agent has a reference batch, over which its layers are"
+            " normalised, observations with them: take one of the two"
+        )
 
     def show(statistics: Moments, step: TimeStep) -> TimeStep:
         return step._replace(obs=normalized(statistics, step.obs, clip))

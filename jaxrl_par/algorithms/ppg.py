@@ -48,7 +48,9 @@ class PPGConfig:
     """What an auxiliary phase learns."""
 
     clone_cost: float = 1.0
-    """beta_clone: weight of KL(pi_old || pi), per nat."""
+    """beta_clone: weight of KL(pi_old || pi), per nat. It stands against squared errors
+    of values: 1, the paper's, is for returns of scale 1, and `auxiliary_kl` tells how
+    far the policy moves."""
 
     def problems(self) -> list[str]:
         """What is out of range."""

@@ -60,14 +60,18 @@ def seed_curves(
     steps_per_point: int,
     tells: Collection[str] = (),
     evaluation_envs: int = 20,
+    first_seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Trains all seeds as a population, one program, and evaluates them on the way.
 
     Args:
-      settings: of topology = compiled; its budget is not read.
+      settings: of topology = compiled; its budget is not read. An episode of an
+        evaluation is cut after `training.evaluation_max_steps`, if it has some.
       steps_per_point: steps of training before an evaluation.
       tells: metrics, means since the evaluation before.
       evaluation_envs: each plays two greedy episodes for an evaluation.
+      first_seed: from where seeds are counted. Settings are chosen on other seeds than
+        they are shown with.
 
     Returns:
       For each evaluation "rows" acted until then, and of every seed "return", the mean
@@ -79,12 +83,14 @@ def seed_curves(
         del values  # members differ in their seeds alone
         return compiled(learner, env, settings.unroll_length)
 
-    program = population(make_program, {"seed": np.arange(num_seeds)}).program
+    seeds = np.arange(num_seeds) + first_seed
+    program = population(make_program, {"seed": seeds}).program
     runs = jax.jit(program.init)(random.key(0))
     advance = jax.jit(scanned(program, steps_per_point), donate_argnums=0)
     greedy = learner.actor._replace(act=learner.actor.greedy)
     played_in = settings.judged.make_env(evaluation_envs)
-    play = jax.jit(jax.vmap(evaluator(greedy, played_in, 2), (0, None)))
+    most = settings.training.evaluation_max_steps
+    play = jax.jit(jax.vmap(evaluator(greedy, played_in, 2, most), (0, None)))
     curve = []
     for point in range(1, num_points + 1):
         runs, metrics = advance(runs)

@@ -196,8 +196,6 @@ def _step(raw: Raw, starts: Source, resets: Resets, strong: Callable) -> Callabl
     def step(now, action, key):
         step_keys, reset_keys = starts.keys(key)
         kept, fresh = starts.draw(now.kept, now.streams.last, reset_keys)
-        # Otherwise XLA draws the random numbers again for each leaf that they enter.
-        fresh = jax.lax.optimization_barrier(fresh)
         streams, *row = jax.vmap(step_one)(now.streams, action, step_keys, fresh)
         return _State(streams, kept), *row
 

@@ -41,8 +41,8 @@ class Resets:
     begin in it. In both, episodes that begin in the same step begin each at another
     start; if they are more than starts, equally many share each, up to one."""
     per_step: int = 16
-    """Resets that are computed a step. They replace the oldest of a pool; with 0 it
-    stays what it was at first."""
+    """Resets that are computed a step. A pool is made anew when it would have so many
+    for each of its steps; with 0 it stays what it was at first."""
     pool_size: int = 256
     """Starts in a pool, a multiple of `per_step`."""
     stagger: int = 0
@@ -118,7 +118,7 @@ def source(
         return Source(
             begin,
             lambda key: tuple(jax.random.split(key, (2, num_envs))),
-            lambda kept, begins, keys: (kept, reset(keys)),
+            lambda kept, begins, keys: (kept, _once(reset(keys))),
         )
     if resets.kind == "pooled":
         return Source(*_pooled(resets, reset, num_envs, keys))
@@ -131,12 +131,20 @@ def _shared(starts: Starts, begins: Bool[Array, " B"], at: Any, number: int) -> 
     order will do."""
     rank = jnp.cumsum(begins, dtype=jnp.int32) - 1
     chosen = (jnp.maximum(rank, 0) + at) % number
-    return jax.tree.map(lambda x: jnp.take(x, chosen, 0, mode="clip"), starts)
+    return _once(jax.tree.map(lambda x: jnp.take(x, chosen, 0, mode="clip"), starts))
+
+
+def _once(starts: Starts) -> Starts:
+    """The same: XLA would draw its random numbers again for each leaf they enter."""
+    return jax.lax.optimization_barrier(starts)
 
 
 class _Pool(NamedTuple):
     starts: Starts
-    oldest: Int[Array, ""]
+    """Those of the pool, and behind them its first ones again if each environment can
+    have one of its own: so many from any place on are a slice."""
+    age: Int[Array, ""]
+    """Steps since the pool was made."""
 
 
 def _pooled(
@@ -145,32 +153,47 @@ def _pooled(
     num_envs: int,
     keys: Callable,
 ) -> tuple[Callable, Callable, Callable]:
-    size, renewed = resets.pool_size, resets.per_step
+    size, apart = resets.pool_size, num_envs <= resets.pool_size
+    period = size // resets.per_step if resets.per_step else 0
+
+    def again(x: Array) -> Array:
+        return jnp.concatenate([x, x[: num_envs - 1]]) if apart else x
+
+    def made(key: PRNGKey) -> Starts:
+        return jax.tree.map(again, reset(jax.random.split(key, size)))
 
     def begin(key: PRNGKey) -> tuple[_Pool, Starts]:
-        starts = reset(jax.random.split(key, num_envs + size))
-        first, pool = (
-            jax.tree.map(lambda x: x[:num_envs], starts),
-            jax.tree.map(lambda x: x[num_envs:], starts),
-        )
-        return _Pool(pool, jnp.int32(0)), first
+        first_key, pool_key = jax.random.split(key)
+        first = reset(jax.random.split(first_key, num_envs))
+        return _Pool(made(pool_key), jnp.int32(0)), first
+
+    def renewed(pool: _Pool, key: PRNGKey) -> _Pool:
+        """The pool, made anew if it is that old."""
+        # A loop of one turn or none: a branch would copy the pool in each step, and
+        # under vmap be computed in each. The key changes in it, as XLA computes in
+        # front of a loop, and so in each step, what no turn changes.
+        age = pool.age + 1
+
+        def turn(now):
+            _, is_old, key = now
+            key, use = jax.random.split(key)
+            return made(use), ~is_old, key
+
+        start = pool.starts, age == period, key
+        starts, *_ = jax.lax.while_loop(lambda now: now[1], turn, start)
+        return _Pool(starts, age % period)
 
     def draw(pool: _Pool, begins: Bool[Array, " B"], key: PRNGKey):
         place_key, renewal_key = jax.random.split(key)
-        if renewed:
-            pool = _renewed(pool, reset(jax.random.split(renewal_key, renewed)), size)
+        if period:
+            pool = renewed(pool, renewal_key)
         place = jax.random.randint(place_key, (), 0, size, jnp.int32)
-        return pool, _shared(pool.starts, begins, place, size)
+        if not apart:
+            return pool, _shared(pool.starts, begins, place, size)
+
+        def of_each(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, place, num_envs)
+
+        return pool, jax.tree.map(of_each, pool.starts)
 
     return begin, keys, draw
-
-
-def _renewed(pool: _Pool, new: Starts, size: int) -> _Pool:
-    """The pool with new starts in place of the oldest."""
-
-    def put(old: Array, new: Array) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(old, new, pool.oldest, 0)
-
-    number = len(jax.tree.leaves(new)[0])
-    starts = jax.tree.map(put, pool.starts, new)
-    return _Pool(starts, (pool.oldest + number) % size)

@@ -26,6 +26,7 @@ from jaxrl_par.loops.generations import (
     refuse_odd,
     refuse_unperturbed,
 )
+from jaxrl_par.loops.reference import shown
 from jaxrl_par.loops.run import Program, Run, new_run
 from jaxrl_par.perturbations import NoiseConfig
 from jaxrl_par.types import Agent, Metrics, Params, PRNGKey
@@ -72,7 +73,7 @@ def evolution(
     def init(key: PRNGKey) -> Run:
         learn_key, env_key, root = jax.random.split(key, 3)
         _, step = env.reset(env_key)
-        state = agent.init(learn_key, step)
+        state = shown(agent, env, agent.init(learn_key, step), root)
         return new_run(state, Local(jnp.int32(max_steps)), root)
 
     def step(run: Run) -> tuple[Run, Metrics]:

@@ -127,7 +127,7 @@ def playing(
     """
 
     def played(params: Params, place: Place, cap: Any) -> Played:
-        members = members_of(params, place, noise, num_pairs)
+        members = members_of(agent, params, place, noise, num_pairs)
         done = play(agent, env, members.params, members.keys, cap, max_steps)
         own = done.returns[-1, -1], done.lengths[-1, -1]
         seen = done.own if looked_at else ()
@@ -138,9 +138,13 @@ def playing(
 
 
 def members_of(
-    params: Params, place: Place, noise: NoiseConfig, num_pairs: int
+    agent: Agent, params: Params, place: Place, noise: NoiseConfig, num_pairs: int
 ) -> Members:
-    """The members of a part that has so many pairs."""
+    """The members of a part that has so many pairs, ready to act."""
+
+    def member(offset: Float[Array, " D"]) -> Params:
+        return agent.settle(shifted(params, offset))
+
     # The noise of a pair is the same wherever it is drawn: so no index is in these.
     noise_key, play_key = unroll_keys(place.root, place.generation, 0)
     pairs = place.part * num_pairs + jnp.arange(num_pairs, dtype=jnp.int32)
@@ -151,8 +155,7 @@ def members_of(
     drawn = jax.vmap(lambda pair: noise_of(noise, noise_key, pair, size))(pairs)
     offset = jnp.append(noise.sigma * drawn, jnp.zeros((1, size)), axis=0)
     offsets = jnp.stack([offset, -offset], axis=1)
-    moved = jax.vmap(jax.vmap(shifted, (None, 0)), (None, 0))(params, offsets)
-    return Members(moved, keys, pairs)
+    return Members(jax.vmap(jax.vmap(member))(offsets), keys, pairs)
 
 
 def learning(

@@ -7,6 +7,7 @@ from jaxtyping import Array
 
 from jaxrl_par.types import (
     Carry,
+    Obs,
     Params,
     PlainPolicy,
     PRNGKey,
@@ -33,5 +34,8 @@ class Network(NamedTuple):
     ) = None
     """As `unroll`, with outputs (what `unroll` has, features [T, B, D]): what the layer
     reads that makes the outputs, or the policy of an actor-critic. None: it cannot."""
+    normalized: Callable[[Params, Obs], Params] | None = None
+    """Parameters with which its layers are normalised over observations [R, ...]: see
+    `networks.reference`. None: it cannot, as with memory."""
     plain: PlainPolicy | None = None
     """The policy for who acts without JAX; None where that cannot be."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +35,7 @@ from jaxrl_par.networks.observations import (
     one_hots,
     scaled,
 )
+from jaxrl_par.networks.reference import normalized
 from jaxrl_par.types import (
     Carry,
     Discrete,
@@ -172,6 +174,7 @@ def as_network(
         )
         return (outputs, over_time(_last_features(seen[_SEEN]), steps)), carry
 
+    remembers = jax.tree.leaves(jax.eval_shape(lambda: start(1)))
     return Network(
         init=lambda key, step: module.init(
             key, start(step.first.shape[0]), jax.tree.map(lambda x: x[None], step)
@@ -181,6 +184,7 @@ def as_network(
         unroll=module.apply,
         specs=(specs.observation, specs.action),
         with_features=with_features,
+        normalized=None if remembers else partial(normalized, module),
     )
 
 

@@ -9,6 +9,7 @@ each combination where the mask is one of combinations, and a mean for each numb
 from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -21,8 +22,18 @@ from jaxrl_par.distributions import (
 )
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.joint import Combination, Heads, Joint, Reshaped, Shape
+from jaxrl_par.masks import allowed as allowed_in
 from jaxrl_par.masks import is_of_combinations, masks, paired
-from jaxrl_par.types import Box, Discrete, MultiDiscrete, Spec, Specs
+from jaxrl_par.types import (
+    Action,
+    Box,
+    Discrete,
+    MultiDiscrete,
+    Obs,
+    PRNGKey,
+    Spec,
+    Specs,
+)
 
 
 def refuse_actions(action_spec: Specs, mask: Specs, policy: str) -> None:
@@ -129,6 +140,21 @@ def distribution(
     parts = iter(made)
     one = isinstance(action_spec, Spec)
     return made[0] if one else Joint(_filled(action_spec, parts))
+
+
+def uniform_actions(
+    observation_spec: Specs, action_spec: Specs, obs: Obs, key: PRNGKey
+) -> Action:
+    """Actions for rows of observations, of which all that are allowed are as likely.
+
+    Real numbers within bounds are nearly so, and normal where there are none.
+    """
+    rows = jax.tree.leaves(obs)[0].shape[0]
+    boxes = [x for x, _ in paired(action_spec, None) if isinstance(x, Box)]
+    policy = "squashed" if all(x.bounded for x in boxes) else "gaussian"
+    width = num_outputs(action_spec, allowed_in(observation_spec))
+    given = policy, jnp.zeros((rows, width)), jnp.zeros(num_reals(action_spec))
+    return distribution(action_spec, *given, allowed_in(obs)).sample(key)
 
 
 def _refuse_action(spec: Spec, policy: str) -> None:

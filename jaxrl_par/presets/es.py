@@ -76,6 +76,14 @@ class Args(cli.Args):
         """What is out of range."""
         found = super().problems() + at_least(self, episodes=1)
         found += above(self, cap_factor=0)
+        if self.es.reference_rows:
+            where = "which es.reference_rows = 0 turns off"
+            if self.network.memory != "none":
+                found.append(
+                    f"network.memory must be none for a reference batch, {where}"
+                )
+            if self.normalize:
+                found.append(f"normalize: a reference batch does it, {where}")
         if self.topology not in self.topologies or found:
             return found
         shared = self.shared_by[1]

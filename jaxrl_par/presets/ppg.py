@@ -37,7 +37,9 @@ class Args(cli.EpochArgs):
     network: NetworkConfig = NetworkConfig()
     """The policy's, with the auxiliary head, and again that of the value."""
     ppo: PPOConfig = PPOConfig()
-    ppg: PPGConfig = PPGConfig()
+    # Beside CartPole's squared errors, which are in the thousands, a weight of 1 would
+    # lose the policy in the first phases.
+    ppg: PPGConfig = PPGConfig(clone_cost=1_000.0)
     phases: PhasesConfig = PhasesConfig(num_rollouts=16, num_epochs=4)
 
     def problems(self) -> list[str]:

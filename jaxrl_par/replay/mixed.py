@@ -210,7 +210,7 @@ def _weights(
     assert isinstance(own, Prioritised) and isinstance(fixed, Prioritised)
 
     def held(tree: sum_tree.SumTree) -> Float[Array, "2"]:  # windows, and their mass
-        count = jnp.sum(tree.levels[0] > 0.0, dtype=jnp.float32)
+        count = jnp.sum(tree.masses > 0.0, dtype=jnp.float32)
         return jnp.stack([count, tree.total])
 
     ours, theirs = axis.sum(axis.after(held(own.tree), done)), held(fixed.tree)

@@ -221,7 +221,7 @@ def _draw(
     before = jnp.concatenate([jnp.zeros(1), ends])[device]
     fresh = jax.random.uniform(fresh_key, (sum_tree.num_levels(tree), number))
     index = sum_tree.find(tree, position - before, ends[-1] / number, fresh)
-    mass_here = tree.levels[0][index]
+    mass_here = tree.mass(index)
     mine = (device == axis.index) & (mass_here > 0.0)
     masses = axis.sum(jnp.where(mine, mass_here, 0.0))
     return Drawn(index, mine, jnp.zeros_like(index), masses)

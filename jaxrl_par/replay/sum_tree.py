@@ -1,8 +1,12 @@
 """Masses of many items, one of which is drawn with probability mass / total.
 
-A tree of sums with sixteen children for each node: a million items are five levels.
-Sums are always made anew from the children, never by adding differences: those are lost
+A tree of sums with eight children for each node: a million items are seven levels. Sums
+are always made anew from the children, never by adding differences: those are lost
 beside large masses, and counted twice where an item is written twice.
+
+Nodes are numbered level by level, from the root on: node i has the children 8 i + 1 to
+8 i + 8. The items come last, so they are on one or two levels. From left to right the
+lower level is first: a few of the last items lie before the others.
 
 The source of the idea, with two children: Schaul et al., arXiv:1511.05952, appendix
 B.2.1.
@@ -16,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_par.errors import refuse
 
-_CHILDREN = 16
+_CHILDREN = 8
 
 Masses = Float[Array, "..."]
 
@@ -24,14 +28,23 @@ Masses = Float[Array, "..."]
 class SumTree(NamedTuple):
     """Sums of the masses of N items."""
 
-    levels: tuple[Float[Array, " _"], ...]
-    """Items first, then the sums of each sixteen, up to sixteen that are the last.
-    What fills a level up has mass 0."""
+    nodes: Float[Array, "nodes 8"]
+    """The masses of the children of each node that is no item. One array of all levels,
+    so that a loop can go down, and is what has the items as well."""
 
     @property
     def total(self) -> Float[Array, ""]:
         """The mass of all items."""
-        return _running(self.levels[-1])[-1]
+        return _running(self.nodes[0])[-1]
+
+    @property
+    def masses(self) -> Float[Array, " N"]:
+        """The mass of each item, and 0 for up to six that fill the tree up."""
+        return self.nodes.reshape(-1)[len(self.nodes) - 1 :]
+
+    def mass(self, index: Int[Array, " K"]) -> Float[Array, " K"]:
+        """Those of some items."""
+        return self.nodes.reshape(-1)[len(self.nodes) - 1 + index]
 
 
 def empty(num_items: int) -> SumTree:
@@ -41,22 +54,22 @@ def empty(num_items: int) -> SumTree:
       ValueError: there is none.
     """
     refuse(num_items=num_items)
-    levels, size = [], num_items
-    while True:
-        size = -(-size // _CHILDREN)
-        levels.append(jnp.zeros(size * _CHILDREN, jnp.float32))
-        if size == 1:
-            return SumTree(tuple(levels))
+    # Each node but the root is a child, so there are 7 items for each, and one more.
+    num_nodes = max(-(-(num_items - 1) // (_CHILDREN - 1)), 1)
+    return SumTree(jnp.zeros((num_nodes, _CHILDREN), jnp.float32))
 
 
 def of(masses: Float[Array, " N"]) -> SumTree:
     """A tree of all these masses."""
     tree = empty(masses.shape[0])
-    filler = jnp.zeros(tree.levels[0].size - masses.shape[0], jnp.float32)
-    levels = [jnp.concatenate([masses, filler])]
-    for level in tree.levels[1:]:
-        levels.append(_summed(level, levels[-1]))
-    return SumTree(tuple(levels))
+    num_nodes = len(tree.nodes)
+    filler = jnp.zeros(tree.masses.size - masses.shape[0], jnp.float32)
+    masses = jnp.concatenate([masses, filler])
+    bottom = num_levels(tree)
+    higher = _first(bottom) - num_nodes  # items that are a level above the others
+    top = _above(masses[higher:], bottom, masses[:higher])
+    nodes = jnp.concatenate([top, masses[higher:]])
+    return SumTree(nodes.reshape(-1, _CHILDREN))
 
 
 def write(
@@ -69,18 +82,26 @@ def write(
 
     Of several for the same item the largest counts, in whatever order they come.
     """
-    items = tree.levels[0]
-    where = jnp.where(accepted, index, items.size)
-    items = items.at[where].set(0.0, mode="drop").at[where].max(masses, mode="drop")
-    levels = [items]
-    for level in tree.levels[1:]:
-        index = index // _CHILDREN
-        if level.size <= index.size:  # all of them are fewer than those asked for
-            levels.append(_summed(level, levels[-1]))
-            continue
-        sums = _running(levels[-1].reshape(-1, _CHILDREN)[index])[-1]
-        levels.append(level.at[index].set(sums))
-    return SumTree(tuple(levels))
+    flat, num_nodes = tree.nodes.reshape(-1), len(tree.nodes)
+    node = num_nodes + index
+    where = jnp.where(accepted, node - 1, flat.size)
+    flat = flat.at[where].set(0.0, mode="drop").at[where].max(masses, mode="drop")
+    bottom = num_levels(tree)
+    for level in range(bottom - 1, 0, -1):
+        begin, end = _first(level), _first(level + 1)
+        nodes = flat.reshape(-1, _CHILDREN)
+        if level < bottom - 1 and end - begin <= index.size:
+            # All of them are fewer than those asked for.
+            top = _above(nodes[begin:end].reshape(-1), level + 1, flat[:0])
+            # As a slice it would be written where it is read, so XLA would copy all.
+            flat = flat.at[jnp.arange(top.size)].set(top)
+            break
+        # Above an item of the higher level these are nodes of the level above. They
+        # are summed again where something lower was written, and so right in the end.
+        node = (node - 1) // _CHILDREN
+        sums = _running(nodes[node])[-1]
+        flat = flat.at[jnp.where(node > 0, node - 1, flat.size)].set(sums, mode="drop")
+    return SumTree(flat.reshape(-1, _CHILDREN))
 
 
 def find(
@@ -99,24 +120,30 @@ def find(
         so that each stratum still has its own draw.
       fresh: uniform in [0, 1), for those draws.
     """
-    node = jnp.zeros(1, jnp.int32)  # the same for all, at first
-    number = jnp.arange(_CHILDREN, dtype=jnp.int32)[:, None]
-    for level, draw in zip(reversed(tree.levels), fresh, strict=True):
-        ends = _ends(level.reshape(-1, _CHILDREN)[node])
-        # The last child that there is mass up to, whatever the position was rounded to.
-        last = jnp.sum(ends < ends[-1:], axis=0, dtype=jnp.int32)
-        child = jnp.sum(ends <= position[None], axis=0, dtype=jnp.int32)
-        child = jnp.minimum(child, last)
-        before = jnp.max(jnp.where(number < child[None], ends, 0.0), axis=0)
-        node = node * _CHILDREN + child
-        mass = level[node]
-        position = jnp.where(mass < width, draw * mass, position - before)
-    return node
+    num_nodes = len(tree.nodes)
+
+    # A loop, because XLA would put a step after another one into the same kernel, which
+    # then finds the node again for each of its children.
+    def descend(level: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        node, position = found
+        children = tree.nodes[jnp.minimum(node, num_nodes - 1)]
+        child, within, mass = _child(children, position)
+        within = jnp.where(mass < width, fresh[level] * mass, within)
+        below = _CHILDREN * node + 1 + child
+        return jnp.where(node < num_nodes, below, node), within
+
+    root = jnp.zeros(position.shape, jnp.int32)
+    levels = num_levels(tree)
+    node, _ = jax.lax.fori_loop(0, levels, descend, (root, position))
+    return node - num_nodes
 
 
 def num_levels(tree: SumTree) -> int:
-    """Rows of `fresh` that `find` needs."""
-    return len(tree.levels)
+    """Steps from the root to the lowest items, rows of `fresh` that `find` needs."""
+    level = 1
+    while _first(level + 1) <= len(tree.nodes) * _CHILDREN:
+        level += 1
+    return level
 
 
 def strata(key: jax.Array, num_draws: int) -> Float[Array, " K"]:
@@ -125,22 +152,37 @@ def strata(key: jax.Array, num_draws: int) -> Float[Array, " K"]:
     return (jnp.arange(num_draws, dtype=jnp.float32) + place) / num_draws
 
 
-def _summed(level: Masses, below: Masses) -> Masses:
-    """The level, with the sums of each sixteen of those below."""
-    sums = _running(below.reshape(-1, _CHILDREN))[-1]
-    return level.at[: sums.size].set(sums)
+def _first(level: int) -> int:
+    """The first node of a level; that of the root is 0."""
+    return (_CHILDREN**level - 1) // (_CHILDREN - 1)
 
 
-def _ends(children: Float[Array, "K 16"]) -> Float[Array, "16 K"]:
-    """Sums of the first 1, 2, .. children.
+def _above(masses: Masses, level: int, beside: Masses) -> Masses:
+    """The masses of all nodes above those of a level, but for the root.
 
-    As a product with ones and zeros they are one kernel. All are rounded in the same
-    order, in which each has more terms than the one before: so none is larger than the
-    next, and one that a mass of 0 is added to stays as it is.
+    Args:
+      beside: what is to the right of their parents.
     """
-    lower = jnp.tril(jnp.ones((_CHILDREN, _CHILDREN), jnp.float32))
-    exact = jax.lax.Precision.HIGHEST
-    return jax.lax.dot_general(lower, children, (((1,), (1,)), ((), ())), exact)
+    levels = []
+    for _ in range(level - 1):
+        sums = _running(masses.reshape(-1, _CHILDREN))[-1]
+        masses, beside = jnp.concatenate([sums, beside]), beside[:0]
+        levels.insert(0, masses)
+    return jnp.concatenate([beside, *levels])  # nothing is beside the root
+
+
+def _child(
+    children: Float[Array, "K 8"], position: Float[Array, " K"]
+) -> tuple[Int[Array, " K"], Float[Array, " K"], Float[Array, " K"]]:
+    """Which of the children lies at the position, the position within it, its mass."""
+    ends, mass = _running(children), children[:, 0]
+    child, before = jnp.zeros_like(position, jnp.int32), jnp.zeros_like(position)
+    for number, end in enumerate(ends[:-1], start=1):
+        # Never behind the last child with a mass, wherever the position is rounded.
+        beyond = (end <= position) & (end < ends[-1])
+        child, before = child + beyond, jnp.where(beyond, end, before)
+        mass = jnp.where(beyond, children[:, number], mass)
+    return child, position - before, mass
 
 
 def _running(children: Masses) -> list[Array]:

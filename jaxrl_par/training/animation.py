@@ -88,6 +88,8 @@ def _greedy_episode(
 
     @jax.jit
     def play(params: Params):
+        params = agent.settle(params)
+
         def advance(workers, key):
             act_key, env_key = jax.random.split(key)
             step = workers.step

@@ -217,7 +217,9 @@ def _player(
             return missing & (state.num_rows < until)
 
         root = jax.random.split(key)[1]
-        return jax.lax.while_loop(goes_on, partial(step, params, root), state)
+        return jax.lax.while_loop(
+            goes_on, partial(step, agent.settle(params), root), state
+        )
 
     # One more row for each episode: its final observation, from which no step is made.
     max_rows = episodes_per_env * (bound + 1) + (env.stagger and env.stagger + 1)

@@ -68,7 +68,7 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     """What each step shows, from the first to the last."""
     cpu = jax.local_devices(backend="cpu")[0]
-    params, key = jax.device_put((params, key), cpu)
+    params, key = jax.device_put((agent.settle(params), key), cpu)
     began = time.monotonic()
 
     @jax.jit

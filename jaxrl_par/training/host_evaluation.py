@@ -60,7 +60,7 @@ def host_evaluator(
 
         def play(activity: Activity) -> Evaluation:
             cpu = jax.local_devices(backend="cpu")[0]
-            given = jax.device_put((params, key), cpu)
+            given = jax.device_put((agent.settle(params), key), cpu)
             counts, t = _Counts(episodes_per_env, env.num_envs, bound), 0
             with jax.default_device(cpu):
                 step = timed(activity, "reset", env.reset)

@@ -274,6 +274,34 @@ def test_the_target_is_copied_by_period_or_follows():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_envs", [2, 10])
+def test_a_period_counts_updates_however_many_rows_a_step_has(num_envs):
+    """And where it was, in a run that goes on with an agent that is made again."""
+    env = probes.clock(num_envs)
+
+    def made():
+        agent = dqn(
+            q_network(*env.specs, SMALL), optax.sgd(0.1), DQNConfig(target_period=3)
+        )
+        buffer = uniform(4 * num_envs, 4, Windows(1, constant_carry=True))
+        return compiled(loops.replayed(agent, buffer), env, 2)
+
+    def copies(run, updates):
+        """Those after which the target is the online network."""
+        program, found = jax.jit(made().step), []
+        for update in updates:
+            run, _ = program(run)
+            same = jax.tree.map(jnp.array_equal, run.learner.online, run.learner.target)
+            if all(jax.tree.leaves(same)):
+                found.append(update)
+        return run, found
+
+    half, before = copies(made().init(random.key(0)), range(1, 5))
+    _, after = copies(half, range(5, 11))
+    assert before + after == [3, 6, 9]
+
+
+@pytest.mark.slow
 def test_before_a_buffer_is_ready_nothing_moves():
     """Neither Adam's count nor its moments, nor the phase of the target."""
     env = probes.clock(4)

@@ -1,5 +1,7 @@
 """NAF and the noise of deterministic policies: traps, equations, known answers."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -257,23 +259,41 @@ def test_what_no_agent_is_made_of_is_refused(given, message):
         naf(*given)
 
 
+class System(NamedTuple):
+    """A linear system, and how it is learned."""
+
+    name: str
+    dynamics: list[list[float]]
+    inputs: int = 1
+    length: int = 6
+    """Of an episode. Gains are told over [-1, 1]^N, where episodes begin: a good policy
+    is soon near 0, where it cannot be told from others."""
+    warm_up: int = 0
+    bound: float = 2.0
+    noise: float = 0.3
+
+
 SYSTEMS = {
     # A bad policy drives it away: short episodes, and uniform inputs at first.
-    "an integrator": ("LQR-1x1", [[1.0]], 6, 2_000),
-    "of two inputs": ("LQR-2x2", [[0.8, 0.4], [-0.2, 0.7]], 20, 0),
+    "an integrator": System("LQR-1x1", [[1.0]], warm_up=2_000),
+    "of two inputs": System("LQR-2x2", [[0.8, 0.4], [-0.2, 0.7]], 2, length=20),
+    # Its inputs are larger. Where they have bounds, the tanh before them is no line.
+    "a double integrator": System(
+        "LQR-2x1", [[1.0, 1.0], [0.0, 1.0]], length=4, bound=np.inf, noise=0.5
+    ),
 }
-"""Name, dynamics, steps of an episode and of the warm-up."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_it_learns_the_gains_of_a_linear_system(name):
     """To 2 %, and the curvature of Q is that of the Riccati equation to 5 %."""
-    called, dynamics, length, warm_up = SYSTEMS[name]
-    given = {"bound": 2.0, "length": length, "dynamics": jnp.asarray(dynamics)}
-    env = envs.make(called, 16, **given)
-    params = LinearQuadratic(len(dynamics), len(dynamics)).default_params
-    known = answer(params.replace(dynamics=given["dynamics"]), 0.9)
+    system = SYSTEMS[name]
+    states, dynamics = len(system.dynamics), jnp.asarray(system.dynamics)
+    given = {"bound": system.bound, "length": system.length, "dynamics": dynamics}
+    env = envs.make(system.name, 16, **given)
+    params = LinearQuadratic(states, system.inputs).default_params
+    known = answer(params.replace(dynamics=dynamics), 0.9)
     network = normalised_advantage(
         *env.specs, NetworkConfig(widths=(64, 64), activation="swish")
     )
@@ -281,21 +301,22 @@ def test_it_learns_the_gains_of_a_linear_system(name):
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
     # A process of noise would tell states by their noise, and costs twice as much.
     config = NAFConfig(
-        gamma=0.9, target_rate=0.02, exploration="constant", noise=0.3,
-        warm_up=warm_up, reward_scale=1.0,
+        gamma=0.9, target_rate=0.02, exploration="constant",
+        noise=system.noise, warm_up=system.warm_up, reward_scale=1.0,
     )  # fmt: skip
     agent = naf(network, env.action_spec, optimizer, config)
     buffer = uniform(8_192, 256, Windows(1, constant_carry=True))
     learner = loops.replayed(agent, buffer, updates_per_step=4)
     run, _ = train(compiled(learner, env, 4), 1_000)
-    x = jax.random.uniform(random.key(1), (4_000, len(dynamics)), minval=-1.0)
+    x = jax.random.uniform(random.key(1), (4_000, states), minval=-1.0)
     no = jnp.zeros(len(x), bool)
     made, _ = network.apply(run.learner.online, (), TimeStep(x, no, no))
-    actions = units_of(env.action_spec).action(made.mean)
+    actions = units_of(env.action_spec, unbounded=True).action(made.mean)
     fitted, *_ = np.linalg.lstsq(np.asarray(x), np.asarray(actions))
     lower = np.float64(made.factor)
-    # In units of the bounds, which are 2 wide.
-    curvature = np.mean(lower @ np.swapaxes(lower, 1, 2), axis=0) / 2.0**2
+    # In units of the bounds, if there are any.
+    width = system.bound if np.isfinite(system.bound) else 1.0
+    curvature = np.mean(lower @ np.swapaxes(lower, 1, 2), axis=0) / width**2
     assert _off(fitted.T, known.gains) < 0.02
     assert _off(curvature, known.curvature) < 0.05
 

@@ -65,7 +65,7 @@ def test_starts_of_a_pool_are_equally_likely_and_drawn_apart():
     size, num_rows = 16, 800
     env = from_raw(walk(), 8, "walk", KINDS["pooled_for_ever"])
     starts, states = begun(env, num_rows)
-    pool = np.asarray(states.kept.starts[0].start[0])
+    pool = np.asarray(states.kept.starts[0].start[0])[:size]
     assert len({*pool.tolist()}) == size
     slots = np.searchsorted(np.sort(pool), starts)
     np.testing.assert_array_equal(np.sort(pool)[slots], starts)
@@ -79,17 +79,47 @@ def test_starts_of_a_pool_are_equally_likely_and_drawn_apart():
     assert all(len({*row.tolist()}) == 8 for row in slots)
 
 
-def test_a_pool_is_renewed_from_its_oldest_on():
+def test_a_pool_is_made_anew_when_it_is_old():
     env = from_raw(walk(), 8, "walk", KINDS["pooled"])
     _, states = begun(env, 12)
     pools = np.asarray(states.kept.starts[0].start)
+    # Two resets a step, and so sixteen in eight steps, which are four rows.
     for t in range(11):
-        # Two rows, of two resets each, lie between.
-        changed = np.flatnonzero(pools[t] != pools[t + 1])
-        first = 4 * (t + 1) % 16
-        np.testing.assert_array_equal(changed, np.arange(first, first + 4))
-    assert not np.isin(pools[4], pools[0]).any()
-    assert len({*pools.ravel().tolist()}) == 16 + 11 * 4
+        same = pools[t] == pools[t + 1]
+        assert same.all() if t % 4 != 2 else not same.any()
+    assert len({*pools.ravel().tolist()}) == 4 * 16
+
+
+@pytest.mark.slow
+def test_members_of_a_population_renew_pools_of_their_own():
+    env = from_raw(walk(), 8, "walk", KINDS["pooled"])
+    keys = jax.random.split(jax.random.key(0), 3)
+    actions = jnp.ones(8, jnp.int32)
+
+    def play(key):
+        reset_key, step_key = jax.random.split(key)
+
+        def turn(now, key):
+            state, step, *_ = env.step(now, actions, key)
+            return state, (step, state.inner.kept.starts[0].start)
+
+        steps = jax.random.split(step_key, 40)
+        return jax.lax.scan(turn, env.reset(reset_key)[0], steps)[1]
+
+    together = jax.jit(jax.vmap(play))(keys)
+    for i, key in enumerate(keys):
+        alone = jax.jit(play)(key)
+        jax.tree.map(
+            lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), together, alone
+        )
+
+
+def test_starts_of_a_pool_that_is_too_small_are_shared_equally():
+    env = from_raw(walk(), 8, "walk", Resets("pooled", per_step=0, pool_size=4))
+    starts, _ = begun(env, 20)
+    for row in starts:
+        _, counts = np.unique(row, return_counts=True)
+        assert counts.tolist() == [2] * 4
 
 
 @pytest.mark.sample(1)

@@ -13,6 +13,7 @@ from learners import network as network_of
 
 from jaxrl_par import envs, returns
 from jaxrl_par.algorithms.a2c import a2c
+from jaxrl_par.algorithms.normalize import normalize_observations, normalized
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs.imaze import IMaze
 from jaxrl_par.envs.tasks.bandits import Bandit, BanditParams, bernoulli_bandits
@@ -22,7 +23,7 @@ from jaxrl_par.envs.trials import trials
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.testing import check_environment, check_equal
-from jaxrl_par.types import TimeStep
+from jaxrl_par.types import TimeStep, Trajectory
 
 
 class Params(NamedTuple):
@@ -277,3 +278,40 @@ def test_trials_give_the_same_numbers_on_every_topology():
     env = trials(bernoulli_bandits(2), 2, 3)
     learner = a2c(network_of(env, "gru"), OPTIMIZER)
     assert set(check_equal(learner, env).values()) == {"bits"}
+
+
+@pytest.mark.slow
+def test_normalised_trials_have_the_statistics_of_all_devices():
+    """Bandits of one device never pay, those of the other always: the variance is
+    0.248, and 0.041 would be the mean of theirs. Zeros of a trial's start stay apart
+    from what any action shows."""
+
+    def trial(pays):
+        tasks = Tasks(Bandit(2), lambda key: BanditParams(jnp.full(2, pays)))
+        env = trials(tasks, 4, 10)
+        steps, action, reward, discount, _ = played(
+            env, lambda step: jnp.zeros(4, jnp.int32), 11
+        )
+        return env, Trajectory(steps, action, reward, discount, {}, ())
+
+    env, poor = trial(0.0)
+    both = jax.tree.map(lambda *x: jnp.stack(x), poor, trial(1.0)[1])
+    agent = normalize_observations(a2c(network_of(env, "none"), OPTIMIZER))
+    start = agent.init(jax.random.key(0), jax.tree.map(lambda x: x[0, 0], both.steps))
+    observe = partial(agent.observe, start, axis=Axis("data"))
+    found = jax.jit(jax.vmap(observe, axis_name="data"))(both).statistics
+    rewards = np.array([0.0] * 12 + [1.0] * 10)  # two starts among them
+    for device in range(2):
+        mean, variance = (
+            getattr(found, x).reward[device] for x in ("mean", "variance")
+        )
+        assert float(mean) == pytest.approx(rewards.mean(), abs=1e-5)
+        assert float(variance) == pytest.approx(rewards.var(), abs=1e-5)
+    # They are the state's after the trial; what acted in it stands as it was.
+    assert float(found.count[0]) > 0 and float(start.statistics.count) == 0
+    one = jax.tree.map(lambda x: x[0], found)
+    shown = normalized(one, both.steps.obs, 10.0).action
+    np.testing.assert_array_equal(
+        shown[:, 0], np.broadcast_to(shown[0, 0, 0], (2, 4, 2))
+    )
+    assert np.all(np.any(shown[:, 1:11] != shown[0, 0, 0], axis=-1))

@@ -35,6 +35,7 @@ def test_rows_are_medians_against_the_fewest_workers(study):
         return {
             "method": method, "num_workers": workers, "seconds": seconds, "cores": 2,
             "episodes": episodes, "env_steps": 5, "solved": seconds < 50,
+            "best_return": -seconds if episodes else None,
         }  # fmt: skip
 
     times = ((1, 60.0), (1, 40.0), (1, 44.0), (4, 11.0))
@@ -44,6 +45,7 @@ def test_rows_are_medians_against_the_fewest_workers(study):
         ("a3c", 1), ("a3c", 4), ("dyna", 2),
     ]  # fmt: skip
     assert rows[0]["seconds"] == 44.0 and rows[0]["solved"] == [False, True, True]
+    assert rows[0]["best_return"] == -44.0 and rows[2]["best_return"] is None
     assert rows[1]["speed_up"] == 4.0 and rows[1]["seconds_per_episode"] == 1.1
     assert [x["shares_cores"] for x in rows] == [False, True, False]
     assert rows[2]["speed_up"] == 1.0 and rows[2]["seconds_per_episode"] is None

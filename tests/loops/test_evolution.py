@@ -16,15 +16,26 @@ from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.es import ESConfig, es
 from jaxrl_par.algorithms.normalize import Normalized, normalize_observations
 from jaxrl_par.axis import Axis
-from jaxrl_par.errors import RefusedError
-from jaxrl_par.loops import evolution
+from jaxrl_par.errors import RefusedError, problems
+from jaxrl_par.loops import evolution, unroll_keys
+from jaxrl_par.loops.generations import Place, members_of
+from jaxrl_par.loops.reference import shown
 from jaxrl_par.networks import NetworkConfig, actor_critic, policy_network
-from jaxrl_par.perturbations import NoiseConfig
+from jaxrl_par.perturbations import (
+    Evolving,
+    NoiseConfig,
+    noise_of,
+    num_evolving,
+    shifted,
+)
 from jaxrl_par.presets.es import EXPERIMENT as ES
 from jaxrl_par.presets.es import Args
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import scanned
 from jaxrl_par.topologies.sharded import data_mesh, sharded
+from jaxrl_par.training import TrainingConfig
+from jaxrl_par.training.checkpoints import state_hash
+from jaxrl_par.types import Count
 
 NOISE = NoiseConfig(0.1)
 # Far below what a parameter can tell.
@@ -244,3 +255,105 @@ def test_it_learns(settings, bound, tmp_path):
         )
         trained = ES.run(replace(settings, seed=seed, training=training))
         assert trained.summary.evaluation["greedy_return"] > bound
+
+
+REFERENCE = ESConfig(reference_rows=24)
+
+
+def test_members_are_normalised_by_their_own_parameters():
+    env = cart_pole()
+    network = policy_network(*env.specs, NetworkConfig(widths=(8,)))
+    agent = es(network, optax.sgd(0.1), REFERENCE)
+    state = agent.init(random.key(0), env.reset(random.key(1))[1])
+    state = shown(agent, env, state, random.key(2))
+    place = Place(random.key(3), Count.zero(), 0, 1)
+    members = members_of(agent, agent.params(state), place, NOISE, 2)
+    noise_key, _ = unroll_keys(place.root, place.generation, 0)
+    noise = noise_of(NOISE, noise_key, jnp.int32(1), num_evolving(members.params) // 6)
+    moved = shifted(Evolving(state.params), -NOISE.sigma * noise).params
+    own = jax.tree.map(lambda x: x[1, 1], members.params.params)
+    assert_near(own, network.normalized(moved, state.reference), 1e-6)
+    # What the statistics are of is not the parameters in the middle.
+    layer, before = (x["params"]["torso"]["MLP_0"]["Linear_0"] for x in (own, moved))
+    rows = np.asarray(state.reference) @ np.asarray(before["kernel"])
+    scale = 1.0 / np.sqrt(rows.var(axis=0) + 1e-3)
+    np.testing.assert_allclose(layer["kernel"], before["kernel"] * scale, rtol=1e-4)
+
+
+def test_the_reference_batch_is_random_play_and_stands_still():
+    env = cart_pole(2)
+    agent = agent_of(env, REFERENCE)
+    program = evolution(agent, env, NOISE, 4, 20)
+    start = jax.jit(program.init)(random.key(0))
+    reference = np.asarray(start.learner.reference)
+    assert reference.shape == (24, 4)
+    # Lanes lie side by side; both begin near the middle, and fall in a while.
+    assert np.all(np.abs(reference[:2]) <= 0.05)
+    assert np.abs(reference[:, 1]).max() > 0.15
+    assert len(np.unique(reference, axis=0)) == 24
+    run, _ = jax.jit(scanned(program, 2))(start)
+    np.testing.assert_array_equal(run.learner.reference, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["sums", "fitness"])
+def test_devices_share_a_reference_batch(exchange):
+    env = cart_pole()
+    alone, _ = evolved(agent_of(env, REFERENCE), env, 16, 20)
+    config = replace(REFERENCE, exchange=exchange)
+    for number in (1, 2, 8):
+        shared, _ = evolved(agent_of(env, config), env, 16, 20, number)
+        theirs = shared.learner.reference
+        np.testing.assert_array_equal(theirs, alone.learner.reference)
+        assert_near(shared.learner.params, alone.learner.params, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_reference_batch_is_saved_and_the_run_goes_on(tmp_path):
+    settings = Args(
+        num_envs=4,
+        unroll_length=20,
+        es=REFERENCE,
+        training=TrainingConfig(
+            runs_dir=str(tmp_path), name="first", log_interval=1, gif=False,
+            tensorboard=False, evaluation_envs=2, evaluation_episodes=1,
+        ),
+    )  # fmt: skip
+    per_update = settings.rows_per_update
+
+    def state(name, updates, **more):
+        training = replace(settings.training, name=name, **more)
+        steps = updates * per_update
+        return ES.run(replace(settings, total_steps=steps, training=training))
+
+    whole = state("whole", 4)
+    state("first", 2)
+    rest = state("first", 4, resume=True)
+    assert state_hash(rest.run) == state_hash(whole.run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"memory": "lstm"}, "network.memory must be none for a reference batch"),
+        ({"normalize": True}, "normalize: a reference batch does it"),
+        ({"rows": 1}, "reference_rows must be 0, or 2 or more"),
+        ({"rows": -1}, "reference_rows must be at least 0"),
+    ],
+)
+def test_what_has_no_reference_batch_is_refused(settings, told):
+    given = {"memory": "none", "normalize": False, "rows": 8} | settings
+    args = Args(
+        network=NetworkConfig(memory=given["memory"]),
+        normalize=given["normalize"],
+        es=ESConfig(reference_rows=given["rows"]),
+    )
+    assert any(told in line for line in problems(args))
+
+
+def test_agents_refuse_a_reference_batch_that_they_cannot_use():
+    env = cart_pole()
+    with pytest.raises(RefusedError, match="for others take reference_rows = 0"):
+        agent_of(env, REFERENCE, memory="gru")
+    with pytest.raises(RefusedError, match="take one of the two"):
+        normalize_observations(agent_of(env, REFERENCE))

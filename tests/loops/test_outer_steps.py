@@ -133,12 +133,15 @@ def test_the_slope_of_the_gain_is_the_gradient_without_a_search(method):
         said = outer.policies(adapted, one.last)
         there = around(region, state.params)
         step = 1e-2 * there.gradient / jnp.linalg.norm(there.gradient)
-        ratio = there.measured(step)[0] / (step @ there.gradient)
+        ends = there.measured(step)[0], there.measured(-step)[0]
+        ratio = (ends[0] - ends[1]) / (2.0 * step @ there.gradient)
         return there.gradient, ravel_pytree(means)[0], again, said, ratio
 
     slope, gradient, again, said, ratio = both(random.key(1))
-    if method == "maml":  # a search finds what the slope promises
-        assert float(ratio) == pytest.approx(1, abs=0.1)
+    if method == "maml":
+        # A search finds what the slope promises. Where the network's second derivative
+        # knows of draws, the slope of these two steps is wrong by some hundredths.
+        assert float(ratio) == pytest.approx(1, abs=1e-3)
     assert np.linalg.norm(gradient) > 1e-3
     assert np.linalg.norm(slope + gradient) < 1e-4 * np.linalg.norm(gradient)
     assert_near(again, said, 1e-5)

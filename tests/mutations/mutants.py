@@ -1067,8 +1067,8 @@ _REPLAY = (
     _m(
         "an item of mass 0 is found at the end",
         "replay/sum_tree.py",
-        "child = jnp.minimum(child, last)",
-        "child = jnp.minimum(child, _CHILDREN - 1)",
+        "beyond = (end <= position) & (end < ends[-1])",
+        "beyond = end <= position",
         "replay/test_sum_tree.py::test_neither_end_of_the_mass_finds_an_item_without_any",
     ),
     _m(
@@ -1077,6 +1077,13 @@ _REPLAY = (
         '.at[where].max(masses, mode="drop")',
         '.at[where].add(masses, mode="drop")',
         "replay/test_sum_tree.py::test_sums_are_those_of_the_masses_now",
+    ),
+    _m(
+        "sums above items of the higher level are not made anew",
+        "replay/sum_tree.py",
+        "jnp.where(node > 0, node - 1, flat.size)",
+        "jnp.where(node > num_nodes // _CHILDREN, node - 1, flat.size)",
+        "replay/test_sum_tree.py::test_every_node_has_the_sum_of_its_children",
     ),
     _m(
         "nothing is drawn anew among very many items",
@@ -1882,11 +1889,11 @@ _ENVS = (
         "envs/test_resets.py::test_optimistic_starts_are_shared_as_little_as_can_be",
     ),
     _m(
-        "a pool is renewed in one place",
+        "a pool is made anew a step late",
         "envs/resets.py",
-        "(pool.oldest + number) % size",
-        "pool.oldest % size",
-        "envs/test_resets.py::test_a_pool_is_renewed_from_its_oldest_on",
+        "start = pool.starts, age == period, key",
+        "start = pool.starts, age > period, key",
+        "envs/test_resets.py::test_a_pool_is_made_anew_when_it_is_old",
     ),
     _m(
         "staggered first episodes count",
@@ -2506,6 +2513,27 @@ _POPULATIONS = (
         "test_the_parameters_own_return_is_not_that_of_members",
     ),
     _m(
+        "members are normalised by the parameters in the middle",
+        "loops/generations.py",
+        "return agent.settle(shifted(params, offset))",
+        "return shifted(agent.settle(params), offset)",
+        "loops/test_evolution.py::test_members_are_normalised_by_their_own_parameters",
+    ),
+    _m(
+        "the batch goes on through a network that is not normalised",
+        "networks/reference.py",
+        "return ((rows - mean[None]) * scale[None] + start[None]).reshape(y.shape)",
+        "return y",
+        "networks/test_reference.py::test_every_layer_is_normalised_as_in_the_paper",
+    ),
+    _m(
+        "the bias that was there is scaled with the mean",
+        "networks/reference.py",
+        "leaves[bias] = start + (start - mean) * scale",
+        "leaves[bias] = start - mean * scale",
+        "networks/test_reference.py::test_every_layer_is_normalised_as_in_the_paper",
+    ),
+    _m(
         "the noise is that of other pairs than those that entered",
         "algorithms/es.py",
         "            for x in (batch.pairs, batch.difference)\n",
@@ -2921,9 +2949,16 @@ _GUIDED = (
     _m(
         "the value of a regularised gain has the short form",
         "algorithms/gps/lqr.py",
-        "curvature = hessian[:size, :size] + cross + cross.T + squared",
-        "curvature = hessian[:size, :size] + 0.5 * (cross + cross.T)",
+        "product = row[:, None] * (2.0 * both[a] + change)[None]",
+        "product = row[:, None] * both[a][None]",
         "algorithms/gps/test_lqr.py::test_the_value_is_that_of_a_regularised_gain",
+    ),
+    _m(
+        "what is added to Q_uu is that of another initial state",
+        "algorithms/gps/lqr.py",
+        "return x.reshape(size, -1).T.reshape(*x.shape[1:], size)",
+        "return x.reshape(size, -1).T.reshape(*x.shape[1:], size)[..., ::-1]",
+        "algorithms/gps/test_lqr.py::test_a_batch_is_what_each_is_alone",
     ),
     _m(
         "a step that beats its prediction shrinks the next",

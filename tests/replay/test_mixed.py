@@ -61,7 +61,7 @@ def learned(buffer, data, priority_of, key=KEY):
 
 def masses(data):
     """(of own windows, of demonstrations)"""
-    return tuple(np.asarray(x.tree.levels[0]) for x in data)
+    return tuple(np.asarray(x.tree.masses) for x in data)
 
 
 @pytest.mark.parametrize("config", [None, EXACT], ids=["uniform", "prioritised"])
@@ -253,7 +253,7 @@ def test_on_a_mesh_weights_are_those_of_all_and_copies_stay_equal():
         # Every element has a priority of its own; the largest of a window counts.
         errors = 10 + batch.reward[0] + jnp.arange(256) / 1024 + number[0] / 8
         data = buffer.update(data, drawn, Info({}, errors), axis)
-        left = [x.tree.levels[0][None, :2] for x in data]
+        left = [x.tree.masses[None, :2] for x in data]
         return batch.reward[0], batch.extras["weight"][0], errors, *left
 
     reward, weight, errors, own, theirs = map(

@@ -50,7 +50,7 @@ def learned(buffer, data, priority_of, key=KEY):
 
 
 def probabilities(data):
-    masses = np.asarray(data.tree.levels[0], np.float64)
+    masses = np.asarray(data.tree.masses, np.float64)
     return masses / masses.sum()
 
 
@@ -112,8 +112,8 @@ def test_no_priority_reaches_what_has_taken_its_place(adds, survivors):
     for number in range(adds):
         data = buffer.add(data, (), unroll([10.0 + number]))
     data = buffer.update(data, drawn, Info({}, jnp.full(4, 7.0)), Axis())
-    assert int(jnp.sum(data.tree.levels[0] == 7.0)) == survivors
-    assert int(jnp.sum(data.tree.levels[0] == 1.0)) == 4 - survivors
+    assert int(jnp.sum(data.tree.masses == 7.0)) == survivors
+    assert int(jnp.sum(data.tree.masses == 1.0)) == 4 - survivors
 
 
 def test_a_priority_that_is_no_number_is_not_taken():
@@ -123,7 +123,7 @@ def test_a_priority_that_is_no_number_is_not_taken():
     given = jnp.where(batch.reward[0] == 1.0, jnp.nan, 3.0)
     given = jnp.where(batch.reward[0] == 2.0, jnp.inf, given)
     data = buffer.update(data, drawn, Info({}, given), Axis())
-    np.testing.assert_array_equal(data.tree.levels[0][:4], [3, 1, 1, 3])
+    np.testing.assert_array_equal(data.tree.masses[:4], [3, 1, 1, 3])
     assert float(data.largest) == 3.0
 
 
@@ -134,7 +134,7 @@ def test_what_was_recorded_is_the_first_priority_of_each_window():
     # A window whose trained rows are all `last` is no transition at all.
     data = filled(buffer, unroll([0.0, 1.0], 4, given, last=[2]))
     expected = [0.9 * 3 + 0.1 * 2, 0.5, 1.0, 0.25]
-    np.testing.assert_allclose(data.tree.levels[0][:4], expected, rtol=1e-6)
+    np.testing.assert_allclose(data.tree.masses[:4], expected, rtol=1e-6)
     with pytest.raises(ValueError, match='extras\\["priority"\\] is not among \\[\\]'):
         filled(buffer, unroll([0.0, 1.0], 4))
 
@@ -158,7 +158,7 @@ def test_ranks_decide_where_they_are_asked_for():
     data = buffer.add(data, (), unroll([3.0]))
     # 5.0 of slot 1 and the newcomer's, then both of 0.1.
     expected = np.array([1 / 3, 1, 1 / 4, 1 / 2, 0])
-    np.testing.assert_allclose(data.tree.levels[0][:5], expected, rtol=1e-6)
+    np.testing.assert_allclose(data.tree.masses[:5], expected, rtol=1e-6)
 
 
 def test_beta_rises_with_updates_that_were_applied():
@@ -244,7 +244,7 @@ def test_on_a_mesh_priorities_go_back_to_who_has_the_window():
         batch, drawn = sample(buffer, data, KEY, axis)
         info = Info({}, 10.0 + batch.reward[0])
         data = buffer.update(data, drawn, info, axis)
-        return data.tree.levels[0][:4], data.tree.total[None]
+        return data.tree.masses[:4], data.tree.total[None]
 
     masses, totals = on_devices(2, one, jnp.arange(2.0))
     np.testing.assert_array_equal(masses, 10.0 + np.arange(8))

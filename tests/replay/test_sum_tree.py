@@ -32,13 +32,25 @@ def found(masses, positions, width=0.0):
     return np.asarray(sum_tree.find(tree, at, width, fresh)).tolist()
 
 
-@pytest.mark.parametrize("num_items", [1, 2, 16, 17, 256, 257, 5000])
+def from_the_left(num_items):
+    """The order in which items lie: those of the lower level, then the others."""
+    num_nodes = max(-(-(num_items - 1) // 7), 1)
+    lowest = 1
+    while 8 * lowest + 1 <= 8 * num_nodes:
+        lowest = 8 * lowest + 1
+    higher = lowest - num_nodes
+    return np.r_[higher:num_items, :higher]
+
+
+@pytest.mark.parametrize("num_items", [1, 2, 8, 9, 15, 64, 65, 5000])
 def test_items_lie_side_by_side(num_items):
     masses = np.random.default_rng(num_items).integers(0, 5, num_items)
     masses[0] = 3
-    ends = np.cumsum(masses)
+    order = from_the_left(num_items)
+    ends = np.cumsum(masses[order])
     positions = np.arange(min(ends[-1], 300)) + 0.5
-    assert found(masses, positions) == np.searchsorted(ends, positions).tolist()
+    expected = order[np.searchsorted(ends, positions)]
+    assert found(masses, positions) == expected.tolist()
 
 
 def test_neither_end_of_the_mass_finds_an_item_without_any():
@@ -55,12 +67,14 @@ def test_neither_end_of_the_mass_finds_an_item_without_any():
 
 def test_positions_that_float32_cannot_tell_apart_find_all_items():
     """Beside a mass of 2^24, places within the next 16 are multiples of 2."""
-    masses = np.r_[2.0**24, np.zeros(4095), np.full(4096, 1 / 256)]
-    tree = sum_tree.of(jnp.asarray(masses, jnp.float32))
+    order = from_the_left(8192)
+    masses = np.zeros(8192, np.float32)
+    masses[order] = np.r_[2.0**24, np.zeros(4095), np.full(4096, 1 / 256)]
+    tree = sum_tree.of(jnp.asarray(masses))
     position = jnp.asarray(2.0**24 + 2.0 * (np.arange(512) % 8), jnp.float32)
     fresh = jax.random.uniform(KEY, (sum_tree.num_levels(tree), 512))
     indices = np.asarray(sum_tree.find(tree, position, 1e5, fresh))
-    assert np.all(indices >= 4096) and len(set(indices.tolist())) > 400
+    assert np.all(masses[indices] == 1 / 256) and len(set(indices.tolist())) > 400
 
 
 @pytest.mark.slow
@@ -92,26 +106,29 @@ def test_sums_are_those_of_the_masses_now():
     assert float(twice.total) == 13.0
     for order in ([5.0, 2.5], [2.5, 5.0]):
         both = sum_tree.write(tree, jnp.array([1, 1]), jnp.array(order))
-        np.testing.assert_array_equal(both.levels[0][:4], [1.0, 5.0, 3.0, 4.0])
+        np.testing.assert_array_equal(both.masses[:4], [1.0, 5.0, 3.0, 4.0])
 
 
-@pytest.mark.parametrize("num_items", [3, 40, 5000])
-def test_every_level_is_the_sum_of_the_one_below(num_items):
+@pytest.mark.parametrize("num_items", [3, 9, 40, 700, 5000])
+def test_every_node_has_the_sum_of_its_children(num_items):
+    """Items on two levels too, and levels that are made anew as a whole."""
     rng = np.random.default_rng(0)
     tree = sum_tree.of(jnp.asarray(rng.random(num_items), jnp.float32))
-    masses = np.asarray(tree.levels[0]).copy()
-    for _ in range(5):
-        index = rng.choice(num_items, 3, replace=False)
-        new, accepted = rng.random(3).astype(np.float32), rng.random(3) < 0.5
-        tree = sum_tree.write(
-            tree, jnp.asarray(index), jnp.asarray(new), jnp.asarray(accepted)
-        )
+    masses = np.asarray(tree.masses).copy()
+    for count in (3, 3, 80, 3):
+        index = rng.choice(num_items, min(count, num_items), replace=False)
+        new = rng.random(index.size).astype(np.float32)
+        accepted = rng.random(index.size) < 0.5
+        given = (jnp.asarray(x) for x in (index, new, accepted))
+        tree = sum_tree.write(tree, *given)
         masses[index[accepted]] = new[accepted]
-    np.testing.assert_array_equal(tree.levels[0], masses)
-    for below, level in zip(tree.levels, tree.levels[1:], strict=False):
-        sums = np.asarray(below).reshape(-1, 16).sum(axis=1)
-        np.testing.assert_allclose(level[: len(sums)], sums, rtol=1e-6)
-        assert not np.any(level[len(sums) :])
+        np.testing.assert_array_equal(tree.masses, masses)
+        nodes = np.asarray(tree.nodes)
+        own = np.r_[np.nan, nodes.reshape(-1)][: len(nodes)]
+        np.testing.assert_allclose(nodes.sum(axis=1)[1:], own[1:], rtol=1e-6)
+    assert masses.size - num_items <= 6
+    assert not np.any(masses[num_items:])
+    np.testing.assert_array_equal(tree.mass(jnp.asarray(index)), masses[index])
 
 
 def test_items_are_drawn_by_their_masses_and_once_in_each_stratum():
@@ -120,20 +137,20 @@ def test_items_are_drawn_by_their_masses_and_once_in_each_stratum():
     indices = np.concatenate([drawn(tree, 1000, key) for key in jax.random.split(KEY)])
     counts = np.bincount(indices, minlength=4)
     np.testing.assert_allclose(counts, 200 * masses, atol=2)
-    # A thousand equal items, a hundred draws: ten items are a stratum.
-    equal = sum_tree.of(jnp.ones(1000))
-    np.testing.assert_array_equal(drawn(equal, 100) // 10, np.arange(100))
-    assert len(set((drawn(equal, 100) % 10).tolist())) == 10
+    # 512 equal items, 64 draws: the items of a node are a stratum.
+    indices = drawn(sum_tree.of(jnp.ones(512)), 64)
+    np.testing.assert_array_equal(indices // 8, np.arange(64))
+    assert len(set((indices % 8).tolist())) == 8
 
 
 @pytest.mark.slow
 def test_strata_are_kept_among_very_many_items():
     """Nodes smaller than a stratum are drawn in anew; which of them is not."""
     tree = sum_tree.of(jnp.ones(100_000))
-    indices = drawn(tree, 50)
-    # A stratum has 2,000 items, and the largest node below that 256.
-    assert np.all(np.abs(indices // 2000 - np.arange(50)) <= 1)
-    inside = indices // 2000 == np.arange(50)
+    place = np.argsort(from_the_left(100_000))[drawn(tree, 50)]
+    # A stratum has 2,000 items, and the largest node below that 512.
+    assert np.all(np.abs(place // 2000 - np.arange(50)) <= 1)
+    inside = place // 2000 == np.arange(50)
     assert inside.mean() > 0.8
 
 
@@ -142,6 +159,6 @@ def test_a_written_tree_stays_where_it_is():
     write = jax.jit(sum_tree.write, donate_argnums=0)
     arguments = jnp.arange(8), jnp.full(8, 2.0)
     tree = write(tree, *arguments)
-    before = {x.unsafe_buffer_pointer() for x in tree.levels}
+    before = tree.nodes.unsafe_buffer_pointer()
     tree = write(tree, *arguments)
-    assert {x.unsafe_buffer_pointer() for x in tree.levels} == before
+    assert tree.nodes.unsafe_buffer_pointer() == before

@@ -107,6 +107,15 @@ def test_simulators_play_what_pure_environments_do():
 
 
 @pytest.mark.slow
+def test_simulators_show_the_random_play_that_pure_environments_do():
+    agent = agent_of(ENV.specs, normalised=False, policy="sampled", reference_rows=11)
+    ours, _ = advanced(engine(workers(2, 4), simulators, agent), 2)
+    theirs, _ = advanced(engine(workers(1, 4), agent=agent), 2)
+    assert np.ptp(np.asarray(ours.learner.reference, np.float32)) > 0
+    assert state_hash(ours) == state_hash(theirs)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_left():
     whole, _ = advanced(engine(workers()), 4)
     half, _ = advanced(engine(workers()), 2)

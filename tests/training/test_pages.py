@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrl_par.training import TrainingError, compare
+from jaxrl_par import presets
+from jaxrl_par.training import TrainingConfig, TrainingError, compare
 from jaxrl_par.training.pages import write_comparison, write_report
 from jaxrl_par.training.pages.svg import Curve, chart, labels, thinned, ticks
 
@@ -150,20 +151,54 @@ def test_places_grow_to_the_right_and_up():
     assert left < right and above < below
 
 
+def browsed(page, folder, script, width=1300):
+    """What the browser has for a page, to which a script is added."""
+    page.write_text(page.read_text().replace("</body>", f"{script}</body>"))
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         f"--user-data-dir={folder / 'browser'}", f"--window-size={width},800",
+         page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
 @pytest.mark.parametrize("width", [1300, 400])
 def test_a_browser_shows_it_without_scrolling_aside(tmp_path, width):
     page = write_report(run_folder(tmp_path / "mine", wide="x" * 500))
     told = "<script>document.title = document.documentElement.scrollWidth</script>"
-    page.write_text(page.read_text().replace("</body>", f"{told}</body>"))
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={width},800",
-         page.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    (title,) = re.findall("<title>(.*?)</title>", done.stdout)
+    shown = browsed(page, tmp_path, told, width)
+    (title,) = re.findall("<title>(.*?)</title>", shown)
     # Headless windows are no narrower than 500.
     assert int(title) <= max(width, 500)
-    assert done.stdout.count("<polyline") == 2
+    assert shown.count("<polyline") == 2
+
+
+LOADED = """<script>
+addEventListener("load", () => setTimeout(() => {
+    const [row] = performance.getEntriesByType("navigation");
+    const whole = [...document.images].filter(x => x.complete && x.naturalWidth);
+    document.title = `${whole.length} of ${document.images.length} pictures,`
+        + ` ${performance.getEntriesByType("resource").length} from elsewhere,`
+        + ` in ${Math.round(row.loadEventEnd)} ms`;
+}));
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
+def test_the_page_of_a_real_run_is_small_and_whole(tmp_path):
+    """`pytest -s` shows how long the browser took: no test asserts that."""
+    experiment = presets.get("a2c")
+    settings = TrainingConfig(runs_dir=str(tmp_path), name="run", tensorboard=False)
+    trained = experiment.run(experiment.config(total_steps=500_000, training=settings))
+    page = trained.directory.path / "report.html"
+    size = page.stat().st_size
+    assert (page.parent / "episode.gif").exists() and size < 2_000_000
+    shown = browsed(page, tmp_path, LOADED)
+    (title,) = re.findall("<title>(.*?)</title>", shown)
+    print(f"{size} bytes: {title}")
+    assert title.startswith("1 of 1 pictures, 0 from elsewhere")
+    assert shown.count("<svg") > 2

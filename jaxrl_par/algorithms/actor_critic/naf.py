@@ -1,5 +1,6 @@
 """NAF as an agent: Q-learning for real numbers, whose best action is an output."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,23 +19,26 @@ from jaxrl_par.algorithms.actor_critic.losses import (
     trainable,
 )
 from jaxrl_par.algorithms.actor_critic.noise import NoiseCarry, drawn, quiet
-from jaxrl_par.algorithms.actor_critic.parts import Acting, Networks, warmed_up
+from jaxrl_par.algorithms.actor_critic.parts import (
+    Acting,
+    Networks,
+    completed,
+    warmed_up,
+)
 from jaxrl_par.elapsed import Elapsed
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.networks import Network
-from jaxrl_par.networks.continuous import units_of
+from jaxrl_par.networks.continuous import Units, units_of
 from jaxrl_par.returns import at_rows
 from jaxrl_par.targets import followed
 from jaxrl_par.types import (
     Agent,
-    Extras,
     Info,
     Params,
     PRNGKey,
     Spec,
     TimeStep,
     Trajectory,
-    as_acted,
 )
 
 
@@ -69,14 +73,8 @@ def naf(
         no bounds from which those of `warm_up` could be drawn.
     """
     accept(network, optimizer, config, NAFConfig)
-    units = units_of(action_spec, unbounded=True)
+    units = _units(action_spec, config)
     nets, size = Networks(network, network, units), len(units.low)
-    warms_up = not isinstance(config.warm_up, int) or config.warm_up > 0
-    if warms_up and not units.bounded:
-        raise RefusedError(
-            f"warm_up must be 0 where actions have no bounds, got {config.warm_up}:"
-            " they would be drawn uniformly from all real numbers"
-        )
 
     def init(key: PRNGKey, step: TimeStep) -> NAFState:
         online = network.init(key, step)
@@ -102,11 +100,7 @@ def naf(
         made, _ = network.apply(params.policy, (), step)
         return units.action(made.mean), carry, {}
 
-    def complete(params: Acting, carry: NoiseCarry, trajectory: Trajectory) -> Extras:
-        del carry  # nothing is learned from it
-        priority = _first_priorities(params, trajectory, nets, config)
-        return trajectory.extras | {"priority": priority}
-
+    errors = partial(_first_priorities, nets=nets, config=config)
     return Agent(
         init=init,
         initial_carry=lambda num_envs: quiet(config, num_envs, size),
@@ -115,9 +109,21 @@ def naf(
         grad=lambda state, batch, key, axis: _grad(state, batch, nets, config),
         apply=lambda state, grads, metrics: _applied(optimizer, config, state, grads),
         params=lambda state: Acting(state.online, state.elapsed),
-        complete=complete if config.record_priority else as_acted,
+        complete=completed(config, errors),
         specs=network.specs,
     )
+
+
+def _units(action_spec: Spec, config: NAFConfig) -> Units:
+    """Those of the actions, from whose bounds the first ones are drawn, if any are."""
+    units = units_of(action_spec, unbounded=True)
+    warms_up = not isinstance(config.warm_up, int) or config.warm_up > 0
+    if warms_up and not units.bounded:
+        raise RefusedError(
+            f"warm_up must be 0 where actions have no bounds, got {config.warm_up}:"
+            " they would be drawn uniformly from all real numbers"
+        )
+    return units
 
 
 def _applied(

@@ -1,5 +1,6 @@
 """What SAC, TD3 and DDPG share: their state, how they begin, step and explore."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,17 @@ from jaxrl_par.measured import Metric
 from jaxrl_par.networks import Network
 from jaxrl_par.networks.continuous import Units, shown, units_of
 from jaxrl_par.targets import followed
-from jaxrl_par.types import Metrics, Params, PRNGKey, Spec, TimeStep
+from jaxrl_par.types import (
+    Carry,
+    Extras,
+    Metrics,
+    Params,
+    PRNGKey,
+    Spec,
+    TimeStep,
+    Trajectory,
+    as_acted,
+)
 
 METRICS = {
     "policy_updates": Metric("updates", "of the policy, for each of the critics'"),
@@ -189,3 +200,18 @@ def joint_normal(
     key = axis.common(key, done)
     whole = jax.random.normal(key, (rows, lanes * axis.size, size))
     return jax.lax.dynamic_slice_in_dim(whole, axis.index * lanes, lanes, axis=1)
+
+
+def completed(
+    config: OffPolicyConfig, errors: Callable[[Acting, Trajectory], Array]
+) -> Callable[[Acting, Carry, Trajectory], Extras]:
+    """`complete` of an agent that acts by `Acting`: where priorities are recorded, the
+    first ones of an unroll are these errors."""
+    if not config.record_priority:
+        return as_acted
+
+    def complete(params: Acting, carry: Carry, trajectory: Trajectory) -> Extras:
+        del carry  # nothing is learned from it
+        return trajectory.extras | {"priority": errors(params, trajectory)}
+
+    return complete

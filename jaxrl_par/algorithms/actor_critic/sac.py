@@ -1,5 +1,6 @@
 """SAC as an agent: a squashed Gaussian policy, whose entropy has a price."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from jaxrl_par.algorithms.actor_critic.parts import (
     Trained,
     applied,
     begun,
+    completed,
     joint_normal,
     networks_of,
     warmed_up,
@@ -38,14 +40,12 @@ from jaxrl_par.returns import at_rows
 from jaxrl_par.types import (
     Agent,
     Carry,
-    Extras,
     Info,
     Params,
     PRNGKey,
     Spec,
     TimeStep,
     Trajectory,
-    as_acted,
 )
 
 METRICS = {
@@ -100,24 +100,16 @@ def sac(
         recorded = judge if config.record_priority else ()
         return Acting(online.policy, state.elapsed, recorded)
 
-    def complete(params: Acting, carry: Carry, trajectory: Trajectory) -> Extras:
-        del carry  # there is no memory
-        priority = _first_priorities(params, trajectory, nets, config)
-        return trajectory.extras | {"priority": priority}
-
+    errors = partial(_first_priorities, nets=nets, config=config)
     return Agent(
         init=init,
         initial_carry=policy.initial_carry,
         act=act,
         greedy=greedy,
-        grad=lambda state, batch, key, axis: _grad(
-            state, batch, key, axis, nets, config
-        ),
-        apply=lambda state, grads, metrics: applied(
-            optimizer, config, state, grads, metrics
-        ),
+        grad=partial(_grad, nets=nets, config=config),
+        apply=partial(applied, optimizer, config),
         params=params,
-        complete=complete if config.record_priority else as_acted,
+        complete=completed(config, errors),
         specs=policy.specs,
     )
 

@@ -1,5 +1,7 @@
 """TD3 and DDPG as agents: a deterministic policy, which explores by noise."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,6 +28,7 @@ from jaxrl_par.algorithms.actor_critic.parts import (
     Trained,
     applied,
     begun,
+    completed,
     joint_normal,
     networks_of,
     warmed_up,
@@ -35,14 +38,12 @@ from jaxrl_par.networks import Network
 from jaxrl_par.returns import at_rows
 from jaxrl_par.types import (
     Agent,
-    Extras,
     Info,
     Params,
     PRNGKey,
     Spec,
     TimeStep,
     Trajectory,
-    as_acted,
 )
 
 
@@ -102,24 +103,16 @@ def td3(
         judge = state.online.critics if config.record_priority else ()
         return Acting(state.online.policy, state.elapsed, judge)
 
-    def complete(params: Acting, carry: NoiseCarry, trajectory: Trajectory) -> Extras:
-        del carry  # there is no memory
-        priority = _first_priorities(params, trajectory, nets, config)
-        return trajectory.extras | {"priority": priority}
-
+    errors = partial(_first_priorities, nets=nets, config=config)
     return Agent(
         init=init,
         initial_carry=initial_carry,
         act=act,
         greedy=greedy,
-        grad=lambda state, batch, key, axis: _grad(
-            state, batch, key, axis, nets, config
-        ),
-        apply=lambda state, grads, metrics: applied(
-            optimizer, config, state, grads, metrics, config.policy_delay
-        ),
+        grad=partial(_grad, nets=nets, config=config),
+        apply=partial(applied, optimizer, config, policy_delay=config.policy_delay),
         params=params,
-        complete=complete if config.record_priority else as_acted,
+        complete=completed(config, errors),
         specs=policy.specs,
     )
 

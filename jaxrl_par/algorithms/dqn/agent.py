@@ -86,12 +86,7 @@ def dqn(
         return DQNState(online, target, opt_state, Elapsed.zero(), jnp.int32(0))
 
     def initial_carry(num_envs: int) -> DQNCarry:
-        if config.exploration == "ladder":
-            steps = (config.ladder_base, config.ladder_exponent)
-            epsilon = exploration.geometric_ladder(num_envs, *steps)
-        else:
-            epsilon = jnp.full(num_envs, config.epsilon_final, jnp.float32)
-        return DQNCarry(network.initial_carry(num_envs), epsilon)
+        return DQNCarry(network.initial_carry(num_envs), _rates(num_envs, config))
 
     def grad(
         state: DQNState, batch: Trajectory, key: PRNGKey, axis: Axis
@@ -107,12 +102,7 @@ def dqn(
     def apply(state: DQNState, grads: Grads, metrics: Metrics) -> DQNState:
         del metrics  # the optimizer needs none
         online, opt_state = stepped(optimizer, state.online, state.opt_state, grads)
-        if config.polyak_rate is None:
-            given = (online, state.target, state.phase, config.target_period)
-            target, phase = renewed(*given)
-        else:
-            target = polyak(online, state.target, config.polyak_rate)
-            phase = state.phase
+        target, phase = _target(online, state, config)
         return DQNState(online, target, opt_state, state.elapsed, phase)
 
     def complete(params: Acting, carry: DQNCarry, trajectory: Trajectory) -> Extras:
@@ -154,6 +144,23 @@ def _acting(network: Network, config: DQNConfig) -> tuple[ActFn, ActFn]:
         return action, DQNCarry(memory, carry.epsilon), {}
 
     return act, greedy
+
+
+def _target(
+    online: Params, state: DQNState, config: DQNConfig
+) -> tuple[Params, Int[Array, ""]]:
+    """The target network after an update, and its phase."""
+    if config.polyak_rate is not None:
+        return polyak(online, state.target, config.polyak_rate), state.phase
+    return renewed(online, state.target, state.phase, config.target_period)
+
+
+def _rates(num_envs: int, config: DQNConfig) -> Float[Array, " B"]:
+    """The epsilon of each environment, in the end."""
+    if config.exploration == "ladder":
+        steps = (config.ladder_base, config.ladder_exponent)
+        return exploration.geometric_ladder(num_envs, *steps)
+    return jnp.full(num_envs, config.epsilon_final, jnp.float32)
 
 
 def annealed(

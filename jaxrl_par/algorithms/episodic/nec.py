@@ -15,6 +15,7 @@ are no halves for topologies that put time between a gradient and its use.
 Source: Pritzel et al., arXiv:1703.01988.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -115,10 +116,6 @@ def nec(
         table = empty(number, config.capacity, keys.shape[-1])
         return NECState(params, table, optimizer.init(params), Elapsed.zero())
 
-    def read(acting: Acting, step: TimeStep) -> Float[Array, "B A"]:
-        keys, _ = network.apply(acting.network, (), step)
-        return possible(_values(acting.table, keys, config), step.obs)
-
     def grad(
         state: NECState, batch: Trajectory, key: PRNGKey, axis: Axis
     ) -> tuple[Grads, Info]:
@@ -126,8 +123,8 @@ def nec(
         learned = Learned(state.network, state.table.keys, state.table.values)
         given = (state.table, batch, network, config)
         grads, info = jax.grad(loss, has_aux=True)(learned, *given)
-        info.metrics["epsilon"] = annealed(state.elapsed, config)
-        info.metrics["filled"] = jnp.mean(state.table.there, dtype=jnp.float32)
+        filled = jnp.mean(state.table.there, dtype=jnp.float32)
+        info.metrics.update(epsilon=annealed(state.elapsed, config), filled=filled)
         return grads, info
 
     def apply(state: NECState, grads: Learned, metrics: Metrics) -> NECState:
@@ -135,17 +132,13 @@ def nec(
         params, opt_state = stepped(
             optimizer, state.network, state.opt_state, grads.network
         )
-        table, move = state.table, config.key_rate * grads.keys
-        size = jnp.sum(move**2, axis=-1, keepdims=True)
-        move *= jnp.sqrt(config.delta / jnp.maximum(size, config.delta))
-        values = table.values - config.value_rate * grads.values
-        table = table._replace(keys=table.keys - move, values=values)
+        table = _moved(state.table, grads, config)
         return NECState(params, table, opt_state, state.elapsed)
 
     def observe(state: NECState, trajectory: Trajectory, axis: Axis) -> NECState:
         return state._replace(table=_observed(state, trajectory, axis, network, config))
 
-    act, greedy = acting(read, config)
+    act, greedy = acting(partial(_read, network, config), config)
     functions = (init, network.initial_carry, act, grad, apply, greedy)
     return Agent(
         *functions,
@@ -201,6 +194,22 @@ def loss(
     told = losses.row_means(last, **told, td_error=jnp.abs(error))
     priorities = losses.of_sequences(jax.lax.stop_gradient(error), last, 1.0)
     return losses.over_rows(weight * error**2, last), Info(told, priorities)
+
+
+def _read(
+    network: Network, config: NECConfig, acting: Acting, step: TimeStep
+) -> Float[Array, "B A"]:
+    keys, _ = network.apply(acting.network, (), step)
+    return possible(_values(acting.table, keys, config), step.obs)
+
+
+def _moved(table: Table, grads: Learned, config: NECConfig) -> Table:
+    """After a step against the gradient; of a key, one of sqrt(delta) at most."""
+    move = config.key_rate * grads.keys
+    size = jnp.sum(move**2, axis=-1, keepdims=True)
+    move *= jnp.sqrt(config.delta / jnp.maximum(size, config.delta))
+    values = table.values - config.value_rate * grads.values
+    return table._replace(keys=table.keys - move, values=values)
 
 
 def _nearest(

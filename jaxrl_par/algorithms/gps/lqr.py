@@ -17,21 +17,28 @@ Sources: Tassa et al. (2012), Synthesis and stabilization of complex behaviors, 
 the covariance Q_uu^-1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
-from jaxrl_par.algorithms.gps.matrices import definite, times
+from jaxrl_par.algorithms.gps.matrices import (
+    Definite,
+    definite,
+    diagonal_ones,
+    times,
+    transposed_times,
+)
 from jaxrl_par.guidance import Controllers
 
 
 class Quadratic(NamedTuple):
     """1/2 z^T hessian z + gradient^T z, for every step."""
 
-    hessian: Float[Array, "T Z Z"]
-    gradient: Float[Array, "T Z"]
+    hessian: Float[Array, "T Z Z *J"]
+    gradient: Float[Array, "T Z *J"]
 
     def plus(
         self, other: "Quadratic", weight: Float[Array, " T"] | float
@@ -47,16 +54,16 @@ class Quadratic(NamedTuple):
 class Dynamics(NamedTuple):
     """x' = N(matrix z + offset, covariance), for every step."""
 
-    matrix: Float[Array, "T D Z"]
-    offset: Float[Array, "T D"]
-    covariance: Float[Array, "T D D"]
+    matrix: Float[Array, "T D Z *J"]
+    offset: Float[Array, "T D *J"]
+    covariance: Float[Array, "T D D *J"]
 
 
 class Value(NamedTuple):
     """1/2 x^T hessian x + gradient^T x"""
 
-    hessian: Float[Array, "D D"]
-    gradient: Float[Array, " D"]
+    hessian: Float[Array, "D D *J"]
+    gradient: Float[Array, "D *J"]
 
 
 class Solution(NamedTuple):
@@ -66,10 +73,10 @@ class Solution(NamedTuple):
     """Their covariance is the inverse of the Q_uu that the gain is of."""
     value: Value
     """At the first step."""
-    indefinite: Int[Array, ""]
+    indefinite: Int[Array, "*J"]
     """Steps whose Q_uu was not positive definite, so that something was added to it."""
-    linear: Float[Array, ""]
-    squared: Float[Array, ""]
+    linear: Float[Array, "*J"]
+    squared: Float[Array, "*J"]
     """Where z = 0 is what was done, `a` times the offsets change the cost by
     a linear + a^2 squared."""
 
@@ -85,61 +92,95 @@ def backward(
     cost: Quadratic,
     dynamics: Dynamics,
     final: Value | None = None,
-    added: Float[Array, ""] | float = 0.0,
+    added: Float[Array, "*J"] | float = 0.0,
 ) -> Solution:
     """The controllers of least cost.
+
+    All arrays may have the same axes of a batch behind their own, which is where `vmap`
+    moves its own, too: see `matrices`.
 
     Args:
       final: of the state after the last step.
       added: to the diagonal of every Q_uu whose gain is taken.
     """
-    size = dynamics.offset.shape[1]
-    number = cost.gradient.shape[1] - size
-    zeros = jnp.zeros((size, size)), jnp.zeros(size)
+    size, *batch = dynamics.offset.shape[1:]
+    zeros = jnp.zeros((size, size, *batch)), jnp.zeros((size, *batch))
     value = Value(*zeros) if final is None else final
+    added = jnp.broadcast_to(jnp.float32(added), batch)
+    return _backward(cost, dynamics[:2], value, added)
 
-    def step(value: Value, inputs: tuple[Quadratic, Dynamics]):
-        cost, dynamics = inputs
-        matrix, offset = dynamics.matrix, dynamics.offset
-        future = times(value.hessian, matrix)
-        hessian = cost.hessian + times(matrix.T, future)
-        gradient = cost.gradient + times(matrix.T, value.gradient)
-        gradient = gradient + times(future.T, offset)
+
+@custom_vmap
+def _backward(
+    cost: Quadratic,
+    dynamics: tuple[Float[Array, "T D Z *J"], Float[Array, "T D *J"]],
+    value: Value,
+    added: Float[Array, "*J"],
+) -> Solution:
+    """`backward`, with all arguments."""
+    size = value.gradient.shape[0]
+
+    def step(value: Value, inputs: tuple[Quadratic, tuple[Array, Array]]):
+        cost, (matrix, offset) = inputs
+        start = jnp.zeros_like(matrix), value.gradient
+        future = transposed_times(value.hessian, (matrix, offset), start)
+        hessian, gradient = transposed_times(matrix, future, cost)
         both, own = hessian[size:, :size], hessian[size:, size:]
-        inner = definite(own + added * jnp.eye(number))
-        right = jnp.concatenate([both, gradient[size:, None]], axis=1)
-        solved = -inner.solve(right)
-        gain, shift = solved[:, :size], solved[:, size]
-        controller = Controllers(gain, shift, inner.inverse())
+        inner = definite(own + added * diagonal_ones(own))
+        gain, shift = -inner.solve(both), -inner.solve(gradient[size:])
         value = value_of(hessian, gradient, gain, shift)
-        change = (
-            jnp.sum(shift * gradient[size:]),
-            0.5 * jnp.sum(shift * times(own, shift)),
-        )
-        return value, (controller, ~inner.is_own, *change)
+        return value, (inner, gain, shift, own, gradient[size:])
 
-    value, (controllers, wrong, *change) = jax.lax.scan(
+    value, (inner, gain, shift, own, gradient) = jax.lax.scan(
         step, value, (cost, dynamics), reverse=True
     )
-    wrong = jnp.sum(wrong, dtype=jnp.int32)
-    return Solution(controllers, value, wrong, *map(jnp.sum, change))
+    # What the recursion does not need is of all steps at once.
+    linear = jnp.sum(shift * gradient, axis=(0, 1))
+    squared = 0.5 * jnp.sum(shift[:, :, None] * own * shift[:, None], axis=(0, 1, 2))
+    return Solution(
+        Controllers(gain, shift, jax.vmap(Definite.inverse)(inner)),
+        value,
+        jnp.sum(~inner.is_own, axis=0, dtype=jnp.int32),
+        linear,
+        squared,
+    )
+
+
+@_backward.def_vmap
+def _batched(size: int, batched: Any, *given: Any) -> tuple[Solution, Any]:
+    """The batch moves behind, as one axis of two, which is faster than one of many."""
+
+    def behind(x: Array, is_batched: bool) -> Array:
+        if is_batched:
+            return x.reshape(size, -1).T.reshape(*x.shape[1:], size)
+        return jnp.broadcast_to(x[..., None], (*x.shape, size))
+
+    def before(x: Array) -> Array:
+        return x.reshape(-1, size).T.reshape(size, *x.shape[:-1])
+
+    found = _backward(*jax.tree.map(behind, given, tuple(batched)))
+    return jax.tree.map(before, found), jax.tree.map(lambda _: True, found)
 
 
 def value_of(
-    hessian: Float[Array, "Z Z"],
-    gradient: Float[Array, " Z"],
-    gain: Float[Array, "A D"],
-    shift: Float[Array, " A"],
+    hessian: Float[Array, "Z Z *J"],
+    gradient: Float[Array, "Z *J"],
+    gain: Float[Array, "A D *J"],
+    shift: Float[Array, "A *J"],
 ) -> Value:
     """The value of any gain and shift, from Q's hessian and gradient without what was
     added to find them."""
     size = gain.shape[1]
     both, own = hessian[size:, :size], hessian[size:, size:]
-    cross, squared = times(gain.T, both), times(gain.T, times(own, gain))
-    curvature = hessian[:size, :size] + cross + cross.T + squared
-    slope = gradient[:size] + times(gain.T, gradient[size:] + times(own, shift))
-    slope = slope + times(both.T, shift)
-    return Value(0.5 * (curvature + curvature.T), slope)
+    curvature, slope = hessian[:size, :size], gradient[:size]
+    for a, row in enumerate(gain):
+        change = sum(own[a, b, None] * gain[b] for b in range(len(gain)))
+        # K^T Q_ux + Q_ux^T K is twice the symmetric part of K^T Q_ux.
+        product = row[:, None] * (2.0 * both[a] + change)[None]
+        curvature = curvature + 0.5 * (product + product.swapaxes(0, 1))
+        change = sum(own[a, b] * shift[b] for b in range(len(gain)))
+        slope = slope + row * (gradient[size + a] + change) + both[a] * shift[a]
+    return Value(curvature, slope)
 
 
 def moments(

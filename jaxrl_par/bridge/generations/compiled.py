@@ -35,7 +35,7 @@ class Compiled:
             )
 
         def members(params: Params, place: Place) -> Members:
-            return members_of(params, place, noise, num_pairs)
+            return members_of(agent, params, place, noise, num_pairs)
 
         def member(members: Members, pair: Any, sign: Any) -> tuple[Params, Any]:
             params = jax.tree.map(lambda x: x[pair, sign], members.params)

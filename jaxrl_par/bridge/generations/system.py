@@ -20,6 +20,7 @@ from jaxrl_par.bridge.generations.evaluator import (
     PureEvaluator,
     Task,
 )
+from jaxrl_par.bridge.generations.reference import shown_by
 from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
@@ -125,6 +126,8 @@ class EvaluatorSystem(ActorFactory[Evaluator]):
         with jax.default_device(parts.device):
             run, _ = self.first_run(parts.agent.init, env)
             local = Local(jnp.int32(parts.max_steps))
+            given = parts.agent, parts.env, env.num_envs, run.learner, self._root
+            run = run._replace(learner=shown_by(*given))
         refuse_unperturbed(self.params(run), parts.noise)
         return run._replace(local=local)
 

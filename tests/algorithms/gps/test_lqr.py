@@ -130,6 +130,23 @@ def test_a_cost_that_is_no_number_is_no_controller():
     assert not np.all(np.isfinite(solution.controllers.gain))
 
 
+def test_a_batch_is_what_each_is_alone():
+    """Also where some arguments are the same for all, and in a batch of batches."""
+    first, second = random_problem(6, length=2), random_problem(7, length=2)
+    cost, dynamics = jax.tree.map(lambda *x: jnp.stack(x), first, second)
+    added = jnp.array([[0.0, 1.0, 4.0], [2.0, 0.5, 0.0]])
+    within = jax.vmap(backward, (None, None, None, 0))
+    together = jax.jit(jax.vmap(within, (0, 0, None, 0)))
+    found = together(cost, dynamics, Value(jnp.eye(3), jnp.ones(3)), added)
+    alone = jax.jit(backward)
+    for i, (problem, more) in enumerate(zip((first, second), added, strict=True)):
+        for j, x in enumerate(more):
+            told = jax.tree.map(lambda x, i=i, j=j: x[i, j], found)
+            expected = alone(*problem, Value(jnp.eye(3), jnp.ones(3)), x)
+            for a, b in zip(*map(jax.tree.leaves, (told, expected)), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(b).max()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_matrices_agree_with_lapack(size):

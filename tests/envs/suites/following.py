@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import random
+from jaxrl_par.types import Masked
 
 
 class Rows(NamedTuple):
@@ -103,6 +104,34 @@ def compare(env, reset, step, num_steps, tolerance=0.0):
     ends = steps.last[1:]
     terminated = ends & (discounts == 0)
     return int(terminated.sum()), int((ends & ~terminated).sum())
+
+
+def starts_afresh(env, reset, num_steps, tolerance=0.0):
+    """Trap S10: after each episode all leaves of the state, what the suite keeps beside
+    it included, are those of `reset` with the same key.
+
+    Args:
+      reset: key -> (state, obs), of the adapter.
+
+    Returns:
+      How many starts were compared, but for the first ones.
+    """
+    key, advance, reset = random.key(11), jax.jit(env.step), jax.jit(reset)
+    now, step = jax.jit(env.reset)(key)
+    count, actions = 0, actions_of(env, num_steps)
+    for t in range(num_steps):
+        step_key = jax.random.fold_in(key, t)
+        action = actions[t]
+        if isinstance(step.obs, Masked):
+            action = jnp.argmax(step.obs.allowed, axis=-1).astype(jnp.int32)
+        now, step, *_ = advance(now, action, step_key)
+        _, reset_keys = jax.random.split(step_key, (2, env.num_envs))
+        for b in np.flatnonzero(step.first):
+            found = jax.tree.map(lambda x, b=b: x[b], now.inner.streams.state)
+            expected, _ = reset(reset_keys[b])
+            jax.tree.map(lambda x, y: near(x, y, tolerance), found, expected)
+            count += 1
+    return count
 
 
 def near(x, y, tolerance):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from following import compare, streamed
+from following import compare, starts_afresh, streamed
 
 from jaxrl_par import envs, random
-from jaxrl_par.envs.suites import from_brax
+from jaxrl_par.envs.suites import from_brax, physics
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
 
@@ -68,3 +68,9 @@ def test_what_brax_wraps_is_refused():
         with pytest.raises(RefusedError, match=r"^(AutoReset|Episode)Wrapper is"):
             from_brax(wrapped, 2)
     assert from_brax(brax.create("fast").unwrapped, 2).num_envs == 2
+
+
+def test_nothing_of_an_episode_is_left_in_the_next_one(pendulum):
+    """Trap S10, in all leaves of the state, `info` and `metrics` included."""
+    reset = physics.raw(pendulum, 5, 1).reset
+    assert starts_afresh(from_brax(pendulum, 2, 5), reset, 12, tolerance=1e-5) >= 4

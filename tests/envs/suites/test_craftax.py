@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from following import compare
+from following import compare, starts_afresh
 
 from jaxrl_par import envs, random
 from jaxrl_par.envs import drawing
@@ -100,3 +100,9 @@ def test_the_full_game_has_its_own_achievements():
     assert made.max_episode_steps == 100_000 and obs.shape == (8268,)
     told = jax.eval_shape(made.told, state)
     assert len(told) == 68 and "achieved_defeat_necromancer" in told
+
+
+def test_nothing_of_an_episode_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state."""
+    env = envs.make(f"craftax::{CLASSIC}", 2, max_timesteps=3)
+    assert starts_afresh(env, adapter.raw(CLASSIC, max_timesteps=3).reset, 8) == 4

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from following import starts_afresh
 
 from jaxrl_par import envs, random
 from jaxrl_par.errors import RefusedError
@@ -213,3 +214,11 @@ def test_a_viewer_draws_the_state():
     state, _ = env.reset(random.key(0))
     picture = env.draw(state, 1)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.std() > 0
+
+
+@pytest.mark.slow
+def test_nothing_of_an_episode_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state, its key and its count of steps included."""
+    small = {"num_rows": 6, "num_cols": 6, "time_limit": 5}
+    env = envs.make("jumanji::Snake-v1", 4, **small)
+    assert starts_afresh(env, adapter.raw("Snake-v1", **small).reset, 24) >= 16

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from following import actions_of, compare, streamed
+from following import actions_of, compare, starts_afresh, streamed
 
 from jaxrl_par import envs, random
 from jaxrl_par.envs.suites import from_navix
+from jaxrl_par.envs.suites import navix as adapter
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
 from jaxrl_par.types import Discrete
@@ -89,3 +90,9 @@ def test_parameters_are_those_of_its_class():
     assert env.observation_spec.shape == (7, 7, 3)
     with pytest.raises(RefusedError, match="did you mean 'max_steps'"):
         envs.make("navix::Navix-Empty-5x5-v0", 1, max_step=3)
+
+
+def test_nothing_of_an_episode_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state, its clock and its key included."""
+    env = envs.make(f"navix::{BALLS}", 4, max_steps=5)
+    assert starts_afresh(env, adapter.raw(BALLS, max_steps=5).reset, 24) >= 16

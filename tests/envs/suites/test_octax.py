@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from following import starts_afresh
 
 from jaxrl_par import envs, random
 from jaxrl_par.errors import RefusedError
@@ -75,3 +76,11 @@ def test_bad_input(make, told):
     with pytest.raises(RefusedError) as refused:
         make()
     assert told in str(refused.value)
+
+
+@pytest.mark.slow
+def test_nothing_of_a_game_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state, the memory of the machine included."""
+    env = envs.make("octax::brix", 2, max_num_steps_per_episodes=5)
+    reset = adapter.raw("brix", max_num_steps_per_episodes=5).reset
+    assert starts_afresh(env, reset, 12) == 4

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from following import starts_afresh
 
 from jaxrl_par import envs, presets, random, returns
 from jaxrl_par.errors import RefusedError
@@ -191,6 +192,72 @@ def test_returns_of_self_play_are_what_each_mover_gets_in_the_end():
     assert {*np.unique(discounts)} == {-1.0, 0.0}
 
 
+def solved(own=0, other=0, known=None):
+    """Values of all positions of tic-tac-toe for who moves, by plain negamax; stones
+    are bits."""
+    known = {} if known is None else known
+    rows = (7, 56, 448, 73, 146, 292, 273, 84)
+    if any(other & row == row for row in rows):
+        return -1, known
+    free = [i for i in range(9) if not (own | other) >> i & 1]
+    if (own, other) not in known:
+        values = [-solved(other, own | 1 << i, known)[0] for i in free]
+        known[own, other] = max(values, default=0)
+    return known[own, other], known
+
+
+def picked(rows, moves, x):
+    return jnp.asarray(x[rows, moves])
+
+
+@pytest.mark.slow
+def test_the_best_that_rewards_and_discounts_of_self_play_allow_is_minimax():
+    """Over all 4,520 positions: max of reward + discount * the next one's value."""
+    game, width = adapter.raw("tic_tac_toe-self-play"), 1520
+    step = jax.vmap(jax.vmap(game.step, (None, 0, None)), (0, None, None))
+
+    @jax.jit
+    def ahead(states):
+        after, obs, reward, over, _ = step(states, jnp.arange(9), random.key(0))
+        assert game.discount is not None
+        going_on = jax.vmap(jax.vmap(game.discount, (None, 0)))(states, after)
+        return after, obs, reward, jnp.where(over, 0.0, going_on)
+
+    def code(seen):
+        """(stones of who moves, of the other one), as bits, [..., 2]."""
+        return np.einsum(
+            "...ak,a->...k", seen.reshape(*seen.shape[:-3], 9, 2), 2 ** np.arange(9)
+        )
+
+    state, obs = game.reset(random.key(0))
+    states = jax.tree.map(lambda x: jnp.stack([x] * width), state)
+    names, levels = [(0, 0)], []
+    for _ in range(9):
+        after, obs, reward, discount = jax.device_get(ahead(states))
+        stones, allowed = code(obs.obs), np.asarray(states.legal_action_mask)
+        levels.append((names, allowed, stones, reward, discount))
+        found = {}
+        for i in range(len(names)):
+            for a in np.flatnonzero(allowed[i] & (discount[i] != 0)):
+                found.setdefault(tuple(stones[i, a].tolist()), (i, a))
+        names = [*found]
+        at = [*found.values(), *[(0, 0)] * (width - len(found))]
+        rows, moves = map(np.array, zip(*at, strict=True))
+        states = jax.tree.map(partial(picked, rows, moves), after)
+    values = {}
+    for names, allowed, stones, reward, discount in reversed(levels):
+        for i, name in enumerate(names):
+            q = [
+                reward[i, a]
+                + discount[i, a] * values.get(tuple(stones[i, a].tolist()), 0)
+                for a in np.flatnonzero(allowed[i])
+            ]
+            values[name] = max(q)
+    _, expected = solved()
+    playing = {x: y for x, y in expected.items() if bin(x[0] | x[1]).count("1") < 9}
+    assert values == playing and len(values) == 4_520
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tic_tac_toe", "tic_tac_toe-self-play"])
 def test_an_illegal_action_ends_the_game_with_pgxs_penalty(name):
@@ -278,3 +345,11 @@ def test_all_that_is_listed_can_be_made():
     )
     for name in known:
         assert adapter.raw(name).action_spec.num_values > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tic_tac_toe", "tic_tac_toe-self-play"])
+def test_nothing_of_a_game_is_left_in_the_next_one(name):
+    """Trap S10, in all leaves of the state."""
+    env = envs.make(f"pgx::{name}", 4)
+    assert starts_afresh(env, adapter.raw(name).reset, 40) > 8

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from following import compare
+from following import compare, starts_afresh
 
 from jaxrl_par import envs
 from jaxrl_par.envs.suites import from_playground
+from jaxrl_par.envs.suites import playground as adapter
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
 
@@ -63,3 +64,10 @@ def test_bounds_of_actions_are_those_of_the_models():
         env = playground.registry.load(task, config_overrides={"impl": "jax"})
         bounds = np.unique(env.mj_model.actuator_ctrlrange)
         np.testing.assert_array_equal(bounds, [-1, 1])
+
+
+def test_nothing_of_an_episode_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state, `info` and `metrics` included."""
+    env = envs.make(f"playground::{TASK}", 2, episode_length=5)
+    reset = adapter.raw(TASK, episode_length=5).reset
+    assert starts_afresh(env, reset, 12, tolerance=1e-5) == 4

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from following import starts_afresh
 
 from jaxrl_par import envs, random
 from jaxrl_par.errors import RefusedError
@@ -117,3 +118,11 @@ def test_it_draws_its_state():
     assert env.draw is not None
     picture = env.draw(env.reset(random.key(0))[0], 1)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.std() > 0
+
+
+@pytest.mark.slow
+def test_nothing_of_an_episode_is_left_in_the_next_one():
+    """Trap S10, in all leaves of the state, its clock included."""
+    task = "MiniGrid-DoorKey-5x5"
+    env = envs.make(f"xland::{task}", 4, max_steps=5)
+    assert starts_afresh(env, adapter.raw(task, max_steps=5).reset, 24) >= 16
