@@ -22,7 +22,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +29,7 @@ from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.bridge.acting import acting
 from jaxrl_par.envs import host
+from jaxrl_par.errors import above, at_least
 from jaxrl_par.networks import Network, NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.sharded import data_mesh
@@ -90,6 +90,10 @@ class Args:
     """Run the first case once, without the simulators alone, and print one line."""
     output: Path | None = None
     cases: tuple[str, ...] = field(default=tuple(CASES))
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, pairs=1) + above(self, seconds=0)
 
 
 class Timer:
@@ -258,4 +262,4 @@ def main(args: Args) -> None:
 
 if __name__ == "__main__":
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from episode_ends import Answer, differ, followed, kept, paid, stable, truncates
 from own_resets import Wrapped
 from wrapped import Subject, chosen, raw, stream
@@ -30,6 +29,7 @@ from jaxrl_par import cli
 from jaxrl_par.envs import Raw, from_raw
 from jaxrl_par.envs.raw import as_written
 from jaxrl_par.envs.suites import table
+from jaxrl_par.errors import at_least
 from jaxrl_par.testing import check_environment
 
 QUESTIONS = (
@@ -82,6 +82,10 @@ class Args:
     limit: int = 6
     """Time limit of episodes, where the task takes one."""
     output: Path = Path("conformance.json")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, num_envs=1, num_steps=1, limit=1)
 
 
 @contextmanager
@@ -198,4 +202,4 @@ def main(args: Args) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("NPROC", "1")
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

@@ -25,7 +25,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from products import (
     Dot,
     Subject,
@@ -44,6 +43,7 @@ from throughput import environment_subject
 from jaxrl_par import cli, envs, random, rollout
 from jaxrl_par.algorithms.es import ESConfig, es
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, evolution
 from jaxrl_par.networks import NetworkConfig, policy_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -70,6 +70,20 @@ class Args:
     """Threads that XLA computes with on CPU, as scripts choose for such networks."""
     output: Path = Path("evolution.json")
     json_line: bool = False
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(
+            self,
+            num_members=1,
+            widths=1,
+            max_steps=1,
+            num_warm=0,
+            num_timed=1,
+            repetitions=1,
+            table_size=1,
+            xla_threads=0,
+        )
 
 
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "f16": 2, "s8": 1, "u8": 1}
@@ -250,4 +264,4 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 2)
     cli.configure_jax()
     jax.config.update("jax_enable_compilation_cache", False)
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

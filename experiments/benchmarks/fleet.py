@@ -26,6 +26,7 @@ from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.bridge.actor_learner.engine import ActorLearnerEngine
 from jaxrl_par.envs import host
+from jaxrl_par.errors import above, at_least
 from jaxrl_par.fleet.cluster import Call, Cluster
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -66,6 +67,12 @@ class Args:
     """Length of each half of a pair, after compilation."""
     object_store_mb: int = 500
     output: Path | None = None
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, num_actors=1, pairs=1, object_store_mb=1) + above(
+            self, seconds=0
+        )
 
 
 class Sender:

@@ -21,6 +21,7 @@ from rich.console import Console
 from jaxrl_par import cli, random
 from jaxrl_par.algorithms.impala import ImpalaConfig, impala
 from jaxrl_par.envs.host import Seeded, make
+from jaxrl_par.errors import above, at_least
 from jaxrl_par.fleet.cluster import Cluster
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic
@@ -44,6 +45,12 @@ class Args:
     num_envs: int = 16
     object_store_mb: int = 500
     output: Path | None = None
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, pairs=1, num_envs=1, object_store_mb=1) + above(
+            self, seconds=0
+        )
 
 
 def measured(args: Args, act_with: Literal["jax", "numpy"]) -> dict[str, float]:

@@ -25,10 +25,10 @@ os.environ["NPROC"] = "1"  # before JAX starts
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from jaxrl_par import cli
 from jaxrl_par.algorithms.gps.lqr import Dynamics, Quadratic, backward
+from jaxrl_par.errors import at_least
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,18 @@ class Args:
     calls: int = 10
     """Of a batched way in a turn."""
     output: Path = Path("lqr.json")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(
+            self,
+            num_states=1,
+            num_steps=1,
+            state_size=1,
+            num_actions=1,
+            rounds=1,
+            calls=1,
+        )
 
 
 def problems(args: Args) -> tuple[Quadratic, Dynamics]:
@@ -128,4 +140,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import tyro
 from products import cpu_seconds
 
 from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.actor_critic import SACConfig, TD3Config, sac, td3
 from jaxrl_par.algorithms.normalize import normalize_observations
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, replayed
 from jaxrl_par.networks import (
     NetworkConfig,
@@ -43,6 +43,10 @@ class Args:
     algorithm: Literal["sac", "td3"] = "sac"
     total_steps: int = 30_000
     seed: int = 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, total_steps=1, seed=0)
 
 
 def agent_of(args: Args, env: envs.Environment) -> tuple[Agent, int, int]:
@@ -98,4 +102,4 @@ def train(args: Args) -> dict[str, Any]:
 if __name__ == "__main__":
     cli.configure_jax()
     os.environ.setdefault("NPROC", "1")
-    print(json.dumps(train(tyro.cli(Args))), flush=True)
+    print(json.dumps(train(cli.parse(Args))), flush=True)

@@ -31,12 +31,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import tyro
 from products import Subject, cpu_seconds, subject, used
 
 from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.dqn import DQNConfig, dqn
 from jaxrl_par.axis import Axis
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, data_shapes, replayed
 from jaxrl_par.networks import NetworkConfig, q_network
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -64,6 +64,12 @@ class Args:
     json_line: Literal["purejaxrl", "rejax"] | None = None
     """Trains DQN with the settings of that peer, and prints one line of JSON."""
     seed: int = 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(
+            self, capacities=1, rows_kept=1, iterations=1, repetitions=1, seed=0
+        )
 
 
 def unroll(number: jax.Array) -> Trajectory:
@@ -345,4 +351,4 @@ def main(args: Args) -> None:
 
 if __name__ == "__main__":
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

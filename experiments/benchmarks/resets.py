@@ -18,11 +18,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from products import Subject, subject, used
 
 from jaxrl_par import cli, envs
 from jaxrl_par.envs import Environment, Resets
+from jaxrl_par.errors import at_least
 from jaxrl_par.types import Box
 
 
@@ -39,6 +39,12 @@ class Args:
     pool_size: int = 256
     rounds: int = 7
     output: Path = Path("resets.json")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(
+            self, num_envs=1, num_steps=1, per_step=1, pool_size=1, rounds=1
+        )
 
 
 def ways(args: Args) -> dict[str, Resets]:
@@ -121,4 +127,4 @@ def main(args: Args) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("NPROC", "1")
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from products import Subject, subject, used
 
 from jaxrl_par import cli, random
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops.selection import SelectionConfig
 from jaxrl_par.presets import pbt, sweep
 from jaxrl_par.topologies.compiled import scanned
@@ -36,6 +36,10 @@ class Args:
     """Steps of training of one timed call."""
     rounds: int = 7
     output: Path = Path("selection.json")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, num_members=1, interval=1, num_updates=1, rounds=1)
 
 
 def timed(args: Args, interval: int) -> Subject:
@@ -73,4 +77,4 @@ def main(args: Args) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("NPROC", "1")
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

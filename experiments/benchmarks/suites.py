@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import tyro
 from own_resets import legal
 from products import Subject as Timed
 from products import subject, used
@@ -30,6 +29,7 @@ from jaxrl_par import cli
 from jaxrl_par.envs import Raw, Resets, from_raw
 from jaxrl_par.envs.raw import as_written
 from jaxrl_par.envs.suites import table
+from jaxrl_par.errors import at_least
 
 FEW = 2
 """So many steps the bare transition goes on from a moment of the stream."""
@@ -57,6 +57,10 @@ class Args:
     """Time limit of episodes, where the task takes one."""
     rounds: int = 5
     output: Path = Path("suites.json")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(self, num_envs=1, num_steps=1, per_step=1, limit=1, rounds=1)
 
 
 def resets(args: Args) -> Resets:
@@ -214,4 +218,4 @@ def main(args: Args) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("NPROC", "1")
     cli.configure_jax()
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

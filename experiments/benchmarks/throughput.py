@@ -32,7 +32,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import tyro
 from products import (
     Dot,
     Subject,
@@ -52,6 +51,7 @@ from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.ppo import ppo
 from jaxrl_par.envs import Environment
+from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
@@ -82,6 +82,19 @@ class Args:
     total_steps: int = 500_000
     """Environment steps of the training for that line."""
     seed: int = 0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return at_least(
+            self,
+            num_envs=1,
+            unroll_length=1,
+            chunk_steps=1,
+            repetitions=1,
+            xla_threads=0,
+            total_steps=1,
+            seed=0,
+        )
 
 
 class PureJaxRL(NamedTuple):
@@ -296,4 +309,4 @@ if __name__ == "__main__":
     cli.configure_jax()
     # Compile times are those of the first run on a machine.
     jax.config.update("jax_enable_compilation_cache", False)
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

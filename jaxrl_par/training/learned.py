@@ -20,6 +20,7 @@ from jaxrl_par.training.manifests import (
     leaves_of,
 )
 from jaxrl_par.training.steps import Steps
+from jaxrl_par.training.words import option
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -115,6 +116,6 @@ def _check_member(directory: Path, member: int | None, size: int | None) -> None
             )
     elif member is None or not 0 <= member < size:
         raise CheckpointError(
-            f"{directory} is of a population: member must be 0 to {size - 1}, got"
-            f" {member}"
+            f"{directory} is of a population: {option('member')} must be 0 to"
+            f" {size - 1}, got {member}"
         )

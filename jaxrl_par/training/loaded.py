@@ -24,7 +24,7 @@ from jaxrl_par.training.directory import RunDirectory
 from jaxrl_par.training.failures import TrainingError
 from jaxrl_par.training.files import read_object
 from jaxrl_par.training.provenance import KEY
-from jaxrl_par.training.words import switch
+from jaxrl_par.training.words import switch, way
 from jaxrl_par.types import Agent, Params, PRNGKey, Specs, TimeStep, example
 
 _PRESETS = "jaxrl_par.presets"
@@ -220,7 +220,10 @@ def preset_of(directory: RunDirectory) -> Experiment:
     presets = import_module(_PRESETS)
     if name not in presets.SUMMARIES:
         told = "says no experiment" if name is None else f"is of {name!r}, no preset"
-        raise TrainingError(f"{directory.config} {told}: give `experiment`")
+        out = way(
+            "start the script that trained it, with --evaluate", "give `experiment`"
+        )
+        raise TrainingError(f"{directory.config} {told}: {out}")
     return presets.get(name)
 
 

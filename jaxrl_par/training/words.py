@@ -26,9 +26,14 @@ def _show(message: Warning | str, *where: object, **more: object) -> None:
 
 def option(setting: str) -> str:
     """How a user calls a setting: `--name`, or in Python `name`."""
-    return f"--{setting.replace('_', '-')}" if _at_command_line else setting
+    return way(f"--{setting.replace('_', '-')}", setting)
+
+
+def way(typed: str, called: str) -> str:
+    """What a user can do: at a command line the one, in Python the other."""
+    return typed if _at_command_line else called
 
 
 def switch(setting: str) -> str:
     """How a user turns a setting on: `--resume`, or in Python `resume=True`."""
-    return option(setting) if _at_command_line else f"{setting}=True"
+    return way(option(setting), f"{setting}=True")

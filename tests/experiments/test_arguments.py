@@ -1,5 +1,6 @@
 """What is wrong with a command line is said before a device is touched."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,33 @@ def test_what_a_topology_does_not_take_is_refused(command, said):
     if "LunarLander" in command:
         pytest.importorskip("gymnasium")
     assert said in refused(*command.split())
+
+
+COUNTED = {
+    "bridge": ("pairs",),
+    "conformance": ("num_envs", "num_steps", "limit"),
+    "evolution": ("num_members", "widths", "max_steps", "num_timed", "repetitions"),
+    "fleet": ("num_actors", "pairs", "seconds"),
+    "fleet_actors": ("num_envs", "pairs", "seconds"),
+    "lqr": ("num_states", "num_steps", "state_size", "num_actions", "rounds", "calls"),
+    "off_policy": ("total_steps",),
+    "replay": ("capacities", "rows_kept", "iterations", "repetitions"),
+    "resets": ("num_envs", "num_steps", "per_step", "pool_size", "rounds"),
+    "selection": ("num_members", "interval", "num_updates", "rounds"),
+    "suites": ("num_envs", "num_steps", "per_step", "limit", "rounds"),
+    "throughput": ("num_envs", "unroll_length", "chunk_steps", "repetitions"),
+}
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_benchmark_refuses_a_count_of_0(name, capsys, monkeypatch):
+    folder = EXPERIMENTS / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    config = runpy.run_path(str(folder / f"{name}.py"))["Args"]
+    options = [f"--{field.replace('_', '-')}=0" for field in COUNTED[name]]
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(config, options)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len([x for x in lines if x.endswith(("got 0", "got 0.0"))]) == len(options)

@@ -19,6 +19,7 @@ from jaxrl_par.topologies.compiled import compiled
 from jaxrl_par.topologies.population import population
 from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.directory import RunDirectory
+from jaxrl_par.training.words import command_line
 
 AGENT = TOY._replace(
     init=lambda key, step: TOY.init(key, step)._replace(
@@ -135,8 +136,12 @@ def test_a_member_of_a_population_is_a_run(tmp_path):
         params = load(folder, member=member).params
         np.testing.assert_array_equal(params, whole.run.learner.params[member])
     for wrong in (None, -1, 3):
-        with pytest.raises(TrainingError, match=f"member must be 0 to 2, got {wrong}"):
+        with pytest.raises(
+            TrainingError, match=f": member must be 0 to 2, got {wrong}"
+        ):
             load(folder, member=wrong)
+    with command_line(), pytest.raises(TrainingError, match=": --member must be 0 to"):
+        load(folder)
 
 
 def test_folders_that_are_no_run_are_refused_in_a_sentence(made, tmp_path):
@@ -151,6 +156,8 @@ def test_folders_that_are_no_run_are_refused_in_a_sentence(made, tmp_path):
         training.load(made.directory.path)
     config.write_text('{"seed": 0}')
     with pytest.raises(TrainingError, match="says no experiment: give `experiment`"):
+        training.load(tmp_path)
+    with command_line(), pytest.raises(TrainingError, match="trained it, with --eval"):
         training.load(tmp_path)
     config.write_text("{")
     with pytest.raises(TrainingError, match=r"config.json, line 1: not JSON"):
