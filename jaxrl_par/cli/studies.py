@@ -60,6 +60,7 @@ def seed_curves(
     steps_per_point: int,
     tells: Collection[str] = (),
     evaluation_envs: int = 20,
+    first_seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Trains all seeds as a population, one program, and evaluates them on the way.
 
@@ -79,7 +80,8 @@ def seed_curves(
         del values  # members differ in their seeds alone
         return compiled(learner, env, settings.unroll_length)
 
-    program = population(make_program, {"seed": np.arange(num_seeds)}).program
+    seeds = first_seed + np.arange(num_seeds)
+    program = population(make_program, {"seed": seeds}).program
     runs = jax.jit(program.init)(random.key(0))
     advance = jax.jit(scanned(program, steps_per_point), donate_argnums=0)
     greedy = learner.actor._replace(act=learner.actor.greedy)
