@@ -50,6 +50,8 @@ class Args:
     shares: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
     """Of imagination. 0 is DQN."""
     num_seeds: int = 5
+    first_seed: int = 0
+    """On CartPole."""
     num_points: int = 20
     """Evaluations of each run."""
     settings: Method = Method()
@@ -113,7 +115,8 @@ def trained(share: float, args: Args) -> dict[str, Any]:
     settings = replace(args.settings, imagination=given)
     per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
     sizes = args.num_seeds, args.num_points, max(per_point, 1)
-    curve = cli.seed_curves(get("dyna").learner(settings), settings, *sizes)
+    learner = get("dyna").learner(settings)
+    curve = cli.seed_curves(learner, settings, *sizes, first_seed=args.first_seed)
     last = curve[-1]["return"]
     print(f"share {share:g}: {' '.join(f'{x:.0f}' for x in last)}", flush=True)
     return {"share": share, "curve": curve}

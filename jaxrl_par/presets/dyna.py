@@ -49,14 +49,14 @@ class Args(ReplayArgs):
 
     num_envs: int = 4
     unroll_length: int = 4
-    total_steps: int = 16_000
+    total_steps: int = 10_000
     threads: ThreadsConfig = ThreadsConfig(
         num_actors=1,
         schedule="decoupled",
         pace=PaceConfig(samples_per_insert=128.0, run_ahead=4),
     )
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=1e-3, anneal=False, max_grad_norm=10.0
+        learning_rate=5e-4, anneal=False, max_grad_norm=10.0
     )
     network: NetworkConfig = NetworkConfig()
     dqn: DQNConfig = DQNConfig(

@@ -180,7 +180,7 @@ def _child(
     for number, end in enumerate(ends[:-1], start=1):
         # Never behind the last child with a mass, wherever the position is rounded.
         beyond = (end <= position) & (end < ends[-1])
-        child, before = child + beyond, jnp.where(beyond, end, before)
+        child, before = jnp.where(beyond, number, child), jnp.where(beyond, end, before)
         mass = jnp.where(beyond, children[:, number], mass)
     return child, position - before, mass
 
