@@ -40,8 +40,8 @@ def keys_of_play(
     """To begin with, to act, and of the environments' steps, for a run of that root."""
     start_key, act_key, env_key = jax.random.split(jax.random.fold_in(root, _SHOWN), 3)
     length = -(-wants.num_rows // num_envs)
-    act_keys, env_keys = (jax.random.split(x, length) for x in (act_key, env_key))
-    return start_key, act_keys, env_keys
+    steps = jax.random.split(act_key, length), jax.random.split(env_key, length)
+    return start_key, *steps
 
 
 def first_rows(rows: Obs, wants: Reference) -> Obs:
