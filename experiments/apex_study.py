@@ -26,6 +26,7 @@ from rich.table import Table
 
 from jaxrl_par import cli
 from jaxrl_par.errors import at_least, problems
+from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets.apex import Args as Method
 from jaxrl_par.presets.apex import make_agent
 
@@ -38,7 +39,7 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     num_actors: tuple[int, ...] = (1, 4, 16, 64)
     num_seeds: int = 3
-    num_updates: int = 12_000
+    num_updates: int = 8_000
     num_points: int = 12
     """Evaluations of each run."""
     settings: Method = replace(
@@ -47,7 +48,9 @@ class Args:
         env_name="Breakout-MinAtar",
         num_envs=64,
         unroll_length=8,
-        replay=replace(Method().replay, batch_size=64, min_size=5_120),
+        network=NetworkConfig(torso="mlp", widths=(256, 128)),
+        # All but as soon with one actor as with many.
+        replay=replace(Method().replay, batch_size=64, min_size=512),
     )
     """What all cases share; num_envs are the most actors, and total_steps is not read.
     """

@@ -107,6 +107,16 @@ def replay(data: Any) -> str:
     ) + table(("replay", "seeds", "median"), rows)
 
 
+def apex_actors(data: Any) -> str:
+    rows = [
+        (x["num_actors"], x["rows"], x["return"], x["median"]) for x in data["rows"]
+    ]
+    return (
+        "Breakout-MinAtar, the same number of updates in all cases: returns of greedy"
+        " episodes, the mean of the last fifth of the evaluations.\n\n"
+    ) + table(("actors", "rows acted", "seeds", "median"), rows)
+
+
 def draws(data: Any) -> str:
     rows = [
         (x["capacity"], x["ours_us"], x["flashbax_us"], x["ratio"], x["ratios"])
@@ -614,6 +624,12 @@ SECTIONS = (
     Section(
         "Evolution strategies on more workers", "es_study/study.json",
         f"{_E}/es_study.py", es_workers,
+    ),
+    Section(
+        "Ape-X by the number of actors",
+        "apex_study/study.json",
+        f"{_E}/apex_study.py",
+        apex_actors,
     ),
     Section("Replay", "replay_study/study.json", f"{_E}/replay_study.py", replay),
     Section("Draws", "replay_draws.json", f"{_B}/replay.py --only draws", draws),
