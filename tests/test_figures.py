@@ -1,6 +1,7 @@
 """The page of results has no number that is not in a file of results."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -48,3 +49,9 @@ def test_results_that_are_not_there_have_no_section(figures, tmp_path):
 )
 def test_numbers_are_as_short_as_they_say_enough(figures, number, text):
     assert figures["shown"](number) == text
+
+
+def test_no_file_of_results_names_a_place_of_one_machine(figures):
+    for path in sorted(figures["RESULTS"].rglob("*.json")):
+        found = re.findall(r'"/[^"]*"', path.read_text())
+        assert not found, path.name
