@@ -142,7 +142,7 @@ def test_demonstrations_have_masks_too(teacher, tmp_path):
     experiment, args = settings("r2d3", "masked", teacher)
     (actor,), env = some_teacher(args), args.make_env(4)
     shown = record(actor.agent, actor.params, env, 200, random.key(5), greedy=False)
-    masks = shown.trajectory.steps.obs.allowed
+    masks = shown.trajectory.steps.obs.obs.allowed
     ends = shown.trajectory.steps.last
     assert ends.sum() > 4 and not masks[ends].any() and masks[~ends].any(-1).all()
     folder = str(tmp_path / "shown")
