@@ -5,6 +5,7 @@ see what the learner saw, and they are merged over devices like a gradient. What
 acted is learned with the statistics that acted; the new ones hold from the next unroll.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -61,26 +62,14 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
             " normalised, observations with them: take one of the two"
         )
 
-    def show(statistics: Moments, step: TimeStep) -> TimeStep:
-        return step._replace(obs=normalized(statistics, step.obs, clip))
+    show = partial(_shown, clip=clip)
 
     def shown(state: Normalized, trajectory: Trajectory) -> Trajectory:
         return trajectory._replace(steps=show(state.statistics, trajectory.steps))
 
     def init(key: PRNGKey, step: TimeStep) -> Normalized:
-        floats = jax.tree.map(_floats, step.obs)
-        statistics = Moments(
-            count=jnp.float32(0),
-            mean=jax.tree.map(lambda x: jnp.zeros_like(x[0]), floats),
-            variance=jax.tree.map(lambda x: jnp.ones_like(x[0]), floats),
-        )
+        statistics = _none_seen(step.obs)
         return Normalized(agent.init(key, show(statistics, step)), statistics)
-
-    def acting(inner_act):
-        def act(params: Normalized, carry: Carry, step: TimeStep, key: PRNGKey):
-            return inner_act(params.inner, carry, show(params.statistics, step), key)
-
-        return act
 
     def complete(params: Normalized, carry: Carry, trajectory: Trajectory) -> Extras:
         return agent.complete(params.inner, carry, shown(params, trajectory))
@@ -94,26 +83,54 @@ def normalize_observations(agent: Agent, clip: float = 10.0) -> Agent:
         seen = trajectory.rows.obs
         return Normalized(inner, counted(state.statistics, seen, axis))
 
-    def preferences(params: Normalized, carry: Carry, step: TimeStep):
-        assert agent.preferences is not None
-        return agent.preferences(params.inner, carry, show(params.statistics, step))
-
-    act = acting(agent.act)
-    plain = agent.exportable
-    return agent._replace(
+    return _acting(agent, clip)._replace(
         init=init,
-        act=act,
-        greedy=acting(agent.greedy),
-        preferences=None if agent.preferences is None else preferences,
         prepare=prepare,
         observe=observe,
         complete=as_acted if agent.complete is as_acted else complete,
-        plain=None if plain is None else _plain(plain, act, clip),
         params=lambda state: state._replace(inner=agent.params(state.inner)),
         grad=lambda state, batch, key, axis: agent.grad(state.inner, batch, key, axis),
         apply=lambda state, grads, metrics: Normalized(
             agent.apply(state.inner, grads, metrics), state.statistics
         ),
+    )
+
+
+def _acting(agent: Agent, clip: float) -> Agent:
+    """The agent, which acts on normalised observations, here and where it is left."""
+
+    def acting(inner_act):
+        def act(params: Normalized, carry: Carry, step: TimeStep, key: PRNGKey):
+            seen = _shown(params.statistics, step, clip)
+            return inner_act(params.inner, carry, seen, key)
+
+        return act
+
+    def preferences(params: Normalized, carry: Carry, step: TimeStep):
+        assert agent.preferences is not None
+        seen = _shown(params.statistics, step, clip)
+        return agent.preferences(params.inner, carry, seen)
+
+    act, plain = acting(agent.act), agent.exportable
+    return agent._replace(
+        act=act,
+        greedy=acting(agent.greedy),
+        preferences=None if agent.preferences is None else preferences,
+        plain=None if plain is None else _plain(plain, act, clip),
+    )
+
+
+def _shown(statistics: Moments, step: TimeStep, clip: float) -> TimeStep:
+    return step._replace(obs=normalized(statistics, step.obs, clip))
+
+
+def _none_seen(obs: Obs) -> Moments:
+    """The moments before any of these observations [B, ...] is counted."""
+    floats = jax.tree.map(_floats, obs)
+    return Moments(
+        count=jnp.float32(0),
+        mean=jax.tree.map(lambda x: jnp.zeros_like(x[0]), floats),
+        variance=jax.tree.map(lambda x: jnp.ones_like(x[0]), floats),
     )
 
 

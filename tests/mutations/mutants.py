@@ -2044,6 +2044,28 @@ _ENVS = (
         "test_an_observation_that_a_cast_would_change_is_refused",
     ),
     _m(
+        "host: what is masked is seen",
+        "envs/host/admission.py",
+        "if np.ma.is_masked(x):",
+        "if False:",
+        "envs/host/test_admission.py::"
+        "test_an_observation_that_a_cast_would_change_is_refused",
+    ),
+    _m(
+        "host: integers keep the byte order of their space",
+        "envs/host/spaces.py",
+        'dtype = space.dtype.newbyteorder("=")',
+        "dtype = space.dtype",
+        "envs/host/test_admission.py::test_a_cast_that_changes_nothing_stays",
+    ),
+    _m(
+        "errors: a config computes with parts that are wrong",
+        "errors.py",
+        "        if sure:\n            raise\n        return []",
+        "        raise",
+        "test_errors.py::test_what_computes_with_a_part_is_asked_when_that_is_right",
+    ),
+    _m(
         "host: a step is not copied before a reset",
         "envs/host/admission.py",
         "rows.append(np.array(part) if copy else part)",
