@@ -43,7 +43,7 @@ LONG = Method(
 )
 SETTINGS = {
     "Bandits-5x10": Method(),
-    "Bandits-5x100": replace(LONG, env_name="Bandits-5x100", total_steps=4_500_000),
+    "Bandits-5x100": replace(LONG, env_name="Bandits-5x100", total_steps=9_000_000),
     "RandomMDPs-10x10": replace(
         LONG,
         env_name="RandomMDPs-10x10",

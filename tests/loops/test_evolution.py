@@ -264,15 +264,23 @@ def test_members_are_normalised_by_their_own_parameters():
     env = cart_pole()
     network = policy_network(*env.specs, NetworkConfig(widths=(8,)))
     agent = es(network, optax.sgd(0.1), REFERENCE)
-    state = agent.init(random.key(0), env.reset(random.key(1))[1])
-    state = shown(agent, env, state, random.key(2))
-    place = Place(random.key(3), Count.zero(), 0, 1)
-    members = members_of(agent, agent.params(state), place, NOISE, 2)
-    noise_key, _ = unroll_keys(place.root, place.generation, 0)
-    noise = noise_of(NOISE, noise_key, jnp.int32(1), num_evolving(members.params) // 6)
-    moved = shifted(Evolving(state.params), -NOISE.sigma * noise).params
-    own = jax.tree.map(lambda x: x[1, 1], members.params.params)
-    assert_near(own, network.normalized(moved, state.reference), 1e-6)
+
+    @jax.jit
+    def made(key):
+        init_key, play_key, root = jax.random.split(key, 3)
+        state = agent.init(init_key, env.reset(init_key)[1])
+        state = shown(agent, env, state, play_key)
+        place = Place(root, Count.zero(), 0, 1)
+        members = members_of(agent, agent.params(state), place, NOISE, 2)
+        noise_key, _ = unroll_keys(root, place.generation, 0)
+        size = num_evolving(Evolving(state.params))
+        noise = noise_of(NOISE, noise_key, jnp.int32(1), size)
+        moved = shifted(Evolving(state.params), -NOISE.sigma * noise).params
+        own = jax.tree.map(lambda x: x[1, 1], members.params.params)
+        return state, moved, own, network.normalized(moved, state.reference)
+
+    state, moved, own, expected = made(random.key(0))
+    assert_near(own, expected, 1e-6)
     # What the statistics are of is not the parameters in the middle.
     layer, before = (x["params"]["torso"]["MLP_0"]["Linear_0"] for x in (own, moved))
     rows = np.asarray(state.reference) @ np.asarray(before["kernel"])
@@ -280,6 +288,7 @@ def test_members_are_normalised_by_their_own_parameters():
     np.testing.assert_allclose(layer["kernel"], before["kernel"] * scale, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_reference_batch_is_random_play_and_stands_still():
     env = cart_pole(2)
     agent = agent_of(env, REFERENCE)

@@ -78,7 +78,13 @@ def _patches(images):
     )
 
 
-@pytest.mark.parametrize("spec", [NUMBERS, IMAGE], ids=["mlp", "conv"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(NUMBERS, marks=pytest.mark.slow, id="mlp"),
+        pytest.param(IMAGE, id="conv"),
+    ],
+)
 def test_every_layer_is_normalised_as_in_the_paper(spec):
     network, params, reference, steps = made(spec)
     found = logits(network, network.normalized(params, reference), steps)
