@@ -49,7 +49,8 @@ def save(
     # Python leaves it when the form for NumPy is imported from here.
     shutil.rmtree(path / RUNTIME / _CACHE, ignore_errors=True)
     for name in owned - {CONFIG, _BEGUN}:
-        (path / name).unlink(missing_ok=True)
+        with writing(path / name, 0):
+            (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # none, or there is something of others in it
         (path / RUNTIME).rmdir()
     write_json(path / _BEGUN, config | {"sha256": numpy_actor.config_hash(config)})

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def save(frames: Sequence[Image.Image], path: str | Path, milliseconds: int) -> 
             write(frames, temporary, milliseconds)
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be written, nothing can be removed: that was told.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int) -> None:

@@ -1,7 +1,9 @@
 """Films of simulators, and the files that they are written to."""
 
+import errno
 import os
 import stat
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +155,18 @@ def test_names_of_files_say_what_they_are(tmp_path, monkeypatch):
         video.save([frame], tmp_path / "file" / "a.gif", 40)
     video.save([frame], tmp_path / "b" / "A.GIF", 40)
     assert Image.open(tmp_path / "b" / "A.GIF").n_frames == 1
+
+
+def test_where_nothing_can_be_written_nothing_need_be_removed(tmp_path, monkeypatch):
+    """As on a file system that is for reading alone."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(video, "_write_gif", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(TrainingError, match="gif cannot be written: read-only"):
+        video.save([Image.new("RGB", (3, 3))], tmp_path / "a.gif", 40)
 
 
 def encoder(path, script):

@@ -11,6 +11,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,8 @@ class Keeper:
                 np.savez(file, allow_pickle=False, **arrays)
             os.replace(begun, path)
         except OSError as error:
-            begun.unlink(missing_ok=True)
+            with suppress(OSError):
+                begun.unlink(missing_ok=True)
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
