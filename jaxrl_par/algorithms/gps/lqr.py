@@ -150,7 +150,8 @@ def _backward(
 def _batched(size: int, batched: Any, *given: Any) -> tuple[Solution, Any]:
     """The batch moves behind, as one axis of two, which is faster than one of many."""
 
-    def behind(x: Array, is_batched: bool) -> Array:
+    def behind(x: Any, is_batched: bool) -> Array:
+        x = jnp.asarray(x)  # a constant comes as a literal of NumPy
         if is_batched:
             return x.reshape(size, -1).T.reshape(*x.shape[1:], size)
         return jnp.broadcast_to(x[..., None], (*x.shape, size))
