@@ -706,6 +706,13 @@ SECTIONS = (
         f"{_E}/episodic_control_study.py", episodic,
     ),
     Section(
+        "NEC with a table of 128 entries against DQN, Catch",
+        "episodic_control_small/study.json",
+        f"{_E}/episodic_control_study.py --methods nec dqn --nec.capacity 128"
+        " --total-steps 40000 --num-points 16",
+        episodic,
+    ),
+    Section(
         "Students of one game and of several", "policy_distillation/study.json",
         f"{_E}/policy_distillation_study.py", students,
     ),
