@@ -114,6 +114,7 @@ def test_members_of_a_population_renew_pools_of_their_own():
         )
 
 
+@pytest.mark.slow
 def test_starts_of_a_pool_that_is_too_small_are_shared_equally():
     env = from_raw(walk(), 8, "walk", Resets("pooled", per_step=0, pool_size=4))
     starts, _ = begun(env, 20)

@@ -183,6 +183,7 @@ def test_tasks_differ_over_lanes_and_devices_and_follow_the_key():
     np.testing.assert_array_equal(drawn, jax.jit(mapped)(key))
 
 
+@pytest.mark.slow
 def test_memory_lasts_for_the_trial_and_is_cleared_where_one_begins():
     env = envs.make("Bandits-3x4", 2)
     config = NetworkConfig(widths=(4,), memory="gru", memory_width=4)
@@ -226,6 +227,7 @@ def test_any_environment_whose_parameters_are_traced_has_tasks():
     )
 
 
+@pytest.mark.slow
 def test_an_environment_in_one_task_may_be_vmapped_over_tasks():
     tasks = bernoulli_bandits(2)
 

@@ -236,6 +236,7 @@ def on_devices(num_devices, function, *args):
     return jax.jit(run)(*args)
 
 
+@pytest.mark.slow
 def test_on_a_mesh_weights_are_those_of_all_and_copies_stay_equal():
     """Two devices with two of the four own windows each, and copies of the others."""
     buffer = mixed(demonstrations(2), 2, 256, ONE, EXACT, ratio=1 / 4)

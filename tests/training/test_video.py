@@ -98,6 +98,7 @@ def test_every_step_of_a_short_episode_is_shown_to_its_end(tmp_path, kind, wrap)
     assert size == ((300, 200) if kind is Drawn else (320, 320))
 
 
+@pytest.mark.slow
 def test_long_episodes_and_large_pictures_make_small_files(tmp_path):
     env = simulator(length=1000, size=(400, 200))
     size, greys, durations = shown(env, tmp_path / "a.gif", max_steps=251)

@@ -49,6 +49,7 @@ def test_each_row_is_that_of_a_plain_loop_until_no_action_is_legal():
     assert bool(terminated) and not obs.allowed.any() and total > 0
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_a_truncation_and_the_state_does_not_know_of_it():
     """Snake says discount 0 at its limit; ours is 1, and the last step is kept."""
     task = Snake(num_rows=6, num_cols=6, time_limit=3)
