@@ -142,25 +142,6 @@ def es(
         pairs = axis.gather(axis.after(played["pairs"], fitness))
         return Differences(played["noise_key"], pairs, _differences(fitness, config))
 
-    def grad(
-        state: ESState, batch: Differences, key: PRNGKey, axis: Axis
-    ) -> tuple[Grads, Info]:
-        del key  # noise is that of the generation
-        flat, unravel = ravel_pytree(state.params)
-        (total,) = batch.difference.shape
-        number = total // axis.size if config.exchange == "sums" else total
-        begin = axis.index * number if config.exchange == "sums" else 0
-        pairs, difference = (
-            jax.lax.dynamic_slice_in_dim(x, begin, number)
-            for x in (batch.pairs, batch.difference)
-        )
-
-        def noise(pair: Int[Array, ""]) -> Float[Array, " D"]:
-            return noise_of(config.noise, batch.noise_key, pair, flat.size)
-
-        uphill = difference @ jax.vmap(noise)(pairs)
-        return unravel(-0.5 / total * uphill), Info({})
-
     def apply(state: ESState, grads: Grads, metrics: Metrics) -> ESState:
         del metrics
         decay = config.weight_decay
@@ -171,7 +152,10 @@ def es(
     sampled, greedy = _acting(network, settle)
     act = sampled if config.policy == "sampled" else greedy
     return Agent(
-        *(init, network.initial_carry, act, grad, apply, greedy),
+        *(init, network.initial_carry, act),
+        grad=lambda state, batch, key, axis: _grad(state, batch, axis, config),
+        apply=apply,
+        greedy=greedy,
         prepare=prepare,
         params=params_of,
         settle=settle,
@@ -193,6 +177,25 @@ def centred_ranks(fitness: Float[Array, " N"]) -> Float[Array, " N"]:
     upto = jnp.searchsorted(ordered, fitness, side="right")
     rank = (below + upto - 1).astype(jnp.float32) / 2.0
     return rank / (fitness.size - 1) - 0.5
+
+
+def _grad(
+    state: ESState, batch: Differences, axis: Axis, config: ESConfig
+) -> tuple[Grads, Info]:
+    flat, unravel = ravel_pytree(state.params)
+    (total,) = batch.difference.shape
+    number = total // axis.size if config.exchange == "sums" else total
+    begin = axis.index * number if config.exchange == "sums" else 0
+    pairs, difference = (
+        jax.lax.dynamic_slice_in_dim(x, begin, number)
+        for x in (batch.pairs, batch.difference)
+    )
+
+    def noise(pair: Int[Array, ""]) -> Float[Array, " D"]:
+        return noise_of(config.noise, batch.noise_key, pair, flat.size)
+
+    uphill = difference @ jax.vmap(noise)(pairs)
+    return unravel(-0.5 / total * uphill), Info({})
 
 
 def _differences(fitness: Float[Array, "N 2"], config: ESConfig) -> Float[Array, " N"]:

@@ -141,8 +141,8 @@ def _once(starts: Starts) -> Starts:
 
 class _Pool(NamedTuple):
     starts: Starts
-    """Those of the pool, and behind them its first ones again if each environment can
-    have one of its own: so many from any place on are a slice."""
+    """Those of the pool. If they are as many as environments or more, its first ones
+    come once more behind its last: so B from any place on are a slice."""
     age: Int[Array, ""]
     """Steps since the pool was made."""
 
@@ -169,9 +169,9 @@ def _pooled(
 
     def renewed(pool: _Pool, key: PRNGKey) -> _Pool:
         """The pool, made anew if it is that old."""
-        # A loop of one turn or none: a branch would copy the pool in each step, and
-        # under vmap be computed in each. The key changes in it, as XLA computes in
-        # front of a loop, and so in each step, what no turn changes.
+        # A loop of one turn or none. A branch would copy the pool in each step, and
+        # under vmap both ways would be computed in each. XLA computes in front of a
+        # loop what no turn changes, which would be in each step: so the key changes.
         age = pool.age + 1
 
         def turn(now):

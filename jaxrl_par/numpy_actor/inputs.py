@@ -69,6 +69,8 @@ class Input:
         """Writes a leaf to rows [size, B]."""
         if self._values is not None:
             values = np.concatenate([np.arange(x) for x in self._values])[:, None]
+            if not self.given:  # chosen from one row it would be copied
+                return lambda leaf: np.equal(leaf, values, out=rows)
             which = np.repeat(np.arange(len(self._values)), self._values)
             return lambda leaf: np.equal(
                 leaf.reshape(len(leaf), -1).T[which], values, out=rows

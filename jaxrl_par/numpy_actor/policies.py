@@ -48,6 +48,8 @@ class Policy:
                 shape = None if mask is None else config["observations"][mask]["shape"]
                 self._parts.append(_choices(spec, shape))
         self.sizes = [part.num_outputs for part in self._parts]
+        ends = np.cumsum(self.sizes).tolist()
+        self._rows = list(map(slice, [0, *ends], ends))
 
     def actions(
         self, outputs: np.ndarray, masks: Sequence[Any], rng: np.random.Generator | None
@@ -82,7 +84,7 @@ class Policy:
         return found
 
     def _apart(self, outputs: np.ndarray) -> list[np.ndarray]:
-        return np.split(outputs, np.cumsum(self.sizes)[:-1])
+        return [outputs[rows] for rows in self._rows]
 
 
 class _Categorical:
