@@ -2558,8 +2558,8 @@ _POPULATIONS = (
     _m(
         "the noise is that of other pairs than those that entered",
         "algorithms/es.py",
-        "            for x in (batch.pairs, batch.difference)\n",
-        "            for x in (jnp.arange(total), batch.difference)\n",
+        "        for x in (batch.pairs, batch.difference)\n",
+        "        for x in (jnp.arange(total), batch.difference)\n",
         "topologies/test_generations.py::"
         "test_pairs_enter_whole_and_what_is_late_is_told",
     ),
