@@ -121,6 +121,13 @@ def test_starts_of_a_pool_that_is_too_small_are_shared_equally():
     for row in starts:
         _, counts = np.unique(row, return_counts=True)
         assert counts.tolist() == [2] * 4
+    # The first of them has each start in some row.
+    assert len({*starts[:, 0].tolist()}) == 4
+    # Two that end alone share none, wherever they lie.
+    actions = np.zeros((2, 8), np.int32)
+    actions[0, [0, 4]] = 1
+    steps, *_ = followed(env, actions)
+    assert steps.obs[2, 0, 1] != steps.obs[2, 4, 1]
 
 
 @pytest.mark.sample(1)
