@@ -2,11 +2,11 @@
 
     uv venv peers
     uv pip install --python peers jax==0.10.2 gymnax==0.0.9 distrax six pygame
-    peers/bin/python experiments/benchmarks/ppo_peer.py PUREJAXRL Breakout-MinAtar 500000
+    peers/bin/python experiments/benchmarks/ppo_peer.py PUREJAXRL CartPole-v1 500000
 
 PUREJAXRL is a checkout, whose files are not changed. The program is compiled before the
-clock starts. Settings are those of its example for CartPole and of its table for MinAtar,
-as `throughput.py` has them for ours.
+clock starts. Settings are those of its example for CartPole and of its table for
+MinAtar, as `throughput.py` has them for ours.
 """
 
 import json
