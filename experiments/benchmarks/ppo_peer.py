@@ -1,7 +1,8 @@
 """One training by PureJaxRL's PPO, timed as `pairs.py` reads it, with its own Python.
 
     uv venv peers
-    uv pip install --python peers jax==0.10.2 gymnax==0.0.9 distrax six pygame
+    uv pip install --python peers jax==0.10.2 gymnax==0.0.9 distrax brax navix
+    uv pip install --python peers six pygame
     peers/bin/python experiments/benchmarks/ppo_peer.py PUREJAXRL CartPole-v1 500000
 
 PUREJAXRL is a checkout, whose files are not changed. The program is compiled before the

@@ -10,12 +10,13 @@ import pytest
 import tyro
 
 from jaxrl_par import cli, errors, presets, random
-from jaxrl_par.cli.entry import choose_threads, compute_in_place
+from jaxrl_par.cli.entry import choose_threads, compute_in_place, force_devices
 from jaxrl_par.cli.readers import READ_BY, SIMULATED
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.hosts.config import HostsConfig as Hosts
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.outliers import OutlierConfig
@@ -467,6 +468,33 @@ def test_the_host_of_an_accelerator_keeps_its_threads(platforms, chosen, monkeyp
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [group])
     choose_threads(cli.Args())
     assert os.environ.get("NPROC") == chosen
+
+
+FORCED = "--xla_force_host_platform_device_count="
+DEVICES = [
+    (dict(num_devices=2), {}, f"--a=b {FORCED}2"),
+    (dict(num_devices=64), {}, f"--a=b {FORCED}64"),
+    (dict(num_devices=65), {}, "--a=b"),
+    (dict(num_devices=1), {}, "--a=b"),
+    (dict(num_devices=4, hosts=Hosts("h:1", 2, 0)), {}, f"--a=b {FORCED}2"),
+    (dict(num_devices=3, hosts=Hosts("h:1", 2, 0)), {}, "--a=b"),
+    (dict(num_devices=4, hosts=Hosts(detect=True)), {}, "--a=b"),
+    (dict(num_devices=2), {"XLA_FLAGS": f"{FORCED}8"}, f"{FORCED}8"),
+    (dict(num_devices=2), {"JAX_PLATFORMS": ""}, "--a=b"),
+]
+
+
+@pytest.mark.parametrize(("options", "environment", "flags"), DEVICES)
+def test_a_cpu_has_the_devices_that_are_asked_for(
+    options, environment, flags, monkeypatch
+):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [group])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--a=b")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    force_devices(cli.Args(num_envs=192, **options))
+    assert os.environ["XLA_FLAGS"] == flags
 
 
 def test_a_product_is_that_of_a_minibatch():
