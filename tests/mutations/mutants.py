@@ -2834,6 +2834,14 @@ _FLEET = (
         "test_a_holder_gives_the_version_that_is_due_or_the_newest",
     ),
     _m(
+        "fleet: a version that was overtaken is taken for dropped",
+        "fleet/parameters.py",
+        "lambda: at_least in self._held or at_least < self._oldest",
+        "lambda: max(self._held, default=-1) >= at_least",
+        "fleet/test_fleet_parts.py::"
+        "test_a_holder_gives_the_version_that_is_due_or_the_newest",
+    ),
+    _m(
         "fleet: a new holder is not told what was published before",
         "fleet/published.py",
         "for version in sorted(self._references):",
