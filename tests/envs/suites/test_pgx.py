@@ -352,4 +352,4 @@ def test_all_that_is_listed_can_be_made():
 def test_nothing_of_a_game_is_left_in_the_next_one(name):
     """Trap S10, in all leaves of the state."""
     env = envs.make(f"pgx::{name}", 4)
-    assert starts_afresh(env, adapter.raw(name).reset, 40) > 8
+    assert starts_afresh(env, adapter.raw(name), 40) > 8
