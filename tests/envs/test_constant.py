@@ -24,11 +24,14 @@ class World(NamedTuple):
     time: Any
     """The same at each start, and changed by each step."""
     key: Any
+    seed: Any
+    """A key that is constant."""
 
 
 def world(walls=(2.0, 3.0)) -> Raw:
     def reset(key):
-        state = World(jnp.array(walls), 5, jax.random.uniform(key), 0, key)
+        drawn = jax.random.uniform(key)
+        state = World(jnp.array(walls), 5, drawn, 0, key, jax.random.key(7))
         return state, jnp.float32(state.time)
 
     def step(state, action, key):
@@ -60,7 +63,7 @@ def test_only_what_neither_a_reset_nor_a_step_changes_is_left_out():
 def test_all_that_reads_the_state_of_a_stream_sees_the_whole_one():
     env = from_raw(world(), 2, "world")
     state, step = jax.jit(env.reset)(jax.random.key(0))
-    assert len(jax.tree.leaves(state.inner.streams.state)) == 3
+    assert len(jax.tree.leaves(state.inner.streams.state)) == 4
     goals = state.inner.streams.state.goal
     for t in range(3):
         state, step, reward, discount = jax.jit(env.step)(
