@@ -288,6 +288,10 @@ def test_an_illegal_action_ends_the_game_with_pgxs_penalty(name):
         ),
         (lambda: envs.make("pgx::kuhn_poker-self-play", 1), "unknown environment"),
         (
+            lambda: envs.make("pgx::tic_tac_toe", 1, opponent="random"),
+            "pgx::tic_tac_toe cannot be made with opponent = 'random': Type",
+        ),
+        (
             lambda: envs.make("pgx::hex-self-play", 1, opponent=lowest),
             "pgx::hex-self-play has no opponent but itself: leave it out",
         ),
