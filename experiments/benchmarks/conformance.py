@@ -74,6 +74,9 @@ THREADS = {
     "pgx": [f"{_GITHUB}/sotetsuk/pgx/pull/838"],
 }
 """Where users met these faults. gymnax 1.0 repaired its own."""
+_QUICKLY_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 PACKAGES = {"gymnax": "gymnax", "ours": "jaxrl-par"}
 
 
@@ -212,5 +215,7 @@ def main(args: Args) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("NPROC", "1")
+    # Nothing is timed, and most of the work is compiling.
+    os.environ.setdefault("XLA_FLAGS", _QUICKLY_COMPILED)
     cli.configure_jax()
     main(cli.parse(Args))

@@ -5,9 +5,10 @@
 
 For each task in turn: our stream; the bare transition of all environments under `vmap`,
 without resets, two steps at a time from states that the stream meets; and the suite's
-own automatic reset. All get random legal actions. Rates are environment steps for a
-CPU-second. `stream / bare` should be 0.9 at least, with the resets that `--kind` names,
-and `stream / own` above 1.
+own automatic reset. All get random legal actions. No state is a constant of what is
+compiled: XLA would compute beforehand what follows from it. Rates are environment steps
+for a CPU-second. `stream / bare` should be 0.9 at least, with the resets that `--kind`
+names, and `stream / own` above 1.
 """
 
 import json

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
@@ -44,7 +45,7 @@ def constants(
     through = [x is y for x, y in zip(stepped.invars, stepped.outvars, strict=False)]
     without_key = _independent(begun.jaxpr)
     # What is traced is none: its values are known where it is used only.
-    traced = any(isinstance(x, jax.core.Tracer) for x in begun.consts)
+    traced = any(isinstance(x, Tracer) for x in begun.consts)
     fixed = [
         through[i] and without_key[i] and not traced and not _is_key(leaf)
         for i, leaf in enumerate(leaves)
