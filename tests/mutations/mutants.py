@@ -1910,6 +1910,21 @@ _ENVS = (
         "envs/test_raw.py::test_an_end_at_the_limit_is_an_end",
     ),
     _m(
+        "what a step changes is taken for a constant",
+        "envs/constant.py",
+        "through[i] and without_key[i]",
+        "without_key[i]",
+        "envs/test_constant.py::"
+        "test_only_what_neither_a_reset_nor_a_step_changes_is_left_out",
+    ),
+    _m(
+        "what a reset gets from outside JAX is taken for a constant",
+        "envs/constant.py",
+        "if equation.effects or any(",
+        "if any(",
+        "envs/test_constant.py::test_what_comes_from_outside_jax_is_left_in_the_state",
+    ),
+    _m(
         "the step from an episode to the next pays",
         "envs/raw.py",
         "reward = jnp.where(over, 0.0, jnp.asarray(reward, jnp.float32))",
