@@ -77,7 +77,6 @@ def test_a_sink_that_fails_is_told_once_and_left(capsys, call):
     assert line.endswith("Training goes on without it")
 
 
-@pytest.mark.parametrize("call", ["write", "flush", "close"])
 def test_why_a_sink_failed_is_told_before_it_is_closed(monkeypatch):
     told = []
 
@@ -94,6 +93,7 @@ def test_why_a_sink_failed_is_told_before_it_is_closed(monkeypatch):
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("call", ["write", "flush", "close"])
 def test_nobody_waits_for_a_sink_that_hangs(capsys, monkeypatch, call):
     monkeypatch.setattr(decoration, "_BACKLOG", 50)
     aside = Aside("W&B", lambda: Sink(hangs=call), patience=0.1)
