@@ -46,10 +46,8 @@ from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
-from jaxrl_par.topologies.fleet import FleetConfig
+from jaxrl_par.topologies.configs import FleetConfig, ThreadsConfig, WorkersConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged
-from jaxrl_par.topologies.threads import ThreadsConfig
-from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Specs
 

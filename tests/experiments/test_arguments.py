@@ -123,13 +123,16 @@ def test_what_a_topology_does_not_take_is_refused(command, said):
 
 
 COUNTED = {
+    "accelerator": ("num_envs", "rows", "repetitions", "seconds"),
     "bridge": ("pairs",),
+    "compile": ("limit",),
     "conformance": ("num_envs", "num_steps", "limit"),
     "evolution": ("num_members", "widths", "max_steps", "num_timed", "repetitions"),
     "fleet": ("num_actors", "pairs", "seconds"),
     "fleet_actors": ("num_envs", "pairs", "seconds"),
     "lqr": ("num_states", "num_steps", "state_size", "num_actions", "rounds", "calls"),
     "off_policy": ("total_steps",),
+    "pairs": ("pairs", "timeout"),
     "replay": ("capacities", "rows_kept", "iterations", "repetitions"),
     "resets": ("num_envs", "num_steps", "per_step", "pool_size", "rounds"),
     "selection": ("num_members", "interval", "num_updates", "rounds"),
