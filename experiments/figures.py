@@ -137,6 +137,15 @@ def burn_in(data: Any) -> str:
     return table(head, rows)
 
 
+def memory(data: Any) -> str:
+    last = [x["curve"][-1]["rows"] for x in data["cases"]]
+    rows = [(x["method"], x["return"], x["median"]) for x in data["rows"]]
+    return (
+        "Mean return of 100 greedy episodes, which is the share of right goals: who"
+        f" forgets the colour of the start has 0.5. After {shown(max(last))} rows.\n\n"
+    ) + table(("memory", "seeds", "median"), rows)
+
+
 def pairs(data: Any) -> str:
     ratios, middle = data["ratios"], data["median_ratio"]
     rows = []
@@ -634,6 +643,10 @@ SECTIONS = (
     Section("Replay", "replay_study/study.json", f"{_E}/replay_study.py", replay),
     Section("Draws", "replay_draws.json", f"{_B}/replay.py --only draws", draws),
     Section("Burn-in", "burn_in_study/study.json", f"{_E}/burn_in_study.py", burn_in),
+    Section(
+        "Memory in I-Maze 9x9: R2D2 beside DQN", "memory_study/study.json",
+        f"{_E}/memory_study.py", memory,
+    ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(
         "Who waits for whom", "impala_table.json", f"{_B}/impala_table.py",
