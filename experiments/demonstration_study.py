@@ -29,6 +29,7 @@ from jaxrl_par.cli.experts import EXPERT
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig, TransformerConfig
+from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.r2d3 import Args as Method
 from jaxrl_par.presets.r2d3 import make_agent
 from jaxrl_par.replay import PriorityConfig
@@ -42,25 +43,27 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 16, 1 / 4)
     num_seeds: int = 3
-    num_points: int = 6
+    num_points: int = 4
     """Evaluations of each run."""
     settings: Method = Method(
-        env_name="IMaze-15x15",
-        total_steps=61_440,
+        env_name="IMaze-13x13",
+        total_steps=40_960,
+        unroll_length=40,
         network=NetworkConfig(
             widths=(64,),
             activation="relu",
             memory="gtrxl",
             memory_width=64,
             transformer=TransformerConfig(
-                num_layers=1, memory_length=48, mlp_width=128, gate_bias=0.0
+                num_layers=1, memory_length=32, mlp_width=128, gate_bias=0.0
             ),
         ),
-        dqn=DQNConfig(gamma=0.95, n_step=5, exploration="ladder", target_period=100),
+        optimizer=OptimizerConfig(learning_rate=2e-3, max_grad_norm=40.0),
+        dqn=DQNConfig(gamma=0.95, n_step=3, exploration="ladder"),
         replay=ReplayConfig(
             capacity=51_200,
             min_size=6_400,
-            batch_size=16,
+            batch_size=32,
             updates_per_step=16,
             prioritised=True,
             priorities=PriorityConfig(alpha=0.9, beta=0.6),
