@@ -138,12 +138,23 @@ def burn_in(data: Any) -> str:
 
 
 def memory(data: Any) -> str:
-    last = [x["curve"][-1]["rows"] for x in data["cases"]]
+    last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    seeds = sorted({x["seed"] for x in data["cases"]})
     rows = [(x["method"], x["return"], x["median"]) for x in data["rows"]]
     return (
         "Mean return of 100 greedy episodes, which is the share of right goals: who"
-        f" forgets the colour of the start has 0.5. After {shown(max(last))} rows.\n\n"
-    ) + table(("memory", "seeds", "median"), rows)
+        f" forgets the colour of the start has 0.5. After {last:,} rows.\n\n"
+    ) + table(("memory", f"seeds {shown(seeds)}", "median"), rows)
+
+
+def demonstrations(data: Any) -> str:
+    usual = data["settings"]
+    last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    rows = [(f"{x['ratio']:.4g}", x["return"], x["median"]) for x in data["rows"]]
+    return (
+        f"{usual['env_name']}, {usual['replay']['expert_steps']:,} steps of an expert,"
+        f" greedy returns after {last:,} rows. Ratio 0 is R2D2.\n\n"
+    ) + table(("demonstration ratio", "seeds", "median"), rows)
 
 
 def pairs(data: Any) -> str:
@@ -645,7 +656,11 @@ SECTIONS = (
     Section("Burn-in", "burn_in_study/study.json", f"{_E}/burn_in_study.py", burn_in),
     Section(
         "Memory in I-Maze 9x9: R2D2 beside DQN", "memory_study/study.json",
-        f"{_E}/memory_study.py", memory,
+        f"{_E}/memory_study.py --first-seed 1", memory,
+    ),
+    Section(
+        "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
+        f"{_E}/demonstration_study.py", demonstrations,
     ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(
