@@ -150,6 +150,14 @@ SECTIONS = (
     Section("Replay", "replay_study/study.json", f"{_E}/replay_study.py", replay),
     Section("Draws", "replay_draws.json", f"{_B}/replay.py --only draws", draws),
     Section("Burn-in", "burn_in_study/study.json", f"{_E}/burn_in_study.py", burn_in),
+    Section(
+        "Memory in I-Maze 9x9: R2D2 beside DQN", "memory_study/study.json",
+        f"{_E}/memory_study.py --first-seed 1", memory,
+    ),
+    Section(
+        "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
+        f"{_E}/demonstration_study.py", demonstrations,
+    ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(
         "Who waits for whom", "impala_table.json", f"{_B}/impala_table.py",
