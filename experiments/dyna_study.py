@@ -4,9 +4,11 @@
 
 In the textbook's maze: steps of each episode with n = 0, 5, 50 planned updates after
 each real step, and with prioritised sweeping. On CartPole: deep Dyna-Q with different
-shares of imagination, all else equal. Share 0 is DQN. Told are the real steps until a
-greedy evaluation is at least 475. Started again, the study goes on with what is
-missing. It writes study.json and study.png, with `--draw-only` from the cases that
+shares of imagination, all else equal: as many updates for each real step, of as many
+real windows, of which imagination takes its share of the gradient. Share 0 is DQN. Told
+are the real steps until one greedy evaluation is at least 475, and the mean return of
+all evaluations, which no lucky one decides. Started again, the study goes on with what
+is missing. It writes study.json and study.png, with `--draw-only` from the cases that
 there are.
 """
 
@@ -47,12 +49,12 @@ class Args:
 
     out: Path = Path("runs/dyna_study")
     """Folder of the results; those of other settings belong into another one."""
-    shares: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    shares: tuple[float, ...] = (0.0, 0.1, 0.5, 0.9)
     """Of imagination. 0 is DQN."""
     num_seeds: int = 5
     first_seed: int = 0
     """On CartPole."""
-    num_points: int = 20
+    num_points: int = 40
     """Evaluations of each run."""
     settings: Method = Method()
     """What all shares have in common."""
@@ -126,17 +128,20 @@ def write(args: Args, results: list[dict[str, Any]]) -> None:
     """Table, numbers and figure."""
     walks = {x["maze"]: x for x in results if "maze" in x}
     deep = sorted((x for x in results if "share" in x), key=lambda x: x["share"])
-    table = Table("share", f"real steps to {SOLVED:g}, every seed", "median", "at end")
+    heads = f"real steps to {SOLVED:g}, every seed", "median", "mean of the run"
+    table = Table("share", *heads, "at end")
     rows = [
         {"maze": name, **first_short(walks[name])} for name in MAZE if name in walks
     ]
     for case in deep:
         steps = until_solved(case["curve"])
         ends = float(np.median(cli.at_end(case["curve"])))
+        means = of_the_run(case["curve"])
         row = {"share": case["share"], "steps": steps, "median": middle(steps)}
-        rows.append(row | {"median_at_end": ends})
-        told = (" ".join(map(str, steps)), str(middle(steps)), f"{ends:.0f}")
-        table.add_row(f"{case['share']:g}", *told)
+        rows.append(row | {"mean_returns": means, "median_at_end": ends})
+        told = " ".join(map(str, steps)), str(middle(steps))
+        shown = " ".join(f"{x:.0f}" for x in means)
+        table.add_row(f"{case['share']:g}", *told, shown, f"{ends:.0f}")
     cli.write_study(args.out, args, rows, results)
     draw(args, walks, deep)
     Console().print(table)
@@ -160,6 +165,11 @@ def until_solved(curve: list[dict[str, Any]]) -> list[int | None]:
     return found
 
 
+def of_the_run(curve: list[dict[str, Any]]) -> list[float]:
+    """Of each seed, the mean return of all evaluations."""
+    return np.mean([point["return"] for point in curve], axis=0).tolist()
+
+
 def middle(steps: list[int | None]) -> int | None:
     """The median, in which never is more than any number."""
     ordered = sorted(steps, key=lambda x: np.inf if x is None else x)
@@ -167,38 +177,50 @@ def middle(steps: list[int | None]) -> int | None:
 
 
 def draw(args: Args, walks: dict[str, Any], deep: list[dict[str, Any]]) -> None:
-    """The maze, the curves, and real steps against the share."""
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    left, centre, right = figure.subplots(1, 3)
+    """The maze, the curves, and what comes of each share."""
+    figure = Figure(figsize=(17, 4.2), layout="constrained")
+    in_maze, over_time, to_solve, in_mean = figure.subplots(1, 4)
     for name in (x for x in MAZE if x in walks):
         steps = walks[name]["steps"]
-        left.plot(range(1, EPISODES + 1), [x or np.nan for x in steps], label=name)
-    left.axhline(14, color="black", linewidth=0.8)
-    left.set(xlabel="episode", ylabel="steps of the episode", yscale="log")
-    left.set_title(f"the maze, mean of {args.maze_seeds} learners")
-    left.legend()
+        in_maze.plot(range(1, EPISODES + 1), [x or np.nan for x in steps], label=name)
+    in_maze.axhline(14, color="black", linewidth=0.8)
+    in_maze.set(xlabel="episode", ylabel="steps of the episode", yscale="log")
+    in_maze.set_title(f"the maze, mean of {args.maze_seeds} learners")
+    in_maze.legend()
     for case in deep:
         x = [point["rows"] for point in case["curve"]]
         seeds: Float[np.ndarray, "points seeds"]
         seeds = np.array([point["return"] for point in case["curve"]])
-        centre.plot(x, np.median(seeds, axis=1), label=f"{case['share']:g}")
-    centre.axhline(SOLVED, color="black", linewidth=0.8)
-    centre.set(xlabel="rows of acting", ylabel="greedy return, median of seeds")
-    centre.set_title(f"{args.settings.env_name}, by the share of imagination")
+        over_time.plot(x, np.median(seeds, axis=1), label=f"{case['share']:g}")
+    over_time.axhline(SOLVED, color="black", linewidth=0.8)
+    over_time.set(xlabel="rows of acting", ylabel="greedy return, median of seeds")
+    over_time.set_title(f"{args.settings.env_name}, by the share of imagination")
     if deep:
-        centre.legend(title="share")
-    never = 1.1 * max((case["curve"][-1]["rows"] for case in deep), default=1)
-    for case in deep:
-        steps = [never if x is None else x for x in until_solved(case["curve"])]
-        right.plot([case["share"]] * len(steps), steps, "o", color="C0", alpha=0.4)
-    middles = [
-        never if (m := middle(until_solved(x["curve"]))) is None else m for x in deep
-    ]
-    right.plot([x["share"] for x in deep], middles, color="C0")
-    right.axhline(never, color="grey", linestyle=":", linewidth=0.8)
-    right.set(xlabel="share of imagination", ylabel=f"rows of acting to {SOLVED:g}")
-    right.set_title("every seed, and the median; dotted: never")
+        over_time.legend(title="share")
+    draw_shares(to_solve, in_mean, deep)
     figure.savefig(args.out / "study.png", dpi=120)
+
+
+def draw_shares(to_solve: Any, in_mean: Any, deep: list[dict[str, Any]]) -> None:
+    """Rows to 475 and the mean of the run, every seed and the median."""
+    shares = [x["share"] for x in deep]
+    never = 1.1 * max((case["curve"][-1]["rows"] for case in deep), default=1)
+    solved = [until_solved(x["curve"]) for x in deep]
+    rows = [[never if x is None else x for x in steps] for steps in solved]
+    middles = [never if (m := middle(x)) is None else m for x in solved]
+    means = [of_the_run(x["curve"]) for x in deep]
+    medians = [np.median(x) for x in means]
+    panels = (to_solve, rows, middles), (in_mean, means, medians)
+    for axis, seeds, line in panels:
+        for share, values in zip(shares, seeds, strict=True):
+            axis.plot([share] * len(values), values, "o", color="C0", alpha=0.4)
+        axis.plot(shares, line, color="C0")
+        axis.set(xlabel="share of imagination")
+    to_solve.axhline(never, color="grey", linestyle=":", linewidth=0.8)
+    to_solve.set(ylabel=f"rows of acting to {SOLVED:g}")
+    to_solve.set_title("every seed, and the median; dotted: never")
+    in_mean.set(ylabel="greedy return, mean of all evaluations", ylim=(0, None))
+    in_mean.set_title("every seed, and the median")
 
 
 if __name__ == "__main__":

@@ -56,11 +56,12 @@ class Args(ReplayArgs):
         pace=PaceConfig(samples_per_insert=128.0, run_ahead=4),
     )
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=5e-4, anneal=False, max_grad_norm=10.0
+        learning_rate=1e-3, anneal=False, max_grad_norm=10.0
     )
     network: NetworkConfig = NetworkConfig()
+    # Ends are rare, and their errors large: Huber's bound would hide them.
     dqn: DQNConfig = DQNConfig(
-        gamma=0.98, n_step=3, polyak_rate=0.01, anneal_steps=3_000
+        n_step=3, polyak_rate=0.01, anneal_steps=3_000, huber_delta=None
     )
     dueling: bool = False
     """Values as that of the state, and advantages of the actions."""
