@@ -5,8 +5,9 @@
 A2C trains a teacher on every game. Students with at most a quarter of its parameters
 learn from it by each method, and one network from all teachers together:
 
-    kl, nll, mse   the teacher acts; of policies, kl has a temperature of 1
-    actor_mimic    the student acts, with cross-entropy and the teacher's features
+    kl, nll, mse      the student acts; of policies, kl has a temperature of 1
+    actor_mimic       so does it, with cross-entropy and the teacher's features
+    kl_teacher_acts   as kl, but the teacher acts
 
 Started again, the study goes on with what is missing. It writes study.json and
 table.txt, with `--draw-only` from the cases that there are. Returns are means over
@@ -38,12 +39,14 @@ from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluate
 
-Method = Literal["kl", "nll", "mse", "actor_mimic"]
+Method = Literal["kl", "nll", "mse", "actor_mimic", "kl_teacher_acts"]
+_KL = PolicyDistillationConfig("kl", temperature=1.0)
 CONFIGS = {
-    "kl": PolicyDistillationConfig("kl", temperature=1.0),
+    "kl": _KL,
     "nll": PolicyDistillationConfig("nll"),
     "mse": PolicyDistillationConfig("mse"),
     "actor_mimic": PolicyDistillationConfig("cross_entropy", 1.0, feature_cost=0.01),
+    "kl_teacher_acts": _KL,
 }
 MODES = ("sampled", "greedy")
 TEACHER = TeacherArgs(
@@ -148,7 +151,7 @@ def learned(
         STUDENT,
         env_name="+".join(games),
         teachers=tuple(str(args.out / "runs" / f"teacher-{x}") for x in games),
-        acts="student" if method == "actor_mimic" else "teacher",
+        acts="teacher" if method == "kl_teacher_acts" else "student",
         distil=CONFIGS[method],
         network=network,
         seed=seed,
@@ -161,21 +164,24 @@ def learned(
 
 
 def played(args: Args, folder: Path, games: tuple[str, ...]) -> dict[str, Any]:
-    """Mean returns of a run's agent in each game, and how large it is."""
+    """Mean returns of a run's agent in each game, their standard errors, and how large
+    it is."""
     loaded = training.load(folder)
     each = -(-args.episodes // 100)
     env = envs.make("+".join(games), 100 * len(games))
     agents = dict(zip(MODES, (loaded.agent.act, loaded.agent.greedy), strict=True))
     returns: dict[str, dict[str, float]] = {game: {} for game in games}
+    errors: dict[str, dict[str, float]] = {game: {} for game in games}
     for mode, act in agents.items():
         agent = loaded.agent._replace(act=act)
         result = evaluate(agent, env, loaded.params, random.key(1), each)
         of_games = np.split(np.asarray(result.returns), len(games), axis=1)
         for game, found in zip(games, of_games, strict=True):
             returns[game][mode] = float(np.mean(found))
+            errors[game][mode] = float(np.std(found) / found.size**0.5)
     size = sum(x.size for x in jax.tree.leaves(loaded.params))
     print(f"{folder.name}: {returns}, {size:,} parameters", flush=True)
-    return {"returns": returns, "parameters": size}
+    return {"returns": returns, "errors": errors, "parameters": size}
 
 
 def write(args: Args, cases: list[dict[str, Any]]) -> None:
@@ -201,7 +207,8 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
 
 
 def kept(case: dict[str, Any], teachers: dict[str, Any]) -> dict[str, Any]:
-    """Shares of the teachers' returns, game by game, and their geometric mean."""
+    """Shares of the teachers' returns, game by game, their standard errors, and the
+    geometric mean."""
     row = {key: case[key] for key in ("games", "method", "seed")}
     sizes = [teachers[game]["parameters"] for game in case["games"]]
     row["share_of_parameters"] = case["parameters"] / min(sizes)
@@ -211,8 +218,21 @@ def kept(case: dict[str, Any], teachers: dict[str, Any]) -> dict[str, Any]:
             for game in case["games"]
         ]
         row[mode] = shares
+        row[f"{mode}_errors"] = [
+            _error(case, teachers[game], game, mode) for game in case["games"]
+        ]
         row[f"{mode}_mean"] = math.prod(max(x, 0) for x in shares) ** (1 / len(shares))
     return row
+
+
+def _error(
+    case: dict[str, Any], teacher: dict[str, Any], game: str, mode: str
+) -> float:
+    """Standard error of a share: of a ratio of two means that are independent."""
+    (mean, error), (whole, of_whole) = (
+        (x["returns"][game][mode], x["errors"][game][mode]) for x in (case, teacher)
+    )
+    return math.hypot(error, mean / whole * of_whole) / whole
 
 
 if __name__ == "__main__":
