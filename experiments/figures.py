@@ -330,6 +330,13 @@ def evolution(data: Any) -> str:
     )
 
 
+def es_references(data: Any) -> str:
+    names = "reference_rows", "last", "median_last", "mean"
+    head = ("reference rows", "greedy return at the end, seeds", "median")
+    rows = [map(x.get, names) for x in data["rows"]]
+    return table((*head, "mean of the run"), rows)
+
+
 def es_workers(data: Any) -> str:
     rows = [
         (x["cap"] or None, x["workers"], x["speed_up"], x["efficiency"], x["return"])
@@ -368,14 +375,16 @@ def episodic(data: Any) -> str:
 
 
 def students(data: Any) -> str:
-    kinds = "sampled", "sampled_mean", "greedy", "greedy_mean"
-    names = "method", "share_of_parameters", *kinds
+    modes = [(mode, f"{mode}_errors", f"{mode}_mean") for mode in ("sampled", "greedy")]
+    names = "method", "share_of_parameters", *modes[0], *modes[1]
     rows = [(", ".join(x["games"]), *map(x.get, names)) for x in data["rows"]]
     head = ("games", "loss", "parameters, of the teacher's", "sampled, each game")
+    error = ("standard error", "mean")
     return (
-        "Shares of the teachers' returns that students keep; means over games are"
-        " geometric.\n\n"
-    ) + table((*head, "mean", "greedy, each game", "mean"), rows)
+        "Shares of the teachers' returns that students keep, and standard errors over"
+        " episodes; means over games are geometric. 5 % of the greedy actions are"
+        " random.\n\n"
+    ) + table((*head, *error, "greedy, each game", *error), rows)
 
 
 def ppg(data: Any) -> str:
@@ -624,6 +633,11 @@ SECTIONS = (
     Section(
         "Evolution strategies on more workers", "es_study/study.json",
         f"{_E}/es_study.py", es_workers,
+    ),
+    Section(
+        "Evolution strategies with virtual batch normalisation",
+        "es_reference_study/study.json",
+        f"{_E}/es_reference_study.py", es_references,
     ),
     Section(
         "Ape-X by the number of actors",
