@@ -142,6 +142,11 @@ SECTIONS = (
         f"{_E}/es_study.py", es_workers,
     ),
     Section(
+        "Evolution strategies with virtual batch normalisation",
+        "es_reference_study/study.json",
+        f"{_E}/es_reference_study.py", es_references,
+    ),
+    Section(
         "Ape-X by the number of actors",
         "apex_study/study.json",
         f"{_E}/apex_study.py",
