@@ -131,8 +131,16 @@ REFUSED = [
     ({"in_processes": True}, "in_processes is for topology = gossip, not compiled"),
     ({"topology": "gossip", "fleet": FleetConfig(xla_threads=2)},
      "fleet.xla_threads is for in_processes: leave it out, got 2"),
-    ({"topology": "gossip", "in_processes": True, "gossip": GossipConfig(pace="own")},
-     "gossip.pace must be together with in_processes, got own"),
+    ({"topology": "gossip", "in_processes": True, "gossip": GossipConfig(pace="own"),
+      "delays": DelaysConfig("none")},
+     "delays.model is not for in_processes, where each is as fast as it is: leave it"
+     " out, got none"),
+    ({"topology": "gossip", "gossip": GossipConfig(pace="own", on_error="restart")},
+     "gossip.on_error is for in_processes: leave it out, got restart"),
+    ({"topology": "gossip", "in_processes": True,
+      "gossip": GossipConfig(on_error="restart")},
+     "gossip.on_error is for gossip.pace = own, not together: leave it out, got"
+     " restart"),
     ({"topology": "gossip", "in_processes": True, "num_devices": 4},
      "num_devices must be 1 with in_processes, got 4"),
     ({"topology": "gossip", "in_processes": True,

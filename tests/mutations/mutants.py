@@ -1435,8 +1435,8 @@ _TOPOLOGIES = (
     _m(
         "gossip: an average is written over what was learned meanwhile",
         "topologies/gossip/own_pace.py",
-        "ours = learned_meanwhile(both[0], system.shared(made.state), read)",
-        "ours = both[0]",
+        "new = learned_meanwhile(mean, system.shared(made.state), local.read)",
+        "new = mean",
         "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
