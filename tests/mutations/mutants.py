@@ -2888,6 +2888,38 @@ _FLEET = (
         "test_of_three_one_rests_and_pairs_are_the_same_for_all",
     ),
     _m(
+        "gossip: two that are fast have all turns",
+        "fleet/turns.py",
+        "            busy |= pair\n",
+        "",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: a learner whose turn it is is met by another one",
+        "fleet/turns.py",
+        "busy |= self._under_way.keys()",
+        "busy |= set()",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: rates of a learner at its own pace count its own steps alone",
+        "topologies/gossip/own_pace.py",
+        "passed(made.state, local.since.env_steps + made.env_steps)",
+        "passed(made.state, made.env_steps)",
+        "topologies/test_gossip.py::"
+        "test_learners_at_their_own_pace_follow_a_schedule_as_by_hand",
+    ),
+    _m(
+        "gossip: who meets another one at its own pace takes all that it has",
+        "topologies/gossip/own_pace.py",
+        "mean = moved(ours, (0.5, theirs, ours))",
+        "mean = theirs",
+        "topologies/test_gossip_paced.py::"
+        "test_two_that_meet_have_their_mean_and_the_update_is_kept",
+    ),
+    _m(
         "gossip: both neighbours of a ring of two are read as one",
         "fleet/peers.py",
         "return [found.get(i) for i in others]",
