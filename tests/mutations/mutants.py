@@ -2916,8 +2916,7 @@ _FLEET = (
         "topologies/gossip/own_pace.py",
         "mean = moved(ours, (0.5, theirs, ours))",
         "mean = theirs",
-        "topologies/test_gossip_paced.py::"
-        "test_two_that_meet_have_their_mean_and_the_update_is_kept",
+        "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
         "gossip: both neighbours of a ring of two are read as one",

@@ -50,14 +50,15 @@ class OwnPace:
         return updates - int(self._run.local.since.updates)
 
     def begin(self, place: int) -> Begun:
-        started, where = time.perf_counter(), np.int32(place)
+        started = time.perf_counter()
+        self._place = where = np.int32(place)
         run = jax.jit(partial(begun, self._system))(self._key, where)
         # Strong types, so that what comes back is of the same.
         strong = lambda x: jax.lax.convert_element_type(x, x.dtype)  # noqa: E731
         self._run = run = jax.tree.map(strong, run)
-        act = partial(acted, self._system, place=where)
-        self._act = jax.jit(act).lower(run).compile()
-        made, parts = jax.eval_shape(act, run), self.parts()
+        act = jax.jit(partial(acted, self._system))
+        self._act = act.lower(run, where).compile()
+        made, parts = jax.eval_shape(act, run, where), self.parts()
         meet, give = partial(met, self._system), partial(halfway, self._system)
         self._meet = jax.jit(meet).lower(run, made, parts).compile()
         self._give = jax.jit(give).lower(run.learner, parts).compile()
@@ -80,7 +81,7 @@ class OwnPace:
 
     def act(self) -> Asked:
         unroll = self._run.local.unroll
-        self._made = made = jax.block_until_ready(self._act(self._run))
+        self._made = made = jax.block_until_ready(self._act(self._run, self._place))
         due = is_due(unroll.add(1), self._system.config.interval)
         return Asked(int(unroll), int(made.env_steps), bool(due))
 
