@@ -108,11 +108,12 @@ class PacedFleetEngine(Engine):
             is.
         """
         first = int(jax.tree.map(lambda x: x[0], run.progress.updates))
-        turns = self._turns or self._join(first)
+        self._join(first)
         started, before = time.monotonic(), self._restarts
         partners = self._partners(run.key[0], first, num_updates)
-        turns.call("open", first, partners)
-        settled = self._settled(turns)
+        # Ray does not keep the order of such calls: each is waited for.
+        self._told("open", first, partners)
+        settled = self._settled()
         metrics = self._stand(settled)
         self._seconds += time.monotonic() - started
         self._count(settled, lost=self._restarts > before)
@@ -151,9 +152,11 @@ class PacedFleetEngine(Engine):
     def close(self) -> None:
         self._resources.close()
 
-    def _join(self, first: int) -> Handle:
-        """Has all take turns from now on."""
+    def _join(self, first: int) -> None:
+        """Has all take turns from now on, if they do not yet."""
         assert self._processes is not None
+        if self._turns is not None:
+            return
         reads = self._processes.asked("read", lambda i: ())
         self._processes.refuse_losses()
         given = self._processes.names, [reads[i] for i in range(self._size)]
@@ -164,7 +167,6 @@ class PacedFleetEngine(Engine):
             self._resources.callback(self._recorder.close)
         for i in range(self._size):
             self._learn(i, generation=0, env_steps=0)
-        return self._turns
 
     def _learn(self, learner: int, generation: int, env_steps: int) -> None:
         assert self._processes is not None
@@ -175,22 +177,19 @@ class PacedFleetEngine(Engine):
         call = lease.handle.call("learn", joined, group="member 0")
         self._learning[learner] = call
 
-    def _settled(self, turns: Handle) -> Settled:
+    def _settled(self) -> Settled:
         """What was done, once all turns that were let in are over; sees to those that
         are lost meanwhile."""
-        processes, call = self._processes, turns.call("settled")
-        assert processes is not None
-        _, patience = self._where
+        turns, processes = self._turns, self._processes
+        assert turns is not None and processes is not None
+        call, (_, patience) = turns.call("settled"), self._where
         signs = {i: Sign(lease) for i, lease in processes.leases.items()}
         while not call.ready(TICK):
             for i, sign in list(signs.items()):
                 if self._ended(i) or processes.is_silent(i, sign, patience):
                     self._replace(i)
                     signs[i] = Sign(processes.leases[i])
-        try:
-            return call.result()
-        except LostError as error:
-            raise LostError(f"what gives learners their turns: {error}") from error
+        return _of_turns(call)
 
     def _ended(self, learner: int) -> bool:
         """Whether a learner's process is lost. What it raises itself is raised."""
@@ -211,10 +210,10 @@ class PacedFleetEngine(Engine):
         Raises:
           LostError: it may not be.
         """
-        turns, processes = self._turns, self._processes
-        assert turns is not None and processes is not None
+        processes = self._processes
+        assert processes is not None
         why = processes.why[learner]
-        turns.call("lose", learner)
+        self._told("lose", learner)
         self._restarts += 1
         if self._restarts > self._most_restarts:
             told = f"and gossip.on_error allows {self._most_restarts} restarts"
@@ -228,10 +227,21 @@ class PacedFleetEngine(Engine):
         processes.start_again(learner)
         handle = processes.leases[learner].handle
         _begun: Begun = _result(handle.call("begin", learner), fleet.start_seconds)
-        place: Place = _result(turns.call("place", learner), fleet.start_seconds)
+        place: Place = self._told("place", learner)
         _result(handle.call("replace", on_host(new), place), fleet.start_seconds)
-        turns.call("join", learner, processes.names[learner], place.number)
+        self._told("join", learner, processes.names[learner], place.number)
         self._learn(learner, place.generation, place.env_steps)
+
+    def _told(self, method: str, *arguments: Any) -> Any:
+        """What gives turns was told, and answers.
+
+        Raises:
+          LostError: it does not.
+        """
+        assert self._turns is not None
+        call, (_, patience) = self._turns.call(method, *arguments), self._where
+        call.ready(patience)
+        return _of_turns(call)
 
     def _stand(self, settled: Settled) -> Metrics:
         """Takes where all are, and the metrics of their turns, [K]."""
@@ -264,6 +274,18 @@ class PacedFleetEngine(Engine):
         for x in settled.taken:
             turn = Turn(x.learner, x.unroll, x.generation, (x.read,))
             self._recorder.write([turn])
+
+
+def _of_turns(call: Call) -> Any:
+    """
+    Raises:
+      LostError: what gives turns is lost.
+    """
+    try:
+        return call.result()
+    except LostError as error:
+        told = f"what gives learners their turns is lost: {error}"
+        raise LostError(told) from error
 
 
 def _result(call: Call, seconds: float) -> Any:
