@@ -121,8 +121,9 @@ class Args:
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
-    """The schedule.jsonl of a run with these settings, of workers or of threads with
-    the free schedule: it is repeated in one thread, bit for bit, but for hogwild. With
+    """The schedule.jsonl of a run with these settings, of workers, of learners that
+    gossip in processes at their own pace, or of threads with the free schedule: it is
+    repeated in one thread, bit for bit, but for hogwild. With
     threads.keep_unrolls nothing is acted: the unrolls are read that the run kept."""
     optimizer: OptimizerConfig = OptimizerConfig()
     network: NetworkConfig = NetworkConfig()
@@ -378,7 +379,9 @@ class Args:
             return f"is for gossip.pace = own, not {self.gossip.pace}"
         if name in _LOSSES and not self.in_processes:
             return "is for in_processes"
-        gossips = self.topology == "gossip"
+        gossips, paced = self.topology == "gossip", self.is_at_own_pace
+        if name == "repeat" and gossips and not (paced and self.in_processes):
+            return "is for in_processes with gossip.pace = own"
         if name.startswith("fleet.") and gossips and not self.in_processes:
             return "is for in_processes"
         return unread(self, name)

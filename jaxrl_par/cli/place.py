@@ -18,7 +18,7 @@ from jaxrl_par.topologies import threads as threads_topology
 from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.gossip import gossip
-from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
+from jaxrl_par.topologies.gossip.fleet import fleet_of_learners, repeat_recorded
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
@@ -118,6 +118,8 @@ def _gossip(args: Args, learner: Learner) -> Program | Engine:
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
     parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
+    if args.repeat is not None:
+        return repeat_recorded(*parts, Path(args.repeat))
     if args.in_processes:
         return fleet_of_learners(*parts, args.fleet)
     mesh = None if args.num_devices == 1 else _mesh(args)

@@ -135,6 +135,8 @@ REFUSED = [
       "delays": DelaysConfig("none")},
      "delays.model is not for in_processes, where each is as fast as it is: leave it"
      " out, got none"),
+    ({"topology": "gossip", "in_processes": True, "repeat": "x"},
+     "repeat is for in_processes with gossip.pace = own: leave it out, got x"),
     ({"topology": "gossip", "gossip": GossipConfig(pace="own", on_error="restart")},
      "gossip.on_error is for in_processes: leave it out, got restart"),
     ({"topology": "gossip", "in_processes": True,

@@ -12,14 +12,15 @@ from pathlib import Path
 import fleets
 import jax
 import numpy as np
-from gossip_child import ENV, KEY, LENGTH, agent
+from gossip_child import ENV, KEY, LENGTH, agent, apart_by
 
 from jaxrl_par.fleet.cluster import LostError
 from jaxrl_par.fleet.paced_learners import PacedFleetEngine
 from jaxrl_par.loops import learner_of, records
 from jaxrl_par.loops.delays import recorded
+from jaxrl_par.loops.peers import shared
 from jaxrl_par.topologies.gossip import GossipConfig, gossip
-from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
+from jaxrl_par.topologies.gossip.fleet import fleet_of_learners, repeat_recorded
 from jaxrl_par.topologies.gossip.paced import OwnPace, Partners
 from jaxrl_par.topologies.gossip.system import System
 
@@ -51,17 +52,10 @@ def as_data(size, record, num_updates):
     config = GossipConfig(size, pace="own")
     schedule = recorded(record, size)
     program = gossip(agent(), ENV, LENGTH, config, schedule=schedule)
-    run, step, metrics = jax.jit(program.init)(KEY), jax.jit(program.step), []
+    run, step = jax.jit(program.init)(KEY), jax.jit(program.step)
     for _ in range(num_updates):
-        run, row = step(run)
-        metrics.append(row)
-    return run, jax.tree.map(lambda *xs: np.stack(xs), *metrics)
-
-
-def whole(run):
-    """Hash of all but where a schedule is, which a free run has not."""
-    local = run.local._replace(turn=run.local.turn * 0)
-    return fleets.whole_hash(run._replace(local=local))
+        run, _ = step(run)
+    return run
 
 
 def repeated(folder):
@@ -77,14 +71,18 @@ def repeated(folder):
         run, second = engine.advance(half, 13)
         run, third = engine.advance(run, 7)
         report = engine.report()
-    theirs, metrics = as_data(3, record, 40)
+    config = GossipConfig(3, pace="own")
+    replay = repeat_recorded(agent(), ENV, LENGTH, config, record)
+    theirs, metrics = replay.advance(replay.init(KEY), 40)
+    data = as_data(3, record, 40)
     ours = jax.tree.map(lambda *xs: np.concatenate(xs), first, second, third)
-    missed = ours.pop("missed")
+    missed = ours["missed"]
     same = jax.tree.map(
         lambda x, y: np.array_equal(x, y, equal_nan=True), ours, metrics
     )
     return {
-        "hashes": [whole(run), whole(theirs)],
+        "hashes": [fleets.whole_hash(x) for x in (run, theirs)],
+        "from_data": apart_by(shared(run.learner), shared(data.learner)),
         "metrics": [name for name, x in same.items() if not jax.tree.all(x)],
         "missed": [float(x.sum()) for x in missed],
         "entries": len(records.read_turns(record)),

@@ -15,6 +15,7 @@ checkpoint: then it has the mean of the others.
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,9 +35,10 @@ from jaxrl_par.fleet.peers import Begun
 from jaxrl_par.loops import Learner, Run, learner_of
 from jaxrl_par.loops.matchings import matching_of, matchings
 from jaxrl_par.loops.peers import Parts, distance, moved
+from jaxrl_par.loops.records import read_turns
 from jaxrl_par.measured import Metric
 from jaxrl_par.topologies.gossip.config import GossipConfig
-from jaxrl_par.topologies.gossip.paced import OwnPace, Partners
+from jaxrl_par.topologies.gossip.paced import OwnPace, PacedReplay, Partners
 from jaxrl_par.topologies.gossip.system import System
 from jaxrl_par.topologies.gossip.together import start, updated
 from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey
@@ -147,17 +149,43 @@ def fleet_of_learners(
     """
     refuse(config, fleet, unroll_length=unroll_length)
     import_ray(fleet)
-    refuse_others(env)
-    learner = learner_of(learner)
-    rollout.refuse_other_specs(learner.actor, env)
-    if config.num_learners > 1:
-        loops.refuse_joint(learner, "gossip")
-    system = System(learner, env, unroll_length, config)
+    system = _system(learner, env, unroll_length, config)
     number = config.num_learners
     if config.pace == "own":
         given = OwnPace, (system,), number, Partners(system), fleet, patience
         return PacedFleetEngine(*given, config.restarts)
     return LearnerFleetEngine(Meeting, (system,), number, fleet, patience)
+
+
+def repeat_recorded(
+    learner: Agent | Learner,
+    env: Environment,
+    unroll_length: int,
+    config: GossipConfig,
+    record: Path,
+) -> PacedReplay:
+    """Repeats what learners at their own pace have done in processes, in this one.
+
+    Arguments are those of `fleet_of_learners`.
+
+    Raises:
+      RefusedError: as `fleet_of_learners`.
+      RecordError: there is no record, or it is of other learners.
+    """
+    system = _system(learner, env, unroll_length, config)
+    return PacedReplay(system, read_turns(record))
+
+
+def _system(
+    learner: Agent | Learner, env: Environment, unroll_length: int, config: GossipConfig
+) -> System:
+    refuse(config, unroll_length=unroll_length)
+    refuse_others(env)
+    learner = learner_of(learner)
+    rollout.refuse_other_specs(learner.actor, env)
+    if config.num_learners > 1:
+        loops.refuse_joint(learner, "gossip")
+    return System(learner, env, unroll_length, config)
 
 
 def _met(

@@ -123,8 +123,7 @@ def _step(system: System, schedule: Schedule, runs: Run) -> tuple[Run, Metrics]:
     turn = runs.local.turn[0]
     worker = jnp.asarray(schedule.worker)[turn]
     run = _at(runs, worker)
-    # In pieces, as learners in processes compute them: to the same bits.
-    made = jax.lax.optimization_barrier(acted(system, run, worker))
+    made = acted(system, run, worker)
     drawn = partner_at(system, run.key, run.progress.updates, worker)
     due = is_due(run.local.unroll.add(1), system.config.interval)
     partner = jnp.where(due, drawn, worker)
