@@ -1,17 +1,19 @@
 """Learners at their own pace, each alone: their turns, here without processes."""
 
+from collections import Counter
+
 import jax
 import numpy as np
 import pytest
+from nearness import assert_near
 from test_gossip import ENV, KEY, at, placed, steered
 
-from jaxrl_par.fleet.learners import stacked
 from jaxrl_par.fleet.turns import Grant
 from jaxrl_par.loops import learner_of, schedules
+from jaxrl_par.loops.records import RecordError, Turn
 from jaxrl_par.topologies.gossip import GossipConfig, gossip
-from jaxrl_par.topologies.gossip.paced import OwnPace, Partners
+from jaxrl_par.topologies.gossip.paced import OwnPace, PacedReplay, Partners
 from jaxrl_par.topologies.gossip.system import System
-from jaxrl_par.training.checkpoints import state_hash
 
 pytestmark = pytest.mark.slow
 
@@ -67,26 +69,52 @@ def test_others_that_met_it_meanwhile_are_kept():
     assert metrics["lag"] == 1
 
 
+def record(places):
+    """Of turns, in which each learner goes on at once."""
+    unrolls, reads, found = Counter(), Counter(), []
+    for number, place in enumerate(places):
+        found.append(Turn(place, unrolls[place], 0, (reads[place],)))
+        unrolls[place] += 1
+        reads[place] = number + 1
+    return found
+
+
 @pytest.mark.parametrize("kind", ["ring", "random"])
-def test_turns_are_what_the_schedule_is_as_data_bit_for_bit(kind):
-    """All of a run: its rates, too, which count what all have acted."""
+def test_turns_of_a_record_are_what_they_are_as_data(kind):
+    """To rounding; what is counted is the same, and rates count what all have acted."""
     schedule = schedules.simulated(schedules.exponential(30, 3, seed=1))
     config = GossipConfig(3, kind, interval=2, pace="own")
-    members, partners = learners(config, steered(), [1.0] * 3)
-    rows, steps = partners(members[0].run.key, 0, 30), 0
-    for member in members:
-        member.act()
-    for number, place in enumerate(schedule.worker):
-        asked = members[place].act()
-        partner = rows[number][place] if asked.meets else place
-        turn(members, number, place, partner, steps)
-        steps += asked.env_steps
-    runs = [x.standing(30, steps) for x in members]
+    system = System(learner_of(steered()), ENV, 1, config)
+    replay = PacedReplay(system, record(schedule.worker.tolist()))
+    ours, metrics = replay.advance(replay.init(KEY), 30)
     program = gossip(steered(), ENV, 1, config, schedule=schedule)
     theirs, step = jax.jit(program.init)(KEY), jax.jit(program.step)
-    for _ in range(30):
-        theirs, _ = step(theirs)
-    assert state_hash(stacked(runs)) == state_hash(theirs)
+    for number in range(30):
+        theirs, row = step(theirs)
+        assert row["lag"] == metrics["lag"][number]
+        np.testing.assert_allclose(row["distance"], metrics["distance"][number], 1e-4)
+    assert_near(ours.learner.params, theirs.learner.params, 1e-5)
+    counts = [
+        (x.learner.elapsed, x.progress, x.local.since, x.local.unroll, x.local.turn)
+        for x in (ours, theirs)
+    ]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *counts))
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        (record([0, 1]), "the record has 2 updates, asked for 3"),
+        (record([0, 3, 1]), r"the record is of learners \[0, 1, 3\], asked for 3"),
+        ([Turn(0, 0, 0, (1,))] * 3, "update 0 of the record does not fit this run"),
+        ([Turn(0, 2, 0, (0,))] * 3, "update 0 of the record does not fit this run"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(turns, told):
+    system = System(learner_of(placed()), ENV, 1, GossipConfig(3, pace="own"))
+    with pytest.raises(RecordError, match=told):
+        replay = PacedReplay(system, turns)
+        replay.advance(replay.init(KEY), 3)
 
 
 def test_the_mean_of_all_is_kept_and_they_come_together():
