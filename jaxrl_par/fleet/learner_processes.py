@@ -88,8 +88,7 @@ class LearnerProcesses:
         leases = self.leases
         calls = {i: x.handle.call(method, *arguments(i)) for i, x in leases.items()}
         limit = self._patience if patience is None else patience
-        signs = {i: Sign(lease) for i, lease in leases.items()}
-        found = {}
+        signs, found = self.signs(), {}
         while calls:
             # In turn, and the first one waits for all.
             for i, call in list(calls.items()):
@@ -99,6 +98,10 @@ class LearnerProcesses:
                 elif self.is_silent(i, signs[i], limit):
                     del calls[i]
         return found
+
+    def signs(self) -> dict[int, "Sign"]:
+        """To tell from now on how long nothing was heard of those that are there."""
+        return {i: Sign(lease) for i, lease in self.leases.items()}
 
     def is_silent(self, place: int, sign: "Sign", patience: float) -> bool:
         """Whether nothing was heard of a process for too long: then it is ended."""

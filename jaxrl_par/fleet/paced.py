@@ -122,7 +122,8 @@ class PacedProcess(Process):
 
     def learn(self, joined: Joined) -> None:
         """Unroll after unroll, until another one has taken its place."""
-        turns, times = ray.get_actor(joined.turns), self._times
+        turns, times = ray.get_actor(joined.turns), Times()
+        self._times = times
         me = joined.place, joined.generation
         self._paced.join(joined.env_steps)
         while True:

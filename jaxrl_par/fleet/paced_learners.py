@@ -18,7 +18,7 @@ import numpy as np
 from jaxrl_par.fleet.arrays import on_host, own
 from jaxrl_par.fleet.cluster import Call, Handle, LostError
 from jaxrl_par.fleet.config import FleetConfig
-from jaxrl_par.fleet.learner_processes import LearnerProcesses, Sign
+from jaxrl_par.fleet.learner_processes import LearnerProcesses
 from jaxrl_par.fleet.learners import apart, missing, none_of, stacked
 from jaxrl_par.fleet.paced import Joined, PacedProcess, Standing
 from jaxrl_par.fleet.paced_report import Meetings, PacedReport
@@ -183,12 +183,13 @@ class PacedFleetEngine(Engine):
         turns, processes = self._turns, self._processes
         assert turns is not None and processes is not None
         call, (_, patience) = turns.call("settled"), self._where
-        signs = {i: Sign(lease) for i, lease in processes.leases.items()}
+        signs = processes.signs()
         while not call.ready(TICK):
-            for i, sign in list(signs.items()):
-                if self._ended(i) or processes.is_silent(i, sign, patience):
+            for i in range(self._size):
+                if self._ended(i) or processes.is_silent(i, signs[i], patience):
                     self._replace(i)
-                    signs[i] = Sign(processes.leases[i])
+                    # That took long, and nobody listened.
+                    signs = processes.signs()
         return _of_turns(call)
 
     def _ended(self, learner: int) -> bool:

@@ -118,7 +118,7 @@ OWN = GossipConfig(3, pace="own")
 
 def lost(how, folder, **options):
     """What becomes of three of which one is killed, or stands still."""
-    record, end = folder / f"{how}-{len(options)}.jsonl", ""
+    record, end, metrics = folder / f"{how}-{len(options)}.jsonl", "", {}
     with paced(3, **options) as engine, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         engine.record(record)
@@ -126,7 +126,7 @@ def lost(how, folder, **options):
         lease = engine._processes.leases[1]
         os.kill(lease.pid, how)
         try:
-            run, metrics = engine.advance(run, 4000)
+            run, metrics = engine.advance(run, 1000)
             run, _ = engine.advance(run, 10)
             while not engine._meetings.met.get((0, 1)):
                 run, _ = engine.advance(run, 10)

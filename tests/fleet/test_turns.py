@@ -52,6 +52,7 @@ def test_no_ring_of_learners_waits_for_itself_and_meetings_have_both():
     async def live(place, rng):
         for unroll in range(10**6):
             grant = await turns.take(place, 0, asked(unroll))
+            assert grant is not None
             pair = {place, grant.partner}
             assert not any(pair & other for other in busy)
             busy.append(pair)

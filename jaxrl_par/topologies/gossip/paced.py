@@ -227,7 +227,7 @@ class Partners:
     def __call__(self, root: PRNGKey, first: int, number: int) -> list[list[int]]:
         """[turn][learner], whom that one meets if the turn is its own."""
         turns = np.arange(first, first + number, dtype=np.int64)
-        counts = Count(*(np.int32(x) for x in np.divmod(turns, 10**6)))
+        counts = Count(*map(jnp.int32, np.divmod(turns, 10**6)))
         return np.asarray(self._rows(root, counts)).tolist()
 
 
