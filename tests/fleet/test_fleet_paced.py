@@ -69,7 +69,8 @@ def test_one_that_is_lost_is_begun_anew_if_that_is_asked_for(told, how):
     assert found["restarts"] == 1 and found["finite"]
     assert found["turns"] == found["updates"][0] >= 1020
     assert len(set(found["updates"])) == 1
+    # But for a turn that was the lost one's, and whose numbers are lost with it.
     missed, meetings = found["missed"]
-    assert 0 < missed < meetings == 1000
+    assert 0 < missed < meetings and meetings in (999, 1000)
     assert found["entries"] == 10
     assert not found["alive"]
