@@ -80,8 +80,10 @@ REFUSED = [
     ({"topology": "delayed", "backend": "gymnasium"},
      "backend is for topology = threads or workers, not delayed: leave it out, got"
      " gymnasium"),
-    ({"repeat": "x"}, "repeat is for topology = threads or workers, not compiled"),
-    ({"topology": "delayed", "repeat": "x"}, "repeat is for topology = threads or"),
+    ({"repeat": "x"}, "repeat is for topology = threads, workers or gossip, not"
+     " compiled"),
+    ({"topology": "delayed", "repeat": "x"},
+     "repeat is for topology = threads, workers or gossip"),
     ({"topology": "threads", "repeat": "x", "threads": ThreadsConfig(2, "lockstep")},
      "repeat is for threads with the free schedule, not lockstep"),
     ({"topology": "workers", "num_devices": 2},
@@ -141,8 +143,7 @@ REFUSED = [
      "gossip.on_error is for in_processes: leave it out, got restart"),
     ({"topology": "gossip", "in_processes": True,
       "gossip": GossipConfig(on_error="restart")},
-     "gossip.on_error is for gossip.pace = own, not together: leave it out, got"
-     " restart"),
+     "gossip.on_error is for pace = own, not together: leave it out, got restart"),
     ({"topology": "gossip", "in_processes": True, "num_devices": 4},
      "num_devices must be 1 with in_processes, got 4"),
     ({"topology": "gossip", "in_processes": True,
