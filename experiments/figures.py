@@ -26,10 +26,12 @@ from tables.learning import (
     apex_actors,
     burn_in,
     craftax,
+    demonstrations,
     distillation,
     episodic,
     learning,
     learning_from_replay,
+    memory,
     ppg,
     replay,
     self_play,
@@ -38,7 +40,7 @@ from tables.learning import (
 )
 from tables.markdown import by_seeds, counted
 from tables.models import dyna, guided, lander, opened, qt_opt
-from tables.populations import maml, pbt, rl2
+from tables.populations import es_references, maml, pbt, rl2
 from tables.speed import (
     bridge,
     draws,
@@ -105,6 +107,7 @@ SECTIONS = (
         "learning_replay.json",
         f"{_B}/learning.py --only 'DQN, CartPole' C51",
         learning_from_replay,
+    memory,
     ),
     Section(
         "PPO beside PureJaxRL: CartPole", "pairs_ppo_cartpole.json", _PPO, pairs

@@ -114,14 +114,16 @@ def distillation(data: Any) -> str:
 
 
 def students(data: Any) -> str:
-    kinds = "sampled", "sampled_mean", "greedy", "greedy_mean"
-    names = "method", "share_of_parameters", *kinds
+    modes = [(mode, f"{mode}_errors", f"{mode}_mean") for mode in ("sampled", "greedy")]
+    names = "method", "share_of_parameters", *modes[0], *modes[1]
     rows = [(", ".join(x["games"]), *map(x.get, names)) for x in data["rows"]]
     head = ("games", "loss", "parameters, of the teacher's", "sampled, each game")
+    error = ("standard error", "mean")
     return (
-        "Shares of the teachers' returns that students keep; means over games are"
-        " geometric.\n\n"
-    ) + table((*head, "mean", "greedy, each game", "mean"), rows)
+        "Shares of the teachers' returns that students keep, and standard errors over"
+        " episodes; means over games are geometric. 5 % of the greedy actions are"
+        " random.\n\n"
+    ) + table((*head, *error, "greedy, each game", *error), rows)
 
 
 def episodic(data: Any) -> str:
@@ -131,3 +133,23 @@ def episodic(data: Any) -> str:
     ]
     head = ("method", "mean return of the first 50 k rows, seeds")
     return table((*head, "rows from which DQN is as good", "median at the end"), rows)
+
+
+def memory(data: Any) -> str:
+    last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    seeds = sorted({x["seed"] for x in data["cases"]})
+    rows = [(x["method"], x["return"], x["median"]) for x in data["rows"]]
+    return (
+        "Mean return of 100 greedy episodes, which is the share of right goals: who"
+        f" forgets the colour of the start has 0.5. After {last:,} rows.\n\n"
+    ) + table(("memory", f"seeds {shown(seeds)}", "median"), rows)
+
+
+def demonstrations(data: Any) -> str:
+    usual = data["settings"]
+    last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    rows = [(f"{x['ratio']:.4g}", x["return"], x["median"]) for x in data["rows"]]
+    return (
+        f"{usual['env_name']}, {usual['replay']['expert_steps']:,} steps of an expert,"
+        f" greedy returns after {last:,} rows. Ratio 0 is R2D2.\n\n"
+    ) + table(("demonstration ratio", "seeds", "median"), rows)

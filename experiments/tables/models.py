@@ -40,9 +40,11 @@ def dyna(data: Any) -> str:
     deep = [x for x in data["rows"] if "share" in x]
     if not deep:
         return maze
+    names = "steps", "median", "mean_returns", "median_at_end"
+    heads = "share of imagination", "rows to 475, seeds", "median"
     shares = table(
-        ("share of imagination", "rows to 475, seeds", "median", "median at the end"),
-        [(x["share"], x["steps"], x["median"], x["median_at_end"]) for x in deep],
+        (*heads, "mean return of the run, seeds", "median at the end"),
+        [tuple(map(x.get, ("share", *names))) for x in deep],
     )
     return (
         f"{maze}\n\nCartPole, all else equal; share 0 is DQN, a dash never.\n\n{shares}"

@@ -28,3 +28,10 @@ def pbt(data: Any) -> str:
     rows = [(x["method"], x["best"], x["median"], x["means"]) for x in data["rows"]]
     head = ("method", "best member of the seeds", "median", "means of all members")
     return table(head, rows)
+
+
+def es_references(data: Any) -> str:
+    names = "reference_rows", "last", "median_last", "mean"
+    head = ("reference rows", "greedy return at the end, seeds", "median")
+    rows = [map(x.get, names) for x in data["rows"]]
+    return table((*head, "mean of the run"), rows)

@@ -117,6 +117,10 @@ def _gossip(args: Args, learner: Learner) -> Program | Engine:
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
     parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
+    if args.repeat is not None:
+        from jaxrl_par.topologies.gossip.fleet import repeat_recorded
+
+        return repeat_recorded(*parts, Path(args.repeat))
     if args.in_processes:
         from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
 

@@ -111,7 +111,7 @@ def test_a_replay_that_trajectories_do_not_fill_is_refused(told):
     [
         ("ppo.py --topology delayed", "this learner has no halves (contribute, apply)"),
         ("reinforce.py --topology threads", "topology must be compiled here"),
-        ("a2c.py --repeat x", "repeat is for topology = threads or workers, not"),
+        ("a2c.py --repeat x", "repeat is for topology = threads, workers or gossip"),
         ("a3c.py --normalize", "normalize is for topology = compiled, delayed or"),
         ("a2c.py --env-name LunarLander-v3", "take threads or workers"),
     ],

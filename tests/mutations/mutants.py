@@ -1435,8 +1435,8 @@ _TOPOLOGIES = (
     _m(
         "gossip: an average is written over what was learned meanwhile",
         "topologies/gossip/own_pace.py",
-        "ours = learned_meanwhile(both[0], system.shared(made.state), read)",
-        "ours = both[0]",
+        "new = learned_meanwhile(mean, system.shared(made.state), local.read)",
+        "new = mean",
         "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
@@ -2909,6 +2909,37 @@ _FLEET = (
         "number = int(self._drawn(root, count_of(round_ + place)))",
         "topologies/test_gossip_processes.py::"
         "test_of_three_one_rests_and_pairs_are_the_same_for_all",
+    ),
+    _m(
+        "gossip: two that are fast have all turns",
+        "fleet/turns.py",
+        "            busy |= pair\n",
+        "",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: a learner whose turn it is is met by another one",
+        "fleet/turns.py",
+        "busy |= self._under_way.keys()",
+        "busy |= set()",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: rates of a learner at its own pace count its own steps alone",
+        "topologies/gossip/own_pace.py",
+        "passed(made.state, local.since.env_steps + made.env_steps)",
+        "passed(made.state, made.env_steps)",
+        "topologies/test_gossip.py::"
+        "test_learners_at_their_own_pace_follow_a_schedule_as_by_hand",
+    ),
+    _m(
+        "gossip: who meets another one at its own pace takes all that it has",
+        "topologies/gossip/own_pace.py",
+        "mean = moved(ours, (0.5, theirs, ours))",
+        "mean = theirs",
+        "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
         "gossip: both neighbours of a ring of two are read as one",

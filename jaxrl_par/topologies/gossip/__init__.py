@@ -22,7 +22,7 @@ What a run has in `learner`, `key` and `progress` is [N, ...], as of a populatio
 so are its metrics; what is evaluated is the mean of the learners' parameters.
 
 `gossip.fleet` has learners in processes of their own, which send each other what they
-have, `together`: without a mesh, and where one may die.
+have: without a mesh, and where one may die.
 
 Sources: Lian et al., arXiv:1705.09056 (D-PSGD), algorithm 1; Lian et al.,
 arXiv:1710.06952 (AD-PSGD), algorithm 1; Assran et al., arXiv:1906.04585 (gossip of
