@@ -107,7 +107,6 @@ SECTIONS = (
         "learning_replay.json",
         f"{_B}/learning.py --only 'DQN, CartPole' C51",
         learning_from_replay,
-    memory,
     ),
     Section(
         "PPO beside PureJaxRL: CartPole", "pairs_ppo_cartpole.json", _PPO, pairs

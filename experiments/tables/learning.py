@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Any
 
-from tables.markdown import table
+from tables.markdown import shown, table
 
 
 def learning(data: Any) -> str:

@@ -55,7 +55,7 @@ class Call:
         """
         if not self.ready(60.0):
             raise LostError("the answer did not come within 60 s")
-        error = self._error
+        error: Any = self._error
         if isinstance(error, ray.exceptions.RayTaskError):
             # Not of what was asked for, which is part of the answer.
             raise error.as_instanceof_cause() from None
