@@ -2893,7 +2893,7 @@ _FLEET = (
         "            busy |= pair\n",
         "",
         "fleet/test_turns.py::"
-        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+        "test_who_asked_first_is_not_passed_over_by_two_that_are_fast",
     ),
     _m(
         "gossip: a learner whose turn it is is met by another one",
