@@ -87,6 +87,21 @@ def test_no_ring_of_learners_waits_for_itself_and_meetings_have_both():
         assert reads == [0, *(i + 1 for i in mine[:-1])]
 
 
+@pytest.mark.parametrize("partner", [0, 1])
+def test_neither_who_has_a_turn_nor_whom_it_meets_is_met_by_another(partner):
+    turns = made(3)
+
+    async def run():
+        await turns.open(0, [[1, 0, partner]] * 2)
+        await soon(turns.take(0, 0, asked()))
+        waits = await begun(turns.take(2, 0, asked()))
+        assert not waits.done()
+        await turns.done(0, 0, missed=False)
+        assert (await waits).partner == partner
+
+    asyncio.run(run())
+
+
 def test_who_asked_first_is_not_passed_over_by_two_that_are_fast():
     """1 waits for 2, whom 3 has met; 0, which wants 1, is done and asks again."""
     turns = made(4)

@@ -2901,7 +2901,7 @@ _FLEET = (
         "busy |= self._under_way.keys()",
         "busy |= set()",
         "fleet/test_turns.py::"
-        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+        "test_neither_who_has_a_turn_nor_whom_it_meets_is_met_by_another",
     ),
     _m(
         "gossip: rates of a learner at its own pace count its own steps alone",
