@@ -28,7 +28,7 @@ class Call:
         self._reference = reference
         self._is_done = False
         self._answer: Any = None
-        self._error: Exception | None = None
+        self._error: Any = None
 
     def ready(self, seconds: float) -> bool:
         """Whether the answer is there, or will not come; waits so long for it."""

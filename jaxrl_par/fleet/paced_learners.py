@@ -41,6 +41,7 @@ class PacedFleetEngine(Engine):
     def __init__(
         self, make: Callable[..., Any], parts: tuple[Any, ...], num_learners: int,
         partners: Partners, fleet: FleetConfig, patience: float, restarts: int,
+        rows_per_unroll: int,
     ):  # fmt: skip
         """
         Args:
@@ -57,6 +58,7 @@ class PacedFleetEngine(Engine):
         self._partners = partners
         self._where = fleet, patience
         self._most_restarts = restarts
+        self._rows = rows_per_unroll
         self._resources = ExitStack()
         self._processes: LearnerProcesses | None = None
         self._turns: Handle | None = None
@@ -68,6 +70,8 @@ class PacedFleetEngine(Engine):
         self._record: Path | None = None
         self._recorder: Recorder | None = None
         self._last: list[Run] = []
+        self._row: Metrics = {}
+        """The metrics of some turn."""
 
     @property
     def compile_seconds(self) -> float:
@@ -141,7 +145,8 @@ class PacedFleetEngine(Engine):
             lags=dict(sorted(counted.lags.items())),
             compile_seconds=self._compile_seconds,
             restarts=self._restarts,
-            dropped_rows=0,
+            # At most: nobody knows how far they were.
+            dropped_rows=self._restarts * self._rows,
             abandoned=[],
             steps_per_second=counted.env_steps / seconds,
             learners=[self._shares.get(i, {}) for i in places],
@@ -186,7 +191,9 @@ class PacedFleetEngine(Engine):
         signs = processes.signs()
         while not call.ready(TICK):
             for i in range(self._size):
-                if self._ended(i) or processes.is_silent(i, signs[i], patience):
+                # Two may be lost at once: who asks the others finds it so.
+                lost = i not in processes.leases or self._ended(i)
+                if lost or processes.is_silent(i, signs[i], patience):
                     self._replace(i)
                     # That took long, and nobody listened.
                     signs = processes.signs()
@@ -258,7 +265,13 @@ class PacedFleetEngine(Engine):
         self._last = [own(found[i].run) for i in range(self._size)]
         self._shares = {i: x.shares for i, x in found.items()}
         first = settled.number - len(settled.taken)
-        return _stacked_metrics(measured, range(first, settled.number))
+        self._row = next(iter(measured.values()), self._row)
+        if not self._row:
+            raise LostError(f"all that was learned is lost. {self._processes.told()}")
+        # A turn that was lost counts nothing, and has no numbers.
+        nothing = {name: none_of(x) for name, x in self._row.items()}
+        rows = [measured.get(n, nothing) for n in range(first, settled.number)]
+        return jax.tree.map(lambda *xs: np.stack(xs), *rows)
 
     def _count(self, settled: Settled, *, lost: bool) -> None:
         """Counts turns, and writes them into the record, which ends with a loss: what
@@ -297,11 +310,3 @@ def _result(call: Call, seconds: float) -> Any:
     if not call.ready(seconds):
         raise LostError(f"nothing was heard for {seconds:g} s")
     return call.result()
-
-
-def _stacked_metrics(measured: dict[int, Metrics], numbers: range) -> Metrics:
-    """Of turns, [K]. One that was lost counts nothing, and has no numbers."""
-    other = next(iter(measured.values()))
-    nothing = {name: none_of(x) for name, x in other.items()}
-    rows = [measured.get(number, nothing) for number in numbers]
-    return jax.tree.map(lambda *xs: np.stack(xs), *rows)

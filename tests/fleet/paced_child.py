@@ -98,7 +98,7 @@ def held(folder):
     """Turns of each while the last one is not done, and in the end."""
     file, system = folder / "go", System(learner_of(agent()), ENV, LENGTH, OWN)
     parts = Held, (system, file), 3, Partners(system)
-    with PacedFleetEngine(*parts, fleets.FLEET, 60.0, 0) as engine:
+    with PacedFleetEngine(*parts, fleets.FLEET, 60.0, 0, 10) as engine:
         run, _ = engine.advance(engine.init(KEY), 30)
         before = engine.report()
         file.touch()
@@ -148,6 +148,7 @@ def lost(how, folder, **options):
     finite = [bool(np.isfinite(x).all()) for x in jax.tree.leaves(run.learner)]
     return found | {
         "restarts": report.restarts,
+        "dropped": report.dropped_rows,
         "updates": np.asarray(run.progress.updates.units).tolist(),
         "turns": sum(report.turns),
         "missed": [float(x.sum()) for x in metrics["missed"]],

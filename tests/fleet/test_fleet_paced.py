@@ -66,7 +66,7 @@ def test_one_that_is_lost_is_begun_anew_if_that_is_asked_for(told, how):
     first, *others = found["told"]
     assert first.startswith("learner 1 is made anew: learner 1, process")
     assert any("cannot be repeated" in x for x in others)
-    assert found["restarts"] == 1 and found["finite"]
+    assert (found["restarts"], found["dropped"]) == (1, 10) and found["finite"]
     assert found["turns"] == found["updates"][0] >= 1020
     assert len(set(found["updates"])) == 1
     # But for a turn that was the lost one's, and whose numbers are lost with it.

@@ -69,6 +69,8 @@ def test_no_ring_of_learners_waits_for_itself_and_meetings_have_both():
             for i in range(size)
         ]
         settled = await asyncio.wait_for(turns.settled(), 30)
+        # None has failed.
+        assert not any(task.done() for task in lives)
         for task in lives:
             task.cancel()
         return settled
@@ -83,6 +85,42 @@ def test_no_ring_of_learners_waits_for_itself_and_meetings_have_both():
         mine = [i for i, x in enumerate(settled.taken) if x.learner == place]
         reads = [settled.taken[i].read for i in mine]
         assert reads == [0, *(i + 1 for i in mine[:-1])]
+
+
+@pytest.mark.parametrize("partner", [0, 1])
+def test_neither_who_has_a_turn_nor_whom_it_meets_is_met_by_another(partner):
+    turns = made(3)
+
+    async def run():
+        await turns.open(0, [[1, 0, partner]] * 2)
+        await soon(turns.take(0, 0, asked()))
+        waits = await begun(turns.take(2, 0, asked()))
+        assert not waits.done()
+        await turns.done(0, 0, missed=False)
+        assert (await waits).partner == partner
+
+    asyncio.run(run())
+
+
+def test_who_asked_first_is_not_passed_over_by_two_that_are_fast():
+    """1 waits for 2, whom 3 has met; 0, which wants 1, is done and asks again."""
+    turns = made(4)
+
+    async def run():
+        await turns.open(0, [[1, 2, 3, 2]] * 4)
+        await soon(turns.take(0, 0, asked()))
+        await soon(turns.take(3, 0, asked()))
+        first = await begun(turns.take(1, 0, asked()))
+        await turns.done(0, 0, missed=False)
+        again = await begun(turns.take(0, 0, asked(1)))
+        assert not first.done() and not again.done()
+        await turns.done(3, 0, missed=False)
+        assert (await first).number == 2
+        assert not again.done()
+        await turns.done(1, 0, missed=False)
+        assert (await again).number == 3
+
+    asyncio.run(run())
 
 
 def test_one_that_computes_holds_up_nobody():

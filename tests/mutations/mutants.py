@@ -2916,7 +2916,7 @@ _FLEET = (
         "            busy |= pair\n",
         "",
         "fleet/test_turns.py::"
-        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+        "test_who_asked_first_is_not_passed_over_by_two_that_are_fast",
     ),
     _m(
         "gossip: a learner whose turn it is is met by another one",
@@ -2924,7 +2924,7 @@ _FLEET = (
         "busy |= self._under_way.keys()",
         "busy |= set()",
         "fleet/test_turns.py::"
-        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+        "test_neither_who_has_a_turn_nor_whom_it_meets_is_met_by_another",
     ),
     _m(
         "gossip: rates of a learner at its own pace count its own steps alone",

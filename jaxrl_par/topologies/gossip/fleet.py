@@ -153,7 +153,8 @@ def fleet_of_learners(
     number = config.num_learners
     if config.pace == "own":
         given = OwnPace, (system,), number, Partners(system), fleet, patience
-        return PacedFleetEngine(*given, config.restarts)
+        rows = unroll_length * env.num_envs
+        return PacedFleetEngine(*given, config.restarts, rows)
     return LearnerFleetEngine(Meeting, (system,), number, fleet, patience)
 
 
