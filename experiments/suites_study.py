@@ -54,6 +54,14 @@ TASKS = {
         training=TrainingConfig(evaluation_max_steps=51),
     ),
     "navix::Navix-Empty-5x5-v0": Settings(total_steps=100_000),
+    # To the left without touching a wall. Bits of four screens are no image of one.
+    "octax::cavern1": Settings(
+        num_envs=32,
+        total_steps=40_000,
+        network=NetworkConfig(torso="mlp"),
+        # Who waits is never caught.
+        training=TrainingConfig(evaluation_max_steps=100),
+    ),
     "pgx::tic_tac_toe": Settings(total_steps=200_000),
     # Cheaper entropy lets it play the same few games: see self_play_study.py.
     "pgx::tic_tac_toe-self-play": Settings(
@@ -127,7 +135,7 @@ def untrained(learner: Any, settings: Settings) -> float:
     play = jax.jit(evaluator(learner.actor, env, 2, most))
     _, step = env.reset(random.key(2))
     params = learner.params(learner.init(random.key(0), step))
-    return float(np.mean(play(params, random.key(1)).returns))
+    return float(np.nanmean(play(params, random.key(1)).returns))
 
 
 def write(out: Path, results: list[dict[str, Any]]) -> None:

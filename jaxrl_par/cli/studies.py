@@ -95,9 +95,11 @@ def seed_curves(
     for point in range(1, num_points + 1):
         runs, metrics = advance(runs)
         played = play(learner.params(runs.learner), random.key(10_000 + point))
-        told = {"return": np.mean(played.returns, axis=(1, 2)).tolist()}
-        deviation = np.std(played.returns, axis=(1, 2))
-        told["error"] = (deviation / (2 * evaluation_envs) ** 0.5).tolist()
+        # Where the first of two episodes was cut, there is no other.
+        told = {"return": np.nanmean(played.returns, axis=(1, 2)).tolist()}
+        deviation = np.nanstd(played.returns, axis=(1, 2))
+        count = np.isfinite(played.returns).sum(axis=(1, 2))
+        told["error"] = (deviation / count**0.5).tolist()
         for name in tells:
             total, count = (np.sum(x, axis=0) for x in metrics[name])
             told[name] = (total / np.maximum(count, 1)).tolist()

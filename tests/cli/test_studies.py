@@ -5,8 +5,10 @@ import json
 import jax
 import pytest
 
+from jaxrl_par import cli
 from jaxrl_par.cli import first_above, kept_cases, machine
-from jaxrl_par.training import TrainingError
+from jaxrl_par.presets import ppo
+from jaxrl_par.training import TrainingConfig, TrainingError
 from jaxrl_par.training.files import FileError
 
 
@@ -60,3 +62,14 @@ def test_the_first_of_several_in_a_row_tells_when_it_was_learned():
     assert first_above(5.0, times, values, in_a_row=1) == 1.0
     assert first_above(9.0, times, values) is None
     assert first_above(5.0, times, values, in_a_row=5) is None
+
+
+@pytest.mark.slow
+def test_an_episode_that_is_cut_counts_and_none_that_was_not_played():
+    """No CartPole falls within five steps: of two episodes each, the first is cut."""
+    settings = ppo.Args(
+        num_envs=2, unroll_length=4, training=TrainingConfig(evaluation_max_steps=5)
+    )
+    learner = cli.compose(settings, ppo.make_agent)
+    (point,) = cli.seed_curves(learner, settings, 2, 1, 1, evaluation_envs=3)
+    assert point["return"] == [5.0, 5.0] and point["error"] == [0.0, 0.0]
