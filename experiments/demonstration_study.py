@@ -43,11 +43,11 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 16, 1 / 4)
     num_seeds: int = 3
-    num_points: int = 4
+    num_points: int = 3
     """Evaluations of each run."""
     settings: Method = Method(
         env_name="IMaze-13x13",
-        total_steps=40_960,
+        total_steps=61_440,
         unroll_length=40,
         network=NetworkConfig(
             widths=(64,),
@@ -111,8 +111,9 @@ def trained(ratio: float, seed: int, args: Args) -> dict[str, Any]:
     learner = cli.compose(settings, make_agent)
     per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
     sizes = 1, args.num_points, max(per_point, 1)
-    played = {"evaluation_envs": 50, "first_seed": seed}
-    curve = cli.seed_curves(learner, settings, *sizes, **played)
+    curve = cli.seed_curves(
+        learner, settings, *sizes, evaluation_envs=50, first_seed=seed
+    )
     points = [{"rows": x["rows"], "return": x["return"][0]} for x in curve]
     print(f"ratio {ratio:.4f}, seed {seed}: {points[-1]['return']:.2f}", flush=True)
     return {"ratio": ratio, "seed": seed, "curve": points}

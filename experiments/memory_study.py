@@ -117,8 +117,9 @@ def trained(method: Name, seed: int, args: Args) -> dict[str, Any]:
     learner = cli.compose(settings, make_agent)
     per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
     sizes = 1, args.num_points, max(per_point, 1)
-    given = {"evaluation_envs": 50, "first_seed": seed}
-    curve = cli.seed_curves(learner, settings, *sizes, **given)
+    curve = cli.seed_curves(
+        learner, settings, *sizes, evaluation_envs=50, first_seed=seed
+    )
     points = [{"rows": x["rows"], "return": x["return"][0]} for x in curve]
     print(f"{method}, seed {seed}: {points[-1]['return']:.2f}", flush=True)
     return {"method": method, "seed": seed, "curve": points}
