@@ -43,11 +43,11 @@ class Args:
     """Folder of the results; those of other settings belong into another one."""
     ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 16, 1 / 4)
     num_seeds: int = 3
-    num_points: int = 4
+    num_points: int = 3
     """Evaluations of each run."""
     settings: Method = Method(
         env_name="IMaze-13x13",
-        total_steps=40_960,
+        total_steps=61_440,
         unroll_length=40,
         network=NetworkConfig(
             widths=(64,),
