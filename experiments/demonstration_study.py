@@ -3,28 +3,36 @@
     python experiments/demonstration_study.py --num-seeds 3
 
 An expert shows a few ways through an I-Maze, in which who explores at random finds the
-right goal once in tens of thousands of steps. Runs differ in the demonstration ratio
-and the seed; ratio 0 is R2D2. The source has the same figure: Paine et al.,
-arXiv:1909.01387, figure 6.
+right goal once in thousands of steps. Cases differ in the demonstration ratio and the
+seed; ratio 0 is R2D2. The source has the same figure: Paine et al., arXiv:1909.01387,
+figure 6.
 
-It writes a file for each case, so that a study that was ended goes on, and
-demonstrations.png: greedy returns at the end of training against the ratio.
+Each case is kept: started again, the study goes on with what is missing. It writes
+study.json and study.png, mean returns of greedy episodes at the end of training against
+the ratio, with `--draw-only` from the cases that there are.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from jaxrl_par import cli
+from jaxrl_par.algorithms.dqn import DQNConfig
+from jaxrl_par.cli.experts import EXPERT
+from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import at_least
-from jaxrl_par.presets import r2d3
-from jaxrl_par.training.settings import TrainingConfig
+from jaxrl_par.networks import NetworkConfig, TransformerConfig
+from jaxrl_par.optimizers import OptimizerConfig
+from jaxrl_par.presets.r2d3 import Args as Method
+from jaxrl_par.presets.r2d3 import make_agent
+from jaxrl_par.replay import PriorityConfig
 
 
 @dataclass(frozen=True)
@@ -32,81 +40,112 @@ class Args:
     """Which cases, and where to write."""
 
     out: Path = Path("runs/demonstration_study")
-    """Folder of the results."""
-    env_name: str = "IMaze-21x21"
-    """An I-Maze of any odd size."""
-    ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1 / 2)
+    """Folder of the results; those of other settings belong into another one."""
+    ratios: tuple[float, ...] = (0.0, 1 / 256, 1 / 16, 1 / 4)
     num_seeds: int = 3
-    total_steps: int = 500_000
-    """Environment steps of each run."""
-    expert_steps: int = 2_000
-    """Environment steps that the expert shows."""
+    num_points: int = 4
+    """Evaluations of each run."""
+    settings: Method = Method(
+        env_name="IMaze-13x13",
+        total_steps=40_960,
+        unroll_length=40,
+        network=NetworkConfig(
+            widths=(64,),
+            activation="relu",
+            memory="gtrxl",
+            memory_width=64,
+            transformer=TransformerConfig(
+                num_layers=1, memory_length=32, mlp_width=128, gate_bias=0.0
+            ),
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, max_grad_norm=40.0),
+        dqn=DQNConfig(gamma=0.95, n_step=3, exploration="ladder"),
+        replay=ReplayConfig(
+            capacity=51_200,
+            min_size=6_400,
+            batch_size=32,
+            updates_per_step=16,
+            prioritised=True,
+            priorities=PriorityConfig(alpha=0.9, beta=0.6),
+            demonstrations=EXPERT,
+            demonstration_ratio=1 / 4,
+        ),
+    )
+    """What all cases share; `replay.demonstration_ratio` is each one's own."""
     draw_only: bool = False
     """Train nothing."""
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        found = at_least(self, num_seeds=1, total_steps=1, expert_steps=1)
+        found = at_least(self, num_seeds=1, num_points=1)
         if not self.ratios or not all(0 <= x < 1 for x in self.ratios):
             found.append(f"ratios must be numbers in [0, 1), got {self.ratios}")
-        return found + cli.environment_problems(self.env_name)
+        if self.settings.replay.demonstrations is None:
+            found.append("settings.replay.demonstrations must be a folder or expert")
+        if self.settings.topology != "compiled":
+            found.append(
+                f"settings.topology must be compiled here, got {self.settings.topology}"
+            )
+        return found
 
 
 def run(args: Args) -> None:
     """Trains every case that is missing, and draws."""
-    planned = [
-        (f"ratio-{ratio:.4f}-seed-{seed}", partial(trained, args, ratio, seed))
-        for ratio in args.ratios
-        for seed in range(args.num_seeds)
-    ]
-    cases = cli.kept_cases(args.out / "cases", () if args.draw_only else planned)
-    draw(args.out, cases)
+    missing = [] if args.draw_only else planned(args)
+    write(args.out, cli.kept_cases(args.out / "cases", missing), args.settings)
 
 
-def trained(args: Args, ratio: float, seed: int) -> dict[str, Any]:
-    """What came of one ratio and seed."""
-    experiment, usual = r2d3.EXPERIMENT, r2d3.Args()
-    shown = {"demonstration_ratio": ratio, "expert_steps": args.expert_steps}
+def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name of every case, and what trains it."""
+    for ratio in args.ratios:
+        for seed in range(args.num_seeds):
+            yield f"ratio-{ratio:.4f}-seed-{seed}", partial(trained, ratio, seed, args)
+
+
+def trained(ratio: float, seed: int, args: Args) -> dict[str, Any]:
+    """The curve of one ratio and seed."""
+    given = {"demonstration_ratio": ratio} if ratio else {"demonstrations": None}
     settings = replace(
-        usual,
-        env_name=args.env_name,
-        seed=seed,
-        total_steps=args.total_steps,
-        replay=replace(usual.replay, **(shown if ratio else {"demonstrations": None})),
-        training=TrainingConfig(
-            runs_dir=str(args.out / "runs"),
-            name=f"ratio-{ratio:.4f}-seed-{seed}",
-            tensorboard=False,
-            gif=False,
-        ),
+        args.settings, seed=seed, replay=replace(args.settings.replay, **given)
     )
-    results = experiment.run(settings).summary.evaluation
-    return {"ratio": ratio, "seed": seed, "results": results}
+    learner = cli.compose(settings, make_agent)
+    per_point = settings.total_steps // (settings.rows_per_update * args.num_points)
+    sizes = 1, args.num_points, max(per_point, 1)
+    curve = cli.seed_curves(
+        learner, settings, *sizes, evaluation_envs=50, first_seed=seed
+    )
+    points = [{"rows": x["rows"], "return": x["return"][0]} for x in curve]
+    print(f"ratio {ratio:.4f}, seed {seed}: {points[-1]['return']:.2f}", flush=True)
+    return {"ratio": ratio, "seed": seed, "curve": points}
 
 
-def draw(out: Path, cases: list[dict[str, Any]]) -> None:
-    """Table and figure: every seed, and the median."""
-    table = Table("ratio", "greedy return of every seed", "median")
-    ratios = sorted({case["ratio"] for case in cases})
-    medians = []
-    for ratio in ratios:
-        scores = [score(case) for case in cases if case["ratio"] == ratio]
-        medians.append(float(np.median(scores)))
-        every = " ".join(f"{x:.2f}" for x in scores)
-        table.add_row(f"{ratio:.4f}", every, f"{medians[-1]:.2f}")
-    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
-    axis = figure.subplots()
-    axis.plot(ratios, medians, linewidth=2)
-    axis.plot([x["ratio"] for x in cases], [score(x) for x in cases], "o", alpha=0.5)
-    axis.set_xscale("symlog", base=2, linthresh=1 / 256)
-    axis.set(xlabel="demonstration ratio (0: R2D2)", ylabel="greedy return")
-    figure.savefig(out / "demonstrations.png", dpi=120)
+def write(out: Path, results: list[dict[str, Any]], settings: Method) -> None:
+    """Table, numbers and figure."""
+    table = Table("ratio", "return of every seed", "median")
+    rows = []
+    for ratio in sorted({x["ratio"] for x in results}):
+        cases = [x for x in results if x["ratio"] == ratio]
+        returns = [x["curve"][-1]["return"] for x in cases]
+        middle = median(returns)
+        rows.append({"ratio": ratio, "return": returns, "median": middle})
+        every = " ".join(f"{x:.2f}" for x in returns)
+        table.add_row(f"{ratio:.4f}", every, f"{middle:.2f}")
+    cli.write_study(out, settings, rows, results)
+    draw(out, rows, settings)
     Console().print(table)
 
 
-def score(case: dict[str, Any]) -> float:
-    """The mean return of greedy episodes."""
-    return case["results"]["greedy_return"]
+def draw(out: Path, rows: list[dict[str, Any]], settings: Method) -> None:
+    """Every seed, and the median."""
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([x["ratio"] for x in rows], [x["median"] for x in rows], linewidth=2)
+    every = [(row["ratio"], score) for row in rows for score in row["return"]]
+    axes.plot(*zip(*every, strict=True), "o", alpha=0.5)
+    axes.set_xscale("symlog", base=2, linthresh=1 / 256)
+    axes.set(xlabel="demonstration ratio (0: R2D2)", ylabel="greedy return")
+    figure.suptitle(f"{settings.env_name}: every seed, and the median")
+    figure.savefig(out / "study.png", dpi=120)
 
 
 if __name__ == "__main__":

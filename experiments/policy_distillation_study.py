@@ -5,12 +5,17 @@
 A2C trains a teacher on every game. Students with at most a quarter of its parameters
 learn from it by each method, and one network from all teachers together:
 
-    kl, nll, mse   the teacher acts; of policies, kl has a temperature of 1
-    actor_mimic    the student acts, with cross-entropy and the teacher's features
+    kl, nll, mse      the student acts
+    actor_mimic       so does it, with cross-entropy and the teacher's features
+    kl_teacher_acts   as kl, but the teacher acts
+
+Policies of A2C are far from greedy, so that what tells good from bad is small in their
+divergence: a temperature of 1/4 makes the student learn what the teacher prefers.
 
 Started again, the study goes on with what is missing. It writes study.json and
 table.txt, with `--draw-only` from the cases that there are. Returns are means over
-episodes of sampled actions, of which a policy's logits tell, and of greedy ones.
+episodes of sampled actions, and of greedy ones of which 5 % are random, as the paper
+has it: a game without chance has one greedy episode, which tells little.
 """
 
 import math
@@ -21,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +36,7 @@ from jaxrl_par.algorithms.a2c import A2CConfig
 from jaxrl_par.algorithms.policy_distillation import PolicyDistillationConfig
 from jaxrl_par.errors import at_least
 from jaxrl_par.networks import NetworkConfig
+from jaxrl_par.networks.heads import uniform_actions
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets import a2c, policy_distillation
 from jaxrl_par.presets.a2c import Args as TeacherArgs
@@ -37,22 +44,28 @@ from jaxrl_par.presets.policy_distillation import Args as StudentArgs
 from jaxrl_par.training import TrainingConfig
 from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluate
+from jaxrl_par.types import ActFn, Agent, Carry, Params, PRNGKey, Specs, TimeStep
 
-Method = Literal["kl", "nll", "mse", "actor_mimic"]
+Method = Literal["kl", "nll", "mse", "actor_mimic", "kl_teacher_acts"]
+_KL = PolicyDistillationConfig("kl", temperature=0.25)
 CONFIGS = {
-    "kl": PolicyDistillationConfig("kl", temperature=1.0),
+    "kl": _KL,
     "nll": PolicyDistillationConfig("nll"),
     "mse": PolicyDistillationConfig("mse"),
-    "actor_mimic": PolicyDistillationConfig("cross_entropy", 1.0, feature_cost=0.01),
+    "actor_mimic": PolicyDistillationConfig("cross_entropy", 0.25, feature_cost=0.01),
+    "kl_teacher_acts": _KL,
 }
 MODES = ("sampled", "greedy")
+EPSILON = 0.05
 TEACHER = TeacherArgs(
     unroll_length=16,
     network=NetworkConfig(widths=(128,), activation="relu"),
     optimizer=OptimizerConfig(learning_rate=5e-3, max_grad_norm=1.0),
     a2c=A2CConfig(gae_lambda=0.95, entropy_cost=0.03),
 )
-STUDENT = StudentArgs()
+STUDENT = StudentArgs(
+    network=NetworkConfig(channels=16, widths=(30,), activation="relu")
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +82,11 @@ class Args:
     methods: tuple[Method, ...] = get_args(Method)
     num_seeds: int = 1
     """Students of each method and game. Each game has one teacher."""
-    episodes: int = 600
+    episodes: int = 300
     """Of an evaluation of each game."""
     teacher_steps: int = 1_000_000
     """Environment steps of each teacher."""
-    student_steps: int = 1_000_000
+    student_steps: int = 600_000
     """Those of a student, for each game."""
     together: NetworkConfig = NetworkConfig(widths=(128,), activation="relu")
     """Of the student of all games."""
@@ -102,8 +115,8 @@ def planned(args: Args) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for game in args.games:
         yield f"teacher-{game}", partial(taught, args, game)
     for seed in range(args.num_seeds):
-        for game in args.games:
-            for method in args.methods:
+        for method in args.methods:
+            for game in args.games:
                 given = (args, (game,), method, seed, STUDENT.network)
                 yield f"{method}-{game}-{seed}", partial(learned, *given)
         if len(args.games) > 1:
@@ -148,7 +161,7 @@ def learned(
         STUDENT,
         env_name="+".join(games),
         teachers=tuple(str(args.out / "runs" / f"teacher-{x}") for x in games),
-        acts="student" if method == "actor_mimic" else "teacher",
+        acts="teacher" if method == "kl_teacher_acts" else "student",
         distil=CONFIGS[method],
         network=network,
         seed=seed,
@@ -161,21 +174,38 @@ def learned(
 
 
 def played(args: Args, folder: Path, games: tuple[str, ...]) -> dict[str, Any]:
-    """Mean returns of a run's agent in each game, and how large it is."""
+    """Mean returns of a run's agent in each game, their standard errors, and how large
+    it is."""
     loaded = training.load(folder)
     each = -(-args.episodes // 100)
     env = envs.make("+".join(games), 100 * len(games))
-    agents = dict(zip(MODES, (loaded.agent.act, loaded.agent.greedy), strict=True))
+    modes = (loaded.agent.act, mostly_greedy(loaded.agent, env.specs))
+    agents = dict(zip(MODES, modes, strict=True))
     returns: dict[str, dict[str, float]] = {game: {} for game in games}
+    errors: dict[str, dict[str, float]] = {game: {} for game in games}
     for mode, act in agents.items():
         agent = loaded.agent._replace(act=act)
         result = evaluate(agent, env, loaded.params, random.key(1), each)
         of_games = np.split(np.asarray(result.returns), len(games), axis=1)
         for game, found in zip(games, of_games, strict=True):
             returns[game][mode] = float(np.mean(found))
+            errors[game][mode] = float(np.std(found) / found.size**0.5)
     size = sum(x.size for x in jax.tree.leaves(loaded.params))
     print(f"{folder.name}: {returns}, {size:,} parameters", flush=True)
-    return {"returns": returns, "parameters": size}
+    return {"returns": returns, "errors": errors, "parameters": size}
+
+
+def mostly_greedy(agent: Agent, specs: tuple[Specs, Specs]) -> ActFn:
+    """The most likely action, or with probability EPSILON any that is possible."""
+
+    def act(params: Params, carry: Carry, step: TimeStep, key: PRNGKey):
+        greedy_key, random_key, which_key = jax.random.split(key, 3)
+        action, carry, extras = agent.greedy(params, carry, step, greedy_key)
+        drawn = uniform_actions(*specs, step.obs, random_key)
+        explores = jax.random.bernoulli(which_key, EPSILON, step.first.shape)
+        return jnp.where(explores, drawn, action), carry, extras
+
+    return act
 
 
 def write(args: Args, cases: list[dict[str, Any]]) -> None:
@@ -201,7 +231,8 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
 
 
 def kept(case: dict[str, Any], teachers: dict[str, Any]) -> dict[str, Any]:
-    """Shares of the teachers' returns, game by game, and their geometric mean."""
+    """Shares of the teachers' returns, game by game, their standard errors, and the
+    geometric mean."""
     row = {key: case[key] for key in ("games", "method", "seed")}
     sizes = [teachers[game]["parameters"] for game in case["games"]]
     row["share_of_parameters"] = case["parameters"] / min(sizes)
@@ -211,8 +242,21 @@ def kept(case: dict[str, Any], teachers: dict[str, Any]) -> dict[str, Any]:
             for game in case["games"]
         ]
         row[mode] = shares
+        row[f"{mode}_errors"] = [
+            _error(case, teachers[game], game, mode) for game in case["games"]
+        ]
         row[f"{mode}_mean"] = math.prod(max(x, 0) for x in shares) ** (1 / len(shares))
     return row
+
+
+def _error(
+    case: dict[str, Any], teacher: dict[str, Any], game: str, mode: str
+) -> float:
+    """Standard error of a share: of a ratio of two means that are independent."""
+    (mean, error), (whole, of_whole) = (
+        (x["returns"][game][mode], x["errors"][game][mode]) for x in (case, teacher)
+    )
+    return math.hypot(error, mean / whole * of_whole) / whole
 
 
 if __name__ == "__main__":

@@ -89,6 +89,16 @@ def world():
 
 
 @pytest.fixture
+def disk(tmp_path):
+    """A file system that can be made full, or for reading alone."""
+    from small_disk import Disk
+
+    disk = Disk(tmp_path / "disk")
+    yield disk
+    disk.unmount()
+
+
+@pytest.fixture
 def declared(monkeypatch):
     """Every metric that a run logs in the test is declared by a module."""
     from jaxrl_par.training import metrics, rows  # after the import hook

@@ -19,9 +19,13 @@ from jaxrl_par.algorithms.ppo import PPOConfig, ppo
 from jaxrl_par.algorithms.q_learning import QConfig, q_learning
 from jaxrl_par.algorithms.reinforce import ReinforceConfig, reinforce
 from jaxrl_par.algorithms.vmpo import VMPOConfig, vmpo
+from jaxrl_par.axis import Axis
+from jaxrl_par.bridge.actor_learner import asked as actor_learner
+from jaxrl_par.bridge.parameter_server import asked as parameter_server
 from jaxrl_par.bridge.supervision import SupervisionConfig
 from jaxrl_par.cli import parse
 from jaxrl_par.errors import (
+    RefusedError,
     above,
     at_least,
     below,
@@ -37,8 +41,11 @@ from jaxrl_par.replay import uniform
 from jaxrl_par.testing import probes
 from jaxrl_par.topologies.compiled import compiled, episodic
 from jaxrl_par.topologies.delayed import delayed
+from jaxrl_par.topologies.gossip import GossipConfig, gossip
+from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh
 from jaxrl_par.topologies.threads import ThreadsConfig, threads
+from jaxrl_par.topologies.workers import WorkersConfig
 
 ENV = probes.observation_reward(2)
 NETWORK = actor_critic(*ENV.specs, NetworkConfig(widths=(4,)))
@@ -209,6 +216,24 @@ def test_topologies_name_the_argument_that_is_wrong_and_what_is_right():
     for env in Simulator(), ENV:
         with pytest.raises(ValueError, match=maker):
             untyped(threads)(agent, env, 5, ThreadsConfig(), data_mesh(1))
+
+
+def test_schedules_meshes_and_configs_that_are_none_are_named():
+    agent, few = a2c(NETWORK, SGD), {"num_workers": 1}
+    parts = agent, lambda key: None, 5
+    told = "schedule must be a Schedule, as .* make, got "
+    with pytest.raises(RefusedError, match=f"{told}NoneType"):
+        untyped(delayed)(agent, ENV, 5, None, **few)
+    with pytest.raises(RefusedError, match=f"{told}int: 3"):
+        untyped(gossip)(agent, ENV, 5, GossipConfig(), schedule=3)
+    with pytest.raises(RefusedError, match="rounds must be Rounds, as"):
+        untyped(quorum)(agent, ENV, 5, loops.schedules.in_turn(1, 1), **few)
+    with pytest.raises(RefusedError, match=r"config must be a .*; mesh must be a Mesh"):
+        untyped(gossip)(agent, ENV, 5, WorkersConfig(), mesh=2)
+    with pytest.raises(RefusedError, match=r"config must be a .*; mesh must be a Mesh"):
+        untyped(actor_learner.asked)(*parts, WorkersConfig(), 2, Axis("data"))
+    with pytest.raises(RefusedError, match=r"config must be a WorkersConfig, got Thr"):
+        untyped(parameter_server.asked)(*parts, ThreadsConfig(), None)
 
 
 def test_bounds():

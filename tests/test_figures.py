@@ -12,7 +12,10 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "figures.py"
 
 @pytest.fixture(scope="module")
 def figures():
-    return runpy.run_path(str(SCRIPT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as Python does for a script
+        found = runpy.run_path(str(SCRIPT))
+    return found | runpy.run_path(str(SCRIPT.parent / "tables" / "markdown.py"))
 
 
 def test_the_page_is_what_the_results_say(figures):

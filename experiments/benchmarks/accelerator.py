@@ -30,9 +30,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+
+from jaxrl_par.errors import above, at_least
 
 SECTIONS = {"rates": 6, "dtypes": 1, "threads": 2, "repeat": 1, "purejaxrl": 2}
 """Each with its share of the time; what a section leaves, the next ones have."""
@@ -60,6 +61,11 @@ class Args:
     section: str | None = field(default=None)
     """Of the process that is started for one; ends is when it has to be done."""
     ends: float = 0.0
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        found = at_least(self, num_envs=1, rows=1, repetitions=1)
+        return found + above(self, seconds=0)
 
 
 def rates(args: Args) -> None:
@@ -362,4 +368,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--json-args"]:
         of_section(json.loads(sys.argv[2]))
     else:
-        main(tyro.cli(Args))
+        from jaxrl_par import cli
+
+        main(cli.parse(Args))

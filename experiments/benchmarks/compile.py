@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+
+from jaxrl_par import cli
+from jaxrl_par.errors import above
 
 HERE = Path(__file__).resolve().parent
 QUICK = ["--no-gif", "--evaluation-episodes", "2", "--evaluation-envs", "2"]
@@ -84,6 +86,10 @@ class Args:
     shown_above: float = 0.1
     """Seconds: programs that compile faster are only in the sum."""
     output: Path = HERE.parent / "results" / "compile.json"
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return above(self, limit=0)
 
 
 def main(args: Args) -> None:
@@ -198,4 +204,4 @@ def _cells(one: dict[str, Any]) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

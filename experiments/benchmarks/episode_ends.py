@@ -4,6 +4,7 @@ Each answer is yes, why not, or None where there is nothing to ask. What is true
 taken from the task's own transition, computed beside the step that is asked about.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,10 +23,16 @@ class Rows(NamedTuple):
     """What reset shows, [B, ...]."""
 
 
-def followed(wrapped: Wrapped, num_envs: int, num_steps: int, key: Any) -> Rows:
-    """Random legal actions."""
-    reset_key, step_key = jax.random.split(key)
+class Compiled(NamedTuple):
+    """B environments, compiled once for all questions: some take minutes."""
 
+    reset: Callable[[Any], tuple[Any, Any]]
+    """keys [B] -> (states, obs)"""
+    advance: Callable[[Any, Any], tuple[Any, tuple[Seen, Bare, Any]]]
+    """(states, key) -> (states, a row of random legal actions)"""
+
+
+def compiled(wrapped: Wrapped, num_envs: int) -> Compiled:
     def one(state, key):
         act_key, env_key = jax.random.split(key)
         action = wrapped.act(state, act_key)
@@ -36,15 +43,27 @@ def followed(wrapped: Wrapped, num_envs: int, num_steps: int, key: Any) -> Rows:
     def advance(state, key):
         return jax.vmap(one)(state, jax.random.split(key, num_envs))
 
-    state, first = jax.vmap(wrapped.reset)(jax.random.split(reset_key, num_envs))
+    return Compiled(jax.jit(jax.vmap(wrapped.reset)), jax.jit(advance))
+
+
+def followed(envs: Compiled, num_envs: int, num_steps: int, key: Any) -> Rows:
+    """Random legal actions."""
+    reset_key, step_key = jax.random.split(key)
+    state, first = envs.reset(jax.random.split(reset_key, num_envs))
     keys, rows = jax.random.split(step_key, num_steps), []
     # Not in a scan, which refuses those whose dtypes change.
-    step = jax.jit(advance)
     for key in keys:
-        state, row = step(state, key)
+        state, row = envs.advance(state, key)
         rows.append(jax.device_get(row))
     seen, bare, idle = jax.tree.map(lambda *x: np.stack(x), *rows)
     return Rows(seen, bare, idle, jax.device_get(first))
+
+
+def started(envs: Compiled, num_envs: int, times: int, key: Any) -> Any:
+    """What so many resets of all environments show, one after the other."""
+    keys = jax.random.split(key, (times, num_envs))
+    shown = [jax.device_get(envs.reset(x)[1]) for x in keys]
+    return jax.tree.map(lambda *x: np.concatenate(x), *shown)
 
 
 Answer = bool | str | None

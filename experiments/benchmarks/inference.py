@@ -16,7 +16,7 @@ were acted, after compilation, and all numbers are medians over rounds.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -161,9 +161,8 @@ def sizes(args: Args) -> list[tuple[int, int]]:
     return [(n, each) for n, each in pairs if n % each == 0]
 
 
-def compared(args: Args) -> list[dict[str, Any]]:
-    """A row of medians for each network, size and kind."""
-    rows = []
+def compared(args: Args) -> Iterator[list[dict[str, Any]]]:
+    """A row of medians for each kind, of one network and size after the other."""
     for network in args.networks:
         for num_envs, each in sizes(args):
             given = num_envs // each, each
@@ -171,6 +170,7 @@ def compared(args: Args) -> list[dict[str, Any]]:
                 {kind: measured(args, network, kind, *given) for kind in KINDS}
                 for _ in range(args.rounds)
             ]
+            rows = []
             for kind in KINDS:
                 told = [x[kind] for x in rounds]
                 numbers = {name: median(x[name] for x in told) for name in told[0]}
@@ -180,7 +180,7 @@ def compared(args: Args) -> list[dict[str, Any]]:
                 )
                 place = {"network": network, "num_envs": num_envs, "envs_each": each}
                 rows.append({**place, "kind": kind, "of_local": ratio, **numbers})
-    return rows
+            yield rows
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
@@ -238,11 +238,13 @@ def draw(args: Args, rows: Sequence[dict[str, Any]], path: Path) -> None:
 def run(args: Args) -> None:
     """Measures, and writes the table and the figure."""
     compute_in_place()
-    rows = compared(args)
+    settings = asdict(args) | {"output": args.output.name}
+    rows = []
+    for more in compared(args):  # which may take an hour, so all of it is kept
+        rows += more
+        told = {"machine": cli.machine(), "settings": settings, "rows": rows}
+        write_json(args.output, told)
     show(rows)
-    settings = asdict(args) | {"output": str(args.output)}
-    told = {"machine": cli.machine(), "settings": settings, "rows": rows}
-    write_json(args.output, told)
     draw(args, rows, args.output.with_suffix(".png"))
 
 

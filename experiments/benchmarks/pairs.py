@@ -17,9 +17,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+
+from jaxrl_par import cli
+from jaxrl_par.errors import above, at_least
 
 NEEDED = ("env_steps", "wall_seconds", "cpu_seconds")
 KINDS = ("cpu", "wall")
@@ -29,18 +31,20 @@ KINDS = ("cpu", "wall")
 class Args:
     """Compares the rates of two commands."""
 
-    ours: str
+    ours: str = ""
     """Command A, with its arguments."""
-    theirs: str
+    theirs: str = ""
     """Command B."""
     pairs: int = 5
     timeout: float = 300.0
     """Seconds that one run may take."""
     output: Path = Path("pairs.json")
 
-    def __post_init__(self):
-        if self.pairs < 1:
-            raise ValueError(f"pairs must be at least 1, got {self.pairs}")
+    def problems(self) -> list[str]:
+        """What is missing, or out of range."""
+        found = at_least(self, pairs=1) + above(self, timeout=0)
+        commands = {"ours": self.ours, "theirs": self.theirs}
+        return found + [f"{n} must be a command" for n, x in commands.items() if not x]
 
 
 def run(command: str, timeout: float) -> dict[str, float]:
@@ -133,4 +137,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(cli.parse(Args))

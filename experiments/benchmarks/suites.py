@@ -5,9 +5,10 @@
 
 For each task in turn: our stream; the bare transition of all environments under `vmap`,
 without resets, two steps at a time from states that the stream meets; and the suite's
-own automatic reset. All get random legal actions. Rates are environment steps for a
-CPU-second. `stream / bare` should be 0.9 at least, with the resets that `--kind` names,
-and `stream / own` above 1.
+own automatic reset. All get random legal actions. No state is a constant of what is
+compiled: XLA would compute beforehand what follows from it. Rates are environment steps
+for a CPU-second. `stream / bare` should be 0.9 at least, with the resets that `--kind`
+names, and `stream / own` above 1.
 """
 
 import json
@@ -27,7 +28,7 @@ from wrapped import Subject, chosen, raw
 
 from jaxrl_par import cli
 from jaxrl_par.envs import Raw, Resets, from_raw
-from jaxrl_par.envs.raw import as_written
+from jaxrl_par.envs.raw import as_written, constants_of
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import at_least
 
@@ -70,33 +71,41 @@ def resets(args: Args) -> Resets:
 
 
 def scanned(
-    args: Args, start: Any, advance: Callable, again: Callable | None = None
+    args: Args,
+    start: Any,
+    advance: Callable,
+    moments: Any = None,
 ) -> Timed:
     """Calls of many steps, a few at a time.
 
     Args:
       advance: (state, key) -> (state, what is read).
-      again: i -> the state in which the i-th few begin; by default where they were.
+      moments: states [N, ...] in which each few begin in turn; by default where those
+        before ended.
     """
+    # Among the arguments of the call: of a constant XLA computes much beforehand.
+    number = 0 if moments is None else len(jax.tree.leaves(moments)[0])
 
     def turn(now: Any, key: Any) -> Any:
         state, read = advance(now[0], key)
         seen = sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(read))
         return (state, now[1] + seen), None
 
-    def few(now: Any, drawn: Any) -> Any:
-        keys, i = drawn
-        return jax.lax.scan(turn, (again(i) if again else now[0], now[1]), keys)
-
     def call(run: Any) -> Any:
-        now, key = run
-        key, use = jax.random.split(key)
-        number = args.num_steps // FEW
-        keys = jax.random.split(use, (number, FEW))
-        now, _ = jax.lax.scan(few, now, (keys, jnp.arange(number)))
-        return (now, key), jnp.int32(args.num_envs * number * FEW)
+        now, key, moments = run
 
-    run = ((start, jnp.float32(0)), jax.random.key(1))
+        def few(now: Any, drawn: Any) -> Any:
+            keys, i = drawn
+            state = jax.tree.map(lambda x: x[i % number], moments) if number else now[0]
+            return jax.lax.scan(turn, (state, now[1]), keys)
+
+        key, use = jax.random.split(key)
+        turns = args.num_steps // FEW
+        keys = jax.random.split(use, (turns, FEW))
+        now, _ = jax.lax.scan(few, now, (keys, jnp.arange(turns)))
+        return (now, key, moments), jnp.int32(args.num_envs * turns * FEW)
+
+    run = ((start, jnp.float32(0)), jax.random.key(1), moments)
     return subject(call, run, args.num_envs * (args.num_steps // FEW) * FEW)
 
 
@@ -122,12 +131,13 @@ def of_bare(args: Args, made: Raw) -> Timed:
     """
     env = from_raw(made, args.num_envs, "stream", resets(args))
     chosen = jax.vmap(legal(made, lambda obs: obs))
+    whole = jax.vmap(constants_of(made).put_back)
 
     def turn(now: Any, key: Any) -> Any:
         act_key, env_key = jax.random.split(key)
         action = chosen(now[1].obs, jax.random.split(act_key, args.num_envs))
         state, step, *_ = env.step(now[0], action, env_key)
-        return (state, step), (now[0].inner.streams.state, now[1].obs)
+        return (state, step), (whole(now[0].inner.streams.state), now[1].obs)
 
     def met(key: Any) -> Any:
         keys = jax.random.split(key, args.num_steps)
@@ -136,7 +146,6 @@ def of_bare(args: Args, made: Raw) -> Timed:
         return jax.tree.map(lambda x: x[::every], before)
 
     moments = jax.jit(met)(jax.random.key(0))
-    number = len(jax.tree.leaves(moments)[0])
     act = legal(made, lambda obs: obs)
 
     def one(now: Any, key: Any) -> Any:
@@ -144,10 +153,8 @@ def of_bare(args: Args, made: Raw) -> Timed:
         state, obs, *told = made.step(now[0], act(now[1], act_key), env_key)
         return (state, obs), (obs, told)
 
-    def again(i: Any) -> Any:
-        return jax.tree.map(lambda x: x[i % number], moments)
-
-    return scanned(args, again(0), _mapped(args, one), again)
+    start = jax.tree.map(lambda x: x[0], moments)
+    return scanned(args, start, _mapped(args, one), moments)
 
 
 def of_own(args: Args, subject: Subject, made: Raw) -> Timed:

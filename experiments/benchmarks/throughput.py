@@ -50,12 +50,14 @@ from rich.table import Table
 from jaxrl_par import cli, envs, random
 from jaxrl_par.algorithms.a2c import a2c
 from jaxrl_par.algorithms.ppo import ppo
+from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import Program, epochs
 from jaxrl_par.networks import NetworkConfig, actor_critic
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled, scanned
+from jaxrl_par.topologies.sharded import data_mesh, sharded, share
 from jaxrl_par.types import Discrete, example
 
 
@@ -75,12 +77,15 @@ class Args:
     repetitions: int = 7
     xla_threads: int = 1
     """Threads that XLA computes with on CPU, as scripts choose for such networks; 0: as
-    many as there are processors. NPROC, where it is set, wins."""
+    many as there are processors, as always for several devices. NPROC, where it is set,
+    wins."""
     output: Path = Path("throughput.json")
     json_line: bool = False
     """Trains PPO as PureJaxRL does, and prints one line of JSON."""
     total_steps: int = 500_000
     """Environment steps of the training for that line."""
+    num_devices: int = 1
+    """Devices that share that training: on CPU, threads that each compute a program."""
     seed: int = 0
 
     def problems(self) -> list[str]:
@@ -93,6 +98,7 @@ class Args:
             repetitions=1,
             xla_threads=0,
             total_steps=1,
+            num_devices=1,
             seed=0,
         )
 
@@ -259,14 +265,17 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
     num_envs, num_minibatches, learning_rate, activation = PUREJAXRL[args.env_name]
     length, num_epochs = 128, 4
     num_updates = args.total_steps // (num_envs * length)
-    env = envs.make(args.env_name, num_envs)
+    axis = Axis() if args.num_devices == 1 else Axis("data")
+    env = envs.make(args.env_name, share(num_envs, args.num_devices))
     config = NetworkConfig(torso="mlp", activation=activation, shared=False)
     network = actor_critic(env.observation_spec, env.action_spec, config)
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=learning_rate), args.total_steps
     )
     learner = epochs(ppo(network, optimizer), num_epochs, num_minibatches)
-    program = compiled(learner, env, length)
+    program = compiled(learner, env, length, axis)
+    if args.num_devices > 1:
+        program = sharded(program, data_mesh(args.num_devices), axis)
     started = time.perf_counter()
     run = jax.jit(program.init)(random.key(args.seed))
     train = jax.jit(scanned(program, num_updates)).lower(run).compile()
@@ -290,7 +299,10 @@ def train_as_purejaxrl(args: Args) -> dict[str, Any]:
 
 def main(args: Args) -> None:
     """Measures, prints and writes."""
-    if args.xla_threads:
+    if args.num_devices > 1:
+        force = f"--xla_force_host_platform_device_count={args.num_devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {force}"
+    elif args.xla_threads:
         os.environ.setdefault("NPROC", str(args.xla_threads))
     if args.json_line:
         print(json.dumps(train_as_purejaxrl(args)), flush=True)

@@ -14,6 +14,7 @@ from own_resets import Bare, Seen, Wrapped, legal
 
 from jaxrl_par.envs import Raw, from_raw
 from jaxrl_par.envs import gymnax as adapter_of_gymnax
+from jaxrl_par.envs.raw import constants_of
 from jaxrl_par.envs.registry import alone
 
 
@@ -44,7 +45,7 @@ def raw(suite: str, subject: Subject, limit: int) -> Raw:
 
 def stream(raw: Raw) -> Wrapped:
     """One environment of our stream."""
-    env = from_raw(raw, 1, "stream")
+    env, whole = from_raw(raw, 1, "stream"), constants_of(raw).put_back
 
     def seen(x: Any) -> Any:
         return jax.tree.map(lambda x: x[0], x)
@@ -61,7 +62,7 @@ def stream(raw: Raw) -> Wrapped:
         return (state, step), told
 
     def bare(now, action, key):
-        inner = seen(now[0].inner.streams.state)
+        inner = whole(seen(now[0].inner.streams.state))
         step_key = jax.random.split(key, (2, 1))[0, 0]
         _, obs, reward, terminated, _ = raw.step(inner, action, step_key)
         return Bare(obs, reward, terminated)

@@ -46,15 +46,14 @@ from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig, make_optimizer
 from jaxrl_par.topologies.compiled import compiled
-from jaxrl_par.topologies.fleet import FleetConfig
+from jaxrl_par.topologies.configs import FleetConfig, ThreadsConfig, WorkersConfig
 from jaxrl_par.topologies.gossip import GossipConfig, averaged
-from jaxrl_par.topologies.threads import ThreadsConfig
-from jaxrl_par.topologies.workers import WorkersConfig
 from jaxrl_par.training.settings import TrainingConfig
 from jaxrl_par.types import Agent, PRNGKey, Specs
 
 _HIGHEST = {"num_envs": 2**20, "unroll_length": 2**20, "num_devices": 2**20}
 _HIGHEST |= {"xla_threads": 1024}
+_LOSSES = ("gossip.on_error", "gossip.max_restarts")
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,9 @@ class Args:
     normalize: bool = False
     """Normalise observations by their running mean and standard deviation."""
     repeat: str | None = None
-    """The schedule.jsonl of a run with these settings, of workers or of threads with
-    the free schedule: it is repeated in one thread, bit for bit, but for hogwild. With
+    """The schedule.jsonl of a run with these settings, of workers, of learners that
+    gossip in processes at their own pace, or of threads with the free schedule: it is
+    repeated in one thread, bit for bit, but for hogwild. With
     threads.keep_unrolls nothing is acted: the unrolls are read that the run kept."""
     optimizer: OptimizerConfig = OptimizerConfig()
     network: NetworkConfig = NetworkConfig()
@@ -130,7 +130,7 @@ class Args:
     """Their number and what becomes of stale or outlying gradients are those of delayed
     too."""
     delays: DelaysConfig = DelaysConfig()
-    """Of delayed, and of gossip where pace = own."""
+    """Of delayed, and of gossip in one process where pace = own."""
     gossip: GossipConfig = GossipConfig()
     in_processes: bool = False
     """For gossip: each learner in a process of its own, by Ray, as `fleet` says."""
@@ -188,13 +188,18 @@ class Args:
     @property
     def in_turns(self) -> bool:
         """Whether a schedule of turns, an array, is made before the run."""
-        own_pace = self.topology == "gossip" and self.gossip.pace == "own"
-        return self.topology == "delayed" or own_pace
+        paced = self.is_at_own_pace and not self.in_processes
+        return self.topology == "delayed" or paced
+
+    @property
+    def is_at_own_pace(self) -> bool:
+        """Whether learners gossip, each when it is done."""
+        return self.topology == "gossip" and self.gossip.pace == "own"
 
     @property
     def lanes(self) -> int:
         """Environments that a step of training learns from."""
-        if self.topology in ("compiled", "gossip") and not self.in_turns:
+        if self.topology in ("compiled", "gossip") and not self.is_at_own_pace:
             return self.num_envs
         if self.system == "threads":
             return self.threads.batch * self.envs_each
@@ -367,8 +372,14 @@ class Args:
         if name.startswith("resets.") and not self.goes_on:
             return "is for episodes that go on: here each is played from its start"
         if name.startswith("delays.") and not self.in_turns:
+            if self.is_at_own_pace:
+                return "is not for in_processes, where each is as fast as it is"
             return f"is for gossip.pace = own, not {self.gossip.pace}"
-        gossips = self.topology == "gossip"
+        if name in _LOSSES and not self.in_processes:
+            return "is for in_processes"
+        gossips, paced = self.topology == "gossip", self.is_at_own_pace
+        if name == "repeat" and gossips and not (paced and self.in_processes):
+            return "is for in_processes with gossip.pace = own"
         if name.startswith("fleet.") and gossips and not self.in_processes:
             return "is for in_processes"
         return unread(self, name)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from jaxrl_par import training
 from jaxrl_par.cli.config import parse_words
+from jaxrl_par.errors import either
 from jaxrl_par.training.pages import write_comparison
+from jaxrl_par.training.plots import ENDS
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,15 @@ class CompareArgs:
     metric: str = "episode_return"
     """Which of the metrics to compare."""
     out: Path = Path("comparison.png")
-    """The picture, or with the end .html a page with the tables besides; one that is
-    there is replaced."""
+    """The picture, .jpg, .pdf, .png or .svg, or with the end .html a page with the
+    tables besides; one that is there is replaced."""
+
+    def problems(self) -> list[str]:
+        """What cannot be written."""
+        ends = (".html", *ENDS)
+        if self.out.suffix.lower() in ends:
+            return []
+        return [f"out must end in {either(ends)}, got {self.out}"]
 
 
 def compare_command(argv: Sequence[str]) -> None:
@@ -34,7 +43,7 @@ def compare_command(argv: Sequence[str]) -> None:
     folders, args = parse_words(CompareArgs, argv, "jaxrl-par compare", "FOLDER ...")
     comparison = training.compare(folders, args.metric)
     print(comparison.text())
-    if args.out.suffix == ".html":
+    if args.out.suffix.lower() == ".html":
         write_comparison(comparison, args.out)
     else:
         comparison.draw(args.out)

@@ -87,7 +87,8 @@ def parse_words(
     """(words, options) of a command that takes words besides its options.
 
     Args:
-      words: what they are in the help: "FOLDER" is one, "FOLDER ..." one or more.
+      words: what they are in the help: "FOLDER" is one, "[FOLDER]" one or none, and
+        "FOLDER ..." one or more.
 
     Raises:
       SystemExit: as `parse`.
@@ -99,11 +100,12 @@ def parse_words(
     given, others = _words_and_options(config, argv)
     parsed, wrong = _parse_all(base, others)
     wrong += problems(parsed)
-    if not given:
+    if not given and not words.startswith("["):
         wrong.append(f"{words.split()[0]} is missing")
     elif len(given) > 1 and not wrong and not words.endswith("..."):
         # With an option that is none, one of them may be its value.
-        wrong.append(f"one {words} is taken, got {' and '.join(map(repr, given))}")
+        one = words.strip("[]")
+        wrong.append(f"one {one} is taken, got {' and '.join(map(repr, given))}")
     _refuse_any(wrong)
     return given, parsed
 

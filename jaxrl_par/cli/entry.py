@@ -27,6 +27,8 @@ from jaxrl_par.training.words import command_line
 
 _SMALL_PRODUCT = 2**24  # multiplications; above, a second thread helps
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
+_DEVICES = "xla_force_host_platform_device_count"
+_MOST_FORCED = 64  # devices of a CPU, unless the user asks XLA for more
 
 
 def main(
@@ -50,6 +52,7 @@ def main(
         configure_jax()
         args = parse(config, argv, program, about)
         if isinstance(args, Args):
+            force_devices(args)
             choose_threads(args)
             if args.topology == "threads" and args.num_devices == 1:
                 compute_in_place()
@@ -115,10 +118,28 @@ def choose_threads(args: Args) -> None:
     others, and costs processor time without making it faster (`benchmarks/pairs.py`).
     What the user has set by NPROC stays, and accelerators are left alone.
     """
-    accelerators = importlib.metadata.entry_points(group="jax_plugins")
-    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerators
     pure = args.topology in ("compiled", "delayed", "gossip")
     alone = pure and args.num_devices == 1
-    small = on_cpu and alone and args.largest_product() <= _SMALL_PRODUCT
+    small = _is_on_cpu() and alone and args.largest_product() <= _SMALL_PRODUCT
     if threads := args.xla_threads or int(small):
         os.environ.setdefault("NPROC", str(threads))
+
+
+def force_devices(args: Args) -> None:
+    """Makes XLA show a CPU as `num_devices` devices, before it starts.
+
+    They share its processors: several small programs compute faster than one of several
+    threads (`benchmarks/throughput.py --num-devices`). In several processes each has
+    its share. What the user has set in XLA_FLAGS stays, and accelerators are left
+    alone.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    here, rest = divmod(args.num_devices, args.hosts.num_processes or 1)
+    countable = not rest and 1 < here <= _MOST_FORCED and not args.hosts.detect
+    if countable and _is_on_cpu() and _DEVICES not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_DEVICES}={here}".strip()
+
+
+def _is_on_cpu() -> bool:
+    accelerators = importlib.metadata.entry_points(group="jax_plugins")
+    return os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerators

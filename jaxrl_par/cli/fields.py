@@ -79,7 +79,8 @@ def fits(value: Any, hint: Any) -> bool:
 def must_be(name: str, hint: Any, given: str) -> str:
     """The sentence that refuses a value."""
     meant = nearest(given.strip("'"), _choices(hint))
-    return f"{name} must be {spelled(hint, 'null')}, got {given}{meant}"
+    told = given if len(given) <= 60 else f"{given[:57]}..."
+    return f"{name} must be {spelled(hint, 'null')}, got {told}{meant}"
 
 
 def _choices(hint: Any) -> list[str]:

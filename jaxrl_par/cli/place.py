@@ -1,4 +1,7 @@
-"""From a config to what trains: the learner, and where it runs."""
+"""From a config to what trains: the learner, and where it runs.
+
+Engines are imported where one is made: all that asks for help would wait for them.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +16,8 @@ from jaxrl_par.cli.args import Args
 from jaxrl_par.errors import RefusedError, refuse
 from jaxrl_par.loops import Engine, Learner, Program
 from jaxrl_par.loops.records import RecordError
-from jaxrl_par.topologies import fleet as fleet_topology
-from jaxrl_par.topologies import threads as threads_topology
-from jaxrl_par.topologies import workers as workers_topology
 from jaxrl_par.topologies.delayed import delayed
 from jaxrl_par.topologies.gossip import gossip
-from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
 from jaxrl_par.topologies.quorum import quorum
 from jaxrl_par.topologies.sharded import data_mesh, sharded
 from jaxrl_par.training.failures import TrainingError
@@ -118,36 +117,47 @@ def _gossip(args: Args, learner: Learner) -> Program | Engine:
     if args.in_turns:
         schedule = args.delays.schedule(number, args.max_updates, args.seed)
     parts = learner, args.training_env(args.envs_each), args.unroll_length, args.gossip
+    if args.repeat is not None:
+        from jaxrl_par.topologies.gossip.fleet import repeat_recorded
+
+        return repeat_recorded(*parts, Path(args.repeat))
     if args.in_processes:
+        from jaxrl_par.topologies.gossip.fleet import fleet_of_learners
+
         return fleet_of_learners(*parts, args.fleet)
     mesh = None if args.num_devices == 1 else _mesh(args)
     return gossip(*parts, mesh=mesh, schedule=schedule)
 
 
 def _threads(args: Args, learner: Learner) -> Engine:
+    from jaxrl_par.topologies.threads import repeat_kept, repeat_recorded, threads
+
     # The same as in a fleet whose record is repeated: it says what acts.
     in_fleet = args.topology == "fleet" and not args.is_pure
     make = args.seeded() if in_fleet else args.make_host_env
     parts = learner, make, args.unroll_length, args.threads, _mesh(args)
     if args.repeat is None:
-        return threads_topology.threads(*parts)
+        return threads(*parts)
     if args.threads.keep_unrolls:
-        learned = learner, *parts[2:], Path(args.repeat)
-        return threads_topology.repeat_kept(*learned)
-    return threads_topology.repeat_recorded(*parts, Path(args.repeat))
+        return repeat_kept(learner, *parts[2:], Path(args.repeat))
+    return repeat_recorded(*parts, Path(args.repeat))
 
 
 def _workers(args: Args, learner: Learner) -> Engine:
+    from jaxrl_par.topologies.workers import repeat_recorded, workers
+
     if engine := args.make_engine(learner):
         return engine
     env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
     parts = learner, env, args.unroll_length, args.workers
     if args.repeat is None:
-        return workers_topology.workers(*parts)
-    return workers_topology.repeat_recorded(*parts, Path(args.repeat))
+        return workers(*parts)
+    return repeat_recorded(*parts, Path(args.repeat))
 
 
 def _fleet(args: Args, learner: Learner) -> Engine:
+    from jaxrl_par.topologies.fleet import fleet, fleet_of_workers
+
     if engine := args.make_engine(learner):
         return engine
     if args.repeat is not None:  # in one process
@@ -156,10 +166,10 @@ def _fleet(args: Args, learner: Learner) -> Engine:
     if args.system == "workers":
         env = args.make_env(args.envs_each) if args.is_pure else args.make_host_env
         parts = learner, env, length, args.workers
-        return fleet_topology.fleet_of_workers(*parts, fleet=args.fleet)
+        return fleet_of_workers(*parts, fleet=args.fleet)
     make = args.make_host_env if args.is_pure else args.seeded()
     parts = learner, make, length, args.threads, _mesh(args)
-    return fleet_topology.fleet(*parts, fleet=args.fleet)
+    return fleet(*parts, fleet=args.fleet)
 
 
 def _mesh(args: Args) -> Mesh:

@@ -199,8 +199,6 @@ def _cannot_compile(args: "Args") -> str:
 
 def _gossip_problems(args: "Args") -> list[str]:
     number, devices = args.gossip.num_learners, args.num_devices
-    if args.in_processes and args.in_turns:
-        return ["gossip.pace must be together with in_processes, got own"]
     if args.in_processes and devices != 1:
         return [f"num_devices must be 1 with in_processes, got {devices}"]
     if args.in_turns and args.delays.model == "constant":

@@ -14,7 +14,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     # Others count episodes by rows, which do not tell a staggered one.
     "resets": ("compiled", "delayed", "gossip"),
     "normalize": ("compiled", "delayed", "gossip", "threads"),
-    "repeat": SIMULATED,
+    "repeat": (*SIMULATED, "gossip"),
     "threads": ("threads",),
     "workers": ("workers",),
     "workers.num_workers": ("delayed", "workers"),

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import tyro
+from typing import Any, NamedTuple
 
 from jaxrl_par import envs, random, training
 from jaxrl_par.cli import experts
+from jaxrl_par.cli.config import parse_words
 from jaxrl_par.cli.entry import configure_jax
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.wrappers import previous_action_and_reward
-from jaxrl_par.errors import at_least, not_a_seed, refuse
+from jaxrl_par.errors import RefusedError, at_least, not_a_seed
 from jaxrl_par.training import demonstrations
 from jaxrl_par.training.interrupts import exits
 from jaxrl_par.training.recording import record
@@ -23,12 +22,11 @@ from jaxrl_par.types import Agent, Params
 
 @dataclass(frozen=True)
 class RecordArgs:
-    """Acts, and writes what was done, for `--replay.demonstrations`."""
+    """Acts, and writes what was done, for `--replay.demonstrations`.
 
-    folder: Annotated[
-        tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[FOLDER]")
-    ] = None
-    """That of the run whose agent acts, in the environments it was trained in."""
+    FOLDER is that of the run whose agent acts, in the environments it was trained
+    in."""
+
     expert: str | None = None
     """In place of a run: somebody who knows this environment, such as IMaze-21x21."""
     out: Path = Path("demonstrations")
@@ -49,8 +47,6 @@ class RecordArgs:
     def problems(self) -> list[str]:
         """What is out of range."""
         found = at_least(self, num_steps=1, num_envs=1) + not_a_seed(seed=self.seed)
-        if (self.folder is None) == (self.expert is None):
-            found.append("folder: give that of a run, or else an expert's environment")
         if self.expert is not None:
             found += [f"expert: {x}" for x in experts.problems(self.expert)]
         return found
@@ -72,16 +68,17 @@ def record_command(
 
     Raises:
       SystemExit: the command line is wrong.
-      TrainingError, RefusedError: it is out of range, the run cannot be loaded, or the
-        folder cannot be written.
+      TrainingError, RefusedError: there is no run or expert, or both; the run cannot
+        be loaded, or the folder not be written.
       Interrupted: a signal came; there is no folder then.
     """
-    args = tyro.cli(RecordArgs, args=argv, prog=program)
+    folders, args = parse_words(RecordArgs, argv, program, "[FOLDER]")
     with exits(), ExitStack() as stack:
         configure_jax()
-        refuse(args)
+        if bool(folders) == (args.expert is not None):
+            raise RefusedError("give the FOLDER of a run, or else an expert, not both")
         demonstrations.refuse_content(args.out)
-        actor = _expert(args) if args.folder is None else _loaded(args, stack)
+        actor = _loaded(args, folders[0], stack) if folders else _expert(args)
         key = random.key(args.seed)
         given = (actor.agent, actor.params, actor.env, args.num_steps, key)
         recording = record(*given, greedy=args.greedy)
@@ -103,16 +100,15 @@ def _expert(args: RecordArgs) -> _Actor:
     return _Actor(experts.of(args.expert), (), env, about)
 
 
-def _loaded(args: RecordArgs, stack: ExitStack) -> _Actor:
-    assert args.folder is not None
+def _loaded(args: RecordArgs, folder: str, stack: ExitStack) -> _Actor:
     named = args.checkpoint
     checkpoint = int(named) if named.isdecimal() else named
-    run = stack.enter_context(training.load(args.folder, checkpoint=checkpoint))
+    run = stack.enter_context(training.load(folder, checkpoint=checkpoint))
     if run.args.is_pure:
         env = run.args.make_env(args.num_envs)
     else:
         env = run.args.make_host_env(random.key(args.seed), args.num_envs)
         stack.callback(env.close)
-    about = {"agent": str(args.folder), "update": run.update}
+    about = {"agent": folder, "update": run.update}
     about["env_name"] = run.args.env_name
     return _Actor(run.agent, run.params, env, about)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from jaxrl_par.envs.base import Environment
+from jaxrl_par.envs.constant import Constants, constants
 from jaxrl_par.envs.host.info import metric_of
 from jaxrl_par.envs.resets import Resets, Source, source
 from jaxrl_par.envs.wrappers import clip_actions, episode_statistics
@@ -122,6 +123,7 @@ def from_raw(
     """
     refuse(resets, num_envs=num_envs, max_episode_steps=raw.limit)
     refuse_any(resets.misfits(num_envs, raw.limit))
+    raw = without_constants(raw)
     strong = strong_dtypes(raw)
     starts = source(resets, lambda keys: strong(jax.vmap(raw.reset)(keys)), num_envs)
 
@@ -147,6 +149,31 @@ def from_raw(
     return made._replace(
         episode=lambda now: statistics(now)._replace(counts=now.inner.streams.whole)
     )
+
+
+def constants_of(raw: Raw) -> Constants:
+    """What no reset and no step changes."""
+    action = jax.tree.map(lambda x: x[0], example(raw.action_spec, 1))
+    return constants(raw.reset, raw.step, action)
+
+
+def without_constants(raw: Raw) -> Raw:
+    """The same environment, with None in its state for what nothing changes."""
+    left_out, put_back = constants_of(raw)
+
+    def reset(key):
+        state, obs = raw.reset(key)
+        return left_out(state), obs
+
+    def step(state, action, key):
+        state, *row = raw.step(put_back(state), action, key)
+        return left_out(state), *row
+
+    def of_whole(function):
+        return function and (lambda *states: function(*map(put_back, states)))
+
+    others = {x: of_whole(getattr(raw, x)) for x in ("draw", "told", "discount")}
+    return raw._replace(reset=reset, step=step, **others)
 
 
 def _reset(raw: Raw, starts: Source, num_envs: int, resets: Resets) -> Callable:

@@ -116,7 +116,16 @@ def _of_a_suite(
         for unknown in params.keys() - {x.name for x in known}:
             allowed = [x.name for x in known]
             raise unknown_name(f"parameter of {name}", unknown, allowed)
-    return from_raw(adapter.raw(task, **params), num_envs, name, resets)
+    try:
+        return from_raw(adapter.raw(task, **params), num_envs, name, resets)
+    except RefusedError:
+        raise
+    except Exception as error:  # of any kind: suites check little of what they get
+        if not params:
+            raise
+        given = ", ".join(f"{x} = {value!r:.60}" for x, value in params.items())
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise RefusedError(f"{name} cannot be made with {given}: {why}") from error
 
 
 def _trials(

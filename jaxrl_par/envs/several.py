@@ -152,21 +152,23 @@ def _joint_spec(made: Sequence[Environment]) -> Box:
     """An array that holds what any of the tasks shows.
 
     Raises:
-      RefusedError: they differ in more than their last axis.
+      RefusedError: one shows no array, or they differ in more than their last axis.
     """
     specs: list[Box] = []
     for env in made:
-        spec, first = env.observation_spec, made[0].observation_spec
-        alike = isinstance(spec, Box) and isinstance(first, Box) and len(spec.shape) > 0
-        if not alike or (spec.shape[:-1], spec.dtype) != (
-            first.shape[:-1],
-            first.dtype,
-        ):
+        spec = env.observation_spec
+        if not isinstance(spec, Box) or not spec.shape:
+            raise RefusedError(
+                "tasks of one network show one array each, without a mask:"
+                f" {env.name} has {spec}"
+            )
+        specs.append(spec)
+        first = specs[0]
+        if (spec.shape[:-1], spec.dtype) != (first.shape[:-1], first.dtype):
             raise RefusedError(
                 "tasks of one network show arrays that differ in their last axis alone:"
                 f" {made[0].name} has {first}, {env.name} has {spec}"
             )
-        specs.append(spec)
     bounds = (
         [float(np.min(x.low)) for x in specs],
         [float(np.max(x.high)) for x in specs],

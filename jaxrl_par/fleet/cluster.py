@@ -26,11 +26,25 @@ class Call:
 
     def __init__(self, reference: Any):
         self._reference = reference
+        self._is_done = False
+        self._answer: Any = None
+        self._error: Exception | None = None
 
     def ready(self, seconds: float) -> bool:
         """Whether the answer is there, or will not come; waits so long for it."""
-        done, _ = ray.wait([self._reference], timeout=seconds)
-        return bool(done)
+        if self._is_done:
+            return True
+        # Taken at once: to ask whether it is there is a way as long as to get it.
+        try:
+            self._answer = ray.get(self._reference, timeout=seconds)
+        except ray.exceptions.RayTaskError as error:
+            self._error = error  # that may be a timeout, too, of there
+        except ray.exceptions.GetTimeoutError:
+            return False
+        except ray.exceptions.RayError as error:
+            self._error = error
+        self._is_done, self._reference = True, None
+        return True
 
     def result(self) -> Any:
         """The answer, which is there. Its arrays are read-only, and lie in the object
@@ -39,13 +53,15 @@ class Call:
         Raises:
           LostError: there is none.
         """
-        try:
-            return ray.get(self._reference, timeout=60)
-        except ray.exceptions.RayTaskError as error:
+        if not self.ready(60.0):
+            raise LostError("the answer did not come within 60 s")
+        error: Any = self._error
+        if isinstance(error, ray.exceptions.RayTaskError):
             # Not of what was asked for, which is part of the answer.
             raise error.as_instanceof_cause() from None
-        except ray.exceptions.RayError as error:
+        if error is not None:
             raise LostError(first_line(error)) from error
+        return self._answer
 
 
 class Handle:

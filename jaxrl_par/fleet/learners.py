@@ -1,11 +1,8 @@
 """The driver's side of learners in processes: told to advance, and what came of it."""
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par.fleet.arrays import on_host, own
-from jaxrl_par.fleet.cluster import Call, Cluster, LostError
+from jaxrl_par.fleet.cluster import LostError
 from jaxrl_par.fleet.config import FleetConfig
+from jaxrl_par.fleet.learner_processes import LearnerProcesses
 from jaxrl_par.fleet.peers import Advanced, Begun, Known, PeerProcess
-from jaxrl_par.fleet.processes import TICK, Lease, Slot
-from jaxrl_par.fleet.recipe import packed, settings
 from jaxrl_par.loops import Engine, Run
 from jaxrl_par.loops.peers import mean_state
 from jaxrl_par.types import Mean, Metrics, PRNGKey
@@ -42,15 +38,12 @@ class LearnerFleetEngine(Engine):
           patience: seconds without a sign of a process after which it is taken for
             lost.
         """
-        self._make, self._parts = make, parts
+        self._parts = make, parts
         self._size = num_learners
-        # Each learns in a thread, and is asked in another one.
-        self._fleet = replace(fleet, threads_per_process=1)
+        self._fleet = fleet
         self._patience = patience
         self._resources = ExitStack()
-        self._leases: dict[int, Lease] = {}
-        self._why: dict[int, str] = {}
-        """By learner that is lost."""
+        self._processes: LearnerProcesses | None = None
         self._compile_seconds = 0.0
         self._last: list[Run] = []
 
@@ -61,42 +54,36 @@ class LearnerFleetEngine(Engine):
     @property
     def living(self) -> list[int]:
         """Learners that are not lost."""
-        return sorted(self._leases)
+        return self._processes.living if self._processes else []
 
     def init(self, key: PRNGKey) -> Run:
         """Starts all processes, and in each of them a learner of a new run.
 
         Raises:
           RuntimeError: there is a run.
-          RefusedError, DeadlineError, LostError: as `Slot.acquire`, or as `Cluster`.
+          RefusedError, DeadlineError, LostError: as `LearnerProcesses`.
         """
-        if self._leases:
+        if self._processes:
             raise RuntimeError("an engine has one run: make another engine for another")
-        recipe = packed(self._make, self._parts, key)
-        config = self._fleet
-        cluster = Cluster(config, self._size * config.cpus_per_process)
-        self._resources.callback(cluster.close)
-        given = settings(config.xla_threads, shares_disk=cluster.is_local), recipe
-        names = tuple(cluster.full_name(f"learner-{i}") for i in range(self._size))
-
-        def started(place: int) -> Lease:
-            role = {"kind": PeerProcess, "known_as": f"learner-{place}"}
-            slot = Slot(cluster, config, f"learner {place}", *given, **role)
-            return slot.acquire(lambda: None)
-
-        with ThreadPoolExecutor(self._size) as pool:
-            self._leases = dict(enumerate(pool.map(started, range(self._size))))
+        given = self._size, self._fleet, self._patience, self._resources
+        processes = LearnerProcesses(PeerProcess, *self._parts, key, *given)
+        self._processes = processes
+        processes.start()
+        names = processes.names
         known = lambda i: (Known(names, i, self._patience),)  # noqa: E731
-        begun: dict[int, Begun] = self._asked("begin", known, config.start_seconds)
-        self._refuse_losses()
+        begun: dict[int, Begun] = processes.asked(
+            "begin", known, self._fleet.start_seconds
+        )
+        processes.refuse_losses()
         self._compile_seconds = max(x.compile_seconds for x in begun.values())
         self._last = [own(begun[i].run) for i in range(self._size)]
-        return _stacked(self._last)
+        return stacked(self._last)
 
     def resume(self, run: Run) -> None:
-        runs = [jax.tree.map(lambda x, i=i: x[i], run) for i in range(self._size)]
-        self._asked("resume", lambda i: (on_host(runs[i]),), self._patience)
-        self._refuse_losses()
+        assert self._processes is not None
+        runs = apart(run, self._size)
+        self._processes.asked("resume", lambda i: (on_host(runs[i]),))
+        self._processes.refuse_losses()
         self._last = runs
 
     def advance(self, run: Run, num_updates: int) -> tuple[Run, Metrics]:
@@ -105,22 +92,25 @@ class LearnerFleetEngine(Engine):
         Raises:
           LostError: none is left.
         """
-        before = self.living
+        processes = self._processes
+        assert processes is not None
+        before = processes.living
         given = lambda i: (num_updates,)  # noqa: E731
-        found: dict[int, Advanced] = self._asked("advance", given, self._patience)
+        found: dict[int, Advanced] = processes.asked("advance", given)
         if not found:
-            raise LostError(f"all {self._size} learners are lost. {self._told()}")
+            raise LostError(f"all {self._size} learners are lost. {processes.told()}")
         for i in sorted(set(before) - set(found)):
             told = f"{len(found)} of {self._size} go on without it"
-            warnings.warn(f"learner {i} is lost: {told}. {self._why[i]}", stacklevel=2)
+            why = processes.why[i]
+            warnings.warn(f"learner {i} is lost: {told}. {why}", stacklevel=2)
         living = {i: own(x.run) for i, x in found.items()}
         self._last = [
-            living[i] if i in living else _missing(self._last[i], list(living.values()))
+            living[i] if i in living else missing(self._last[i], list(living.values()))
             for i in range(self._size)
         ]
         columns = [found.get(i) for i in range(self._size)]
         metrics = _metrics([None if x is None else x.metrics for x in columns])
-        return _stacked(self._last)._replace(settings=run.settings), metrics
+        return stacked(self._last)._replace(settings=run.settings), metrics
 
     def record(self, path: Path) -> None:
         """Does nothing: who meets whom is known beforehand."""
@@ -129,75 +119,20 @@ class LearnerFleetEngine(Engine):
         """None: what learners wait for is in the metrics."""
 
     def close(self) -> None:
-        self._leases = {}
         self._resources.close()
 
-    def _asked(
-        self, method: str, arguments: Callable[[int], tuple], patience: float
-    ) -> dict[int, Any]:
-        """The answers of those that are there; who is lost is none of them any more."""
-        leases = self._leases
-        calls = {i: x.handle.call(method, *arguments(i)) for i, x in leases.items()}
-        signs = {i: _Sign(lease) for i, lease in leases.items()}
-        found = {}
-        while calls:
-            # In turn, and the first one waits for all.
-            for i, call in list(calls.items()):
-                if call.ready(TICK / len(calls)):
-                    del calls[i]
-                    self._answered(i, call, found)
-                elif signs[i].silent_for() > patience:
-                    del calls[i]
-                    leases[i].handle.kill()
-                    self._miss(i, f"nothing was heard of it for {patience:g} s")
-        return found
 
-    def _answered(self, place: int, call: Call, found: dict[int, Any]) -> None:
-        try:
-            found[place] = call.result()
-        except LostError as error:
-            self._miss(place, str(error))
-
-    def _miss(self, place: int, why: str) -> None:
-        self._why[place] = f"{self._leases[place].where}: {why}"
-        self._leases = {i: x for i, x in self._leases.items() if i != place}
-
-    def _told(self) -> str:
-        return "; ".join(self._why[i] for i in sorted(self._why))
-
-    def _refuse_losses(self) -> None:
-        """
-        Raises:
-          LostError: a learner was lost before any had learned.
-        """
-        if self._why:
-            raise LostError(f"learners were lost before training. {self._told()}")
-
-
-class _Sign:
-    """When a process was last heard of."""
-
-    def __init__(self, lease: Lease):
-        self._lease = lease
-        self._seen = self._asked = time.monotonic()
-        self._call: Call | None = None
-
-    def silent_for(self) -> float:
-        """Seconds since its last answer."""
-        now = time.monotonic()
-        if self._call is not None and self._call.ready(0.0):
-            self._call, self._seen = None, now
-        if self._call is None and now - self._asked > 1.0:
-            self._call, self._asked = self._lease.look("present", -1), now
-        return now - self._seen if self._call is not None else 0.0
-
-
-def _stacked(runs: Sequence[Run]) -> Run:
+def stacked(runs: Sequence[Run]) -> Run:
     """Leaves [N, ...]. Strong types, as those that come from a file."""
     return jax.tree.map(lambda *xs: jnp.stack(xs), *runs)
 
 
-def _missing(last: Run, living: Sequence[Run]) -> Run:
+def apart(run: Run, num_learners: int) -> list[Run]:
+    """The inverse of `stacked`."""
+    return [jax.tree.map(lambda x, i=i: x[i], run) for i in range(num_learners)]
+
+
+def missing(last: Run, living: Sequence[Run]) -> Run:
     """A learner that is lost, as it would go on: with the mean of the others, in the
     environments that it was seen in last."""
     mean = mean_state(
@@ -210,7 +145,7 @@ def _missing(last: Run, living: Sequence[Run]) -> Run:
 def _metrics(columns: list[list[Metrics] | None]) -> Metrics:
     """Of K updates, [K, N]. One who is lost counts nothing, and has no numbers."""
     other = next(x for x in columns if x is not None)
-    nobody = [{name: _none_of(x) for name, x in row.items()} for row in other]
+    nobody = [{name: none_of(x) for name, x in row.items()} for row in other]
     whole = [nobody if x is None else x for x in columns]
     rows = [
         jax.tree.map(lambda *xs: np.stack(xs), *row) for row in zip(*whole, strict=True)
@@ -218,7 +153,7 @@ def _metrics(columns: list[list[Metrics] | None]) -> Metrics:
     return jax.tree.map(lambda *xs: np.stack(xs), *rows)
 
 
-def _none_of(value: Any) -> Any:
+def none_of(value: Any) -> Any:
     if isinstance(value, Mean):
         return Mean(0 * value.total, 0 * value.count)
     value = np.asarray(value)

@@ -30,20 +30,21 @@ class Holder:
     def __init__(self) -> None:
         end_with_parent()
         self._held: dict[int, list[Any]] = {}
+        self._oldest = -1
+        """Nothing before it is needed any more."""
         self._changed = asyncio.Condition()
 
     async def publish(self, version: int, boxed: list[Any], kept: list[int]) -> None:
         """
         Args:
           boxed: the reference to the parameters, in a list, so that it stays one.
-          kept: versions that are still needed. Publications may come in any order.
+          kept: versions that are still needed. Ray may bring publications in any order.
         """
         async with self._changed:
+            self._oldest = max(self._oldest, min(kept))
             self._held[version] = boxed
-            for old in self._held.keys() - set(kept):
-                # A publication that was overtaken must not drop what is newer.
-                if old < version:
-                    del self._held[old]
+            for old in [x for x in self._held if x < self._oldest]:
+                del self._held[old]
             self._changed.notify_all()
 
     async def pull(self, at_least: int, exact: bool) -> tuple[int, list[Any]]:
@@ -56,9 +57,14 @@ class Holder:
           LookupError: it was dropped.
         """
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: max(self._held, default=-1) >= at_least
-            )
+            if exact:  # a newer one may have overtaken it
+                await self._changed.wait_for(
+                    lambda: at_least in self._held or at_least < self._oldest
+                )
+            else:
+                await self._changed.wait_for(
+                    lambda: max(self._held, default=-1) >= at_least
+                )
             version = at_least if exact else max(self._held)
             if version not in self._held:
                 raise LookupError(f"version {version} is not kept: {set(self._held)}")

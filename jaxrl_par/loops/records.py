@@ -7,7 +7,7 @@ with which the run can be repeated serially, bit for bit.
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
@@ -99,8 +99,10 @@ class Recorder:
         try:
             yield
         except OSError as error:
-            if self._file is not None:
-                self._file.truncate(self._num_bytes)
+            # Where that fails too, who reads it leaves out half a line.
+            with suppress(OSError):
+                if self._file is not None:
+                    self._file.truncate(self._num_bytes)
             self.close()
             warnings.warn(
                 f"{self._path} cannot be written: {error.strerror}. The run goes on,"

@@ -9,14 +9,14 @@ Times are in units of the mean time that a worker takes from one turn to its nex
 """
 
 import heapq
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jaxrl_par.errors import above, refuse_any
+from jaxrl_par.errors import above, lacking, refuse_any
 
 Ints = Int[np.ndarray, " N"]
 
@@ -33,6 +33,12 @@ class Schedule(NamedTuple):
     def traced(self) -> bool:
         """Whether it is known only when the program runs."""
         return any(isinstance(x, Tracer) for x in self)
+
+
+def not_a_schedule(schedule: Any) -> list[str]:
+    """A line for what is none."""
+    makes = "a Schedule, as the functions of loops.schedules make"
+    return lacking(makes, "worker", "delay", schedule=schedule)
 
 
 def in_turn(num_workers: int, num_turns: int, delay: Int[Array, ""] | int = 0):

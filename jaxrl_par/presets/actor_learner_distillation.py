@@ -24,7 +24,7 @@ from jaxrl_par.networks import (
     asymmetric,
 )
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.configs import ThreadsConfig
 from jaxrl_par.types import Agent, Specs
 
 

@@ -18,7 +18,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.dqn import Args as DQNArgs
 from jaxrl_par.presets.dqn import make_agent
 from jaxrl_par.replay import PriorityConfig
-from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.configs import ThreadsConfig
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from jaxrl_par.loops.pace import PaceConfig
 from jaxrl_par.networks import NetworkConfig, q_network, world_network
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.replay import Windows
-from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.configs import ThreadsConfig
 from jaxrl_par.types import Agent, Specs
 
 

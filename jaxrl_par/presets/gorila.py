@@ -31,7 +31,7 @@ from jaxrl_par.loops.outliers import OutlierConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.dqn import Args as DQNArgs
 from jaxrl_par.presets.dqn import make_agent
-from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.topologies.configs import WorkersConfig
 from jaxrl_par.training import TrainingConfig
 
 

@@ -9,7 +9,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.impala import Args as ImpalaArgs
 from jaxrl_par.presets.impala import make_agent
-from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.configs import ThreadsConfig
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.sweep import Args as SweepArgs
 from jaxrl_par.presets.sweep import make_agent, train
 from jaxrl_par.training import Trained, TrainingConfig
+from jaxrl_par.training.plots import save
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axis.set_yscale("log" if name != "setting_gamma" else "linear")
     axes[-1].plot(steps, [len(set(x)) for x in ancestors])
     axes[-1].set(title="ancestors alive", xlabel="environment steps of all members")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 EXPERIMENT = cli.Experiment(Args, make_agent, train=train_and_draw)

@@ -8,7 +8,7 @@ from jaxrl_par.cli import Topology
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets.ppo import Args as PPOArgs
 from jaxrl_par.presets.ppo import make_agent
-from jaxrl_par.topologies.threads import ThreadsConfig
+from jaxrl_par.topologies.configs import ThreadsConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxrl_par import cli
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets.impala import make_agent
 from jaxrl_par.presets.impala_threads import Args as ImpalaArgs
-from jaxrl_par.topologies.threads import CentralConfig, ThreadsConfig
+from jaxrl_par.topologies.configs import CentralConfig, ThreadsConfig
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxrl_par.algorithms.trust_region import TRPOConfig, trpo
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.networks import NetworkConfig, actor_critic, policy_network
 from jaxrl_par.optimizers import OptimizerConfig
-from jaxrl_par.topologies.workers import WorkersConfig
+from jaxrl_par.topologies.configs import WorkersConfig
 from jaxrl_par.types import Agent, Specs
 
 FRESH = StalenessConfig("reject", max_staleness=0)

@@ -133,6 +133,7 @@ def delayed(
     sizes = {"unroll_length": unroll_length, "num_workers": num_workers}
     refuse(staleness, outliers, **sizes)
     refuse_others(env)
+    refuse_any(schedules.not_a_schedule(schedule))
     if max_delay is None:
         if schedule.traced:
             raise ValueError("a traced schedule needs max_delay")

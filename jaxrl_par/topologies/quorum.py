@@ -23,7 +23,7 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.axis import Axis
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
-from jaxrl_par.errors import refuse, refuse_any
+from jaxrl_par.errors import lacking, refuse, refuse_any
 from jaxrl_par.loops import rounds as found_in
 from jaxrl_par.loops.rounds import LEARNED, NOTHING, Rounds
 from jaxrl_par.loops.run import episode_metrics
@@ -120,6 +120,8 @@ def quorum(
     refuse(unroll_length=unroll_length, num_workers=num_workers)
     refuse_others(env)
     learner = loops.learner_of(learner)
+    makes = "Rounds, as the functions of loops.rounds make"
+    refuse_any(lacking(makes, "worker", "delay", "kind", rounds=rounds))
     found = found_in.problems(rounds, num_workers)
     if not found and learner.in_order and rounds.quorum != num_workers:
         found.append(

@@ -42,7 +42,7 @@ class Aside:
         """
         self._what, self._patience = what, patience
         self._calls: queue.SimpleQueue[tuple[str, Row | None]] = queue.SimpleQueue()
-        self._failed = False
+        self._failed, self._telling = False, threading.Lock()
         self._thread = threading.Thread(target=self._work, args=(make,), daemon=True)
         self._thread.start()
 
@@ -77,8 +77,11 @@ class Aside:
             self._fail(_said(error))
 
     def _fail(self, reason: str) -> None:
-        self._failed = True
-        tell(f"{self._what}: {reason}. Training goes on without it")
+        """The first reason is told, before `close` may end and the process with it."""
+        with self._telling:
+            if not self._failed:
+                tell(f"{self._what}: {reason}. Training goes on without it")
+            self._failed = True
 
 
 class WeightsAndBiases:

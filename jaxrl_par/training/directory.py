@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,23 @@ class RunDirectory(AbstractContextManager):
             write_bytes(self.config, self._content)
 
     def __exit__(self, *exception: object) -> None:
-        """Lets others write here. A new folder without a checkpoint is removed."""
-        if unused := self._is_unused():
-            self.config.unlink(missing_ok=True)
-            if self.checkpoints.exists():
-                for path in self.checkpoints.iterdir():
-                    path.unlink()
-                self.checkpoints.rmdir()
-        self._hold.release(remove=unused)
-        if unused:
-            self.path.rmdir()
+        """Lets others write here. A new folder without a checkpoint is removed, where
+        it can be."""
+        # What ended the run is told, and not that nothing could be removed any more.
+        with suppress(OSError):
+            if self._is_unused():
+                self._remove()
+        self._hold.release()
+
+    def _remove(self) -> None:
+        """The lock last: nobody else takes the folder before it is empty."""
+        self.config.unlink(missing_ok=True)
+        if self.checkpoints.exists():
+            for path in self.checkpoints.iterdir():
+                path.unlink()
+            self.checkpoints.rmdir()
+        self._hold.remove()
+        self.path.rmdir()
 
     def _is_unused(self) -> bool:
         """Whether there is nothing but what every run begins with."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,8 +89,10 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
-            if temporary.is_file():
-                temporary.unlink()
+            # What is told is why it could not be written.
+            with suppress(OSError):
+                if temporary.is_file():
+                    temporary.unlink()
             raise
 
 
@@ -258,15 +260,13 @@ class Hold(AbstractContextManager):
             self._file.truncate(0)
             self._file.write(json.dumps(about).encode() + b"\n")
 
-    def release(self, *, remove: bool = False) -> None:
-        """Lets others in.
-
-        Args:
-          remove: the file as well, while nobody else can hold it.
-        """
-        if remove:
-            self._path.unlink(missing_ok=True)
+    def release(self) -> None:
+        """Lets others in."""
         self._file.close()
+
+    def remove(self) -> None:
+        """Removes the file, while nobody else can hold it."""
+        self._path.unlink(missing_ok=True)
 
     def __exit__(self, *exception: object) -> None:
         self.release()

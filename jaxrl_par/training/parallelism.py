@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jaxrl_par.loops import Report
+from jaxrl_par.training.plots import save
 
 _COLORS = {
     "environment": "#4c72b0",
@@ -47,4 +48,4 @@ def draw(report: Report, path: Path) -> None:
     lags.bar(list(report.lags), list(report.lags.values()), color=_COLORS["acting"])
     lags.set(xlabel="lag in updates", ylabel=report.counted)
     figure.suptitle(report.advice(), fontsize=9)
-    figure.savefig(path, dpi=120)
+    save(figure, path)

@@ -1,5 +1,6 @@
 """Curves of runs as pictures, drawn without matplotlib's global state."""
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxrl_par.errors import RefusedError, either
+from jaxrl_par.training.files import write_bytes
 from jaxrl_par.training.intervals import Interval
 from jaxrl_par.training.rows import Row
+
+ENDS = (".jpg", ".pdf", ".png", ".svg")
+"""Of the names of pictures."""
 
 _SECONDS = 10.0
 
@@ -57,7 +63,7 @@ def draw_curve(rows: Sequence[Row], path: Path, metric: str = "episode_return") 
         axes.fill_between(steps, low, high, alpha=0.2, linewidth=0)
     axes.set(xlabel="environment steps", ylabel=_words(metric))
     _plain(axes)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 class Band(NamedTuple):
@@ -88,7 +94,30 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: Path, metric: str) ->
         axes.set(title=title, xlabel="environment steps", ylabel=_words(metric))
         axes.legend(fontsize=8, frameon=False)
         _plain(axes)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
+
+
+def check_name(path: str | Path) -> None:
+    """Accepts what `save` can write.
+
+    Raises:
+      RefusedError: the name ends otherwise.
+    """
+    if Path(path).suffix.lower() not in ENDS:
+        raise RefusedError(f"{path} must end in {either(ENDS)}")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure of matplotlib as what the name's end says.
+
+    Raises:
+      RefusedError: as `check_name`.
+      FileError, DiskFullError: it cannot be written; an old picture is as it was.
+    """
+    check_name(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format=path.suffix[1:].lower())
+    write_bytes(path, drawn.getvalue())
 
 
 def _words(metric: str) -> str:

@@ -147,10 +147,10 @@ class JsonLines:
     def flush(self) -> None:
         with self._telling():
             # The folder may have been moved, and made anew for a checkpoint.
-            if not self.path.exists() and self.path.parent.exists():
-                self._rewrite()
-            if self._file is not None:
-                os.fsync(self._file.fileno())
+            is_gone = not self.path.exists() and self.path.parent.exists()
+            file = self._rewrite() if is_gone or self._file is None else self._file
+            self._append()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         self.flush()
@@ -165,7 +165,7 @@ class JsonLines:
                 self.path.replace(self.path.with_name(f"unread-{self.path.name}"))
             raise
 
-    def _rewrite(self) -> None:
+    def _rewrite(self) -> BinaryIO:
         if self._file is not None:
             self._file.close()
         self._file = None
@@ -174,6 +174,7 @@ class JsonLines:
             self._file = self.path.open("r+b", buffering=0)
         self._written = len(self.rows)
         self._num_bytes = self._file.seek(0, os.SEEK_END)
+        return self._file
 
     def _append(self) -> None:
         """Writes the rows that are not there, over half a line of a full disk."""

@@ -108,19 +108,15 @@ class Comparison:
         """Writes the curves as a picture, with a panel for each environment.
 
         Raises:
-          TrainingError: it cannot be written there, or as what the name's end says.
+          RefusedError: the name does not end as a picture's.
+          TrainingError: it cannot be written there; an old one is as it was.
         """
-        if not Path(path).suffix:  # which would be given one
-            raise TrainingError(f"{path} has no end that says of what kind: take .png")
         panels: dict[str, list[plots.Band]] = {}
         for group in self.groups:
             label = f"{group.name} ({_seeds(group.num_seeds)})"
             band = plots.Band(label, *group.curve)
             panels.setdefault(group.environment, []).append(band)
-        try:
-            plots.draw_bands(panels, Path(path), self.metric)
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{path} cannot be written: {error}") from error
+        plots.draw_bands(panels, Path(path), self.metric)
 
     def ends(self) -> list[list[str]]:
         """A table of how the groups ended, with a row of titles."""

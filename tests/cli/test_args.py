@@ -10,12 +10,13 @@ import pytest
 import tyro
 
 from jaxrl_par import cli, errors, presets, random
-from jaxrl_par.cli.entry import choose_threads, compute_in_place
+from jaxrl_par.cli.entry import choose_threads, compute_in_place, force_devices
 from jaxrl_par.cli.readers import READ_BY, SIMULATED
 from jaxrl_par.elapsed import passed
 from jaxrl_par.envs.host import HostEnvironment
 from jaxrl_par.envs.resets import Resets
 from jaxrl_par.envs.wrappers import WithPrevious
+from jaxrl_par.hosts.config import HostsConfig as Hosts
 from jaxrl_par.loops.asynchronous import StalenessConfig
 from jaxrl_par.loops.delays import DelaysConfig
 from jaxrl_par.loops.outliers import OutlierConfig
@@ -80,8 +81,10 @@ REFUSED = [
     ({"topology": "delayed", "backend": "gymnasium"},
      "backend is for topology = threads or workers, not delayed: leave it out, got"
      " gymnasium"),
-    ({"repeat": "x"}, "repeat is for topology = threads or workers, not compiled"),
-    ({"topology": "delayed", "repeat": "x"}, "repeat is for topology = threads or"),
+    ({"repeat": "x"}, "repeat is for topology = threads, workers or gossip, not"
+     " compiled"),
+    ({"topology": "delayed", "repeat": "x"},
+     "repeat is for topology = threads, workers or gossip"),
     ({"topology": "threads", "repeat": "x", "threads": ThreadsConfig(2, "lockstep")},
      "repeat is for threads with the free schedule, not lockstep"),
     ({"topology": "workers", "num_devices": 2},
@@ -131,8 +134,17 @@ REFUSED = [
     ({"in_processes": True}, "in_processes is for topology = gossip, not compiled"),
     ({"topology": "gossip", "fleet": FleetConfig(xla_threads=2)},
      "fleet.xla_threads is for in_processes: leave it out, got 2"),
-    ({"topology": "gossip", "in_processes": True, "gossip": GossipConfig(pace="own")},
-     "gossip.pace must be together with in_processes, got own"),
+    ({"topology": "gossip", "in_processes": True, "gossip": GossipConfig(pace="own"),
+      "delays": DelaysConfig("none")},
+     "delays.model is not for in_processes, where each is as fast as it is: leave it"
+     " out, got none"),
+    ({"topology": "gossip", "in_processes": True, "repeat": "x"},
+     "repeat is for in_processes with gossip.pace = own: leave it out, got x"),
+    ({"topology": "gossip", "gossip": GossipConfig(pace="own", on_error="restart")},
+     "gossip.on_error is for in_processes: leave it out, got restart"),
+    ({"topology": "gossip", "in_processes": True,
+      "gossip": GossipConfig(on_error="restart")},
+     "gossip.on_error is for pace = own, not together: leave it out, got restart"),
     ({"topology": "gossip", "in_processes": True, "num_devices": 4},
      "num_devices must be 1 with in_processes, got 4"),
     ({"topology": "gossip", "in_processes": True,
@@ -467,6 +479,33 @@ def test_the_host_of_an_accelerator_keeps_its_threads(platforms, chosen, monkeyp
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [group])
     choose_threads(cli.Args())
     assert os.environ.get("NPROC") == chosen
+
+
+FORCED = "--xla_force_host_platform_device_count="
+DEVICES = [
+    (dict(num_devices=2), {}, f"--a=b {FORCED}2"),
+    (dict(num_devices=64), {}, f"--a=b {FORCED}64"),
+    (dict(num_devices=65), {}, "--a=b"),
+    (dict(num_devices=1), {}, "--a=b"),
+    (dict(num_devices=4, hosts=Hosts("h:1", 2, 0)), {}, f"--a=b {FORCED}2"),
+    (dict(num_devices=3, hosts=Hosts("h:1", 2, 0)), {}, "--a=b"),
+    (dict(num_devices=4, hosts=Hosts(detect=True)), {}, "--a=b"),
+    (dict(num_devices=2), {"XLA_FLAGS": f"{FORCED}8"}, f"{FORCED}8"),
+    (dict(num_devices=2), {"JAX_PLATFORMS": ""}, "--a=b"),
+]
+
+
+@pytest.mark.parametrize(("options", "environment", "flags"), DEVICES)
+def test_a_cpu_has_the_devices_that_are_asked_for(
+    options, environment, flags, monkeypatch
+):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [group])
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--a=b")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    force_devices(cli.Args(num_envs=192, **options))
+    assert os.environ["XLA_FLAGS"] == flags
 
 
 def test_a_product_is_that_of_a_minibatch():

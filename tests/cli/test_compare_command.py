@@ -28,3 +28,13 @@ def test_a_table_is_printed_and_a_picture_written(tmp_path, capsys):
 def test_what_cannot_be_compared_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="is no folder"):
         compare_command([str(tmp_path / "x")])
+
+
+def test_a_name_that_is_of_no_picture_is_refused_before_all_else(tmp_path, capsys):
+    leave(tmp_path / "run", 0, episode_return=1)
+    with pytest.raises(SystemExit) as stop:
+        compare_command([str(tmp_path), "--out", "x.xyz"])
+    assert stop.value.code == 2
+    told = capsys.readouterr()
+    assert "out must end in .html, .jpg, .pdf, .png or .svg, got x.xyz" in told.err
+    assert not told.out

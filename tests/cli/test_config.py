@@ -41,6 +41,12 @@ def test_a_negative_number_is_no_option(capsys):
     assert "--part.rate must be float, got fast" in error
 
 
+def test_a_value_that_is_long_is_told_in_a_line(capsys):
+    """Python makes no integer of so many digits."""
+    error = refused(capsys, "--seed", "1" * 5000)
+    assert f"--seed must be int, got {'1' * 57}...\n" in error
+
+
 @dataclass(frozen=True)
 class Study:
     """A config that has a whole experiment's in it."""

@@ -55,16 +55,25 @@ def test_a_run_shows_what_it_learned(tmp_path):
     assert not about["greedy"] and about["env_name"] == "CartPole-v1"
 
 
-def test_what_cannot_be_recorded_is_told(tmp_path):
-    for asked, told in (
-        ([], "folder: give that of a run, or else an expert's environment"),
-        (["run", "--expert", "IMaze-9x9"], "folder: give that of a run, or else"),
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
         (["--expert", "CartPole-v1"], "expert: there is no expert of CartPole-v1"),
         (["run", "--num-steps", "0"], "num_steps must be at least 1, got 0"),
-    ):
-        with pytest.raises(RefusedError) as error:
+        (["run", "--num-step", "3"], "did you mean '--num-steps'?"),
+        (["run", "other"], "one FOLDER is taken, got 'run' and 'other'"),
+    ],
+)
+def test_options_that_are_wrong_are_told(asked, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        record_command(asked)
+    assert stop.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_what_cannot_be_recorded_is_told(tmp_path):
+    for asked in ([], ["run", "--expert", "IMaze-9x9"]):
+        with pytest.raises(RefusedError, match="give the FOLDER of a run, or else an"):
             record_command(asked)
-        assert str(error.value).startswith(told)
     (tmp_path / "note").touch()
     with pytest.raises(TrainingError, match="is not empty: give another folder"):
         record_command(["--expert", "IMaze-9x9", "--out", str(tmp_path)])

@@ -12,7 +12,7 @@ from walks import followed, walk
 from jaxrl_par.envs import from_gymnax, from_raw
 from jaxrl_par.envs.catalogue import gymnax_names
 from jaxrl_par.envs.gymnax import raw as raw_of
-from jaxrl_par.envs.raw import strong_dtypes
+from jaxrl_par.envs.raw import strong_dtypes, without_constants
 from jaxrl_par.envs.suites import table
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import check_environment
@@ -123,7 +123,8 @@ def test_nothing_of_gymnax_survives_an_episode(name):
     # gymnax selects between arrays, which must have the same dtype.
     limit = type(params.max_steps_in_episode)(5)
     params = params.replace(max_steps_in_episode=limit)
-    env, raw = from_gymnax(inner, 2, params), raw_of(inner, params)
+    env = from_gymnax(inner, 2, params)
+    raw = without_constants(raw_of(inner, params))
     spec = env.action_spec
     actions = jnp.zeros((20, 2, *spec.shape), spec.dtype)
     check_restart(env, raw, actions)
@@ -141,7 +142,7 @@ def test_nothing_of_a_suite_survives_an_episode(suite, task, params):
     if why := table.problem(suite):
         pytest.skip(why)
     raw = import_module(f"jaxrl_par.envs.suites.{suite}").raw(task, **params)
-    env = from_raw(raw, 2, task)
+    env, raw = from_raw(raw, 2, task), without_constants(raw)
     spec = env.action_spec
     check_restart(env, raw, jnp.zeros((20, 2, *spec.shape), spec.dtype))
 

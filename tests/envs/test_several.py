@@ -9,7 +9,7 @@ from jaxrl_par import envs, random
 from jaxrl_par.envs.several import several
 from jaxrl_par.errors import RefusedError
 from jaxrl_par.testing import probes
-from jaxrl_par.types import Box, Discrete
+from jaxrl_par.types import Box, Discrete, Masked
 
 GAMES = ("Breakout-MinAtar", "Asterix-MinAtar", "SpaceInvaders-MinAtar")
 
@@ -83,13 +83,16 @@ def test_games_are_padded_to_the_most_channels_and_actions():
 def test_what_cannot_be_one_network_is_refused():
     def other(name, num_envs):
         env = counters("one", num_envs)
-        spec = {"square": Box((2, 2)), "one": env.observation_spec}.get(name)
+        masked = Masked(Box((2,)), Box((3,), np.dtype(bool), 0.0, 1.0))
+        spec = {"square": Box((2, 2)), "masked": masked}.get(name)
         action = Box((1,)) if name == "box" else env.action_spec
         spec = env.observation_spec if spec is None else spec
         return env._replace(name=name, observation_spec=spec, action_spec=action)
 
     with pytest.raises(RefusedError, match=r"last axis alone: one has .*square has"):
         several(other, "one+square", 2)
+    with pytest.raises(RefusedError, match="without a mask: masked has Masked"):
+        several(other, "masked+one", 2)
     with pytest.raises(RefusedError, match="choose one of some actions: box has Box"):
         several(other, "one+box", 2)
     with pytest.raises(RefusedError, match=r"must be another one, got one\+one"):

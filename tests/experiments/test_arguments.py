@@ -111,7 +111,7 @@ def test_a_replay_that_trajectories_do_not_fill_is_refused(told):
     [
         ("ppo.py --topology delayed", "this learner has no halves (contribute, apply)"),
         ("reinforce.py --topology threads", "topology must be compiled here"),
-        ("a2c.py --repeat x", "repeat is for topology = threads or workers, not"),
+        ("a2c.py --repeat x", "repeat is for topology = threads, workers or gossip"),
         ("a3c.py --normalize", "normalize is for topology = compiled, delayed or"),
         ("a2c.py --env-name LunarLander-v3", "take threads or workers"),
     ],
@@ -123,13 +123,16 @@ def test_what_a_topology_does_not_take_is_refused(command, said):
 
 
 COUNTED = {
+    "accelerator": ("num_envs", "rows", "repetitions", "seconds"),
     "bridge": ("pairs",),
+    "compile": ("limit",),
     "conformance": ("num_envs", "num_steps", "limit"),
     "evolution": ("num_members", "widths", "max_steps", "num_timed", "repetitions"),
     "fleet": ("num_actors", "pairs", "seconds"),
     "fleet_actors": ("num_envs", "pairs", "seconds"),
     "lqr": ("num_states", "num_steps", "state_size", "num_actions", "rounds", "calls"),
     "off_policy": ("total_steps",),
+    "pairs": ("pairs", "timeout"),
     "replay": ("capacities", "rows_kept", "iterations", "repetitions"),
     "resets": ("num_envs", "num_steps", "per_step", "pool_size", "rounds"),
     "selection": ("num_members", "interval", "num_updates", "rounds"),

@@ -23,6 +23,7 @@ from jaxrl_par.export import ExportError
 from jaxrl_par.export.files import save
 from jaxrl_par.numpy_actor import FORMAT, Actor, ActorError, config_hash
 from jaxrl_par.training.failures import DiskFullError
+from jaxrl_par.training.files import FileError
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,14 @@ def test_a_write_that_fails_leaves_no_actor(folder, tmp_path, monkeypatch):
         export.load(folder)
     monkeypatch.undo()
     export.load(written(tmp_path, CASES["mlp"])[2])
+
+
+def test_where_nothing_can_be_written_the_actor_stays(saved, disk):
+    folder = Path(shutil.copytree(saved, disk.path / "actor"))
+    disk.read_only()
+    with pytest.raises(FileError, match="cannot be written: read-only file system"):
+        save(folder, {"actor.npz": b"1"}, {"format": FORMAT}, False)
+    load_both(folder)
 
 
 FILES = ("config.json", "actor.npz", "step.stablehlo")

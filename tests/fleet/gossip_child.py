@@ -97,7 +97,7 @@ def lost(how, patience):
     with engine, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         run, _ = engine.advance(engine.init(KEY), 2)
-        pids = [engine._leases[i].pid for i in range(2)]
+        pids = [engine._processes.leases[i].pid for i in range(2)]
         os.kill(pids[1], how)
         run, metrics = engine.advance(run, 12)
         os.kill(pids[0], signal.SIGKILL)

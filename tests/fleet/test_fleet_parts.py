@@ -237,12 +237,19 @@ def test_a_holder_gives_the_version_that_is_due_or_the_newest():
         early = asyncio.create_task(holder.pull(1, exact=True))
         await holder.publish(0, ["a"], [0])
         assert not early.done()
-        # In another order: what was overtaken is kept, and drops nothing newer.
+        # In another order: what was overtaken is waited for, and drops nothing newer.
         await holder.publish(2, ["c"], [1, 2])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not early.done()
         await holder.publish(1, ["b"], [0, 1])
         assert await early == (1, ["b"])
         assert await holder.pull(1, exact=False) == (2, ["c"])
         await holder.publish(3, ["d"], [2, 3])
+        with pytest.raises(LookupError, match="version 1 is not kept"):
+            await holder.pull(1, exact=True)
+        # So late that nobody needs it: it is not held again.
+        await holder.publish(1, ["b"], [0, 1])
         with pytest.raises(LookupError, match="version 1 is not kept"):
             await holder.pull(1, exact=True)
 

@@ -93,6 +93,17 @@ def test_statistics_of_new_rows_are_added_to_what_came_meanwhile():
     assert_near(found, moments_of(np.concatenate([old, came, new])), 1e-5)
 
 
+def test_rows_that_two_knew_before_count_once():
+    """TRAP F13: both knew 1 and 2; one sees 3, and the other's 10 came meanwhile."""
+    rows = [[1], [2]], [[1], [2], [3]], [[1], [2], [10]]
+    read, learned, now = map(moments_of, rows)
+    (found,) = learned_meanwhile([now], [learned], [read])
+    assert_near(found, moments_of([[1], [2], [3], [10]]), 1e-6)
+    np.testing.assert_allclose(
+        [found.count, *found.mean, *found.variance], [4, 4, 12.5]
+    )
+
+
 def test_statistics_of_nothing_stay():
     nothing = Moments(jnp.float32(0), jnp.zeros(2), jnp.ones(2))
     (found,) = moved([nothing], (0.5, [nothing], [nothing]))

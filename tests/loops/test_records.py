@@ -1,5 +1,6 @@
 """What is recorded can be read, whatever a crash left of it."""
 
+import errno
 import json
 import resource
 
@@ -128,6 +129,33 @@ def test_a_record_that_cannot_be_written_does_not_end_the_run(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.warns(UserWarning, match="cannot be written"):
         Recorder(tmp_path / "folder", 0).write(some(1)[0])
+
+
+def test_a_record_whose_disk_is_gone_does_not_end_the_run(tmp_path, monkeypatch):
+    """Half a line, which cannot be taken back, is not read."""
+    path = tmp_path / "schedule.jsonl"
+    recorder = Recorder(path, 0)
+    recorder.write(some(1)[0])
+
+    class Gone:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            if self.file.tell() % 2 == 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return self.file.write(data[:1])
+
+        def truncate(self, size):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        def close(self):
+            self.file.close()
+
+    monkeypatch.setattr(recorder, "_file", Gone(recorder._file))
+    with pytest.warns(UserWarning, match="Input/output error"):
+        recorder.write(some(2)[1])
+    assert read(path) == some(1)
 
 
 # Of workers -----------------------------------------------------------------------

@@ -1435,8 +1435,8 @@ _TOPOLOGIES = (
     _m(
         "gossip: an average is written over what was learned meanwhile",
         "topologies/gossip/own_pace.py",
-        "ours = learned_meanwhile(both[0], system.shared(made.state), read)",
-        "ours = both[0]",
+        "new = learned_meanwhile(mean, system.shared(made.state), local.read)",
+        "new = mean",
         "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
@@ -1908,6 +1908,21 @@ _ENVS = (
         "truncated |= left <= 0",
         "truncated, terminated = left <= 0, terminated & (left > 0)",
         "envs/test_raw.py::test_an_end_at_the_limit_is_an_end",
+    ),
+    _m(
+        "what a step changes is taken for a constant",
+        "envs/constant.py",
+        "through[i] and without_key[i]",
+        "without_key[i]",
+        "envs/test_constant.py::"
+        "test_only_what_neither_a_reset_nor_a_step_changes_is_left_out",
+    ),
+    _m(
+        "what a reset gets from outside JAX is taken for a constant",
+        "envs/constant.py",
+        "if equation.effects or any(",
+        "if any(",
+        "envs/test_constant.py::test_what_comes_from_outside_jax_is_left_in_the_state",
     ),
     _m(
         "the step from an episode to the next pays",
@@ -2834,6 +2849,14 @@ _FLEET = (
         "test_a_holder_gives_the_version_that_is_due_or_the_newest",
     ),
     _m(
+        "fleet: a version that was overtaken is taken for dropped",
+        "fleet/parameters.py",
+        "lambda: at_least in self._held or at_least < self._oldest",
+        "lambda: max(self._held, default=-1) >= at_least",
+        "fleet/test_fleet_parts.py::"
+        "test_a_holder_gives_the_version_that_is_due_or_the_newest",
+    ),
+    _m(
         "fleet: a new holder is not told what was published before",
         "fleet/published.py",
         "for version in sorted(self._references):",
@@ -2886,6 +2909,37 @@ _FLEET = (
         "number = int(self._drawn(root, count_of(round_ + place)))",
         "topologies/test_gossip_processes.py::"
         "test_of_three_one_rests_and_pairs_are_the_same_for_all",
+    ),
+    _m(
+        "gossip: two that are fast have all turns",
+        "fleet/turns.py",
+        "            busy |= pair\n",
+        "",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: a learner whose turn it is is met by another one",
+        "fleet/turns.py",
+        "busy |= self._under_way.keys()",
+        "busy |= set()",
+        "fleet/test_turns.py::"
+        "test_no_ring_of_learners_waits_for_itself_and_meetings_have_both",
+    ),
+    _m(
+        "gossip: rates of a learner at its own pace count its own steps alone",
+        "topologies/gossip/own_pace.py",
+        "passed(made.state, local.since.env_steps + made.env_steps)",
+        "passed(made.state, made.env_steps)",
+        "topologies/test_gossip.py::"
+        "test_learners_at_their_own_pace_follow_a_schedule_as_by_hand",
+    ),
+    _m(
+        "gossip: who meets another one at its own pace takes all that it has",
+        "topologies/gossip/own_pace.py",
+        "mean = moved(ours, (0.5, theirs, ours))",
+        "mean = theirs",
+        "topologies/test_gossip.py::test_an_update_that_came_meanwhile_is_kept",
     ),
     _m(
         "gossip: both neighbours of a ring of two are read as one",

@@ -141,6 +141,13 @@ def test_without_a_pupil_the_algorithms_own_behaviour_cost_holds():
     assert recorded(0.5) and not recorded(0.0)
 
 
+def test_a_behaviour_cost_below_0_is_refused():
+    config, _ = parts("actor_learner_distillation")
+    told = "behaviour_cost must be at least 0, got -0.5"
+    assert told in problems(config(behaviour_cost=-0.5))
+    assert not problems(config(behaviour_cost=0.0))
+
+
 def tiny(config, tmp_path, topology, name="run", **options):
     """Two updates without pictures."""
     settings = TrainingConfig(

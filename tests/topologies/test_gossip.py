@@ -247,7 +247,7 @@ def test_learners_at_their_own_pace_follow_a_schedule_as_by_hand():
     x, read, count = np.ones(3), np.ones(3), np.zeros(3, int)
     for worker in schedule.worker:
         before = np.asarray(run.learner.params, np.float64)
-        run, _ = step(run)
+        run, metrics = step(run)
         now = np.asarray(run.learner.params, np.float64)
         update = -0.5 * (read[worker] + worker)
         # The sum is the old one and the update, whoever met.
@@ -262,8 +262,15 @@ def test_learners_at_their_own_pace_follow_a_schedule_as_by_hand():
         read[worker] = x[worker]
         np.testing.assert_allclose(now, x, rtol=1e-4, atol=1e-5)
     assert int(run.progress.updates.units[0]) == 40
-    steps = np.asarray(run.progress.env_steps.units)
-    assert steps.sum() == int(run.learner.elapsed.env_steps.units[1])
+    # Rates count what all had acted when it was done; what came then, when it is again.
+    steps = np.asarray(run.progress.env_steps.units).sum()
+    elapsed = np.asarray(run.learner.elapsed.env_steps.units)
+    assert elapsed[schedule.worker[-1]] == steps
+    assert (elapsed + run.local.since.env_steps == steps).all()
+    assert (metrics["lag"], int(run.local.since.updates[worker])) == (
+        len(schedule.worker) - 2 - np.flatnonzero(schedule.worker[:-1] == worker)[-1],
+        0,
+    )
 
 
 def test_a_schedule_is_repeated_bit_for_bit(tmp_path):

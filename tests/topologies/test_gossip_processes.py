@@ -102,7 +102,5 @@ def test_learners_meet_at_each_multiple_of_the_interval():
 
 def test_what_cannot_be_in_processes_is_refused():
     pytest.importorskip("ray")
-    with pytest.raises(RefusedError, match="pace must be together in processes"):
-        fleet_of_learners(placed(), ENV, 1, GossipConfig(2, pace="own"))
     with pytest.raises(RefusedError, match="num_learners must be at least 1, got 0"):
         fleet_of_learners(placed(), ENV, 1, GossipConfig(0))

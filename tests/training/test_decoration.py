@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import threading
+import time
 import types
 
 import pytest
@@ -74,6 +75,22 @@ def test_a_sink_that_fails_is_told_once_and_left(capsys, call):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: TensorBoard: [Errno 28] No space left")
     assert line.endswith("Training goes on without it")
+
+
+def test_why_a_sink_failed_is_told_before_it_is_closed(monkeypatch):
+    told = []
+
+    def slowly(text):
+        time.sleep(0.1)
+        told.append(text)
+
+    def make():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decoration, "tell", slowly)
+    aside = Aside("TensorBoard", make)
+    aside.close()
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("call", ["write", "flush", "close"])

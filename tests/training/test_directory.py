@@ -1,9 +1,8 @@
 """The folder of a run: taken by one, and left to nobody's harm."""
 
+import errno
 import json
 import os
-import shutil
-import subprocess
 import threading
 from argparse import Namespace
 from dataclasses import replace
@@ -255,13 +254,36 @@ def test_a_place_without_permission_is_a_sentence(tmp_path):
         runs.chmod(0o700)
 
 
-def test_a_file_system_for_reading_alone_is_a_sentence(tmp_path):
-    (tmp_path / "runs").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,ro", "tmpfs", tmp_path / "runs"]
-    if shutil.which("mount") is None or subprocess.run(mount).returncode:
-        pytest.skip("mounting a small file system takes root")
-    try:
-        with pytest.raises(FileError, match="cannot be written: read-only file system"):
-            open_directory(None, settings(tmp_path), "run")
-    finally:
-        subprocess.run(["umount", tmp_path / "runs"], check=True)
+def test_a_file_system_for_reading_alone_is_a_sentence(tmp_path, disk):
+    disk.read_only()
+    with pytest.raises(FileError, match="cannot be written: read-only file system"):
+        open_directory(None, settings(tmp_path, runs_dir=str(disk.path)), "run")
+
+
+def test_a_folder_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    """As where a file system came to be for reading alone."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    directory = open_directory(None, settings(tmp_path), "run")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError), directory:
+        patch.setattr(Path, "unlink", refused)
+        raise ZeroDivisionError
+    Hold(directory.path).release()
+    assert directory.config.exists()
+
+
+def test_what_another_leaves_in_a_folder_that_is_removed_stays(tmp_path, monkeypatch):
+    """He took the lock's place at the last moment."""
+    remove = Hold.remove
+
+    def and_somebody_comes(hold):
+        remove(hold)
+        (directory.path / "lock").write_text("another's")
+
+    directory = open_directory(None, settings(tmp_path), "run")
+    monkeypatch.setattr(Hold, "remove", and_somebody_comes)
+    with directory:
+        pass
+    assert (directory.path / "lock").read_text() == "another's"

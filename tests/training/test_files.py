@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_a_file_is_as_it_was_or_as_it_is_to_be(tmp_path):
     with file_sizes_up_to(9):
         write_text(path, "something")
     assert path.read_text() == "something"
+
+
+def test_the_first_reason_is_told_where_nothing_can_be_removed_either(
+    tmp_path, monkeypatch
+):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(FileError, match=r"a cannot be written: input/output error"):
+        write_text(tmp_path / "a", "text")
 
 
 def test_what_a_system_refuses_is_a_sentence(tmp_path):

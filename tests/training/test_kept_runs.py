@@ -2,7 +2,6 @@
 a folder is gone, or a file was changed by hand."""
 
 import shutil
-import subprocess
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -191,15 +190,10 @@ def test_metrics_that_were_changed_by_hand_are_told_by_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path):
+def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path, disk):
     """The disk is full after so many pages, then after more, until a run has room."""
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(mounted)]
-    if shutil.which("mount") is None or subprocess.run(mount).returncode:
-        pytest.skip("mounting a small file system takes root")
     args = Args(
-        training=settings(tmp_path, runs_dir=str(mounted), evaluation_interval=10)
+        training=settings(tmp_path, runs_dir=str(disk.path), evaluation_interval=10)
     )
     best = replace(args, training=replace(args.training, keep_best=True))
     program, told, pages = Compiled(toy(), 5), set(), 0
@@ -214,40 +208,32 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint(tmp_path):
         )  # fmt: skip
 
     auto = replace(best, training=replace(best.training, auto_resume=True))
-
-    def resize(size):
-        option = f"remount,size={size}"
-        subprocess.run(["mount", "-o", option, str(mounted)], check=True)
-
     whole = state_hash(run(replace(args, training=settings(tmp_path, name="w"))).run)
-    try:
-        while "finished" not in told and pages < 200:
-            pages += 3
-            # orbax's threads of a save that failed may still write, in this process:
-            # each run has a folder of its own, and goes on a moment later.
-            best, auto = (
-                replace(x, training=replace(x.training, name=f"toy-{pages}"))
-                for x in (best, auto)
-            )
-            resize(f"{4 * pages}k")
-            try:
-                assert state_hash(run(best).run) == whole
-                told.add("finished")
-            except TrainingError as error:
-                told.add(type(error).__name__)
-                time.sleep(0.5)
-                assert "no room to write" in str(error)
-                saved = sorted(mounted.glob(f"toy-{pages}/checkpoints/[0-9]*[0-9]"))
-                if saved:
-                    same = identity(best, best.training)
-                    store = mounted / f"toy-{pages}" / "checkpoints"
-                    with Checkpoints(store, same, read_only=True) as store:
-                        assert store.restore(first) is not None
-                        store.restore_best(first)
-            resize("8m")
-            again = run(auto)
-            assert state_hash(again.run) == whole
-            shutil.rmtree(mounted / f"toy-{pages}")
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+    while "finished" not in told and pages < 200:
+        pages += 3
+        # orbax's threads of a save that failed may still write, in this process:
+        # each run has a folder of its own, and goes on a moment later.
+        best, auto = (
+            replace(x, training=replace(x.training, name=f"toy-{pages}"))
+            for x in (best, auto)
+        )
+        disk.limit(pages)
+        try:
+            assert state_hash(run(best).run) == whole
+            told.add("finished")
+        except TrainingError as error:
+            told.add(type(error).__name__)
+            time.sleep(0.5)
+            assert "no room to write" in str(error)
+            saved = sorted(disk.path.glob(f"toy-{pages}/checkpoints/[0-9]*[0-9]"))
+            if saved:
+                same = identity(best, best.training)
+                store = disk.path / f"toy-{pages}" / "checkpoints"
+                with Checkpoints(store, same, read_only=True) as store:
+                    assert store.restore(first) is not None
+                    store.restore_best(first)
+        disk.limit(2048)
+        again = run(auto)
+        assert state_hash(again.run) == whole
+        shutil.rmtree(disk.path / f"toy-{pages}")
     assert told == {"DiskFullError", "finished"} and pages > 20

@@ -1,5 +1,6 @@
 """Runs side by side."""
 
+import errno
 import json
 import os
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl_par.training.failures import TrainingError
+from jaxrl_par.errors import RefusedError
+from jaxrl_par.training.failures import DiskFullError, TrainingError
 from jaxrl_par.training.intervals import interval
 from jaxrl_par.training.side_by_side import compare
 
@@ -246,14 +248,37 @@ def test_one_folder_is_one_and_not_its_letters(tmp_path):
     assert compare(str(path)).text() == compare(path).text() == told
 
 
-def test_a_picture_without_an_end_is_refused_and_not_renamed(tmp_path):
-    with pytest.raises(TrainingError, match=r"curves has no end .* take .png"):
-        compare([leave(tmp_path / "a")]).draw(tmp_path / "curves")
+@pytest.mark.parametrize("name", ["curves", "x.wav", "x.raw"])
+def test_a_picture_without_its_end_is_refused_and_not_renamed(tmp_path, name):
+    told = rf"{name} must end in \.jpg, \.pdf, \.png or \.svg"
+    with pytest.raises(RefusedError, match=told):
+        compare([leave(tmp_path / "a")]).draw(tmp_path / name)
     assert [x.name for x in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("x.PNG", b"\x89PNG"), ("x.jpg", b"\xff\xd8"), ("x.pdf", b"%PDF")],
+)
+def test_a_picture_is_what_its_name_ends_in(tmp_path, name, begins):
+    compare([leave(tmp_path / "a")]).draw(tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_an_old_picture_stays_where_a_new_one_has_no_room(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"no room to write .*x\.png"):
+        compare([leave(tmp_path / "a")]).draw(tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path):
     found = compare([leave(tmp_path / "a")])
-    for path in (tmp_path / "none" / "x.png", tmp_path / "x.wav"):
-        with pytest.raises(TrainingError, match=r"x.* cannot be written: "):
-            found.draw(path)
+    with pytest.raises(TrainingError, match=r"x.* cannot be written: "):
+        found.draw(tmp_path / "none" / "x.png")

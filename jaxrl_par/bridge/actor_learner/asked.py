@@ -12,7 +12,7 @@ from jaxrl_par.bridge.actor_learner.system import Parts
 from jaxrl_par.bridge.plain import told as plain
 from jaxrl_par.envs.base import refuse_no_maker
 from jaxrl_par.envs.host.seeded import Seeded
-from jaxrl_par.errors import at_least, problems, refuse_any
+from jaxrl_par.errors import at_least, lacking, problems, refuse_any
 from jaxrl_par.loops import Learner, learner_of
 from jaxrl_par.types import Agent
 
@@ -28,9 +28,14 @@ def asked(
     """The parts, as arguments of `topologies.threads`.
 
     Raises:
-      RefusedError: what makes environments is none, or the config is out of range.
+      RefusedError: what makes environments, the mesh or the config is none, or the
+        config is out of range.
     """
     refuse_no_maker(make_env)
+    refuse_any(
+        lacking("a ThreadsConfig", "num_actors", "schedule", config=config)
+        + lacking("a Mesh, as data_mesh returns it", "axis_names", mesh=mesh)
+    )
     parts = Parts(make_env, unroll_length, config, learner_of(learner), mesh, axis)
     refuse_any(_problems(parts))
     return replace(parts, config=replace(config, act_with=_act_with(parts)))

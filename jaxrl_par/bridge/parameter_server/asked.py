@@ -11,7 +11,7 @@ from jaxrl_par.bridge.parameter_server.system import Parts
 from jaxrl_par.bridge.unrolled import MakeEnv
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_no_maker
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import RefusedError, lacking, refuse, refuse_any
 from jaxrl_par.loops import Learner, halves_of, learner_of, refuse_joint
 from jaxrl_par.loops.outliers import rejecting
 from jaxrl_par.types import Agent, nothing
@@ -32,6 +32,7 @@ def asked(
       RefusedError: the config is out of range, the agent is for other environments, or
         the learner has no halves, learns without a gradient, or searches for steps.
     """
+    refuse_any(lacking("a WorkersConfig", "num_workers", "store", config=config))
     refuse(config, unroll_length=unroll_length)
     if not isinstance(env, Environment):
         refuse_no_maker(env)

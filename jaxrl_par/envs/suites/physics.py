@@ -1,9 +1,9 @@
 """What brax and MuJoCo Playground share: environments whose state is all of a step.
 
 Their `step` takes the state that the step before returned, with the observation, the
-`metrics` and the `info` in it, and may read any of them: so the stream keeps it whole,
-and a reset replaces it whole. What their wrappers add to `info`, such as a counter of
-steps, has no place there.
+`metrics` and the `info` in it, and may read any of them: so it gets it whole, and a
+reset replaces all that may change. What their wrappers add to `info`, such as a counter
+of steps, has no place there.
 """
 
 from typing import Any

@@ -22,7 +22,7 @@ What a run has in `learner`, `key` and `progress` is [N, ...], as of a populatio
 so are its metrics; what is evaluated is the mean of the learners' parameters.
 
 `gossip.fleet` has learners in processes of their own, which send each other what they
-have, `together`: without a mesh, and where one may die.
+have: without a mesh, and where one may die.
 
 Sources: Lian et al., arXiv:1705.09056 (D-PSGD), algorithm 1; Lian et al.,
 arXiv:1710.06952 (AD-PSGD), algorithm 1; Assran et al., arXiv:1906.04585 (gossip of
@@ -35,7 +35,7 @@ from jax.sharding import Mesh
 from jaxrl_par import loops, rollout
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
-from jaxrl_par.errors import refuse, refuse_any
+from jaxrl_par.errors import lacking, refuse, refuse_any
 from jaxrl_par.loops import Learner, Program, Run, learner_of, schedules
 from jaxrl_par.loops.peers import mean_state
 from jaxrl_par.loops.schedules import Schedule
@@ -68,6 +68,12 @@ def gossip(
       RefusedError: the config is out of range, the agent was made for other specs or
         searches for steps, or mesh and schedule do not fit.
     """
+    kinds = lacking("a GossipConfig", "num_learners", "pace", config=config)
+    if mesh is not None:
+        kinds += lacking("a Mesh, as data_mesh returns it", "axis_names", mesh=mesh)
+    if schedule is not None:
+        kinds += schedules.not_a_schedule(schedule)
+    refuse_any(kinds)
     refuse(config, unroll_length=unroll_length)
     refuse_others(env)
     refuse_any(_problems(config, mesh, schedule))

@@ -1,10 +1,11 @@
 """Learners that gossip in processes of their own, on any node of a Ray cluster.
 
-All that they do, and whom they meet, is that of `pace = together`: the pairs of a round
-come from the run's key and its number alone, so nobody has to ask. Here each waits only
-for those whom it meets, not for all; what is computed does not depend on who is first.
-The numbers are those of the compiled program but for rounding: matrix products of all
-learners at once are others there, and so is what XLA makes one operation of.
+At their own pace they take turns: see `paced`. Together, all that they do, and whom
+they meet, is that of the compiled program: the pairs of a round come from the run's key
+and its number alone, so nobody has to ask. Here each waits only for those whom it
+meets, not for all; what is computed does not depend on who is first. The numbers are
+those of the compiled program but for rounding: matrix products of all learners at once
+are others there, and so is what XLA makes one operation of.
 
 One that dies is missed: who would meet it rests in that round, which is counted, and
 the others stay in their pairs. It is not made anew before the run goes on later, from a
@@ -14,6 +15,7 @@ checkpoint: then it has the mean of the others.
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,16 +26,19 @@ from jaxrl_par import loops, rollout
 from jaxrl_par.bridge.acting import count_of
 from jaxrl_par.envs import Environment
 from jaxrl_par.envs.base import refuse_others
-from jaxrl_par.errors import RefusedError, refuse
+from jaxrl_par.errors import refuse
 from jaxrl_par.fleet.config import FleetConfig
 from jaxrl_par.fleet.connection import import_ray
 from jaxrl_par.fleet.learners import LearnerFleetEngine
+from jaxrl_par.fleet.paced_learners import PacedFleetEngine
 from jaxrl_par.fleet.peers import Begun
 from jaxrl_par.loops import Learner, Run, learner_of
 from jaxrl_par.loops.matchings import matching_of, matchings
 from jaxrl_par.loops.peers import Parts, distance, moved
+from jaxrl_par.loops.records import read_turns
 from jaxrl_par.measured import Metric
 from jaxrl_par.topologies.gossip.config import GossipConfig
+from jaxrl_par.topologies.gossip.paced import OwnPace, PacedReplay, Partners
 from jaxrl_par.topologies.gossip.system import System
 from jaxrl_par.topologies.gossip.together import start, updated
 from jaxrl_par.types import Agent, Mean, Metrics, PRNGKey
@@ -130,7 +135,7 @@ def fleet_of_learners(
     fleet: FleetConfig = FleetConfig(),
     *,
     patience: float = 60.0,
-) -> LearnerFleetEngine:
+) -> LearnerFleetEngine | PacedFleetEngine:
     """An engine for `training.train`, which starts its processes in `init`.
 
     Arguments are those of `gossip`.
@@ -139,21 +144,48 @@ def fleet_of_learners(
       patience: seconds without a sign of a learner after which it is taken for lost.
 
     Raises:
-      RefusedError: a config is out of range, learners are at their own pace, the agent
-        was made for other specs or searches for steps, or Ray is not installed.
+      RefusedError: a config is out of range, the agent was made for other specs or
+        searches for steps, or Ray is not installed.
     """
     refuse(config, fleet, unroll_length=unroll_length)
     import_ray(fleet)
-    refuse_others(env)
+    system = _system(learner, env, unroll_length, config)
+    number = config.num_learners
     if config.pace == "own":
-        raise RefusedError("pace must be together in processes, got own")
+        given = OwnPace, (system,), number, Partners(system), fleet, patience
+        return PacedFleetEngine(*given, config.restarts)
+    return LearnerFleetEngine(Meeting, (system,), number, fleet, patience)
+
+
+def repeat_recorded(
+    learner: Agent | Learner,
+    env: Environment,
+    unroll_length: int,
+    config: GossipConfig,
+    record: Path,
+) -> PacedReplay:
+    """Repeats what learners at their own pace have done in processes, in this one.
+
+    Arguments are those of `fleet_of_learners`.
+
+    Raises:
+      RefusedError: as `fleet_of_learners`.
+      RecordError: there is no record, or it is of other learners.
+    """
+    system = _system(learner, env, unroll_length, config)
+    return PacedReplay(system, read_turns(record))
+
+
+def _system(
+    learner: Agent | Learner, env: Environment, unroll_length: int, config: GossipConfig
+) -> System:
+    refuse(config, unroll_length=unroll_length)
+    refuse_others(env)
     learner = learner_of(learner)
     rollout.refuse_other_specs(learner.actor, env)
     if config.num_learners > 1:
         loops.refuse_joint(learner, "gossip")
-    system = System(learner, env, unroll_length, config)
-    given = Meeting, (system,), config.num_learners, fleet
-    return LearnerFleetEngine(*given, patience)
+    return System(learner, env, unroll_length, config)
 
 
 def _met(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxrl_par import rollout
+from jaxrl_par import loops, rollout
 from jaxrl_par.elapsed import passed
 from jaxrl_par.loops import Program, Progress, Run
 from jaxrl_par.loops.learner import Data
@@ -27,92 +27,129 @@ from jaxrl_par.loops.peers import (
 )
 from jaxrl_par.loops.schedules import Schedule
 from jaxrl_par.topologies.gossip.system import System
-from jaxrl_par.types import Count, Metrics, PRNGKey
+from jaxrl_par.types import Count, Metrics, PRNGKey, State
+
+
+class Since(NamedTuple):
+    """What all others did while a learner acted and learned."""
+
+    updates: Int[Array, "*N"]
+    env_steps: Int[Array, "*N"]
+    """Which the rates of the learner count when it is done."""
 
 
 class Local(NamedTuple):
-    """What learners have, [N, ...] each."""
+    """What learners have, [N, ...] each; of one of them without that axis."""
 
     streams: rollout.Streams
     data: Data
     read: Parts
     """What is averaged of each one's state, as it was when it began its unroll."""
+    since: Since
+    """Each one's unroll began."""
     unroll: Count
     """Number of each one's next unroll."""
-    turn: Int[Array, ""]
-    """The next one of the schedule."""
+    turn: Int[Array, "*N"]
+    """The next one of the schedule, the same for all."""
 
 
 def at_own_pace(system: System, schedule: Schedule) -> Program:
     """One turn of the schedule in each step; leaves of a run are [N, ...]."""
-    return Program(partial(_init, system), partial(_step, system, schedule))
-
-
-def _init(system: System, key: PRNGKey) -> Run:
     places = jnp.arange(system.size)
-    run, streams, data = jax.vmap(system.start, (None, 0))(key, places)
-    read = system.shared(run.learner)
+    init = jax.vmap(partial(begun, system), (None, 0))
+    return Program(lambda key: init(key, places), partial(_step, system, schedule))
+
+
+def begun(system: System, key: PRNGKey, place: Int[Array, ""]) -> Run:
+    """One learner at its start."""
+    run, streams, data = system.start(key, place)
+    read, zero = system.shared(run.learner), jnp.int32(0)
     unroll = run.progress.updates
-    return run._replace(local=Local(streams, data, read, unroll, jnp.int32(0)))
+    local = Local(streams, data, read, Since(zero, zero), unroll, zero)
+    return run._replace(local=local)
 
 
-def _step(system: System, schedule: Schedule, run: Run) -> tuple[Run, Metrics]:
+def acted(system: System, run: Run, place: Int[Array, ""]) -> Learned:
+    """What one learner gets from its next unroll, by what it had when it began it."""
     local: Local = run.local
-    worker = jnp.asarray(schedule.worker)[local.turn]
-    state, streams, data, read, unroll, root = _at(
-        (run.learner, local.streams, local.data, local.read, local.unroll, run.key),
-        worker,
+    state = system.with_shared(run.learner, local.read)
+    return act_and_learn(
+        system.learner, system.env, system.unroll_length, state, local.streams,
+        local.data, run.key, local.unroll, place,
     )  # fmt: skip
-    made = act_and_learn(
-        system.learner, system.env, system.unroll_length,
-        system.with_shared(state, read), streams, data, root, unroll, worker,
+
+
+def halfway(system: System, state: State, theirs: Parts) -> State:
+    """A learner that is met: with the mean of what both have."""
+    ours = system.shared(state)
+    return system.with_shared(state, moved(ours, (0.5, theirs, ours)))
+
+
+def met(system: System, run: Run, made: Learned, theirs: Parts) -> tuple[Run, Metrics]:
+    """One learner that is done: with the mean of what both have, and its own update
+    added to that.
+
+    Args:
+      theirs: what the other one has; its own if it meets nobody.
+    """
+    local: Local = run.local
+    ours = system.shared(run.learner)
+    mean = moved(ours, (0.5, theirs, ours))
+    new = learned_meanwhile(mean, system.shared(made.state), local.read)
+    # Those of the others now, as the rate is of all that was acted until then.
+    state = passed(made.state, local.since.env_steps + made.env_steps)
+    since, zero = local.since, jnp.int32(0)
+    local = local._replace(
+        streams=made.streams, data=made.data, read=new, since=Since(zero, zero),
+        unroll=local.unroll.add(1),
     )  # fmt: skip
-    key = meeting_key(root, _at(run.progress.updates, worker))
-    partner = _partner(system, key, worker, unroll.add(1))
-    theirs_state = _at(run.learner, partner)
-    ours, theirs = system.shared(state), system.shared(theirs_state)
-    apart = distance(ours, theirs)
-    both = moved(ours, (0.5, theirs, ours)), moved(theirs, (0.5, ours, theirs))
-    ours = learned_meanwhile(both[0], system.shared(made.state), read)
+    told = made.metrics | {
+        "distance": distance(ours, theirs),
+        "lag": jnp.float32(since.updates),
+    }
+    run = run._replace(learner=system.with_shared(state, new), local=local)
+    return run._replace(progress=_counted(run.progress, made)), told
+
+
+def partner_at(
+    system: System, root: PRNGKey, turn: Count, learner: Int[Array, ""]
+) -> Int[Array, ""]:
+    """Whom a learner meets if a turn is its own."""
+    ring = system.config.kind == "ring"
+    return partner_of(meeting_key(root, turn), learner, system.size, ring)
+
+
+def _step(system: System, schedule: Schedule, runs: Run) -> tuple[Run, Metrics]:
+    turn = runs.local.turn[0]
+    worker = jnp.asarray(schedule.worker)[turn]
+    run = _at(runs, worker)
+    made = acted(system, run, worker)
+    drawn = partner_at(system, run.key, run.progress.updates, worker)
+    due = is_due(run.local.unroll.add(1), system.config.interval)
+    partner = jnp.where(due, drawn, worker)
+    other = _at(runs.learner, partner)
+    run, metrics = met(system, run, made, system.shared(other))
+    other = halfway(system, other, system.shared(_at(runs.learner, worker)))
 
     # The partner first: who meets nobody is its own.
-    states = _put(run.learner, partner, system.with_shared(theirs_state, both[1]))
-    states = _put(states, worker, system.with_shared(made.state, ours))
-    local = Local(
-        streams=_put(local.streams, worker, made.streams),
-        data=_put(local.data, worker, made.data),
-        read=_put(local.read, worker, ours),
-        unroll=_put(local.unroll, worker, unroll.add(1)),
-        turn=(local.turn + 1) % len(schedule.worker),
+    states = _put(runs.learner, partner, other)
+    runs = _put(runs._replace(learner=states), worker, run)
+    own = jnp.arange(system.size) == worker
+    since = runs.local.since
+    since = Since(
+        since.updates + jnp.where(own, 0, 1),
+        since.env_steps + jnp.where(own, 0, made.env_steps),
     )
-    run = run._replace(
-        learner=passed(states, made.env_steps),
-        local=local,
-        progress=_counted(run.progress, worker, made),
-    )
-    return run, made.metrics | {"distance": apart}
+    turn = jnp.full_like(runs.local.turn, (turn + 1) % len(schedule.worker))
+    updates = runs.progress.updates.add(jnp.where(own, 0, 1))
+    return runs._replace(
+        local=runs.local._replace(since=since, turn=turn),
+        progress=runs.progress._replace(updates=updates),
+    ), metrics
 
 
-def _partner(
-    system: System, key: PRNGKey, worker: Int[Array, ""], unrolls: Count
-) -> Int[Array, ""]:
-    """Whom it meets after so many unrolls of its own; itself if nobody."""
-    config = system.config
-    partner = partner_of(key, worker, system.size, config.kind == "ring")
-    return jnp.where(is_due(unrolls, config.interval), partner, worker)
-
-
-def _counted(old: Progress, worker: Int[Array, ""], made: Learned) -> Progress:
-    """All count the turn, and each its own environment steps and skipped gradients."""
-    own = jnp.arange(old.skipped.size) == worker
-    skipped = jnp.asarray(made.metrics["skipped"], jnp.int32)
-    in_a_row = jnp.where(skipped > 0, old.skipped_in_a_row + 1, 0)
-    return Progress(
-        updates=old.updates.add(1),
-        env_steps=old.env_steps.add(jnp.where(own, made.env_steps, 0)),
-        skipped=old.skipped + jnp.where(own, skipped, 0),
-        skipped_in_a_row=jnp.where(own, in_a_row, old.skipped_in_a_row),
-    )
+def _counted(old: Progress, made: Learned) -> Progress:
+    return loops.count_skipped(old.counted(made.env_steps), made.metrics)
 
 
 def _at(tree: Any, index: Int[Array, ""]) -> Any:

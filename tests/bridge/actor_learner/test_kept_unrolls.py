@@ -133,6 +133,16 @@ def test_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path, monkeypatch):
     assert os.listdir(kept.folder_of(path)) == ["000000000.npz"]
 
 
+def test_a_disk_for_reading_alone_is_told_and_the_run_goes_on(disk):
+    path = disk.path / "schedule.jsonl"
+    keeper = Keeper(path, 0)
+    keeper.write(UPDATES[0])
+    disk.read_only()
+    with pytest.warns(UserWarning, match="Read-only file system.* are not kept"):
+        keeper.write(UPDATES[1])
+    assert os.listdir(kept.folder_of(path)) == ["000000000.npz"]
+
+
 class Chance(gymnasium.Env):
     """Nobody can repeat it: it asks the machine for its numbers."""
 

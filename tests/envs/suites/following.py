@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_par import random
+from jaxrl_par.envs.raw import without_constants
 from jaxrl_par.types import Masked
 
 
@@ -106,17 +107,19 @@ def compare(env, reset, step, num_steps, tolerance=0.0):
     return int(terminated.sum()), int((ends & ~terminated).sum())
 
 
-def starts_afresh(env, reset, num_steps, tolerance=0.0):
+def starts_afresh(env, raw, num_steps, tolerance=0.0):
     """Trap S10: after each episode all leaves of the state, what the suite keeps beside
-    it included, are those of `reset` with the same key.
+    it included, are those of its `reset` with the same key. What is left out of the
+    state does not change.
 
     Args:
-      reset: key -> (state, obs), of the adapter.
+      raw: that of the adapter.
 
     Returns:
       How many starts were compared, but for the first ones.
     """
-    key, advance, reset = random.key(11), jax.jit(env.step), jax.jit(reset)
+    key, advance = random.key(11), jax.jit(env.step)
+    reset = jax.jit(without_constants(raw).reset)
     now, step = jax.jit(env.reset)(key)
     count, actions = 0, actions_of(env, num_steps)
     for t in range(num_steps):

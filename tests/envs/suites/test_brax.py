@@ -72,5 +72,5 @@ def test_what_brax_wraps_is_refused():
 
 def test_nothing_of_an_episode_is_left_in_the_next_one(pendulum):
     """Trap S10, in all leaves of the state, `info` and `metrics` included."""
-    reset = physics.raw(pendulum, 5, 1).reset
-    assert starts_afresh(from_brax(pendulum, 2, 5), reset, 12, tolerance=1e-5) >= 4
+    raw = physics.raw(pendulum, 5, 1)
+    assert starts_afresh(from_brax(pendulum, 2, 5), raw, 12, tolerance=1e-5) >= 4

@@ -105,4 +105,4 @@ def test_the_full_game_has_its_own_achievements():
 def test_nothing_of_an_episode_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state."""
     env = envs.make(f"craftax::{CLASSIC}", 2, max_timesteps=3)
-    assert starts_afresh(env, adapter.raw(CLASSIC, max_timesteps=3).reset, 8) == 4
+    assert starts_afresh(env, adapter.raw(CLASSIC, max_timesteps=3), 8) == 4

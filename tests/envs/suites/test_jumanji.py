@@ -222,4 +222,4 @@ def test_nothing_of_an_episode_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state, its key and its count of steps included."""
     small = {"num_rows": 6, "num_cols": 6, "time_limit": 5}
     env = envs.make("jumanji::Snake-v1", 4, **small)
-    assert starts_afresh(env, adapter.raw("Snake-v1", **small).reset, 24) >= 16
+    assert starts_afresh(env, adapter.raw("Snake-v1", **small), 24) >= 16

@@ -95,4 +95,4 @@ def test_parameters_are_those_of_its_class():
 def test_nothing_of_an_episode_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state, its clock and its key included."""
     env = envs.make(f"navix::{BALLS}", 4, max_steps=5)
-    assert starts_afresh(env, adapter.raw(BALLS, max_steps=5).reset, 24) >= 16
+    assert starts_afresh(env, adapter.raw(BALLS, max_steps=5), 24) >= 16

@@ -82,5 +82,5 @@ def test_bad_input(make, told):
 def test_nothing_of_a_game_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state, the memory of the machine included."""
     env = envs.make("octax::brix", 2, max_num_steps_per_episodes=5)
-    reset = adapter.raw("brix", max_num_steps_per_episodes=5).reset
-    assert starts_afresh(env, reset, 12) == 4
+    raw = adapter.raw("brix", max_num_steps_per_episodes=5)
+    assert starts_afresh(env, raw, 12) == 4

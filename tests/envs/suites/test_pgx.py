@@ -288,6 +288,10 @@ def test_an_illegal_action_ends_the_game_with_pgxs_penalty(name):
         ),
         (lambda: envs.make("pgx::kuhn_poker-self-play", 1), "unknown environment"),
         (
+            lambda: envs.make("pgx::tic_tac_toe", 1, opponent="random"),
+            "pgx::tic_tac_toe cannot be made with opponent = 'random': Type",
+        ),
+        (
             lambda: envs.make("pgx::hex-self-play", 1, opponent=lowest),
             "pgx::hex-self-play has no opponent but itself: leave it out",
         ),
@@ -352,4 +356,4 @@ def test_all_that_is_listed_can_be_made():
 def test_nothing_of_a_game_is_left_in_the_next_one(name):
     """Trap S10, in all leaves of the state."""
     env = envs.make(f"pgx::{name}", 4)
-    assert starts_afresh(env, adapter.raw(name).reset, 40) > 8
+    assert starts_afresh(env, adapter.raw(name), 40) > 8

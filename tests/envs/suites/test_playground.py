@@ -69,5 +69,5 @@ def test_bounds_of_actions_are_those_of_the_models():
 def test_nothing_of_an_episode_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state, `info` and `metrics` included."""
     env = envs.make(f"playground::{TASK}", 2, episode_length=5)
-    reset = adapter.raw(TASK, episode_length=5).reset
-    assert starts_afresh(env, reset, 12, tolerance=1e-5) == 4
+    raw = adapter.raw(TASK, episode_length=5)
+    assert starts_afresh(env, raw, 12, tolerance=1e-5) == 4

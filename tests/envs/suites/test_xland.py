@@ -125,4 +125,4 @@ def test_nothing_of_an_episode_is_left_in_the_next_one():
     """Trap S10, in all leaves of the state, its clock included."""
     task = "MiniGrid-DoorKey-5x5"
     env = envs.make(f"xland::{task}", 4, max_steps=5)
-    assert starts_afresh(env, adapter.raw(task, max_steps=5).reset, 24) >= 16
+    assert starts_afresh(env, adapter.raw(task, max_steps=5), 24) >= 16

@@ -1,0 +1,1 @@
+"""From files of results to Markdown, a function for each; see `figures.py`."""
