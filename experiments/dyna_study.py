@@ -49,7 +49,7 @@ class Args:
 
     out: Path = Path("runs/dyna_study")
     """Folder of the results; those of other settings belong into another one."""
-    shares: tuple[float, ...] = (0.0, 0.1, 0.5, 0.9)
+    shares: tuple[float, ...] = (0.0, 0.1, 0.5, 0.9, 1.0)
     """Of imagination. 0 is DQN."""
     num_seeds: int = 5
     first_seed: int = 0

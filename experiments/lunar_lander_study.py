@@ -40,6 +40,7 @@ from jaxrl_par.algorithms.dqn import DQNConfig
 from jaxrl_par.cli.replay import ReplayConfig
 from jaxrl_par.errors import at_least
 from jaxrl_par.loops import ImaginationConfig
+from jaxrl_par.loops.pace import PaceConfig
 from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.optimizers import OptimizerConfig
 from jaxrl_par.presets import a3c, dyna, get, gorila
@@ -48,6 +49,8 @@ from jaxrl_par.topologies.workers import WorkersConfig
 Name = Literal["dqn", "a3c", "dyna"]
 METHODS = get_args(Name)
 ADAM = OptimizerConfig(learning_rate=5e-4, anneal=False, max_grad_norm=10.0)
+PACE = PaceConfig(samples_per_insert=32.0, run_ahead=4)
+"""Of dyna: as many real rows are learned from for each row acted as by dqn."""
 PANELS = {
     "episodes": "episodes to solve",
     "seconds": "seconds to solve",
@@ -111,12 +114,15 @@ class Args:
                 **given,
             )
         imagination = ImaginationConfig(branches=self.branches * (workers - 1))
+        usual = dyna.Args()
         return dyna.Args(
             topology="threads",
             num_envs=1,
             optimizer=ADAM,
             dqn=DQNConfig(polyak_rate=0.01, anneal_steps=50_000),
             imagination=imagination,
+            threads=replace(usual.threads, pace=PACE),
+            replay=replace(usual.replay, updates_per_step=8),
             **given,
         )
 
