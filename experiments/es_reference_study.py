@@ -41,8 +41,8 @@ class Args:
     """Observations over which layers are normalised. 0: they are as they are."""
     num_seeds: int = 3
     first_seed: int = 0
-    num_generations: int = 60
-    num_points: int = 12
+    num_generations: int = 40
+    num_points: int = 10
     """Evaluations of each run."""
     episodes: int = 100
     """Greedy ones of each evaluation."""
