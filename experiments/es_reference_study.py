@@ -28,6 +28,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets import es
 from jaxrl_par.presets.es import Args as Method
 from jaxrl_par.topologies.compiled import scanned
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 
 
@@ -131,7 +132,7 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
     axes.legend()
     figure.suptitle(f"{args.settings.env_name}: every seed, and the median")
     figure.savefig(args.out / "study.png", dpi=120)
-    cli.write_study(args.out, args.settings, rows, cases)
+    cli.write_study(args.out, to_json(args) | {"out": None}, rows, cases)
     Console().print(table)
 
 
