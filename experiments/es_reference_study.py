@@ -28,6 +28,7 @@ from jaxrl_par.networks import NetworkConfig
 from jaxrl_par.presets import es
 from jaxrl_par.presets.es import Args as Method
 from jaxrl_par.topologies.compiled import scanned
+from jaxrl_par.training.comparison import to_json
 from jaxrl_par.training.evaluation import evaluator
 
 
@@ -41,8 +42,8 @@ class Args:
     """Observations over which layers are normalised. 0: they are as they are."""
     num_seeds: int = 3
     first_seed: int = 0
-    num_generations: int = 60
-    num_points: int = 12
+    num_generations: int = 40
+    num_points: int = 10
     """Evaluations of each run."""
     episodes: int = 100
     """Greedy ones of each evaluation."""
@@ -131,7 +132,7 @@ def write(args: Args, cases: list[dict[str, Any]]) -> None:
     axes.legend()
     figure.suptitle(f"{args.settings.env_name}: every seed, and the median")
     figure.savefig(args.out / "study.png", dpi=120)
-    cli.write_study(args.out, args.settings, rows, cases)
+    cli.write_study(args.out, to_json(args) | {"out": None}, rows, cases)
     Console().print(table)
 
 

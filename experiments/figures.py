@@ -264,7 +264,7 @@ SECTIONS = (
     ),
     Section(
         "Students of one game and of several", "policy_distillation/study.json",
-        f"{_E}/policy_distillation_study.py", students,
+        f"{_E}/policy_distillation_study.py --methods kl", students,
     ),
     Section(
         "Doors, and who waits for whom", "gps/study.json", f"{_E}/gps_study.py", guided
