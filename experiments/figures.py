@@ -150,11 +150,12 @@ def memory(data: Any) -> str:
 def demonstrations(data: Any) -> str:
     usual = data["settings"]
     last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    seeds = sorted({x["seed"] for x in data["cases"]})
     rows = [(f"{x['ratio']:.4g}", x["return"], x["median"]) for x in data["rows"]]
     return (
         f"{usual['env_name']}, {usual['replay']['expert_steps']:,} steps of an expert,"
         f" greedy returns after {last:,} rows. Ratio 0 is R2D2.\n\n"
-    ) + table(("demonstration ratio", "seeds", "median"), rows)
+    ) + table(("demonstration ratio", f"seeds {shown(seeds)}", "median"), rows)
 
 
 def pairs(data: Any) -> str:
@@ -660,7 +661,7 @@ SECTIONS = (
     ),
     Section(
         "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
-        f"{_E}/demonstration_study.py", demonstrations,
+        f"{_E}/demonstration_study.py --ratios 0 0.25 --num-seeds 2", demonstrations,
     ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(
