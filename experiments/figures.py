@@ -163,7 +163,7 @@ SECTIONS = (
     ),
     Section(
         "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
-        f"{_E}/demonstration_study.py", demonstrations,
+        f"{_E}/demonstration_study.py --ratios 0 0.25 --num-seeds 2", demonstrations,
     ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(

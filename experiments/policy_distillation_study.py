@@ -14,8 +14,8 @@ divergence: a temperature of 1/4 makes the student learn what the teacher prefer
 
 Started again, the study goes on with what is missing. It writes study.json and
 table.txt, with `--draw-only` from the cases that there are. Returns are means over
-episodes of sampled actions, and of greedy ones of which 5 % are random, as the paper
-has it: a game without chance has one greedy episode, which tells little.
+episodes of sampled actions, and of greedy ones of which 5 % are random: a game without
+chance has one greedy episode, which tells little.
 """
 
 import math

@@ -148,8 +148,9 @@ def memory(data: Any) -> str:
 def demonstrations(data: Any) -> str:
     usual = data["settings"]
     last = max(x["curve"][-1]["rows"] for x in data["cases"])
+    seeds = sorted({x["seed"] for x in data["cases"]})
     rows = [(f"{x['ratio']:.4g}", x["return"], x["median"]) for x in data["rows"]]
     return (
         f"{usual['env_name']}, {usual['replay']['expert_steps']:,} steps of an expert,"
         f" greedy returns after {last:,} rows. Ratio 0 is R2D2.\n\n"
-    ) + table(("demonstration ratio", "seeds", "median"), rows)
+    ) + table(("demonstration ratio", f"seeds {shown(seeds)}", "median"), rows)
