@@ -159,7 +159,7 @@ SECTIONS = (
     Section("Burn-in", "burn_in_study/study.json", f"{_E}/burn_in_study.py", burn_in),
     Section(
         "Memory in I-Maze 9x9: R2D2 beside DQN", "memory_study/study.json",
-        f"{_E}/memory_study.py --first-seed 1", memory,
+        f"{_E}/memory_study.py --first-seed 1 --methods gtrxl none", memory,
     ),
     Section(
         "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
