@@ -19,6 +19,7 @@ from tables.fleets import (
     fleet_actors,
     hosts,
     inference,
+    kills,
     stragglers,
     worker_scaling,
 )
@@ -306,6 +307,9 @@ SECTIONS = (
     Section(
         "Faults", "fault_injection.json", f"{_B}/fault_injection.py --num-faults 200",
         counted("faults"),
+    ),
+    Section(
+        "Kills", "fleet_kills.json", f"{_B}/fleet_kills.py --num-kills 100", kills
     ),
     Section(
         "Signals", "signal_storm.json", f"{_B}/signal_storm.py --num-signals 200",

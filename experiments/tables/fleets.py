@@ -107,3 +107,21 @@ def collectors(data: Any) -> str:
         f" until greedy episodes return {data['rows'][0]['threshold']:g} in three"
         f" evaluations in a row, in {data['settings']['env_name']}.\n\n"
     ) + table(head, [map(x.get, names) for x in data["rows"]])
+
+
+def kills(data: Any) -> str:
+    parts, found = data["parts"], {}
+    for one in parts["kills"]:
+        found.setdefault(one["kind"], []).append(one["seconds"])
+    rows = [(kind, len(seconds), max(seconds)) for kind, seconds in found.items()]
+    told = f"learned twice: {parts['learned_twice']}, the record is "
+    told += "repeated bit for bit" if parts["repeated"] else "not repeated"
+    rows += [
+        (name, len(run["kills"]), "ends as if undisturbed" if run["equal"] else "not")
+        for name, run in data["runs"].items()
+    ]
+    left = "nothing" if not data["left"] else shown(sorted(data["left"]))
+    return (
+        table(("killed", "times", "most seconds until noticed, or the end"), rows)
+        + f"\n\nOf the fleet whose parts were killed {told}. Left behind: {left}."
+    )
