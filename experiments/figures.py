@@ -97,7 +97,9 @@ def _picture(path: Path) -> Path | None:
 
 
 _B, _E = "python experiments/benchmarks", "python experiments"
-_PPO = f"{_B}/pairs.py --ours '... throughput.py --json-line' --theirs 'PureJaxRL'"
+_PPO = (
+    f"{_B}/pairs.py --ours '... throughput.py --json-line' --theirs '... ppo_peer.py'"
+)
 _DQN = f"{_B}/pairs.py --ours '... replay.py --json-line' --theirs '... replay_peers.py"
 _AC = f"{_B}/pairs.py --ours '... off_policy.py --algorithm"
 _REJAX = "--theirs '... replay_peers.py rejax"
@@ -117,8 +119,9 @@ SECTIONS = (
         pairs,
     ),
     Section(
-        "PPO beside PureJaxRL: Breakout, two threads",
-        "pairs_ppo_breakout_two_threads.json", _PPO, pairs,
+        "PPO beside PureJaxRL: Breakout, two devices of one thread",
+        "pairs_ppo_breakout_two_devices.json",
+        _PPO.replace("--json-line", "--json-line --num-devices 2"), pairs,
     ),
     Section(
         "DQN beside PureJaxRL", "pairs_dqn_purejaxrl.json", f"{_DQN} purejaxrl'", pairs
@@ -137,6 +140,12 @@ SECTIONS = (
     ),
     Section(
         "Share of the lower bound", "throughput_cartpole.json", f"{_B}/throughput.py",
+        throughput,
+    ),
+    Section(
+        "Share of the lower bound: PPO on Breakout", "throughput_breakout.json",
+        f"{_B}/throughput.py --only ppo --env-name Breakout-MinAtar --num-envs 64"
+        " --unroll-length 128 --torso mlp",
         throughput,
     ),
     Section("A generation", "evolution.json", f"{_B}/evolution.py", evolution),
