@@ -173,7 +173,8 @@ SECTIONS = (
     ),
     Section(
         "Demonstrations: R2D3 beside R2D2", "demonstration_study/study.json",
-        f"{_E}/demonstration_study.py --ratios 0 0.25 --num-seeds 2", demonstrations,
+        f"{_E}/demonstration_study.py --settings.env-name IMaze-21x21 --ratios 0 0.25",
+        demonstrations,
     ),
     Section("The bridge", "bridge.json", f"{_B}/bridge.py", bridge),
     Section(
